@@ -1,0 +1,343 @@
+"""The bundle: a directory with graphs, weights and directions, and a manifest that vouches for every byte of them.
+
+    manifest.json                 schema, family, tensor contracts, provenance, and size and SHA-256 of every other file
+    manifest.sha256               digest of manifest.json, in the format of `sha256sum`
+    graphs/<name>.onnx            structure; initializers point into the weights by offset and length
+    graphs/weights.safetensors    the weights, once
+    directions/<name>.safetensors edit directions
+    card.md                       model card
+
+The weights lie beside the graphs because ONNX Runtime and onnx refuse external data outside a model's own directory;
+so a plain `onnxruntime.InferenceSession("graphs/edit.onnx")` works too.
+
+Nothing is parsed before its digest matches: `Bundle.read` returns the bytes that were hashed, not the file's name.
+The manifest itself is covered by manifest.sha256. That finds damage, not malice, since whoever rewrites the one can
+rewrite the other; a detached signature over manifest.json (one of `SIGNATURE_FILES`) is what covers malice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import secrets
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
+
+from pydantic import JsonValue, TypeAdapter
+
+from engines.contracts import TensorSpec, graph_contract
+from engines.errors import BundleError, OutputError
+from engines.family import ModelFamily
+from engines.files import open_regular, walk
+from engines.manifest import (
+    CARD_FILE,
+    EXTERNAL_LOCATION,
+    MANIFEST_DIGEST_FILE,
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    SCHEMA_VERSION,
+    SIGNATURE_FILES,
+    WEIGHTS_FILE,
+    FileEntry,
+    GraphEntry,
+    Manifest,
+    ProducedBy,
+    RelativePath,
+    direction_file,
+    manifest_bytes,
+    manifest_digest_line,
+    parse_manifest,
+)
+
+if TYPE_CHECKING:
+    from engines.directions import Direction
+
+__all__ = [
+    "CARD_FILE",
+    "EXTERNAL_LOCATION",
+    "SIGNATURE_FILES",
+    "WEIGHTS_FILE",
+    "Bundle",
+    "BundleWriter",
+    "FileEntry",
+    "FileProblem",
+    "GraphEntry",
+    "Manifest",
+    "ProducedBy",
+    "TensorSpec",
+    "direction_file",
+]
+
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class FileProblem:
+    """One file of a bundle that is not as the manifest says."""
+
+    file: str
+    kind: Literal["missing", "irregular", "size", "digest", "unlisted"]
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.message}"
+
+
+class Bundle:
+    """A bundle on disk whose manifest has been checked. Made by `Bundle.load`; safe to share between threads."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.family = manifest.model_family
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @classmethod
+    def load(cls, path: str | Path, verify: bool = True) -> Self:
+        """Opens a bundle.
+
+        Args:
+            path: its directory.
+            verify: check every file now (reads the whole bundle once). Without it damage is found when a file is
+                read; nothing is parsed unchecked either way.
+
+        Raises:
+            BundleError: if it is not a bundle, is of another schema, or any file is missing, damaged, unlisted or not
+                a regular file inside the bundle.
+        """
+        root = Path(path)
+        if not root.is_dir():
+            raise BundleError(f"{path} is not a bundle: there is no such directory")
+        if not os.path.lexists(root / MANIFEST_FILE):
+            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_FILE}; give the directory that holds it")
+        raw = _read_regular(root, MANIFEST_FILE, MAX_MANIFEST_BYTES, root.name)
+        line = manifest_digest_line(raw)
+        if _read_regular(root, MANIFEST_DIGEST_FILE, len(line), root.name) != line:
+            raise BundleError(
+                f"{root.name}: {MANIFEST_FILE} does not match {MANIFEST_DIGEST_FILE}; copy the bundle again"
+            )
+        bundle = cls(root.resolve(), parse_manifest(raw, root.name))
+        if verify and (problems := bundle.verify()):
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            advice = "remove it" if problems[0].kind == "unlisted" else "copy the bundle again"
+            raise BundleError(f"{bundle.name}: {problems[0]}; {advice}{more}")
+        return bundle
+
+    def read(self, relative: str) -> bytes:
+        """The content of a file that the manifest lists, read once and checked: these very bytes have its digest.
+
+        Raises:
+            BundleError: if the manifest does not list it, or it is missing or damaged.
+        """
+        entry = self.manifest.files.get(relative)
+        if entry is None:
+            raise BundleError(f"{self.name}: there is no {relative} in this bundle")
+        data = _read_regular(self.path, relative, entry.bytes, self.name)
+        if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise BundleError(f"{self.name}: {relative} is damaged (its digest differs); copy the bundle again")
+        return data
+
+    def graph(self, name: str) -> GraphEntry:
+        """The entry of a graph.
+
+        Raises:
+            BundleError: if the bundle has none of that name; the message lists those it has.
+        """
+        try:
+            return self.manifest.graphs[name]
+        except KeyError:
+            there_are = ", ".join(sorted(self.manifest.graphs)) or "none"
+            raise BundleError(f"{self.name}: there is no graph {name!r} in this bundle; it has {there_are}") from None
+
+    def verify(self) -> list[FileProblem]:
+        """Checks every file against the manifest: an empty list means that all is well. Parses nothing."""
+        problems = [p for name, entry in sorted(self.manifest.files.items()) if (p := self._check(name, entry))]
+        listed = {*self.manifest.files, MANIFEST_FILE, MANIFEST_DIGEST_FILE, *SIGNATURE_FILES}
+        for name, mode in walk(self.path):
+            if name not in listed:
+                problems.append(FileProblem(name, "unlisted", "is not listed in the manifest"))
+            elif name in SIGNATURE_FILES and not stat.S_ISREG(mode):
+                problems.append(FileProblem(name, "irregular", "is not a regular file"))
+        return problems
+
+    def _check(self, name: str, entry: FileEntry) -> FileProblem | None:
+        try:
+            descriptor = open_regular(self.path, name)
+        except FileNotFoundError:
+            return FileProblem(name, "missing", "is missing")
+        except OSError as error:
+            return FileProblem(name, "irregular", f"cannot be read: {error.strerror or error}")
+        with open(descriptor, "rb") as stream:
+            size = os.fstat(descriptor).st_size
+            if size != entry.bytes:
+                return FileProblem(name, "size", f"has {size} bytes instead of {entry.bytes}")
+            if hashlib.file_digest(stream, "sha256").hexdigest() != entry.sha256:
+                return FileProblem(name, "digest", "is damaged (its digest differs)")
+        return None
+
+
+def _read_regular(root: Path, relative: str, limit: int, bundle: str) -> bytes:
+    try:
+        with open(open_regular(root, relative), "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > limit:
+                raise BundleError(f"{bundle}: {relative} has {size} bytes instead of at most {limit}; it is damaged")
+            return stream.read(limit + 1)
+    except FileNotFoundError:
+        raise BundleError(f"{bundle}: {relative} is missing; copy the bundle again") from None
+    except OSError as error:
+        raise BundleError(f"{bundle}: {relative} cannot be read: {error.strerror or error}") from None
+
+
+class BundleWriter:
+    """Builds a bundle beside its destination and renames it into place when all of it is there.
+
+    A bundle already at `path` is replaced on success only; after an exception nothing new is left on disk. Use as a
+    context manager. `metrics` may be filled until the block ends.
+
+        with BundleWriter(path, name="demo", family=DEMO_64, precision="fp16", licence="...", produced_by=...) as w:
+            w.add_file(WEIGHTS_FILE, weights)
+            w.add_graph("edit", model.SerializeToString())
+            w.metrics["edit_max_error"] = 0.003
+
+    Raises:
+        OutputError: if `path` holds something that is not a bundle, or cannot be written.
+        ValueError: for a file added twice, a bad relative path or a manifest that would not be valid.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        name: str,
+        family: ModelFamily,
+        precision: str,
+        licence: str,
+        produced_by: ProducedBy,
+        metrics: dict[str, JsonValue] | None = None,
+    ) -> None:
+        self.path = Path(os.path.realpath(path))
+        self.metrics = dict(metrics or {})
+        self._fields: dict[str, Any] = {
+            "name": name,
+            "family": json.loads(json.dumps(family.to_dict())),
+            "precision": precision,
+            "licence": licence,
+            "produced_by": produced_by,
+        }
+        self._family = family
+        self._files: dict[str, FileEntry] = {}
+        self._graphs: dict[str, GraphEntry] = {}
+        self._directions: list[str] = []
+        self._root: Path | None = None
+
+    def __enter__(self) -> Self:
+        if os.path.lexists(self.path) and not (self.path / MANIFEST_FILE).is_file():
+            raise OutputError(f"{self.path} is there and is not a bundle; give another place, or move it away")
+        self._root = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
+        try:
+            self._root.mkdir(parents=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        root = self._staging()
+        try:
+            if kind is None:
+                self._finish(root)
+        except OSError as failure:
+            raise OutputError(f"cannot write {self.path}: {failure.strerror or failure}") from failure
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+            self._root = None
+
+    def add_bytes(self, relative: str, data: bytes) -> None:
+        """Adds a file from memory; `relative` is its path inside the bundle."""
+        self._add(relative, io.BytesIO(data))
+
+    def add_file(self, relative: str, source: str | Path) -> None:
+        """Adds a copy of a file on disk, hashed while it is copied."""
+        try:
+            stream = open(source, "rb")
+        except OSError as error:
+            raise OutputError(f"cannot read {source}: {error.strerror or error}") from error
+        with stream:
+            self._add(relative, stream)
+
+    def add_graph(
+        self,
+        name: str,
+        model: bytes,
+        inputs: list[TensorSpec] | None = None,
+        outputs: list[TensorSpec] | None = None,
+    ) -> None:
+        """Adds a serialized ONNX model as graphs/<name>.onnx; its tensors default to those of `graph_contract`."""
+        if inputs is None or outputs is None:
+            inputs, outputs = graph_contract(self._family, name)
+        file = f"graphs/{name}.onnx"
+        self.add_bytes(file, model)
+        self._graphs[name] = GraphEntry(file=file, inputs=inputs, outputs=outputs)
+
+    def add_direction(self, direction: Direction) -> None:
+        """Adds an edit direction under its own name."""
+        self.add_bytes(direction_file(direction.name), direction.to_bytes())
+        self._directions.append(direction.name)
+
+    def _staging(self) -> Path:
+        if self._root is None:
+            raise RuntimeError("a BundleWriter is used inside its with block only")
+        return self._root
+
+    def _add(self, relative: str, source: BinaryIO) -> None:
+        root = self._staging()
+        relative = TypeAdapter(RelativePath).validate_python(relative)
+        if relative in self._files:
+            raise ValueError(f"{relative} is in the bundle already")
+        digest, size = hashlib.sha256(), 0
+        target = root / relative
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as stream:
+                while chunk := source.read(_CHUNK):
+                    digest.update(chunk)
+                    size += stream.write(chunk)
+        except OSError as error:
+            raise OutputError(f"cannot write {relative} of {self.path}: {error.strerror or error}") from error
+        self._files[relative] = FileEntry(sha256=digest.hexdigest(), bytes=size)
+
+    def _finish(self, root: Path) -> None:
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            graphs=self._graphs,
+            files=self._files,
+            metrics=self.metrics,
+            directions=self._directions,
+            **self._fields,
+        )
+        raw = manifest_bytes(manifest)
+        (root / MANIFEST_FILE).write_bytes(raw)
+        (root / MANIFEST_DIGEST_FILE).write_bytes(manifest_digest_line(raw))
+        # A directory cannot be renamed over a non-empty one: the old bundle steps aside, and back if that fails.
+        aside = self.path.with_name(f"{root.name}.old")
+        replaced = os.path.lexists(self.path)
+        if replaced:
+            self.path.rename(aside)
+        try:
+            root.rename(self.path)
+        except OSError:
+            if replaced:
+                aside.rename(self.path)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,38 @@
+"""Errors that are a user's to mend: each message is one line that says what was wrong and what to do.
+
+The command line prints the message and exits non-zero, without a traceback.
+"""
+
+from __future__ import annotations
+
+
+class EdgeditError(Exception):
+    """Base of all errors with a message for the user."""
+
+
+class BundleError(EdgeditError):
+    """A bundle is missing a file, fails a digest or is not a bundle."""
+
+
+class ImageError(EdgeditError):
+    """A file is not an image that can be read, or is out of bounds."""
+
+
+class NoFaceError(ImageError):
+    """No face was found, or not the one asked for."""
+
+
+class DirectionError(EdgeditError):
+    """An edit names an unknown direction or an impossible strength."""
+
+
+class RuntimeUnavailableError(EdgeditError):
+    """The runtime or provider asked for is not installed or not usable here."""
+
+
+class OutputError(EdgeditError):
+    """An output file cannot be written."""
+
+
+class StrengthWarning(UserWarning):
+    """An edit's strength lies outside the direction's usable range."""

@@ -1,0 +1,54 @@
+"""Files on disk: opened without following links, listed, and written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from engines.errors import OutputError
+
+
+def open_regular(root: Path, relative: str) -> int:
+    """A descriptor of a regular file that no symbolic link leads to; OSError otherwise."""
+    current = root
+    for part in PurePosixPath(relative).parts[:-1]:
+        current = current / part
+        if current.is_symlink():
+            raise OSError("it lies behind a symbolic link")
+    path = root / relative
+    mode = os.lstat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError("it is a symbolic link" if stat.S_ISLNK(mode) else "it is not a regular file")
+    return os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+
+
+def walk(root: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Relative path and `st_mode` of everything below a directory that is not itself a directory; follows no links."""
+    with os.scandir(root) as entries:
+        for entry in sorted(entries, key=lambda e: e.name):
+            if entry.is_dir(follow_symlinks=False):
+                yield from walk(root / entry.name, f"{prefix}{entry.name}/")
+            else:
+                yield prefix + entry.name, entry.stat(follow_symlinks=False).st_mode
+
+
+def write(path: str | Path, data: bytes) -> None:
+    """Writes a file under a temporary name beside it and renames it into place.
+
+    Raises:
+        OutputError: if it cannot be written; what was at `path` is then unchanged.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        try:
+            with temporary.open("xb") as stream:
+                stream.write(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

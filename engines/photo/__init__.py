@@ -1,0 +1,28 @@
+"""From a photo to an aligned face and back: open, detect, align, paste, save. No torch here."""
+
+from __future__ import annotations
+
+from engines.photo.align import Alignment, align, aligned_square, extract, ffhq_alignment
+from engines.photo.detect import Face, FaceDetector, choose_face
+from engines.photo.images import MAX_MEGAPIXELS, MIN_SIDE, Photo, open_image, save_image
+from engines.photo.paste import PasteMode, feather, paste_back, paste_mode
+
+__all__ = [
+    "MAX_MEGAPIXELS",
+    "MIN_SIDE",
+    "Alignment",
+    "Face",
+    "FaceDetector",
+    "PasteMode",
+    "Photo",
+    "align",
+    "aligned_square",
+    "choose_face",
+    "extract",
+    "feather",
+    "ffhq_alignment",
+    "open_image",
+    "paste_back",
+    "paste_mode",
+    "save_image",
+]

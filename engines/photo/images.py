@@ -1,0 +1,249 @@
+"""Reading and writing photos: every way a file can be wrong is one clear line."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import threading
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from engines import files
+from engines.errors import ImageError, OutputError
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Source: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | Pixels"
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+MAX_MEGAPIXELS = 64
+MIN_SIDE = 16
+"""Shorter side of the smallest photo accepted, in pixels."""
+
+_ORIENTATION_TAG = 0x0112
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
+# Filters of the warnings module are per process: two threads that open photos must not restore each other's.
+_header_lock = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A decoded photo: upright, in sRGB."""
+
+    pixels: Pixels
+    """uint8 H x W x 3, RGB, EXIF orientation applied."""
+    alpha: Pixels | None = None
+    """uint8 H x W opacity where the source had one; pixels are not premultiplied."""
+    icc_profile: bytes | None = None
+    """The profile embedded in the source; the pixels have already been converted from it to sRGB."""
+    format: str = "array"
+    """"PNG", "JPEG", "WEBP", or "array" for a source that was never a file."""
+
+
+def open_image(source: Source) -> Photo:
+    """Decode a photo.
+
+    Files and bytes may be PNG, JPEG or WebP. The size is checked from the header, before anything is decoded. Grey,
+    palette, CMYK and 16-bit images become 8-bit RGB (16 bits are scaled, not clipped); an embedded ICC profile is
+    honoured.
+
+    Args:
+        source: a path, the bytes of a file, a Pillow image, or a uint8 H x W x 3 RGB array (copied).
+
+    Raises:
+        ImageError: if the source cannot be read, is not such an image, is animated, has a side below `MIN_SIDE`
+            pixels or more than `MAX_MEGAPIXELS` megapixels.
+    """
+    if isinstance(source, np.ndarray):
+        return Photo(_check_array(source, "the array").copy())
+    if isinstance(source, Image.Image):
+        return _decode(source, "the image")
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _read(bytes(source), "the image data")
+    path = Path(source)
+    if path.is_dir():
+        raise ImageError(f"{path} is a directory, not an image; name one file")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return _read(data, str(path))
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Refuse sizes outside the limits.
+
+    Raises:
+        ImageError: with the size and the limit.
+    """
+    if width * height > MAX_MEGAPIXELS * 1_000_000:
+        raise ImageError(
+            f"{name} is {width}x{height}, {width * height / 1e6:.0f} megapixels; the limit is {MAX_MEGAPIXELS}, "
+            "so scale it down first"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(f"{name} is {width}x{height}; the shorter side must be at least {MIN_SIDE} pixels")
+
+
+def _check_array(array: Any, name: str) -> Pixels:
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        found = f"{array.dtype} {'x'.join(map(str, array.shape))}" if isinstance(array, np.ndarray) else type(array)
+        raise ImageError(f"{name} must be uint8 of shape height x width x 3 (RGB), got {found}")
+    check_size(array.shape[1], array.shape[0], name)
+    return array
+
+
+def _read(data: bytes, name: str) -> Photo:
+    if not data:
+        raise ImageError(f"{name} is empty")
+    try:
+        with _header_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} is over {MAX_MEGAPIXELS} megapixels; scale it down first") from error
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{name} is not a PNG, JPEG or WebP image") from None
+    except _DECODE_ERRORS as error:
+        raise ImageError(f"{name} is damaged or truncated: {_one_line(error)}") from error
+    with image:
+        return _decode(image, name)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _decode(image: Image.Image, name: str) -> Photo:
+    check_size(*image.size, name)
+    # A JPEG with several frames (MPO: depth maps, previews) is a photo whose first frame counts.
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise ImageError(f"{name} is animated; extract one frame and pass that")
+    try:
+        image.load()
+        orientation = _orientation(image)
+        profile = image.info.get("icc_profile") or None
+        rgb, alpha = _to_rgb(image, profile, name)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} is over {MAX_MEGAPIXELS} megapixels; scale it down first") from error
+    except _DECODE_ERRORS as error:
+        raise ImageError(f"{name} is damaged or truncated: {_one_line(error)}") from error
+    file_format = {"MPO": "JPEG", None: "array"}.get(image.format, image.format)
+    return Photo(
+        pixels=_upright(np.asarray(rgb), orientation),
+        alpha=None if alpha is None else _upright(np.asarray(alpha), orientation),
+        icc_profile=profile,
+        format=str(file_format),
+    )
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8; damaged metadata counts as upright."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except (*_DECODE_ERRORS, TypeError):
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _upright(array: Pixels, orientation: int) -> Pixels:
+    """Undo an EXIF orientation (Exif 2.3, tag 0x0112): 5 to 8 swap the axes; the rest is one or two mirrorings."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.array(array, order="C")
+
+
+def _to_rgb(image: Image.Image, profile: bytes | None, name: str) -> tuple[Image.Image, Image.Image | None]:
+    """8-bit sRGB and, where there is one, 8-bit opacity."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        scaled = (np.asarray(image).astype(np.float32) * (255 / 65535) + 0.5).clip(0, 255).astype(np.uint8)
+        image = Image.fromarray(scaled)
+    if image.mode in ("I", "F"):
+        raise ImageError(f"{name} has {image.mode} pixels of no known range; pass 8-bit RGB")
+    alpha = None
+    if image.has_transparency_data:
+        alpha = image.convert("RGBA").getchannel("A")
+    # A palette, premultiplied or padded image has an RGB profile; L and CMYK are what their profile is for.
+    base = {"1": "L", "LA": "L", "La": "L"}.get(image.mode, image.mode)
+    base = base if base in ("L", "CMYK") else "RGB"
+    if image.mode in ("La", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    if image.mode != base:
+        image = image.convert(base)
+    if profile:
+        # A profile that is broken or of another colour space says nothing: take the pixels as they are.
+        with suppress(ImageCms.PyCMSError, OSError, ValueError):
+            converted = ImageCms.profileToProfile(
+                image,
+                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                ImageCms.createProfile("sRGB"),
+                renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                outputMode="RGB",
+                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            )
+            if converted is not None:
+                return converted, alpha
+    return image.convert("RGB"), alpha
+
+
+def save_image(path: str | os.PathLike[str], pixels: Pixels, *, quality: int = 95, alpha: Pixels | None = None) -> Path:
+    """Write sRGB pixels as PNG, JPEG or WebP, by the path's suffix.
+
+    EXIF of the source photo is dropped on purpose: it holds places, times and serial numbers of cameras, and often a
+    thumbnail of the unedited face. No colour profile is written; pixels without one are sRGB. The file appears whole
+    or not at all: it is written under a temporary name in the same folder and then renamed.
+
+    Args:
+        path: the file to write or replace.
+        pixels: uint8 H x W x 3, RGB.
+        quality: 1 to 100, for JPEG (without chroma subsampling) and WebP.
+        alpha: uint8 H x W opacity, kept in PNG and WebP; JPEG has none, so there the photo is laid on white.
+
+    Returns:
+        The path.
+
+    Raises:
+        ImageError: if the arrays are not of those shapes.
+        OutputError: for another suffix or quality, or if the file cannot be written.
+    """
+    path = Path(path)
+    file_format = SUFFIXES.get(path.suffix.lower())
+    if file_format is None:
+        raise OutputError(f"cannot write {path}: its name must end in {', '.join(SUFFIXES)}")
+    if not 1 <= quality <= 100:
+        raise OutputError(f"cannot write {path}: quality must be 1 to 100, got {quality}")
+    image = Image.fromarray(np.ascontiguousarray(_check_array(pixels, "the pixels to write")))
+    if alpha is not None:
+        if alpha.dtype != np.uint8 or alpha.shape != pixels.shape[:2]:
+            raise ImageError(f"alpha must be uint8 of shape {pixels.shape[:2]}, got {alpha.dtype} {alpha.shape}")
+        opacity = Image.fromarray(np.ascontiguousarray(alpha))
+        if file_format == "JPEG":
+            image = Image.composite(image, Image.new("RGB", image.size, "white"), opacity)
+        else:
+            image.putalpha(opacity)
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a directory")
+    options: dict[str, Any] = {"JPEG": {"quality": quality, "subsampling": 0}, "WEBP": {"quality": quality}}.get(
+        file_format, {}
+    )
+    encoded = io.BytesIO()
+    try:
+        image.save(encoded, file_format, **options)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write {path} as {file_format}: {_one_line(error)}") from error
+    files.write(path, encoded.getvalue())
+    return path

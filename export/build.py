@@ -1,0 +1,147 @@
+"""A trained editing system -> a verified bundle.
+
+The bundle appears only once every graph in it has been compared with the network; after an error nothing is left.
+Graphs are exported one after the other and none is ever joined with its weights in memory, so that peak memory is a
+few times the size of the weights.
+"""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import JsonValue
+
+from engines.bundle import CARD_FILE, EXTERNAL_LOCATION, WEIGHTS_FILE, BundleWriter, ProducedBy
+from engines.directions import Direction
+from engines.family import ModelFamily
+from export.errors import ExportError
+from export.graphs import SELECTIONS
+from export.onnx_graph import OPSET, export_graph
+from export.verify import FLOAT_GATE, LEVEL_GATE, Verifier
+from export.weights import half_weights, rounded, write_weights
+from training.networks.system import EditingSystem
+
+PRECISION = "fp16-weights"
+"""Weights are stored in FP16; activations and arithmetic are FP32 unless a builder lowers them."""
+
+TOOLS = ("edgedit", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "safetensors")
+"""Packages whose versions go into the manifest."""
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of Python and of the installed `TOOLS`."""
+    versions = {"python": platform.python_version()}
+    for tool in TOOLS:
+        try:
+            versions[tool] = metadata.version(tool)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def export_bundle(
+    system: EditingSystem,
+    family: ModelFamily,
+    directions: Sequence[Direction],
+    photos: np.ndarray,
+    out: str | Path,
+    *,
+    name: str,
+    card: str,
+    licence: str,
+    metrics: Mapping[str, JsonValue] | None = None,
+    graphs: str = "all",
+    batches: Sequence[int] = (1, 3),
+    command: str = "export_bundle",
+    threads: int = 0,
+    progress: Callable[[str], None] = lambda message: None,
+) -> dict[str, Any]:
+    """Writes and verifies a bundle.
+
+    Args:
+        system: any device and dtype; it is not changed.
+        family: the system's family.
+        directions: edit directions to ship.
+        photos: uint8 M x h x w x 3 to verify with, h x w = `family.image_shape`. They do not enter the bundle.
+        out: the bundle's directory; a bundle that is there is replaced.
+        name: of the bundle.
+        card: the model card, Markdown.
+        licence: SPDX expression or name of the weights' licence.
+        metrics: further measured figures for the manifest.
+        graphs: "all", "pipelines" or "split".
+        batches: batch sizes to verify.
+        command: for the manifest; must hold no path of this machine.
+        threads: of ONNX Runtime during verification, 0 leaves it to ONNX Runtime.
+        progress: called with one line before each step.
+
+    Returns:
+        The verification report, as in `metrics["verification"]` of the manifest.
+
+    Raises:
+        ExportError: if a weight does not fit FP16, a graph fails its contract or its verification, or the photos do
+            not fit.
+        OutputError: if `out` cannot be written.
+    """
+    if graphs not in SELECTIONS:
+        raise ExportError(f"graphs must be one of {', '.join(SELECTIONS)}, got {graphs!r}")
+    for direction in directions:
+        direction.check(family)
+    produced_by = ProducedBy(
+        tools=tool_versions(),
+        command=command,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    writer = BundleWriter(
+        out,
+        name=name,
+        family=family,
+        precision=PRECISION,
+        licence=licence,
+        produced_by=produced_by,
+        metrics=dict(metrics or {}),
+    )
+    with writer, tempfile.TemporaryDirectory(prefix="edgedit-export-") as folder:
+        scratch = Path(folder)
+        progress("rounding weights to FP16")
+        half = half_weights(system)
+        table = write_weights(half.tensors, scratch / EXTERNAL_LOCATION)
+        weights = {
+            "tensors": len(table),
+            "parameters": half.parameters,
+            "bytes": sum(entry.length for entry in table.values()),
+            "worst_relative_rounding": half.worst,
+            "coarse": dict(half.coarse),
+        }
+        del half
+        reference = rounded(system)
+        progress("running the network on the photos")
+        verifier = Verifier(reference, family, photos, batches=batches, threads=threads)
+        report: dict[str, Any] = {"gates": {"float": FLOAT_GATE, "levels": LEVEL_GATE}, "graphs": {}}
+        sizes: dict[str, Any] = {}
+        for graph in SELECTIONS[graphs]:
+            progress(f"exporting {graph}")
+            exported = export_graph(graph, reference, family, table)
+            file = scratch / f"{graph}.onnx"
+            file.write_bytes(exported.data)
+            progress(f"verifying {graph}")
+            report["graphs"][graph] = verifier.check(graph, file)
+            sizes[graph] = {"bytes": len(exported.data), "nodes": exported.nodes, "weights": len(exported.weights)}
+            writer.add_graph(graph, exported.data, exported.inputs, exported.outputs)
+            del exported
+            gc.collect()
+        progress("writing the bundle")
+        writer.add_file(WEIGHTS_FILE, scratch / EXTERNAL_LOCATION)
+        writer.add_bytes(CARD_FILE, card.encode())
+        for direction in directions:
+            writer.add_direction(direction)
+        writer.metrics["verification"] = report
+        writer.metrics["export"] = {"opset": OPSET, "weights": weights, "graphs": sizes}
+    return report

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Writes base.lock and dev.lock afresh, for every platform and Python from 3.11 on. Needs uv; keeps pins that still fit,
+# `requirements/lock.sh --upgrade` moves them to the newest versions.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+compile() {
+  uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url \
+    --custom-compile-command requirements/lock.sh --override requirements/overrides.txt pyproject.toml "$@"
+}
+compile requirements/base.in --output-file requirements/base.lock "$@"
+# torch is resolved at the version of torch.lock, so that what is pinned for it fits, and is left out of the result.
+compile requirements/base.in requirements/torch.lock --constraint requirements/base.lock --extra dev \
+  --no-emit-package torch --no-emit-package edgedit --output-file requirements/dev.lock "$@"

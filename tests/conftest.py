@@ -1,0 +1,112 @@
+"""What all tests share: the shared material, and reasons for skipping what this machine cannot run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+_RTX_CAPABILITIES = {"7.5", "8.0", "8.6", "8.9", "12.0", "12.1"}
+"""Compute capabilities that TensorRT-RTX builds for."""
+
+_skipped = pytest.StashKey[Counter]()
+
+
+@cache
+def _compute_capabilities() -> frozenset[str]:
+    if shutil.which("nvidia-smi") is None:
+        return frozenset()
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return frozenset()
+    return frozenset(found.stdout.split())
+
+
+def _installed(*packages: str) -> bool:
+    return any(importlib.util.find_spec(package) for package in packages)
+
+
+def _lacks_gpu() -> str | None:
+    return None if _compute_capabilities() else "no NVIDIA GPU here (nvidia-smi finds none)"
+
+
+def _lacks_trt() -> str | None:
+    return _lacks_gpu() or (None if _installed("tensorrt") else "the package tensorrt is not installed")
+
+
+def _lacks_rtx() -> str | None:
+    if reason := _lacks_gpu():
+        return reason
+    if not _installed("tensorrt_rtx", "tensorrt_rtx_bindings"):
+        return "the package tensorrt_rtx is not installed"
+    if not _RTX_CAPABILITIES & _compute_capabilities():
+        return f"no GPU that TensorRT-RTX supports (compute capability {', '.join(sorted(_compute_capabilities()))})"
+    return None
+
+
+def _lacks_triton() -> str | None:
+    named = os.environ.get("EDGEDIT_TRITONSERVER")
+    if (named and Path(named).is_file()) or shutil.which("tritonserver") or _installed("pytriton"):
+        return None
+    return "no Triton server here (not on PATH, no pytriton; EDGEDIT_TRITONSERVER can name the binary)"
+
+
+def _lacks_browser() -> str | None:
+    names = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable")
+    named = os.environ.get("EDGEDIT_CHROMIUM")
+    if (named and Path(named).is_file()) or any(map(shutil.which, names)):
+        return None
+    return "no Chromium here (not on PATH; EDGEDIT_CHROMIUM can name the binary)"
+
+
+_LACKS = {
+    "gpu": _lacks_gpu,
+    "trt": _lacks_trt,
+    "rtx": _lacks_rtx,
+    "triton": _lacks_triton,
+    "browser": _lacks_browser,
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too (or set EDGEDIT_SLOW=1)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_skipped] = Counter()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    run_slow = config.getoption("--slow") or os.environ.get("EDGEDIT_SLOW") == "1"
+    for item in items:
+        reasons = [reason for marker, lacks in _LACKS.items() if item.get_closest_marker(marker) and (reason := lacks())]
+        if item.get_closest_marker("slow") and not run_slow:
+            reasons.append("slow; run it with --slow or EDGEDIT_SLOW=1")
+        if reasons:
+            item.add_marker(pytest.mark.skip(reason=reasons[0]))
+            config.stash[_skipped][reasons[0]] += 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for reason, count in config.stash[_skipped].items():
+        terminalreporter.write_line(f"not run here: {count} tests: {reason}")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared material (photos, weights, directions): EDGEDIT_SHARED, or `shared` beside the repository."""
+    named = os.environ.get("EDGEDIT_SHARED")
+    path = Path(named) if named else _ROOT.parent / "shared"
+    if not path.is_dir():
+        pytest.skip(f"the shared material is not here ({'EDGEDIT_SHARED' if named else 'set EDGEDIT_SHARED'})")
+    return path

@@ -1,0 +1,122 @@
+"""Aligned face images for training: a folder or a tar of image files, resized once and kept as one array.
+
+The held-out split is the last files by name, so that every stage and every measurement agree on it without a list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
+_FORMATS = ("WEBP", "PNG", "JPEG")
+
+
+def _files(source: Path) -> Iterator[tuple[str, bytes]]:
+    if source.is_dir():
+        for path in source.iterdir():
+            if path.suffix.lower() in SUFFIXES:
+                yield path.name, path.read_bytes()
+    elif tarfile.is_tarfile(source):
+        with tarfile.open(source) as archive:
+            for member in archive:
+                if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
+                    stream = archive.extractfile(member)
+                    if stream is not None:
+                        yield Path(member.name).name, stream.read()
+    else:
+        raise ValueError(f"{source} is neither a folder nor a tar archive of images")
+
+
+def _decode(data: bytes, size: int) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """Images of one split: `images` uint8 M x S x S x 3 (RGB), `names` the files they came from, sorted."""
+
+    images: np.ndarray
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def tensor(self, indices: Tensor | np.ndarray | slice, device: torch.device | str = "cpu") -> Tensor:
+        """The images at `indices` as float32 B x 3 x S x S in [-1, 1]."""
+        batch = torch.from_numpy(np.ascontiguousarray(self.images[np.asarray(indices)]
+                                 if not isinstance(indices, slice) else self.images[indices]))
+        return batch.to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def load_faces(source: Path, size: int, *, held_out: int = 500, cache: Path | None = None) -> tuple[FaceSet, FaceSet]:
+    """Reads all images of a folder or tar at `size` pixels.
+
+    Args:
+        source: folder or tar of square, aligned images.
+        size: side to resize to (Lanczos).
+        held_out: how many images, the last by file name, form the second set.
+        cache: folder for the decoded array; None reads the files anew.
+
+    Returns:
+        The training set and the held-out set.
+
+    Raises:
+        ValueError: if `source` holds no images or no more than `held_out`.
+    """
+    stamp = source.stat()
+    key = hashlib.sha256(f"{source.resolve()}:{stamp.st_mtime_ns}:{stamp.st_size}:{size}".encode()).hexdigest()[:16]
+    cached = cache / f"faces-{size}-{key}.npz" if cache is not None else None
+    if cached is not None and cached.exists():
+        with np.load(cached, allow_pickle=False) as archive:
+            images, names = archive["images"], archive["names"].tolist()
+    else:
+        decoded = sorted((name, _decode(data, size)) for name, data in _files(source))
+        if not decoded:
+            raise ValueError(f"no images in {source}")
+        names = [name for name, _ in decoded]
+        images = np.stack([image for _, image in decoded])
+        if cached is not None:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            part = cached.with_suffix(f".{os.getpid()}.part")
+            with part.open("wb") as stream:
+                np.savez(stream, images=images, names=np.array(names))
+            part.replace(cached)
+    if len(names) <= held_out:
+        raise ValueError(f"{source} has {len(names)} images; more than the {held_out} to hold out are needed")
+    cut = len(names) - held_out
+    return FaceSet(images[:cut], tuple(names[:cut])), FaceSet(images[cut:], tuple(names[cut:]))
+
+
+class Batches:
+    """Endless shuffled batches whose content depends on the seed and the step alone, so that a resumed run sees
+    exactly the batches an uninterrupted one would have seen."""
+
+    def __init__(self, count: int, batch: int, seed: int) -> None:
+        if batch > count:
+            raise ValueError(f"batch {batch} is larger than the data set of {count} images")
+        self.batch = batch
+        self.per_epoch = count // batch
+        self.count = count
+        self.seed = seed
+        self._epoch = -1
+        self._order = np.empty(0, dtype=np.int64)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Indices of the images of batch `step`, counted from 0."""
+        epoch, position = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
+            self._epoch = epoch
+        return self._order[position * self.batch : (position + 1) * self.batch]

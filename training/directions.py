@@ -1,0 +1,192 @@
+"""Edit directions of a trained generator: attribute boundaries (InterFaceGAN, Shen et al. 2020) and principal
+components (GANSpace, Harkonen et al. 2020), both in W.
+
+Samples are rendered and scored by the judges; a direction is the shrunk linear discriminant between the highest and
+lowest scores, made orthogonal to the attributes it is entangled with. One unit of strength is one standard deviation
+of the samples along the direction. The usable range is measured: how far samples can go before their identity is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from engines.directions import Direction
+from training.judges import Judges
+from training.losses.identity import Identity
+from training.networks.stylegan2 import Generator
+
+WORDS = {
+    "smile": "neutral to smiling",
+    "age": "younger to older",
+    "female": "more masculine to more feminine",
+    "yaw": "head turned to one side or the other",
+}
+LICENCE = "Apache-2.0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """Settings of the fit."""
+
+    samples: int = 4000
+    batch: int = 50
+    share: float = 0.2
+    """Share of the samples at either end that count as having or lacking an attribute."""
+    shrinkage: float = 0.3
+    """How far the within-class covariance is drawn towards a multiple of the identity, 0..1."""
+    orthogonalise: tuple[tuple[str, str], ...] = (("smile", "age"), ("smile", "female"), ("age", "female"))
+    """(a, b): the direction of a is made orthogonal to that of b."""
+    components: int = 8
+    """GANSpace components kept."""
+    identity_floor: float = 0.4
+    """The range of strengths ends where the mean identity cosine to the unedited sample falls below this."""
+    limit: float = 6.0
+    """The range never goes beyond this strength."""
+    probes: int = 48
+    """Samples the range is measured on."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Scored samples: W codes M x D and, by attribute, M scores."""
+
+    w: np.ndarray
+    scores: dict[str, np.ndarray]
+
+
+@torch.no_grad()
+def sample(generator: Generator, judges: Judges, options: FitOptions, *, seed: int = 0) -> Samples:
+    """Renders and scores random samples."""
+    source = torch.Generator().manual_seed(seed)
+    device = generator.input.input.device
+    codes: list[Tensor] = []
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in judges.names}
+    for _ in track(range(options.samples // options.batch), description="scoring samples"):
+        z = torch.randn(options.batch, generator.family.style_dim, generator=source).to(device)
+        w = generator.mapping(z)
+        for name, values in judges.score(generator(generator.broadcast(w))).items():
+            scores[name].append(values)
+        codes.append(w.cpu())
+    return Samples(torch.cat(codes).numpy(), {name: np.concatenate(v) for name, v in scores.items()})
+
+
+def discriminant(w: np.ndarray, scores: np.ndarray, *, share: float, shrinkage: float) -> np.ndarray:
+    """Unit normal (D) that separates the highest from the lowest scores.
+
+    Args:
+        w: M x D codes.
+        scores: M values.
+        share: share of the samples in either class.
+        shrinkage: 0 is Fisher's discriminant, 1 the difference of the means.
+
+    Raises:
+        ValueError: if all scores are equal.
+    """
+    if np.ptp(scores) == 0:
+        raise ValueError("all samples have the same score; there is no direction to find")
+    order = np.argsort(scores)
+    count = max(int(len(scores) * share), 2)
+    low, high = w[order[:count]], w[order[-count:]]
+    within = (np.cov(low.T) + np.cov(high.T)) / 2
+    target = np.eye(w.shape[1]) * np.trace(within) / w.shape[1]
+    normal = np.linalg.solve((1 - shrinkage) * within + shrinkage * target, high.mean(0) - low.mean(0))
+    return normal / np.linalg.norm(normal)
+
+
+def orthogonalise(normals: dict[str, np.ndarray], pairs: Sequence[tuple[str, str]]) -> dict[str, np.ndarray]:
+    """Makes each direction orthogonal to those it is paired with (all at once), unit length again."""
+    result = dict(normals)
+    for name in normals:
+        others = [normals[b] for a, b in pairs if a == name and b in normals]
+        if not others:
+            continue
+        basis, _ = np.linalg.qr(np.stack(others, axis=1))
+        rest = normals[name] - basis @ (basis.T @ normals[name])
+        result[name] = rest / np.linalg.norm(rest)
+    return result
+
+
+@torch.no_grad()
+def usable_range(
+    generator: Generator, identity: Identity, w: np.ndarray, vector: np.ndarray, options: FitOptions
+) -> tuple[float, float]:
+    """Lowest and highest strength at which samples keep their identity.
+
+    Args:
+        w: M x D codes to probe.
+        vector: D, one unit of strength.
+    """
+    device = generator.input.input.device
+    codes = torch.from_numpy(w).float().to(device)
+    step = torch.from_numpy(vector).float().to(device)
+    start = identity(generator(generator.broadcast(codes)))
+    ends = []
+    for sign in (-1.0, 1.0):
+        reached = 0.5
+        for strength in np.arange(0.5, options.limit + 0.25, 0.5):
+            images = generator(generator.broadcast(codes + sign * strength * step))
+            if (identity(images) * start).sum(dim=1).mean() < options.identity_floor:
+                break
+            reached = float(strength)
+        ends.append(sign * reached)
+    return ends[0], ends[1]
+
+
+def fit(
+    generator: Generator, judges: Judges, identity: Identity, options: FitOptions, *, seed: int = 0
+) -> tuple[list[Direction], dict[str, dict[str, float]]]:
+    """Fits all directions of a generator.
+
+    Returns:
+        The directions, and by direction what one positive unit does to the mean score of each attribute.
+    """
+    samples = sample(generator, judges, options, seed=seed)
+    normals = orthogonalise(
+        {
+            name: discriminant(samples.w, scores, share=options.share, shrinkage=options.shrinkage)
+            for name, scores in samples.scores.items()
+        },
+        options.orthogonalise,
+    )
+    centred = samples.w - samples.w.mean(axis=0)
+    found: list[tuple[str, str, str, np.ndarray]] = []
+    for name, normal in normals.items():
+        vector = normal * (centred @ normal).std()
+        found.append((name, "interfacegan", WORDS.get(name, name), vector))
+    _, spread, axes = np.linalg.svd(centred, full_matrices=False)
+    for index in range(min(options.components, len(axes))):
+        vector = axes[index] * spread[index] / np.sqrt(len(centred))
+        found.append((f"pc{index:02d}", "ganspace", f"principal component {index} of W", vector))
+    directions, effects = [], {}
+    for name, kind, words, vector in track(found, description="measuring ranges"):
+        low, high = usable_range(generator, identity, samples.w[: options.probes], vector, options)
+        effects[name] = _effect(generator, judges, samples.w[: options.probes], vector)
+        directions.append(
+            Direction(
+                name=name,
+                kind=kind,  # type: ignore[arg-type]
+                space="w",
+                vector=vector.astype(np.float32),
+                min_strength=low,
+                max_strength=high,
+                description=words,
+                source=f"fitted to {options.samples} samples of the generator, seed {seed}",
+                licence=LICENCE,
+            )
+        )
+    return directions, effects
+
+
+@torch.no_grad()
+def _effect(generator: Generator, judges: Judges, w: np.ndarray, vector: np.ndarray) -> dict[str, float]:
+    device = generator.input.input.device
+    codes, step = (torch.from_numpy(a).float().to(device) for a in (w, vector))
+    before = judges.score(generator(generator.broadcast(codes - step)))
+    after = judges.score(generator(generator.broadcast(codes + step)))
+    return {name: float((after[name] - before[name]).mean() / 2) for name in before}

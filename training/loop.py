@@ -1,0 +1,240 @@
+"""The training loop that the four stages share: resume, logs, sample grids, checkpoints, averaged weights.
+
+Every step seeds torch from (seed, step), and batches depend on (seed, step) alone. A resumed run therefore computes
+the same numbers as one that was never interrupted, without storing generator states.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from engines.family import ModelFamily
+from training import checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """How long a stage runs and how often it reports.
+
+    Raises:
+        ValueError: at construction, for counts below 1.
+    """
+
+    steps: int
+    """Optimizer steps in all, those of earlier runs included."""
+    seed: int = 0
+    log_every: int = 20
+    checkpoint_every: int = 250
+    grid_every: int = 250
+    minutes: float = math.inf
+    """Stop, with a checkpoint, after this long."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "checkpoint_every", "grid_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+class Stage(Protocol):
+    """What a training stage provides."""
+
+    name: str
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Everything a checkpoint must hold, averaged copies included."""
+        ...
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]: ...
+
+    def step(self, step: int) -> dict[str, float | Tensor]:
+        """One optimizer step; returns scalars for the log."""
+        ...
+
+    def grid(self) -> Tensor:
+        """Sample images R x C x 3 x H x W in [-1, 1]."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able settings, kept in the checkpoint and compared when resuming."""
+        ...
+
+
+class Averaged(nn.Module):
+    """Exponential moving average of a module's parameters; buffers are copied.
+
+    `half_life` is in images; the average starts short and lengthens with the images seen (`ramp`), so that early
+    weights are forgotten.
+    """
+
+    def __init__(self, source: nn.Module, *, half_life: float, ramp: float = 0.05) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(source).eval().requires_grad_(False)
+        self.half_life = half_life
+        self.ramp = ramp
+
+    @torch.no_grad()
+    def update(self, source: nn.Module, seen: int, batch: int) -> None:
+        """Moves the average towards `source` after `seen` images in steps of `batch`."""
+        half_life = max(min(self.half_life, seen * self.ramp), 1e-8)
+        keep = 0.5 ** (batch / half_life)
+        for mine, theirs in zip(self.module.parameters(), source.parameters(), strict=True):
+            mine.lerp_(theirs, 1.0 - keep)
+        for mine, theirs in zip(self.module.buffers(), source.buffers(), strict=True):
+            mine.copy_(theirs)
+
+
+def save_grid(images: Tensor, path: Path) -> None:
+    """Writes R x C x 3 x H x W images in [-1, 1] as one PNG of R rows and C columns."""
+    rows, columns, _, height, width = images.shape
+    pixels = images.clamp(-1, 1).add(1).mul(127.5).round().byte().cpu()
+    sheet = pixels.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, 3).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    Image.fromarray(np.ascontiguousarray(sheet)).save(part, format="PNG")
+    part.replace(path)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed of its own for every (seed, step)."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+
+
+def _save(stage: Stage, run: Path, step: int, seconds: float, options: LoopOptions) -> None:
+    tensors: dict[str, Tensor] = {}
+    optimizers: dict[str, Any] = {}
+    for name, module in stage.modules.items():
+        tensors |= checkpoint.module_tensors(name, module)
+    for name, optimizer in stage.optimizers.items():
+        packed, optimizers[name] = checkpoint.pack_optimizer(f"optimizer.{name}", optimizer)
+        tensors |= packed
+    meta = {
+        "stage": stage.name,
+        "step": step,
+        "seconds": seconds,
+        "seed": options.seed,
+        "config": stage.config(),
+        "optimizers": optimizers,
+        "torch": torch.__version__,
+    }
+    checkpoint.save(run / "checkpoint", tensors, meta)
+
+
+def _resume(stage: Stage, run: Path, options: LoopOptions) -> tuple[int, float]:
+    try:
+        tensors, meta = checkpoint.load(run / "checkpoint")
+    except FileNotFoundError:
+        return 0, 0.0
+    if meta["stage"] != stage.name:
+        raise ValueError(f"{run} holds a checkpoint of stage {meta['stage']!r}, not {stage.name!r}")
+    if meta["seed"] != options.seed:
+        raise ValueError(f"{run} was started with seed {meta['seed']}, not {options.seed}")
+    if ModelFamily.from_dict(meta["config"]["family"]) != ModelFamily.from_dict(stage.config()["family"]):
+        raise ValueError(f"{run} was trained for another model family than the one asked for")
+    for name, module in stage.modules.items():
+        module.load_state_dict(checkpoint.strip(name, tensors))
+    for name, optimizer in stage.optimizers.items():
+        checkpoint.unpack_optimizer(f"optimizer.{name}", optimizer, tensors, meta["optimizers"][name])
+    return int(meta["step"]), float(meta["seconds"])
+
+
+class _Log:
+    """A CSV of averaged scalars, cut back to the resumed step."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+        if path.exists():
+            with path.open(newline="") as stream:
+                self.rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= step]
+        self.pending: dict[str, list[float]] = {}
+
+    def add(self, scalars: dict[str, float | Tensor]) -> None:
+        for name, value in scalars.items():
+            self.pending.setdefault(name, []).append(float(value))
+
+    def flush(self, step: int, seconds: float) -> dict[str, str]:
+        row = {"step": str(step), "seconds": f"{seconds:.1f}"}
+        row |= {name: f"{sum(values) / len(values):.5g}" for name, values in self.pending.items()}
+        self.pending = {}
+        self.rows.append(row)
+        names: dict[str, None] = {}
+        for old in self.rows:
+            names |= dict.fromkeys(old)
+        part = self.path.with_suffix(".part")
+        with part.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(names))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        part.replace(self.path)
+        return row
+
+
+def train(stage: Stage, run: Path, options: LoopOptions) -> int:
+    """Runs a stage to `options.steps`, resuming from `run` if it holds a checkpoint.
+
+    Writes `run/checkpoint/`, `run/log.csv` and `run/grids/*.png`. A stop by Ctrl-C or by `minutes` leaves a checkpoint.
+
+    Returns:
+        The step reached.
+
+    Raises:
+        ValueError: if the checkpoint in `run` belongs to another stage, seed or family, or is damaged.
+        FloatingPointError: if a loss is not finite; the last checkpoint stays.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    step, seconds = _resume(stage, run, options)
+    log = _Log(run / "log.csv", step)
+    started = time.monotonic()
+    columns = (TextColumn(stage.name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns) as progress:
+        task = progress.add_task(stage.name, total=options.steps, completed=step, note="")
+        try:
+            while step < options.steps and time.monotonic() - started < options.minutes * 60:
+                torch.manual_seed(step_seed(options.seed, step))
+                scalars = stage.step(step)
+                step += 1
+                log.add(scalars)
+                elapsed = seconds + time.monotonic() - started
+                if step % options.log_every == 0 or step == options.steps:
+                    row = log.flush(step, elapsed)
+                    if bad := [k for k, v in row.items() if not math.isfinite(float(v))]:
+                        raise FloatingPointError(f"{stage.name}: {', '.join(bad)} is not finite at step {step}")
+                    note = _note(row)
+                    progress.update(task, note=note)
+                    if not progress.console.is_terminal:
+                        progress.console.print(f"{stage.name} {step}/{options.steps} {note}", highlight=False)
+                if step % options.grid_every == 0 or step == options.steps:
+                    save_grid(stage.grid(), run / "grids" / f"{step:07d}.png")
+                if step % options.checkpoint_every == 0:
+                    _save(stage, run, step, elapsed, options)
+                progress.update(task, completed=step)
+        except KeyboardInterrupt:
+            progress.console.print(f"{stage.name}: stopped at step {step}")
+        _save(stage, run, step, seconds + time.monotonic() - started, options)
+    return step
+
+
+def _note(row: dict[str, str]) -> str:
+    return " ".join(f"{k}={v}" for k, v in row.items() if k not in ("step",))
+
+
+def set_requires_grad(modules: Iterable[nn.Module], value: bool) -> None:
+    """Switches gradients of all parameters of the modules."""
+    for module in modules:
+        module.requires_grad_(value)

@@ -1,0 +1,62 @@
+"""The image losses shared by the encoder stages: pixel, perceptual and identity terms (eq. 3.12-3.14, 3.18-3.20)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.losses.identity import Identity
+from training.losses.lpips import LPIPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossFiles:
+    """Weight files of the loss networks."""
+
+    lpips: Path
+    """LPIPS weights, AlexNet or VGG16 (see `training.losses.lpips`)."""
+    identity: Path
+    """Face embedder, ONNX (see `training.losses.identity`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageWeights:
+    """Weights of the terms; the defaults are the paper's (section 4.1)."""
+
+    l2: float = 1.0
+    lpips: float = 0.8
+    identity: float = 0.1
+    identity_images: int = 0
+    """Images per call that enter the identity term, the first ones; 0: all. The embedder is the dearest network of a
+    small run, and its gradient is an average."""
+
+
+class ImageLoss(nn.Module):
+    """Weighted sum of the three terms between generated and target images.
+
+    The paper writes the pixel term as a 2-norm; like the inversion encoders it builds on, it is computed as the mean
+    square.
+    """
+
+    def __init__(self, files: LossFiles, weights: ImageWeights) -> None:
+        super().__init__()
+        self.weights = weights
+        self.lpips = LPIPS(files.lpips)
+        self.identity = Identity(files.identity)
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, output: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Args: output and target B x 3 x S x S in [-1, 1]. Returns the weighted sum and the unweighted terms."""
+        w = self.weights
+        count = w.identity_images or len(output)
+        terms = {
+            "l2": F.mse_loss(output.float(), target),
+            "lpips": self.lpips(output, target).mean(),
+            "identity": 1.0 - (self.identity(output[:count]) * self.identity(target[:count])).sum(dim=1).mean(),
+        }
+        total = w.l2 * terms["l2"] + w.lpips * terms["lpips"] + w.identity * terms["identity"]
+        return total, {name: term.detach() for name, term in terms.items()}

@@ -1,0 +1,41 @@
+"""The adaptive feature editor T (eq. 3.10) and its ablations."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from engines.family import ModelFamily
+from training.networks.edem import EditDiscrepancyExtraction
+from training.networks.edfm import ConcatenationFusion, EditDiscrepancyFusion
+
+
+class FeatureEditor(nn.Module):
+    """f'' = T(F, F~, f').
+
+    Options of `family.editor` (section 4.4): without `edem` the discrepancy is the raw difference F~ - F; without
+    `spade` the fusion is concatenation and a residual network; with `linear` there are no networks at all and
+    f'' = f' + F~ - F. A part that an option removes is None.
+    """
+
+    def __init__(self, family: ModelFamily) -> None:
+        super().__init__()
+        options = family.editor
+        self.edem: EditDiscrepancyExtraction | None = None
+        self.edfm: EditDiscrepancyFusion | ConcatenationFusion | None = None
+        if options.linear:
+            return
+        if options.edem:
+            self.edem = EditDiscrepancyExtraction(family)
+        self.edfm = EditDiscrepancyFusion(family) if options.spade else ConcatenationFusion(family)
+
+    def discrepancy(self, feature: Tensor, edited: Tensor) -> Tensor:
+        """F and F~ to f_delta (eq. 3.7), all B x C x H x W."""
+        return edited - feature if self.edem is None else self.edem(feature, edited)
+
+    def fuse(self, enhanced: Tensor, discrepancy: Tensor) -> Tensor:
+        """f' and f_delta to f'', all B x C x H x W."""
+        return enhanced + discrepancy if self.edfm is None else self.edfm(enhanced, discrepancy)
+
+    def forward(self, feature: Tensor, edited: Tensor, enhanced: Tensor) -> Tensor:
+        """F = G(w_e^{1:k}), F~ = G(w~_e^{1:k}) and f' to f'', all B x C x H x W."""
+        return self.fuse(enhanced, self.discrepancy(feature, edited))

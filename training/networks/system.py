@@ -1,0 +1,104 @@
+"""The whole editing system: generator, both encoders, FTEM and feature editor, wired as in the paper's figure 1."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from engines.family import ModelFamily
+from training.networks.e4e import E4EEncoder
+from training.networks.editor import FeatureEditor
+from training.networks.feature_style import FeatureStyleEncoder
+from training.networks.ftem import FeatureTensorEnhancement
+from training.networks.stylegan2 import Generator
+
+
+class Inversion(NamedTuple):
+    """All that depends on the photo alone; edits start from it."""
+
+    w: Tensor
+    """W+ code of the high-fidelity encoder, B x N x D."""
+    feature: Tensor
+    """Enhanced feature f', B x C x H x W."""
+    w_e: Tensor
+    """Editing-friendly W+ code of the e4e encoder, B x N x D."""
+    generator_feature: Tensor
+    """F = G(w_e^{1:k}), B x C x H x W."""
+
+
+class EditingSystem(nn.Module):
+    """Inversion and editing of images B x 3 x h x w in [-1, 1], h x w = `family.encoder_size`.
+
+    `latent_avg` (D), the mean of W, is zero until it is set from a generator; both encoders predict offsets from it.
+    Rendered images are B x 3 x S x S, nominally in [-1, 1], neither clamped nor cut to `family.visible_rows`.
+    """
+
+    latent_avg: Tensor
+
+    def __init__(self, family: ModelFamily) -> None:
+        super().__init__()
+        self.family = family
+        self.generator = Generator(family)
+        self.e4e = E4EEncoder(family)
+        self.encoder = FeatureStyleEncoder(family)
+        self.ftem = FeatureTensorEnhancement(family)
+        self.editor = FeatureEditor(family)
+        self.register_buffer("latent_avg", torch.zeros(family.style_dim))
+
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(w, f') = E(X), eq. 3.3: B x N x D and B x C x H x W."""
+        offsets, feature = self.encoder(image)
+        w = offsets + self.latent_avg
+        return w, self.ftem(feature, w)
+
+    def encode_e4e(self, image: Tensor) -> Tensor:
+        """The editing-friendly code w_e, B x N x D."""
+        return self.e4e(image) + self.latent_avg
+
+    def features(self, w_plus: Tensor, style_delta: Tensor | None = None) -> Tensor:
+        """G(w^{1:k}): B x N x D, and optional style offsets B x sum(style_channels), to B x C x H x W."""
+        return self.generator.lower(w_plus, style_delta, with_rgb=False)[0]
+
+    def transform(self, feature: Tensor, edited: Tensor, enhanced: Tensor) -> Tensor:
+        """f'' = T(F, F~, f'), eq. 3.10; all B x C x H x W."""
+        return self.editor(feature, edited, enhanced)
+
+    def render(
+        self, feature: Tensor, w_plus: Tensor, rgb: Tensor | None = None, style_delta: Tensor | None = None
+    ) -> Tensor:
+        """G(f, w_r), eq. 3.4 and 3.11, to B x 3 x S x S.
+
+        Args:
+            feature: B x C x H x W.
+            w_plus: B x N x D.
+            rgb: the lower half's RGB skip B x 3 x H x W. If it is None and the family keeps that skip (`rgb_skip`),
+                it is computed from `w_plus`; a family without it starts the image at the feature's own ToRGB.
+            style_delta: B x sum(style_channels), or None.
+        """
+        if rgb is None and self.family.rgb_skip:
+            rgb = self.generator.lower(w_plus, style_delta)[1]
+        return self.generator.upper(feature, w_plus, rgb, style_delta)
+
+    def invert(self, image: Tensor) -> Inversion:
+        """Everything of an edit that depends on the photo alone."""
+        w, feature = self.encode(image)
+        w_e = self.encode_e4e(image)
+        return Inversion(w, feature, w_e, self.features(w_e))
+
+    def edit(self, inversion: Inversion, delta_w: Tensor, style_delta: Tensor | None = None) -> Tensor:
+        """The edited image B x 3 x S x S.
+
+        Args:
+            inversion: from `invert`.
+            delta_w: alpha * direction, B x N x D, added to both codes.
+            style_delta: offsets in StyleSpace, B x sum(style_channels), or None.
+        """
+        edited = self.features(inversion.w_e + delta_w, style_delta)
+        feature = self.transform(inversion.generator_feature, edited, inversion.feature)
+        return self.render(feature, inversion.w + delta_w, style_delta=style_delta)
+
+    def reconstruct(self, inversion: Inversion) -> Tensor:
+        """The photo's reconstruction G(f', w_r), eq. 3.4: B x 3 x S x S."""
+        return self.render(inversion.feature, inversion.w)

@@ -1,0 +1,132 @@
+"""The stages assembled: each function runs one stage of a recipe inside a run folder.
+
+A run folder holds one folder per stage (`generator`, `e4e`, `encoder`, `directions`, `editor`); a stage finds what it
+builds on in its neighbours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from engines.directions import Direction
+from engines.files import write
+from training.data import FaceSet, load_faces
+from training.directions import fit
+from training.judges import JudgeFiles, Judges
+from training.loop import LoopOptions, train
+from training.losses.identity import Identity
+from training.losses.image import LossFiles
+from training.networks.system import EditingSystem
+from training.recipes import Recipe
+from training.stages.e4e import E4EStage
+from training.stages.editor import EditorStage
+from training.stages.encoder import Encoder, EncoderStage
+from training.stages.gan import GanStage
+from training.weights import load_discriminator, load_generator, load_module, mean_w
+
+STAGES = ("generator", "e4e", "encoder", "directions", "editor")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Where a training run lives and what it is made from."""
+
+    recipe: Recipe
+    root: Path
+    data: Path
+    losses: LossFiles
+    judges: JudgeFiles
+    device: str = "cpu"
+
+    def faces(self) -> tuple[FaceSet, FaceSet]:
+        """Training and held-out photos at the recipe's size."""
+        return load_faces(
+            self.data, self.recipe.family.size, held_out=self.recipe.held_out, cache=self.root / "cache"
+        )
+
+
+def train_generator(run: Run, options: LoopOptions) -> int:
+    """Stage a."""
+    stage = GanStage(run.recipe.family, run.faces()[0], run.recipe.generator, seed=options.seed, device=run.device)
+    return train(stage, run.root / "generator", options)
+
+
+def train_e4e(run: Run, options: LoopOptions) -> int:
+    """Stage b, on the generator of stage a."""
+    family = run.recipe.family
+    generator = load_generator(run.root / "generator", family)
+    stage = E4EStage(
+        family, generator, run.faces()[0], run.losses, run.recipe.e4e, seed=options.seed, device=run.device
+    )
+    return train(stage, run.root / "e4e", options)
+
+
+def train_encoder(run: Run, options: LoopOptions) -> int:
+    """Stage c, on the generator and discriminator of stage a."""
+    family, source = run.recipe.family, run.root / "generator"
+    generator, discriminator = load_generator(source, family), load_discriminator(source, family)
+    stage = EncoderStage(
+        family, generator, discriminator, run.faces()[0], run.losses, run.recipe.encoder,
+        seed=options.seed, device=run.device,
+    )
+    return train(stage, run.root / "encoder", options)
+
+
+def fit_directions(run: Run, seed: int = 0) -> list[Direction]:
+    """Directions of stage a's generator, written to `directions/` with what they do to each attribute."""
+    generator = load_generator(run.root / "generator", run.recipe.family).to(run.device)
+    identity = Identity(run.losses.identity).to(run.device).eval()
+    directions, effects = fit(generator, Judges(run.judges), identity, run.recipe.directions, seed=seed)
+    folder = run.root / "directions"
+    folder.mkdir(parents=True, exist_ok=True)
+    for direction in directions:
+        direction.save(folder / f"{direction.name}.safetensors")
+    write(folder / "effects.json", json.dumps(effects, indent=1).encode())
+    return directions
+
+
+def load_run_directions(run: Run) -> list[Direction]:
+    """What `fit_directions` wrote, by name.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+    """
+    files = sorted((run.root / "directions").glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"no directions in {run.root / 'directions'}; run `edgedit train directions` first")
+    return [Direction.load(file) for file in files]
+
+
+def load_system(run: Run, *, editor: bool = True) -> EditingSystem:
+    """The trained parts (averaged weights) as one system, in evaluation mode.
+
+    Args:
+        editor: also load stage d; without it the editor is a fresh one, which changes nothing.
+    """
+    family = run.recipe.family
+    system = EditingSystem(family)
+    system.generator = load_generator(run.root / "generator", family)
+    system.latent_avg.copy_(mean_w(system.generator))
+    load_module(run.root / "e4e", "e4e", "average.module", system.e4e)
+    encoder = Encoder(family)
+    load_module(run.root / "encoder", "encoder", "average.module", encoder)
+    system.encoder, system.ftem = encoder.encoder, encoder.ftem
+    if editor:
+        load_module(run.root / "editor", "editor", "average.module", system.editor)
+    return system.eval().requires_grad_(False)
+
+
+def train_editor(run: Run, options: LoopOptions, names: Sequence[str] = ()) -> int:
+    """Stage d, on everything before it; `names` limits the directions it is trained on."""
+    directions = [d for d in load_run_directions(run) if not names or d.name in names]
+    with torch.no_grad():
+        system = load_system(run, editor=False)
+    stage = EditorStage(
+        system, run.faces()[0], directions, run.losses, run.recipe.editor, seed=options.seed, device=run.device
+    )
+    return train(stage, run.root / "editor", options)

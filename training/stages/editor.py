@@ -1,0 +1,186 @@
+"""Stage d: the adaptive feature editor T = EDEM + EDFM (paper section 3.3, eq. 3.18-3.22).
+
+Targets of edits are synthetic, G(w_e + alpha dw), and the editor sees the encoder's inversion of their unedited
+counterpart G(w_e); real photos are targets of the edit of strength zero. Both encoders are frozen, so everything they
+say about the training set is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pytorch_optimizer import Ranger
+from rich.progress import track
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from engines.directions import Direction, resolve
+from engines.family import ModelFamily
+from training.data import Batches, FaceSet
+from training.loop import Averaged
+from training.losses.image import ImageLoss, ImageWeights, LossFiles
+from training.networks.system import EditingSystem
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditorOptions:
+    """Settings of the editor stage; the defaults are the paper's (section 4.1), which trains for 45,000 steps."""
+
+    batch: int = 8
+    learning_rate: float = 1e-4
+    edit_share: float = 0.5
+    """Share of a batch that is edited; the rest are real photos with strength zero."""
+    image: ImageWeights = field(default_factory=ImageWeights)
+    discrepancy: float = 0.6
+    """Weight of the edit-discrepancy regularisation (eq. 3.21)."""
+    discrepancy_from: int = 20_000
+    """Step from which that regularisation counts."""
+    ema_images: float = 5_000.0
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < round(self.batch * self.edit_share) < self.batch:
+            raise ValueError(f"edit_share {self.edit_share} leaves a part of a batch of {self.batch} empty")
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What the frozen encoders say about the training images, float16; M images."""
+
+    w: np.ndarray
+    feature: np.ndarray
+    """E's inversion of the photos: M x N x D, M x C x H x W."""
+    w_e: np.ndarray
+    """e4e's inversion of the photos: M x N x D."""
+    w_synthetic: np.ndarray
+    feature_synthetic: np.ndarray
+    """E's inversion of G(w_e)."""
+
+
+@torch.no_grad()
+def encode_set(system: EditingSystem, faces: FaceSet, *, batch: int = 50, device: str = "cpu") -> Codes:
+    """Encodes a whole image set with a system's frozen encoders."""
+    parts: list[list[np.ndarray]] = [[] for _ in range(5)]
+    for start in track(range(0, len(faces), batch), description="encoding the training set"):
+        images = faces.tensor(slice(start, start + batch), device).contiguous(memory_format=torch.channels_last)
+        w_e = system.encode_e4e(images)
+        synthetic = system.generator(w_e).clamp(-1, 1)
+        for part, value in zip(parts, (*system.encode(images), w_e, *system.encode(synthetic)), strict=True):
+            part.append(value.half().contiguous().cpu().numpy())
+    return Codes(*(np.concatenate(part) for part in parts))
+
+
+class EditorStage:
+    """Trains the editor of a system whose other parts are trained.
+
+    Args:
+        system: with generator, e4e, encoder, FTEM and latent average loaded; its editor is replaced by a fresh one.
+        directions: what is edited; strengths are drawn uniformly from each one's usable range.
+
+    Raises:
+        ValueError: if there are no directions.
+    """
+
+    name = "editor"
+
+    def __init__(
+        self,
+        system: EditingSystem,
+        faces: FaceSet,
+        directions: Sequence[Direction],
+        files: LossFiles,
+        options: EditorOptions,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        if not directions:
+            raise ValueError("the editor is trained on edits: at least one direction is needed")
+        torch.manual_seed(seed)
+        self.family: ModelFamily = system.family
+        self.faces, self.options, self.device = faces, options, device
+        self.system = system.to(device).eval().requires_grad_(False)
+        self.editor = system.editor.to(device, memory_format=torch.channels_last).train().requires_grad_(True)
+        self.average = Averaged(self.editor, half_life=options.ema_images)
+        self.loss = ImageLoss(files, options.image).to(device)
+        self.codes = encode_set(self.system, faces, device=device)
+        self.names = [direction.name for direction in directions]
+        self.low = torch.tensor([d.min_strength for d in directions], device=device)
+        self.high = torch.tensor([d.max_strength for d in directions], device=device)
+        units = [resolve({d.name: d}, {d.name: 1.0}, self.family) for d in directions]
+        self.delta_w = torch.from_numpy(np.stack([unit.delta_w for unit in units])).to(device)
+        self.delta_s = torch.from_numpy(np.stack([unit.style_delta for unit in units])).to(device)
+        self._optimizers: dict[str, Optimizer] = {"editor": Ranger(self.editor.parameters(), lr=options.learning_rate)}
+        self.batches = Batches(len(faces), options.batch, seed)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"editor": self.editor, "average": self.average}
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        return self._optimizers
+
+    def config(self) -> dict[str, Any]:
+        options = {"family": self.family.to_dict(), "options": asdict(self.options)}
+        return options | {"directions": self.names}
+
+    def _load(self, array: np.ndarray, indices: np.ndarray) -> Tensor:
+        value = torch.from_numpy(array[indices]).to(self.device).float()
+        return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+
+    def step(self, step: int) -> dict[str, float | Tensor]:
+        o, codes = self.options, self.codes
+        indices = self.batches.indices(step)
+        edits = round(o.batch * o.edit_share)
+        first, rest = indices[:edits], indices[edits:]
+        choice = torch.randint(0, len(self.names), (edits,), device=self.device)
+        strength = torch.lerp(self.low[choice], self.high[choice], torch.rand(edits, device=self.device))
+        delta_w = strength[:, None, None] * self.delta_w[choice]
+        delta_s = strength[:, None] * self.delta_s[choice]
+        photos = self.faces.tensor(rest, self.device)
+        w_e = self._load(codes.w_e, indices)
+        w = torch.cat([self._load(codes.w_synthetic, first) + delta_w, self._load(codes.w, rest)])
+        enhanced = torch.cat([self._load(codes.feature_synthetic, first), self._load(codes.feature, rest)])
+        padded_s = torch.cat([delta_s, delta_s.new_zeros(len(rest), delta_s.shape[1])])
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+            with torch.no_grad():
+                target = self.system.generator(w_e[:edits] + delta_w, delta_s).float()
+                feature = self.system.features(w_e)
+                edited = feature.clone()
+                edited[:edits] = self.system.features(w_e[:edits] + delta_w, delta_s)
+            discrepancy = self.editor.discrepancy(feature, edited)
+            changed = self.editor.fuse(enhanced, discrepancy)
+            output = self.system.render(changed, w, style_delta=padded_s)
+            total, terms = self.loss(output[:edits], target)
+            total_photo, terms_photo = self.loss(output[edits:], photos)
+            total = total + total_photo
+            regular = F.mse_loss((changed - enhanced).float(), discrepancy.float())
+            if step >= o.discrepancy_from:
+                total = total + o.discrepancy * regular
+        optimizer = self._optimizers["editor"]
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        optimizer.step()
+        self.average.update(self.editor, (step + 1) * o.batch, o.batch)
+        return {**terms, **{f"photo_{k}": v for k, v in terms_photo.items()}, "discrepancy": regular.detach()}
+
+    @torch.no_grad()
+    def grid(self) -> Tensor:
+        """Rows: photos, reconstructions, then one row per direction (the first four) at its greatest strength."""
+        indices = np.arange(8)
+        w, enhanced, w_e = (self._load(a, indices) for a in (self.codes.w, self.codes.feature, self.codes.w_e))
+        feature = self.system.features(w_e)
+        rows = [self.faces.tensor(slice(0, 8), self.device), self.system.render(enhanced, w)]
+        for index in range(min(4, len(self.names))):
+            delta = self.high[index] * self.delta_w[index]
+            style = (self.high[index] * self.delta_s[index]).expand(8, -1)
+            edited = self.system.features(w_e + delta, style)
+            changed = self.average.module(feature, edited, enhanced)
+            rows.append(self.system.render(changed, w + delta, style_delta=style))
+        return torch.stack(rows)

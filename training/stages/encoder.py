@@ -1,0 +1,160 @@
+"""Stage c: the high-fidelity encoder E = E0 + FTEM (paper section 3.3, eq. 3.12-3.17).
+
+Both reconstructions are trained, G(f', w_r) and G(w); the discriminator is trained on with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pytorch_optimizer import Ranger
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from engines.family import ModelFamily
+from training.data import Batches, FaceSet
+from training.loop import Averaged, set_requires_grad
+from training.losses.image import ImageLoss, ImageWeights, LossFiles
+from training.networks.discriminator import Discriminator
+from training.networks.feature_style import FeatureStyleEncoder
+from training.networks.ftem import FeatureTensorEnhancement
+from training.networks.stylegan2 import Generator
+from training.weights import mean_w
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderOptions:
+    """Settings of the encoder stage; the defaults are the paper's (section 4.1), which trains for 120,000 steps."""
+
+    batch: int = 8
+    learning_rate: float = 1e-4
+    image: ImageWeights = field(default_factory=ImageWeights)
+    adversarial: float = 0.01
+    adversarial_from: int = 45_000
+    """Step from which the adversarial loss (eq. 3.15) counts."""
+    adversarial_every: int = 1
+    """Steps between two, accordingly heavier, adversarial terms and discriminator steps."""
+    discriminator_rate: float = 1e-4
+    r1_gamma: float = 0.1
+    feature: float = 0.01
+    """Weight of the feature regularisation (eq. 3.16)."""
+    ema_images: float = 5_000.0
+    bf16: bool = False
+
+
+class Encoder(nn.Module):
+    """E0 and FTEM as one trainable module: image to offsets and enhanced feature (eq. 3.1-3.3)."""
+
+    def __init__(self, family: ModelFamily) -> None:
+        super().__init__()
+        self.encoder = FeatureStyleEncoder(family)
+        self.ftem = FeatureTensorEnhancement(family)
+
+    def forward(self, image: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Args: image B x 3 x h x w; mean D, the latent average. Returns w B x N x D and f' B x C x H x W."""
+        offsets, feature = self.encoder(image)
+        w = offsets + mean
+        return w, self.ftem(feature, w)
+
+
+def reconstruct(generator: Generator, feature: Tensor, w: Tensor, rgb: Tensor) -> Tensor:
+    """Eq. 3.4; `rgb`, the lower half's skip, is used only by families that keep it."""
+    return generator.upper(feature, w, rgb if generator.family.rgb_skip else None)
+
+
+class EncoderStage:
+    """Trains `Encoder` against a frozen generator and its discriminator."""
+
+    name = "encoder"
+
+    def __init__(
+        self,
+        family: ModelFamily,
+        generator: Generator,
+        discriminator: Discriminator,
+        faces: FaceSet,
+        files: LossFiles,
+        options: EncoderOptions,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        torch.manual_seed(seed)
+        self.family, self.faces, self.options, self.device = family, faces, options, device
+        self.generator = generator.to(device)
+        self.discriminator = discriminator.to(device)
+        self.encoder = Encoder(family).to(device, memory_format=torch.channels_last)
+        self.average = Averaged(self.encoder, half_life=options.ema_images)
+        self.loss = ImageLoss(files, options.image).to(device)
+        self.mean = mean_w(self.generator)
+        self._optimizers: dict[str, Optimizer] = {
+            "encoder": Ranger(self.encoder.parameters(), lr=options.learning_rate),
+            "discriminator": Adam(self.discriminator.parameters(), lr=options.discriminator_rate, betas=(0.0, 0.99)),
+        }
+        self.batches = Batches(len(faces), options.batch, seed)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder, "discriminator": self.discriminator, "average": self.average}
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        return self._optimizers
+
+    def config(self) -> dict[str, Any]:
+        return {"family": self.family.to_dict(), "options": asdict(self.options)}
+
+    def step(self, step: int) -> dict[str, float | Tensor]:
+        o = self.options
+        images = self.faces.tensor(self.batches.indices(step), self.device)
+        images = torch.where(torch.rand(o.batch, 1, 1, 1, device=self.device) < 0.5, images, images.flip(3))
+        images = images.contiguous(memory_format=torch.channels_last)
+        adversarial = step >= o.adversarial_from and step % o.adversarial_every == 0
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+            w, feature = self.encoder(images, self.mean)
+            w = w.float()
+            own_feature, rgb = self.generator.lower(w)
+            output = reconstruct(self.generator, feature, w, rgb)
+            output_w = self.generator.upper(own_feature, w, rgb)
+            total, terms = self.loss(output, images)
+            total_w, terms_w = self.loss(output_w, images)
+            regular = F.mse_loss(feature.float(), own_feature.float())
+            total = total + total_w + o.feature * regular
+            if adversarial:
+                set_requires_grad([self.discriminator], False)
+                fooled = F.softplus(-self.discriminator(output)).mean() + F.softplus(-self.discriminator(output_w)).mean()
+                total = total + o.adversarial * o.adversarial_every * fooled
+        self._update("encoder", total)
+        scalars = {**terms, **{f"w_{k}": v for k, v in terms_w.items()}, "feature": regular.detach()}
+        if adversarial:
+            scalars |= self._discriminator_step(images, torch.cat([output, output_w]).detach().float())
+        self.average.update(self.encoder, (step + 1) * o.batch, o.batch)
+        return scalars
+
+    def _discriminator_step(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        o = self.options
+        set_requires_grad([self.discriminator], True)
+        source = real.detach().requires_grad_(True)
+        real_logit = self.discriminator(source)
+        loss = F.softplus(-real_logit).mean() + F.softplus(self.discriminator(fake)).mean()
+        (gradient,) = torch.autograd.grad(real_logit.sum(), source, create_graph=True)
+        penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
+        self._update("discriminator", loss + o.r1_gamma / 2 * penalty)
+        return {"d_loss": loss.detach()}
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        optimizer = self._optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def grid(self) -> Tensor:
+        images = self.faces.tensor(slice(0, 8), self.device)
+        w, feature = self.average.module(images, self.mean)
+        own_feature, rgb = self.generator.lower(w)
+        output = reconstruct(self.generator, feature, w, rgb)
+        return torch.stack([images, output, self.generator.upper(own_feature, w, rgb)])

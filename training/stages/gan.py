@@ -1,0 +1,142 @@
+"""Stage a: generator and discriminator (Karras et al. 2020).
+
+Non-saturating logistic loss, lazy R1, style mixing, horizontal flips, differentiable augmentation, averaged generator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from engines.family import ModelFamily
+from training.augment import diff_augment
+from training.data import Batches, FaceSet
+from training.loop import Averaged, set_requires_grad
+from training.networks.discriminator import Discriminator
+from training.networks.stylegan2 import Generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class GanOptions:
+    """Settings of the generator's training."""
+
+    batch: int = 32
+    learning_rate: float = 2e-3
+    r1_gamma: float = 0.1
+    """Weight of the gradient penalty on real images."""
+    r1_every: int = 16
+    """Steps between two (accordingly heavier) gradient penalties."""
+    mixing: float = 0.9
+    """Probability that a W+ code is mixed from two W codes."""
+    augment: tuple[str, ...] = ("color", "translation")
+    ema_images: float = 10_000.0
+    """Half-life of the averaged generator, in images."""
+    bf16: bool = False
+    """Convolutions in bfloat16 (autocast): faster on CPUs and GPUs that have it; weights stay in FP32."""
+
+
+class GanStage:
+    """Trains `Generator` and `Discriminator` of a family on aligned images."""
+
+    name = "generator"
+
+    def __init__(
+        self, family: ModelFamily, faces: FaceSet, options: GanOptions, *, seed: int = 0, device: str = "cpu"
+    ) -> None:
+        torch.manual_seed(seed)
+        self.family, self.faces, self.options, self.device = family, faces, options, device
+        self.generator = Generator(family).to(device)
+        # Every activation inherits the memory format of the constant input.
+        self.generator.input.to(memory_format=torch.channels_last)
+        self.discriminator = Discriminator(family).to(device, memory_format=torch.channels_last)
+        self.average = Averaged(self.generator, half_life=options.ema_images)
+        lazy = options.r1_every / (options.r1_every + 1)
+        self._optimizers: dict[str, Optimizer] = {
+            "generator": Adam(self.generator.parameters(), options.learning_rate, betas=(0.0, 0.99)),
+            "discriminator": Adam(
+                self.discriminator.parameters(), options.learning_rate * lazy, betas=(0.0, 0.99**lazy)
+            ),
+        }
+        self.batches = Batches(len(faces), options.batch, seed)
+        self.fixed_z = torch.randn(32, family.style_dim, device=device)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"generator": self.generator, "discriminator": self.discriminator, "average": self.average}
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        return self._optimizers
+
+    def config(self) -> dict[str, Any]:
+        return {"family": self.family.to_dict(), "options": asdict(self.options)}
+
+    def _codes(self) -> Tensor:
+        """W+ codes; with probability `mixing`, rows from a random one on come from a second code."""
+        batch, rows = self.options.batch, self.family.w_rows
+        z = torch.randn(2, batch, self.family.style_dim, device=self.device)
+        first, second = (self.generator.broadcast(self.generator.mapping(one)) for one in z)
+        cut = torch.randint(1, rows, (batch, 1, 1), device=self.device)
+        cut = torch.where(torch.rand(batch, 1, 1, device=self.device) < self.options.mixing, cut, rows)
+        return torch.where(torch.arange(rows, device=self.device)[None, :, None] < cut, first, second)
+
+    def _fake(self) -> Tensor:
+        return self.generator(self._codes(), random_noise=True)
+
+    def _judge(self, images: Tensor) -> Tensor:
+        images = diff_augment(images, self.options.augment)
+        return self.discriminator(images.contiguous(memory_format=torch.channels_last))
+
+    def step(self, step: int) -> dict[str, float | Tensor]:
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.options.bf16):
+            return self._step(step)
+
+    def _step(self, step: int) -> dict[str, float | Tensor]:
+        o = self.options
+        real = self.faces.tensor(self.batches.indices(step), self.device)
+        real = torch.where(torch.rand(o.batch, 1, 1, 1, device=self.device) < 0.5, real, real.flip(3))
+
+        set_requires_grad([self.discriminator], True)
+        with torch.no_grad():
+            fake = self._fake()
+        real_logit, fake_logit = self._judge(real), self._judge(fake)
+        d_loss = F.softplus(fake_logit).mean() + F.softplus(-real_logit).mean()
+        self._update("discriminator", d_loss)
+        scalars: dict[str, float | Tensor] = {
+            "d_loss": d_loss.detach(),
+            "real_sign": real_logit.detach().sign().mean(),
+        }
+        if step % o.r1_every == 0:
+            scalars["r1"] = self._penalty(real)
+
+        set_requires_grad([self.discriminator], False)
+        g_loss = F.softplus(-self._judge(self._fake())).mean()
+        self._update("generator", g_loss)
+        self.average.update(self.generator, (step + 1) * o.batch, o.batch)
+        return scalars | {"g_loss": g_loss.detach()}
+
+    def _penalty(self, real: Tensor) -> Tensor:
+        """R1 on half the batch: (gamma / 2) |grad D(x)|^2, scaled by the steps it stands for."""
+        images = real[: max(self.options.batch // 2, 4)].detach().requires_grad_(True)
+        logits = self.discriminator(diff_augment(images, self.options.augment))
+        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
+        self._update("discriminator", penalty * (self.options.r1_gamma / 2 * self.options.r1_every))
+        return penalty.detach()
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        optimizer = self._optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def grid(self) -> Tensor:
+        generator: Generator = self.average.module  # type: ignore[assignment]
+        images = generator(generator.broadcast(generator.mapping(self.fixed_z)))
+        return images.view(4, 8, *images.shape[1:])
