@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from engines.bundle import CARD_FILE, EXTERNAL_LOCATION, WEIGHTS_FILE, BundleWriter, ProducedBy
-from engines.directions import Direction
+from engines.directions import Direction, resolve
 from engines.family import ModelFamily
 from export.errors import ExportError
 from export.graphs import SELECTIONS
@@ -45,6 +45,13 @@ def tool_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def _check_directions(directions: Sequence[Direction], family: ModelFamily) -> None:
+    by_name = {direction.name: direction for direction in directions}
+    if len(by_name) < len(directions):
+        raise ExportError("two directions have the same name; give each its own")
+    resolve(by_name, {name: direction.max_strength for name, direction in by_name.items()}, family)
 
 
 def export_bundle(
@@ -88,12 +95,12 @@ def export_bundle(
     Raises:
         ExportError: if a weight does not fit FP16, a graph fails its contract or its verification, or the photos do
             not fit.
+        DirectionError: if a direction was made for another family.
         OutputError: if `out` cannot be written.
     """
     if graphs not in SELECTIONS:
         raise ExportError(f"graphs must be one of {', '.join(SELECTIONS)}, got {graphs!r}")
-    for direction in directions:
-        direction.check(family)
+    _check_directions(directions, family)
     produced_by = ProducedBy(
         tools=tool_versions(),
         command=command,

@@ -7,7 +7,7 @@ compile() {
   uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url \
     --custom-compile-command requirements/lock.sh --override requirements/overrides.txt pyproject.toml "$@"
 }
-compile requirements/base.in --output-file requirements/base.lock "$@"
+compile --output-file requirements/base.lock "$@"
 # torch is resolved at the version of torch.lock, so that what is pinned for it fits, and is left out of the result.
-compile requirements/base.in requirements/torch.lock --constraint requirements/base.lock --extra dev \
+compile requirements/torch.lock --constraint requirements/base.lock --extra dev \
   --no-emit-package torch --no-emit-package edgedit --output-file requirements/dev.lock "$@"

@@ -89,7 +89,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     run_slow = config.getoption("--slow") or os.environ.get("EDGEDIT_SLOW") == "1"
     for item in items:
-        reasons = [reason for marker, lacks in _LACKS.items() if item.get_closest_marker(marker) and (reason := lacks())]
+        reasons = [
+            reason for marker, lacks in _LACKS.items() if item.get_closest_marker(marker) and (reason := lacks())
+        ]
         if item.get_closest_marker("slow") and not run_slow:
             reasons.append("slow; run it with --slow or EDGEDIT_SLOW=1")
         if reasons:
@@ -104,7 +106,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of shared material (photos, weights, directions): EDGEDIT_SHARED, or `shared` beside the repository."""
+    """The folder of shared photos, weights and directions: EDGEDIT_SHARED, or `shared` beside the repository."""
     named = os.environ.get("EDGEDIT_SHARED")
     path = Path(named) if named else _ROOT.parent / "shared"
     if not path.is_dir():

@@ -21,6 +21,13 @@ from training.losses.lpips import LPIPS
 from training.networks.system import EditingSystem, Inversion
 
 
+TARGETS: dict[str, dict[str, Any]] = {
+    "reconstruction": {"psnr": (27.0, "higher"), "lpips": (0.08, "lower"), "identity": (0.80, "higher")},
+    "edits": {"smile": {"change": 0.4, "identity": 0.55}, "age": {"change": 10.0, "identity": 0.55}},
+}
+"""What a demo model is meant to reach: dB, LPIPS and identity cosine; p(happy) and years in the asked direction."""
+
+
 def quantise(image: Tensor) -> Tensor:
     """Images in [-1, 1] as they are after 8-bit rounding."""
     return image.clamp(-1, 1).add(1).mul(127.5).round().div(127.5).sub(1)
@@ -108,3 +115,39 @@ def _by_start(attribute: str, before: np.ndarray, change: np.ndarray, strength: 
         return {}
     room = before < 0.5 if strength > 0 else before >= 0.5
     return {"change_with_room": float(change[room].mean()), "faces_with_room": int(room.sum())} if room.any() else {}
+
+
+@torch.no_grad()
+def photo_range(
+    system: EditingSystem,
+    photos: Tensor,
+    identity: Identity,
+    direction: Direction,
+    *,
+    floor: float = 0.58,
+    step: float = 0.25,
+) -> tuple[float, float]:
+    """The part of a direction's range in which edited photos keep their identity.
+
+    Args:
+        photos: B x 3 x S x S in [-1, 1].
+        floor: the mean identity cosine between photo and edit that must be kept.
+        step: the range ends at a multiple of this.
+
+    Returns:
+        Lowest and highest strength, at least one step either side of zero.
+    """
+    inversion = system.invert(photos)
+    start = identity(photos)
+    ends = []
+    for sign, limit in ((-1.0, -direction.min_strength), (1.0, direction.max_strength)):
+        reached = step
+        for strength in np.arange(step, limit + step / 2, step):
+            edit = resolve({direction.name: direction}, {direction.name: sign * strength}, system.family, clamp=True)
+            delta = torch.from_numpy(edit.delta_w).to(photos.device).expand(len(photos), -1, -1)
+            image = quantise(system.edit(inversion, delta))
+            if (identity(image) * start).sum(dim=1).mean() < floor:
+                break
+            reached = float(strength)
+        ends.append(sign * reached)
+    return ends[0], ends[1]

@@ -6,10 +6,12 @@ builds on in its neighbours.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,10 +19,12 @@ from engines.directions import Direction
 from engines.files import write
 from training.data import FaceSet, load_faces
 from training.directions import fit
+from training.evaluate import TARGETS, Evaluator, photo_range
 from training.judges import JudgeFiles, Judges
 from training.loop import LoopOptions, train
 from training.losses.identity import Identity
 from training.losses.image import LossFiles
+from training.losses.lpips import LPIPS
 from training.networks.system import EditingSystem
 from training.recipes import Recipe
 from training.stages.e4e import E4EStage
@@ -130,3 +134,70 @@ def train_editor(run: Run, options: LoopOptions, names: Sequence[str] = ()) -> i
         system, run.faces()[0], directions, run.losses, run.recipe.editor, seed=options.seed, device=run.device
     )
     return train(stage, run.root / "editor", options)
+
+
+@torch.no_grad()
+def calibrate(run: Run, photos: int = 96) -> dict[str, dict[str, float]]:
+    """Narrows the range of every direction to strengths at which edited training photos keep their identity.
+
+    Returns:
+        By direction, the range that was written.
+    """
+    system = load_system(run)
+    images = run.faces()[0].tensor(slice(0, photos), run.device)
+    identity = Identity(run.losses.identity).to(run.device).eval()
+    ranges = {}
+    for direction in load_run_directions(run):
+        low, high = photo_range(system, images, identity, direction)
+        narrowed = dataclasses.replace(direction, min_strength=low, max_strength=high)
+        narrowed.save(run.root / "directions" / f"{direction.name}.safetensors")
+        ranges[direction.name] = {"min_strength": low, "max_strength": high}
+    return ranges
+
+
+@torch.no_grad()
+def evaluate(run: Run) -> dict[str, Any]:
+    """What the trained system reaches on the held-out photos, with the weights as a bundle stores them (FP16)."""
+    system = load_system(run)
+    for tensor in (*system.parameters(), *system.buffers()):
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half())
+    held_out = run.faces()[1]
+    identity = Identity(run.losses.identity).eval()
+    evaluator = Evaluator(system, held_out, LPIPS(run.losses.lpips).eval(), identity, Judges(run.judges), device=run.device)
+    directions = {d.name: d for d in load_run_directions(run)}
+    edits = []
+    for name in (n for n in Judges(run.judges).names if n in directions):
+        for strength in (directions[name].max_strength, directions[name].min_strength):
+            edits.append(evaluator.edit(directions[name], strength, name))
+    reconstruction = evaluator.reconstruction()
+    return {
+        "photos": len(held_out),
+        "first": held_out.names[0],
+        "last": held_out.names[-1],
+        "size": run.recipe.family.size,
+        "reconstruction": reconstruction,
+        "edits": edits,
+        "targets": _targets(reconstruction["ours"], edits),
+        "torch": torch.__version__,
+    }
+
+
+def _targets(reached: dict[str, float], edits: list[dict[str, Any]]) -> dict[str, Any]:
+    """Each target beside what was reached, and whether it is met."""
+    result: dict[str, Any] = {}
+    for name, (target, better) in TARGETS["reconstruction"].items():
+        met = reached[name] >= target if better == "higher" else reached[name] <= target
+        result[name] = {"reached": reached[name], "target": target, "met": met}
+    for edit in edits:
+        target = TARGETS["edits"].get(edit["attribute"])
+        if target is not None:
+            change, kept = edit["ours"]["change"], edit["ours"]["identity"]
+            asked = change if edit["strength"] > 0 else -change
+            result[f"{edit['direction']} {edit['strength']:+g}"] = {
+                "change": change,
+                "identity": kept,
+                "target": target,
+                "met": asked >= target["change"] and kept >= target["identity"],
+            }
+    return result

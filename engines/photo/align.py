@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,6 +62,23 @@ class Alignment:
         return np.linalg.inv(self.crop_to_photo(size)).astype(np.float64)
 
 
+def square_quad(centre: NDArray[Any], half_across: NDArray[Any]) -> NDArray[np.float64]:
+    """Corners of a square, 4 x 2, from its centre and the vector from there to the middle of its right edge."""
+    across = np.asarray(half_across, dtype=np.float64)
+    down = np.array([-across[1], across[0]])
+    return np.stack([centre - across - down, centre - across + down, centre + across + down, centre + across - down])
+
+
+def upright_axis(points: NDArray[Any]) -> NDArray[np.float64]:
+    """Direction from the face's left to its right (as seen), from five landmarks; not of unit length.
+
+    The eye line and the perpendicular of the line from eyes to mouth both say what "across" is; the recipe adds them.
+    """
+    eye_to_eye = points[1] - points[0]
+    eye_to_mouth = points[3:].mean(axis=0) - points[:2].mean(axis=0)
+    return np.asarray(eye_to_eye + np.array([eye_to_mouth[1], -eye_to_mouth[0]]), dtype=np.float64)
+
+
 def ffhq_alignment(landmarks: ArrayLike) -> Alignment:
     """The FFHQ quad of a face.
 
@@ -75,17 +93,12 @@ def ffhq_alignment(landmarks: ArrayLike) -> Alignment:
         raise ImageError(f"landmarks must be five finite points (5x2), got shape {points.shape}")
     eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
     eye_to_eye, eye_to_mouth = points[1] - points[0], mouth - eyes
-    # The eye line and the perpendicular of the face's axis both say what "across" is; the recipe adds them.
-    across = eye_to_eye + np.array([eye_to_mouth[1], -eye_to_mouth[0]])
+    across = upright_axis(points)
     half = max(math.hypot(*eye_to_eye) * EYE_SPAN, math.hypot(*eye_to_mouth) * FACE_SPAN)
     length = math.hypot(*across)
     if not SMALLEST_QUAD <= 2 * half <= LARGEST_QUAD or length < 1e-6 * half:
         raise ImageError(f"the landmarks form no usable face (a crop of {2 * half:.1f} pixels); choose another face")
-    across = across / length * half
-    down = np.array([-across[1], across[0]])
-    centre = eyes + eye_to_mouth * CENTRE_DROP
-    quad = np.stack([centre - across - down, centre - across + down, centre + across + down, centre + across - down])
-    return Alignment(quad)
+    return Alignment(square_quad(eyes + eye_to_mouth * CENTRE_DROP, across / length * half))
 
 
 def align(pixels: NDArray[np.uint8], landmarks: ArrayLike, size: int) -> tuple[NDArray[np.uint8], Alignment]:

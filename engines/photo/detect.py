@@ -64,8 +64,8 @@ class FaceDetector:
             size = (max(1, round(image.width * wanted / longer)), max(1, round(image.height * wanted / longer)))
             image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
         scale = np.array([pixels.shape[1] / image.width, pixels.shape[0] / image.height])
-        boxes, _, scores = self._mtcnn(image)
-        landmarks = self._mtcnn.landmarks(image, boxes)
+        boxes, rough, scores = self._mtcnn(image)
+        landmarks = self._mtcnn.landmarks(np.asarray(image), boxes, rough)
         faces = []
         for box, points, score in zip(boxes, landmarks, scores, strict=True):
             left, top, right, bottom = (box.reshape(2, 2) * scale).ravel().tolist()

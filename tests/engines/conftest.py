@@ -149,7 +149,9 @@ class Graph:
             node.output[:] = ["image" if name == "image_out" else name for name in node.output]
 
         def info(spec: TensorSpec) -> onnx.ValueInfoProto:
-            return helper.make_tensor_value_info(spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), spec.shape)
+            return helper.make_tensor_value_info(
+                spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), spec.shape
+            )
 
         graph = helper.make_graph(
             self.nodes, "tiny", list(map(info, inputs)), list(map(info, outputs)), list(self.initializers.values())

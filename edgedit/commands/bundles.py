@@ -1,0 +1,125 @@
+"""Verbs on bundles: directions, info, export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.table import Table
+
+from edgedit.commands.common import Reporting, console
+from edgedit.editor import DEMO_BUNDLE
+from engines.bundle import Bundle
+from engines.directions import load_directions
+from engines.errors import BundleError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directions(Reporting):
+    """List a bundle's edit directions with their usable strengths."""
+
+    bundle: tyro.conf.Positional[Path] = DEMO_BUNDLE
+    """Directory of the bundle."""
+
+    def run(self) -> dict[str, Any]:
+        directions = load_directions(Bundle.load(self.bundle))
+        table = Table("direction", "strength", "kind", "space", "what it does")
+        for name, d in directions.items():
+            table.add_row(name, f"{d.min_strength:g} .. {d.max_strength:g}", d.kind, d.space, d.description)
+        console.print(table)
+        rows = {
+            name: {
+                "kind": d.kind,
+                "space": d.space,
+                "rows": d.rows,
+                "min_strength": d.min_strength,
+                "max_strength": d.max_strength,
+                "description": d.description,
+                "source": d.source,
+                "licence": d.licence,
+            }
+            for name, d in directions.items()
+        }
+        return {"bundle": str(self.bundle), "directions": rows}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info(Reporting):
+    """Say what is in a bundle; with --verify, check the digest of every file in it."""
+
+    bundle: tyro.conf.Positional[Path] = DEMO_BUNDLE
+    """Directory of the bundle."""
+    verify: bool = False
+    """Check every file's size and digest; any mismatch is listed and the exit status is 1."""
+
+    def run(self) -> dict[str, Any]:
+        bundle = Bundle.load(self.bundle, verify=False)
+        manifest, family = bundle.manifest, bundle.family
+        size = sum(entry.bytes for entry in manifest.files.values())
+        console.print(
+            f"{manifest.name}: family {family.name}, {family.size} px, W+ {family.w_rows}x{family.style_dim}, "
+            f"feature {'x'.join(map(str, family.feature_shape))}, {manifest.precision}, {size / 1e6:.1f} MB",
+            markup=False,
+        )
+        console.print(
+            f"made {manifest.produced_by.date} by {manifest.produced_by.command}; licence {manifest.licence}",
+            markup=False,
+        )
+        table = Table("graph", "inputs", "outputs")
+        for name, graph in manifest.graphs.items():
+            table.add_row(name, *("\n".join(map(_spec, specs)) for specs in (graph.inputs, graph.outputs)))
+        console.print(table)
+        console.print(f"directions: {', '.join(manifest.directions) or 'none'}", markup=False)
+        summary: dict[str, Any] = {"bundle": str(self.bundle), "bytes": size, **manifest.model_dump(mode="json")}
+        if self.verify:
+            problems = [str(problem) for problem in bundle.verify()]
+            summary["problems"] = problems
+            for problem in problems:
+                console.print(f"MISMATCH {problem}", markup=False)
+            if problems:
+                summary["exit_status"] = 1
+            console.print(
+                f"verified {len(manifest.files)} files: {f'{len(problems)} problems' if problems else 'all match'}"
+            )
+        return summary
+
+
+def _spec(spec: Any) -> str:
+    return f"{spec.name} {spec.dtype} {'x'.join(map(str, spec.shape))}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Reporting):
+    """Turn the weights of a training run into a verified bundle of ONNX graphs (needs the `export` extra)."""
+
+    run_folder: tyro.conf.Positional[Path | None] = None
+    """The training run, as made by `edgedit train`; leave it out with --random."""
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+    """The bundle's directory; a bundle that is there is replaced."""
+    recipe: str = "demo-64"
+    """The recipe of the run."""
+    data: Path | None = None
+    """Photos to verify with: folder or tar of aligned faces, of which the held-out ones are used. Needed for a run."""
+    name: str = "demo"
+    """The bundle's name."""
+    card: Path | None = None
+    """The model card, Markdown."""
+    metrics: Path | None = None
+    """Measured figures (JSON, as `edgedit train evaluate` writes them) for the manifest."""
+    licence: str = "Apache-2.0"
+    """The licence of the weights."""
+    graphs: str = "all"
+    """"all", "pipelines" (invert, edit, reconstruct) or "split" (the five separate graphs)."""
+    random: str | None = None
+    """Export this model family with random weights instead of a run, to try engines and machines with."""
+    photos: int = 8
+    """Photos to verify with."""
+
+    def run(self) -> dict[str, Any]:
+        try:
+            from edgedit.commands.exporting import export
+        except ModuleNotFoundError as error:
+            raise BundleError(f"`edgedit export` needs {error.name}: pip install 'edgedit[export]'") from error
+        return export(self)

@@ -1,0 +1,74 @@
+"""What `edgedit export` does; imports torch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgedit.commands.bundles import Export
+from edgedit.commands.common import console
+from engines.errors import BundleError
+from engines.family import ModelFamily, family
+from export.build import export_bundle
+from training.losses.image import LossFiles
+from training.judges import JudgeFiles
+from training.networks.system import EditingSystem
+from training.recipes import recipe
+from training.run import Run, load_run_directions, load_system
+
+RANDOM_CARD = "# {name}\n\nRandom weights of family {family}: for trying engines and machines, not for images.\n"
+
+
+def random_system(chosen: ModelFamily, seed: int = 0) -> EditingSystem:
+    """A system with random weights whose editor is not the identity it starts training as."""
+    torch.manual_seed(seed)
+    system = EditingSystem(chosen).eval().requires_grad_(False)
+    for module in (system.ftem, system.editor):
+        for parameter in module.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.02)
+    return system
+
+
+def export(verb: Export) -> dict[str, Any]:
+    """Exports a run, or random weights."""
+    console.print(f"exporting {verb.random or verb.run_folder} to {verb.out}", markup=False)
+    metrics = json.loads(verb.metrics.read_text()) if verb.metrics else {}
+    if verb.random is not None:
+        chosen = family(verb.random)
+        system, directions = random_system(chosen), []
+        height, width = chosen.image_shape
+        photos = np.random.default_rng(0).integers(0, 256, (verb.photos, height, width, 3), dtype=np.uint8)
+        command = f"edgedit export --random {verb.random}"
+    else:
+        if verb.run_folder is None or verb.data is None:
+            raise BundleError("give a run folder and --data to verify with, or --random FAMILY")
+        nothing = LossFiles(lpips=verb.run_folder, identity=verb.run_folder)
+        run = Run(
+            recipe=recipe(verb.recipe), root=verb.run_folder, data=verb.data, losses=nothing, judges=JudgeFiles()
+        )
+        chosen = run.recipe.family
+        system, directions = load_system(run), load_run_directions(run)
+        photos = run.faces()[1].images[: verb.photos]
+        command = f"edgedit export RUN --recipe {verb.recipe} --graphs {verb.graphs}"
+    card = verb.card.read_text() if verb.card else RANDOM_CARD.format(name=verb.name, family=chosen.name)
+    report = export_bundle(
+        system,
+        chosen,
+        directions,
+        photos,
+        verb.out,
+        name=verb.name,
+        card=card,
+        licence=verb.licence,
+        metrics=metrics,
+        graphs=verb.graphs,
+        batches=(1,) if chosen.size >= 512 else (1, 3),
+        command=command,
+        progress=lambda message: console.print(message, markup=False),
+    )
+    console.print(f"wrote {verb.out}: {len(report['graphs'])} graphs, all verified", markup=False)
+    return {"out": str(verb.out), "family": chosen.name, "verification": report}

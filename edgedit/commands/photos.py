@@ -1,0 +1,132 @@
+"""Verbs on photos: edit, reconstruct, demo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from edgedit.commands.common import Running, console
+from edgedit.sheet import contact_sheet
+from engines.directions import parse_edits
+from engines.errors import DirectionError
+from engines.photo import PasteMode, save_image
+
+ASTRONAUT = Path(__file__).parents[1] / "assets" / "astronaut.jpg"
+DEMO_STRENGTHS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picking(Running):
+    """Options of the verbs that take a photo."""
+
+    aligned: bool = False
+    """The image is an aligned face already: edit it whole, at the model's size."""
+    face: int | None = None
+    """Which face of several, 0 the largest."""
+    paste: PasteMode = "auto"
+    """How the face is put back: "detail" adds the change to the photo's own texture, "replace" takes the model's
+    pixels, "auto" adds where the photo has more pixels than the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit(Picking):
+    """Find the face in a photo, edit it along one or more directions, and put it back."""
+
+    photo: tyro.conf.Positional[Path]
+    """PNG, JPEG or WebP."""
+    direction: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=("-d",))]
+    """A direction, as NAME with --strength, or NAME:STRENGTH; may be given several times."""
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+    """Where to write; the suffix chooses PNG, JPEG or WebP."""
+    strength: Annotated[float | None, tyro.conf.arg(aliases=("-s",))] = None
+    """Strength of the directions that do not give their own."""
+    clamp: bool = False
+    """Limit strengths to the usable ranges instead of only warning."""
+
+    def edits(self) -> dict[str, float]:
+        """Strength by direction.
+
+        Raises:
+            DirectionError: if there is none, or a direction has no strength.
+        """
+        if not self.direction:
+            raise DirectionError("nothing to edit: give --direction NAME:STRENGTH (`edgedit directions` lists names)")
+        bare = [item for item in self.direction if ":" not in item]
+        if bare and self.strength is None:
+            raise DirectionError(f"direction {bare[0]!r} has no strength: write {bare[0]}:1.5 or add --strength 1.5")
+        return parse_edits(item if ":" in item else f"{item}:{self.strength}" for item in self.direction)
+
+    def run(self) -> dict[str, Any]:
+        edits = self.edits()
+        what = ", ".join(f"{name} {strength:+g}" for name, strength in edits.items())
+        console.print(f"editing {self.photo}: {what}", markup=False)
+        editor = self.load()
+        portrait = editor.portrait(self.photo, self.aligned, face=self.face)
+        pixels = portrait.edit(edits, clamp=self.clamp, mode=self.paste)
+        alpha = None if self.aligned else portrait.photo.alpha
+        save_image(self.out, pixels, alpha=alpha)
+        return _written(self, pixels, edits=edits, photo=str(self.photo))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct(Picking):
+    """Invert the face in a photo and put its reconstruction back: what the model sees."""
+
+    photo: tyro.conf.Positional[Path]
+    """PNG, JPEG or WebP."""
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+    """Where to write; the suffix chooses PNG, JPEG or WebP."""
+
+    def run(self) -> dict[str, Any]:
+        console.print(f"reconstructing {self.photo}", markup=False)
+        portrait = self.load().portrait(self.photo, self.aligned, face=self.face)
+        pixels = portrait.reconstruct(mode=self.paste)
+        save_image(self.out, pixels, alpha=None if self.aligned else portrait.photo.alpha)
+        error = np.square(portrait.reconstruction.astype(np.float64) - portrait.aligned).mean()
+        psnr = float(10 * np.log10(255**2 / max(error, 1e-9)))
+        console.print(f"the aligned face is reconstructed at {psnr:.1f} dB")
+        return _written(self, pixels, psnr_db=psnr, photo=str(self.photo))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Picking):
+    """Write a contact sheet: a photo, its reconstruction, and a row of edits per direction."""
+
+    photo: tyro.conf.Positional[Path] = ASTRONAUT
+    """The photo; the default comes with the package."""
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("edgedit-demo.png")
+    """Where to write the sheet; the suffix chooses PNG, JPEG or WebP."""
+    direction: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=("-d",))] = ()
+    """Directions to show; the default is every attribute direction of the bundle."""
+
+    def run(self) -> dict[str, Any]:
+        editor = self.load()
+        names = list(self.direction) or [n for n, d in editor.directions.items() if d.kind == "interfacegan"]
+        names = names or list(editor.directions)[:4]
+        console.print(f"editing {self.photo} along {', '.join(names)}", markup=False)
+        portrait = editor.portrait(self.photo, self.aligned, face=self.face)
+        rows = []
+        for name in names:
+            if name not in editor.directions:
+                editor.edit(portrait.inversion, {name: 0.0})
+            chosen = editor.directions[name]
+            strengths = np.linspace(chosen.min_strength, chosen.max_strength, DEMO_STRENGTHS)
+            strengths[DEMO_STRENGTHS // 2] = 0.0
+            cells = [
+                (f"{strength:+.1f}", editor.edit(portrait.inversion, {name: float(strength)})) for strength in strengths
+            ]
+            best = portrait.edit({name: chosen.max_strength}, mode=self.paste)
+            rows.append((name, cells, best))
+        sheet = contact_sheet(portrait, rows)
+        save_image(self.out, sheet)
+        return _written(self, sheet, photo=str(self.photo), directions=names)
+
+
+def _written(verb: Edit | Reconstruct | Demo, pixels: np.ndarray, **more: Any) -> dict[str, Any]:
+    height, width = pixels.shape[:2]
+    console.print(f"wrote {verb.out} ({width}x{height})", markup=False)
+    return {"out": str(verb.out), "width": width, "height": height, "bundle": str(verb.bundle), **more}

@@ -1,0 +1,108 @@
+"""What `edgedit train` does; imports torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from edgedit.commands.common import console
+from edgedit.commands.training import Train
+from engines.errors import EdgeditError
+from training import run as stages
+from training.judges import JudgeFiles
+from training.loop import LoopOptions
+from training.losses.image import LossFiles
+from training.recipes import recipe
+
+_NEEDS = {
+    "generator": (),
+    "e4e": ("lpips", "identity"),
+    "encoder": ("lpips", "identity"),
+    "directions": ("identity", "age_gender", "expression"),
+    "editor": ("lpips", "identity"),
+    "calibrate": ("identity", "age_gender", "expression"),
+    "evaluate": ("lpips", "identity", "age_gender", "expression"),
+}
+_TRAINED: dict[str, Callable[[stages.Run, LoopOptions], int]] = {
+    "generator": stages.train_generator,
+    "e4e": stages.train_e4e,
+    "encoder": stages.train_encoder,
+    "editor": stages.train_editor,
+}
+
+
+def run_stage(verb: Train) -> dict[str, Any]:
+    """Runs one stage.
+
+    Raises:
+        EdgeditError: if a file that the stage needs was not given or is not there.
+    """
+    for name in (*_NEEDS[verb.stage], "data"):
+        path: Path | None = getattr(verb, name)
+        option = f"--{name.replace('_', '-')}"
+        if path is None:
+            raise EdgeditError(f"stage {verb.stage} needs {option}; `edgedit train --help` says what each file is")
+        if not path.exists():
+            raise EdgeditError(f"{option}: there is no {path}")
+    if verb.threads:
+        torch.set_num_threads(verb.threads)
+    # Values near zero otherwise make CPU arithmetic many times slower.
+    torch.set_flush_denormal(True)
+    chosen = recipe(verb.recipe)
+    if verb.steps is not None and verb.stage in _TRAINED:
+        chosen = dataclasses.replace(chosen, **{f"{verb.stage}_steps": verb.steps})
+    unused = verb.data
+    run = stages.Run(
+        recipe=chosen,
+        root=verb.run_folder,
+        data=verb.data,
+        losses=LossFiles(lpips=verb.lpips or unused, identity=verb.identity or unused),
+        judges=JudgeFiles(age_gender=verb.age_gender, expression=verb.expression, pose=verb.pose),
+        device=verb.device,
+    )
+    console.print(f"{verb.stage} of recipe {verb.recipe} in {verb.run_folder}", markup=False)
+    if verb.stage in _TRAINED:
+        options = LoopOptions(
+            steps=getattr(chosen, f"{verb.stage}_steps"),
+            seed=verb.seed,
+            minutes=verb.minutes,
+            checkpoint_every=verb.every,
+            grid_every=verb.every,
+        )
+        reached = _TRAINED[verb.stage](run, options)
+        console.print(f"{verb.stage}: step {reached} of {options.steps}; log and grids are in {verb.run_folder}")
+        return {"stage": verb.stage, "step": reached, "steps": options.steps}
+    if verb.stage == "directions":
+        directions = stages.fit_directions(run, verb.seed)
+        console.print(f"wrote {len(directions)} directions to {verb.run_folder / 'directions'}", markup=False)
+        return {"stage": "directions", "directions": [d.name for d in directions]}
+    if verb.stage == "calibrate":
+        return {"stage": "calibrate", "directions": _show_ranges(stages.calibrate(run))}
+    result = stages.evaluate(run)
+    _show(result)
+    return result
+
+
+def _show_ranges(ranges: dict[str, Any]) -> dict[str, Any]:
+    for name, entry in ranges.items():
+        console.print(f"{name}: {entry['min_strength']:g} .. {entry['max_strength']:g}", markup=False)
+    return ranges
+
+
+def _show(result: dict[str, Any]) -> None:
+    table = Table("reconstruction", "PSNR (dB)", "LPIPS", "identity")
+    for name, row in result["reconstruction"].items():
+        table.add_row(name, f"{row['psnr']:.2f}", f"{row['lpips']:.4f}", f"{row['identity']:.3f}")
+    console.print(table)
+    table = Table("edit", "strength", "change, ours", "identity, ours", "change, linear", "identity, linear")
+    for row in result["edits"]:
+        cells = [f"{row[way][key]:+.3f}" for way in ("ours", "linear") for key in ("change", "identity")]
+        table.add_row(row["direction"], f"{row['strength']:+.2f}", *cells)
+    console.print(table)
+    console.print(json.dumps(result["targets"], indent=1), markup=False)

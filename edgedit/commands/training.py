@@ -1,0 +1,59 @@
+"""`edgedit train STAGE`: the training stages, the direction fit and the measurement (needs the `train` extra)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from edgedit.commands.common import Reporting
+from engines.errors import EdgeditError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Reporting):
+    """Train a model in stages: generator, e4e, encoder, directions, editor; then evaluate it. Each stage resumes."""
+
+    stage: tyro.conf.Positional[
+        Literal["generator", "e4e", "encoder", "directions", "editor", "calibrate", "evaluate"]
+    ]
+    """What to run. Stages build on those before them; `calibrate` narrows the directions' ranges on training photos,
+    `evaluate` measures on the held-out ones."""
+    data: Path
+    """Folder or tar of square, FFHQ-aligned faces."""
+    run_folder: Annotated[Path, tyro.conf.arg(name="run")]
+    """Folder of the run; one folder per stage is made in it."""
+    recipe: str = "demo-64"
+    """Settings of all stages; see `training.recipes`."""
+    lpips: Path | None = None
+    """LPIPS weights (safetensors, AlexNet or VGG16): needed by e4e, encoder, editor, evaluate."""
+    identity: Path | None = None
+    """Face embedder (ONNX, 112x112): needed by all but the generator."""
+    age_gender: Path | None = None
+    """Judge of age and gender (ONNX): for directions and evaluate."""
+    expression: Path | None = None
+    """Judge of expression (ONNX): for directions and evaluate."""
+    pose: Path | None = None
+    """Judge of head pose (ONNX): for directions and evaluate."""
+    steps: int | None = None
+    """Optimizer steps in all, in place of the recipe's."""
+    minutes: float = math.inf
+    """Stop after this long, with a checkpoint."""
+    seed: int = 0
+    """Seed of weights, batches and every draw."""
+    device: str = "cpu"
+    """torch device."""
+    threads: int = 0
+    """torch threads; 0 leaves it to torch."""
+    every: int = 200
+    """Steps between two checkpoints, with a sample grid each."""
+
+    def run(self) -> dict[str, Any]:
+        try:
+            from edgedit.commands.stages import run_stage
+        except ModuleNotFoundError as error:
+            raise EdgeditError(f"`edgedit train` needs {error.name}: pip install 'edgedit[train]'") from error
+        return run_stage(self)

@@ -1,0 +1,178 @@
+"""The Python API: one object that inverts and edits photos with a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from engines.bundle import Bundle
+from engines.directions import Direction, load_directions, resolve
+from engines.errors import ImageError
+from engines.photo import (
+    Alignment,
+    FaceDetector,
+    PasteMode,
+    Photo,
+    align,
+    aligned_square,
+    choose_face,
+    open_image,
+    paste_back,
+)
+from engines.session import EditSession, Inversion
+
+DEMO_BUNDLE = Path(__file__).parent / "bundles" / "demo"
+"""The bundle that comes with the package: a small model, trained by this project."""
+
+ImageSource = str | Path | bytes | Image.Image | np.ndarray
+"""A path, the bytes of an image file, a PIL image, or an H x W x 3 uint8 RGB array."""
+
+
+@dataclass(frozen=True, eq=False)
+class Portrait:
+    """A photo with one of its faces found, aligned and inverted, ready for any number of edits."""
+
+    editor: Editor
+    photo: Photo
+    aligned: np.ndarray
+    """uint8 S x S x 3: the face as the model sees it."""
+    alignment: Alignment | None
+    """Where the face lies in the photo; None if the photo was given as an aligned face."""
+    inversion: Inversion
+    reconstruction: np.ndarray
+    """uint8 S x S x 3: the face as the model renders it without an edit."""
+
+    def edit(self, edits: Mapping[str, float], *, clamp: bool = False, mode: PasteMode = "auto") -> np.ndarray:
+        """The photo with the face edited and put back, uint8 H x W x 3; see `Editor.edit_photo`."""
+        edited = self.editor.edit(self.inversion, edits, clamp=clamp)
+        return self._put_back(edited, self.reconstruction, mode)
+
+    def reconstruct(self, *, mode: PasteMode = "auto") -> np.ndarray:
+        """The photo with the face as the model renders it, put back, uint8 H x W x 3."""
+        return self._put_back(self.reconstruction, self.aligned, mode)
+
+    def _put_back(self, face: np.ndarray, base: np.ndarray, mode: PasteMode) -> np.ndarray:
+        if self.alignment is None:
+            return face
+        return paste_back(self.photo.pixels, face, base, self.alignment, mode)
+
+
+class Editor:
+    """Inverts photos, edits them along named directions and pastes the result back.
+
+    Args:
+        session: runs the graphs of a bundle.
+        directions: by name.
+    """
+
+    def __init__(self, session: EditSession, directions: Mapping[str, Direction]) -> None:
+        self.session = session
+        self.family = session.family
+        self.directions = dict(directions)
+        self._detector: FaceDetector | None = None
+
+    @classmethod
+    def load(cls, bundle: str | Path = DEMO_BUNDLE, runtime: str = "onnxruntime", **options: Any) -> Self:
+        """Opens a bundle; every file's digest is checked first.
+
+        Args:
+            bundle: the bundle's directory.
+            runtime: a name of `engines.runtimes`.
+            options: passed to the runtime, such as `provider="cuda"` or `threads=4`.
+
+        Raises:
+            BundleError: if it is not a bundle, or damaged.
+            RuntimeUnavailableError: for a runtime that is not known or not installed.
+        """
+        loaded = Bundle.load(bundle)
+        return cls(EditSession(loaded, runtime, **options), load_directions(loaded))
+
+    def invert(self, image: ImageSource, aligned: bool = False, *, face: int | None = None) -> Inversion:
+        """Inverts one face; edits of it cost no inversion again.
+
+        Args:
+            image: a photo.
+            aligned: the image is an FFHQ-aligned face already and is only resized.
+            face: which face of a photo with several, 0 the largest; None takes the largest.
+
+        Raises:
+            ImageError: if it cannot be read or, as NoFaceError, has no such face.
+        """
+        crop, _ = self._crop(open_image(image), aligned, face)
+        return self.session.invert(crop[None])
+
+    def reconstruct(self, inversion: Inversion) -> np.ndarray:
+        """The inverted face without an edit, S x S x 3 uint8, of the inversion's first photo."""
+        return self.session.reconstruct(inversion[0])[0]
+
+    def edit(self, inversion: Inversion, edits: Mapping[str, float], *, clamp: bool = False) -> np.ndarray:
+        """An edited face, S x S x 3 uint8, of the inversion's first photo.
+
+        Args:
+            inversion: from `invert`.
+            edits: strength by direction; several are added up.
+            clamp: limit strengths to the directions' usable ranges.
+
+        Raises:
+            DirectionError: for an unknown direction or a strength that is not finite.
+
+        Warns:
+            StrengthWarning: for a strength outside its direction's usable range.
+        """
+        edit = resolve(self.directions, edits, self.family, clamp)
+        return self.session.edit(inversion[0], edit.delta_w, edit.style_delta)[0]
+
+    def portrait(self, photo: ImageSource, aligned: bool = False, *, face: int | None = None) -> Portrait:
+        """Finds, aligns and inverts a face of a photo; arguments and errors as `invert`."""
+        opened = open_image(photo)
+        crop, alignment = self._crop(opened, aligned, face)
+        inversion = self.session.invert(crop[None])
+        return Portrait(self, opened, crop, alignment, inversion, self.session.reconstruct(inversion)[0])
+
+    def edit_photo(
+        self,
+        photo: ImageSource,
+        edits: Mapping[str, float],
+        *,
+        aligned: bool = False,
+        face: int | None = None,
+        clamp: bool = False,
+        mode: PasteMode = "auto",
+    ) -> np.ndarray:
+        """Finds a face, edits it and puts it back; for several edits of one photo see `portrait`.
+
+        Args:
+            photo: a photo.
+            edits: strength by direction.
+            aligned: the photo is an aligned face already: it is edited whole.
+            face: which face, 0 the largest; None takes the largest.
+            clamp: limit strengths to the usable ranges.
+            mode: how the face is put back, see `engines.photo.paste_back`.
+
+        Returns:
+            uint8 H x W x 3, RGB, upright: the photo's size, or S x S x 3 of an aligned face.
+
+        Raises:
+            ImageError, NoFaceError, DirectionError: as `invert` and `edit`.
+        """
+        return self.portrait(photo, aligned, face=face).edit(edits, clamp=clamp, mode=mode)
+
+    def _crop(self, photo: Photo, aligned: bool, face: int | None) -> tuple[np.ndarray, Alignment | None]:
+        size = self.family.size
+        if aligned:
+            if self.family.visible_rows is None:
+                return aligned_square(photo.pixels, size), None
+            height, width = self.family.image_shape
+            return np.asarray(Image.fromarray(photo.pixels).resize((width, height), Image.Resampling.LANCZOS)), None
+        if self.family.visible_rows is not None:
+            raise ImageError(f"family {self.family.name} is not of faces: pass an image that is framed, with --aligned")
+        if self._detector is None:
+            self._detector = FaceDetector()
+        found = choose_face(self._detector(photo.pixels), face)
+        crop, alignment = align(photo.pixels, found.landmarks, size)
+        return crop, alignment

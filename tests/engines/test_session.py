@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load
+
+from engines import tensors
+from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.contracts import PARTS, PIPELINES, style_width
+from engines.directions import load_directions, resolve
+from engines.errors import BundleError, EdgeditError, OutputError, RuntimeUnavailableError
+from engines.family import ModelFamily
+from engines.session import EditSession, Inversion, _encoder_image
+
+
+def photos(family: ModelFamily, batch: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (batch, *family.image_shape, 3), np.uint8)
+
+
+def inversion_of(batch: int, rows: int = 6, width: int = 8, seed: int = 0) -> Inversion:
+    rng = np.random.default_rng(seed)
+    w, w_e = rng.normal(size=(2, batch, rows, width)).astype(np.float32)
+    feature, generator_feature = rng.normal(size=(2, batch, 8, 8, 8)).astype(np.float32)
+    return Inversion(w, feature, w_e, generator_feature)
+
+
+def same(a: Inversion, b: Inversion) -> bool:
+    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(Inversion))
+
+
+@pytest.fixture(scope="module")
+def session(tiny_bundle: Bundle) -> EditSession:
+    return EditSession(tiny_bundle, threads=1)
+
+
+def test_shapes_and_types(session: EditSession) -> None:
+    family = session.family
+    inversion = session.invert(photos(family, 3))
+    assert inversion.batch == len(inversion) == 3
+    assert inversion.w.shape == inversion.w_e.shape == (3, 6, 8)
+    assert inversion.feature.shape == inversion.generator_feature.shape == (3, 8, 8, 8)
+    image = session.edit(inversion, np.zeros((6, 8), np.float32))
+    assert image.shape == (3, 12, 16, 3) and image.dtype == np.uint8
+    # With this editor f'' = f' + gain (F~ - F): no change gives the reconstruction.
+    assert np.array_equal(image, session.reconstruct(inversion))
+
+
+def test_only_the_graphs_in_use_are_loaded(tiny_bundle: Bundle) -> None:
+    session = EditSession(tiny_bundle, threads=1)
+    assert session._loaded == {}
+    session.invert(photos(session.family, 1))
+    assert set(session._loaded) == {"invert"}
+    session.warm_up()
+    assert set(session._loaded) == set(PIPELINES)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"rgb_skip": True}, {"visible_rows": None}, {"visible_rows": None, "encoder_size": (32, 32)}],
+    ids=["cut", "rgb_skip", "square", "larger_encoder"],
+)
+def test_split_graphs_compose_to_the_pipelines(
+    make_tiny_bundle: Callable[..., Path], tiny_family: ModelFamily, change: dict
+) -> None:
+    family = replace(tiny_family, **change)
+    fused, split = (
+        EditSession(make_tiny_bundle(family=family, graphs=graphs), threads=1) for graphs in (PIPELINES, PARTS)
+    )
+    images = photos(family, 2)
+    a, b = fused.invert(images), split.invert(images)
+    for field in fields(Inversion):
+        np.testing.assert_allclose(getattr(a, field.name), getattr(b, field.name), atol=1e-6)
+    edit = resolve(load_directions(fused.bundle), {"pose": 1.5, "age": -1, "hair": 0.5}, family)
+    images = [s.edit(a, edit.delta_w, edit.style_delta).astype(int) for s in (fused, split)]
+    assert images[0].std() > 5
+    assert np.abs(images[0] - images[1]).max() <= 1
+    assert np.abs(fused.reconstruct(a).astype(int) - split.reconstruct(a)).max() <= 1
+    split.warm_up(batch=2)
+
+
+def test_an_edit_is_the_formula(session: EditSession, tiny_bundle: Bundle) -> None:
+    """eq. 3.11 with the tiny graphs' own arithmetic, in NumPy."""
+    family = session.family
+    stored = load(tiny_bundle.read(WEIGHTS_FILE))
+    weights = {name: value.astype(np.float32) for name, value in stored.items()}
+    inversion = session.invert(photos(family, 2))
+    edit = resolve(load_directions(tiny_bundle), {"smile": 0.7, "hair": -0.4}, family)
+
+    lower = (inversion.w_e + edit.delta_w).mean(1) @ weights["generator.lower"]
+    lower = lower + edit.style_delta @ weights["generator.lower_style"]
+    edited = lower[:, :, None, None] * weights["generator.const"]
+    feature = inversion.feature + weights["editor.gain"] * (edited - inversion.generator_feature)
+    upper = np.einsum("bchw,cokl->bohkwl", feature, weights["generator.upper"]).reshape(2, 3, 16, 16)
+    upper += ((inversion.w + edit.delta_w).mean(1) @ weights["generator.upper_w"])[:, :, None, None]
+    expected = (upper[:, :, 2:14].clip(-1, 1) * 127.5 + 127.5).transpose(0, 2, 3, 1)
+
+    image = session.edit(inversion, edit.delta_w, edit.style_delta)
+    assert np.abs(image - expected).max() <= 0.51
+
+
+def test_batches_are_photos_side_by_side(session: EditSession) -> None:
+    images = photos(session.family, 4)
+    inversion = session.invert(images)
+    delta = np.random.default_rng(3).normal(size=(4, 6, 8)).astype(np.float32)
+    together = session.edit(inversion, delta)
+    for i in range(4):
+        alone = session.edit(inversion[i], delta[i])
+        assert np.abs(together[i].astype(int) - alone[0]).max() <= 1
+    shared = session.edit(inversion, delta[0])
+    assert np.array_equal(shared, session.edit(inversion, np.broadcast_to(delta[0], (4, 6, 8))))
+
+
+def test_an_edit_leaves_the_inversion_alone(session: EditSession) -> None:
+    inversion = session.invert(photos(session.family, 1))
+    before = {f.name: getattr(inversion, f.name).copy() for f in fields(Inversion)}
+    session.edit(inversion, np.ones((6, 8), np.float32))
+    assert all(np.array_equal(getattr(inversion, name), value) for name, value in before.items())
+
+
+def test_threads_may_share_a_session(tiny_bundle: Bundle) -> None:
+    session = EditSession(tiny_bundle, threads=1)
+    images = photos(session.family, 8)
+    delta = np.full((6, 8), 0.25, np.float32)
+
+    def work(i: int) -> np.ndarray:
+        return session.edit(session.invert(images[i : i + 1]), delta)
+
+    with ThreadPoolExecutor(4) as pool:
+        parallel = list(pool.map(work, range(8)))
+    assert all(np.array_equal(parallel[i], work(i)) for i in range(8))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((1, 12, 16, 3), np.float32), "images must be uint8 RGB, got float32"),
+        ([[0]], "images must be uint8 RGB, got list"),
+        (np.zeros((12, 16, 3), np.uint8), r"images must be \(batch, 12, 16, 3\), got \(12, 16, 3\)"),
+        (np.zeros((1, 16, 16, 3), np.uint8), r"got \(1, 16, 16, 3\)"),
+        (np.zeros((1, 3, 12, 16), np.uint8), r"got \(1, 3, 12, 16\)"),
+        (np.zeros((0, 12, 16, 3), np.uint8), r"got \(0, 12, 16, 3\)"),
+    ],
+)
+def test_images_that_do_not_fit(session: EditSession, images: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        session.invert(images)
+
+
+def test_deltas_and_inversions_that_do_not_fit(session: EditSession) -> None:
+    inversion = inversion_of(2)
+    for shape in ((8,), (6, 9), (3, 6, 8), (1, 6, 8)):
+        with pytest.raises(ValueError, match=r"delta_w must be \(6, 8\) or \(2, 6, 8\)"):
+            session.edit(inversion, np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match="style_delta must be"):
+        session.edit(inversion, np.zeros((6, 8)), np.zeros(3))
+    with pytest.raises(ValueError, match="delta_w holds values that are not finite"):
+        session.edit(inversion, np.full((6, 8), np.nan))
+    for other in (inversion_of(2, rows=7), inversion_of(2, width=9), inversion_of(2)[:0]):
+        with pytest.raises(ValueError, match="family tiny takes"):
+            session.reconstruct(other)
+    assert style_width(session.family) == 56
+
+
+def test_a_bundle_without_the_graphs(make_tiny_bundle: Callable[..., Path]) -> None:
+    session = EditSession(make_tiny_bundle(graphs=("encoder", "edit")))
+    message = "there is no graph invert, nor e4e, features to compose it of; export the bundle with that graph"
+    with pytest.raises(BundleError, match=message):
+        session.invert(photos(session.family, 1))
+    assert session.edit(inversion_of(1), np.zeros((6, 8))).shape == (1, 12, 16, 3)
+
+
+def test_a_bundle_whose_graphs_are_of_another_family(tiny_bundle: Bundle, tiny_family: ModelFamily) -> None:
+    family = replace(tiny_family, style_dim=16).to_dict()
+    other = Bundle(tiny_bundle.path, tiny_bundle.manifest.model_copy(update={"family": family}))
+    with pytest.raises(BundleError, match=r"graph .* does not fit family tiny: .* is float32 .* instead of float32"):
+        EditSession(other)
+
+
+def test_an_unavailable_runtime(tiny_bundle: Bundle) -> None:
+    with pytest.raises(RuntimeUnavailableError, match="unknown runtime 'teapot'"):
+        EditSession(tiny_bundle, "teapot").reconstruct(inversion_of(1))
+
+
+@given(batch=st.integers(1, 3), rows=st.integers(1, 5), width=st.integers(1, 9), seed=st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_an_inversion_survives_its_file(tmp_path_factory, batch: int, rows: int, width: int, seed: int) -> None:
+    path = tmp_path_factory.mktemp("inversion") / "photo.safetensors"
+    inversion = inversion_of(batch, rows, width, seed)
+    inversion.save(path)
+    assert same(Inversion.load(path), inversion)
+    inversion[::-1].save(path)
+    assert same(Inversion.load(path)[::-1], inversion)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_indexing() -> None:
+    inversion = inversion_of(4)
+    assert np.array_equal(inversion[2].w, inversion.w[2:3]) and inversion[-1].batch == 1
+    assert inversion[1:3].batch == 2 and np.array_equal(inversion[[3, 0]].feature, inversion.feature[[3, 0]])
+    assert len(list(inversion)) == 4
+    with pytest.raises(IndexError):
+        inversion[4]
+
+
+def test_files_that_are_not_inversions(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    arrays = {f.name: getattr(inversion_of(1), f.name) for f in fields(Inversion)}
+    bad = {
+        b"": "is not a saved inversion",
+        b"\xff" * 64: "is not a saved inversion",
+        tensors.dump(arrays, "direction", {"version": 1}): "is not a saved inversion",
+        tensors.dump(arrays, "inversion", {"version": 2}): "version 2 is not read",
+        tensors.dump(arrays | {"w": arrays["w"].astype(np.float64)}, "inversion", {"version": 1}): "float32",
+        tensors.dump(arrays | {"w": arrays["w"][:, :2]}, "inversion", {"version": 1}): "do not fit together",
+        tensors.dump(arrays | {"w": arrays["w"] * np.nan}, "inversion", {"version": 1}): "invert the photo again",
+        tensors.dump(arrays | {"more": arrays["w"]}, "inversion", {"version": 1}): "is not a saved inversion",
+        tensors.dump({"w": arrays["w"]}, "inversion", {"version": 1}): "is not a saved inversion",
+    }
+    for data, message in bad.items():
+        path.write_bytes(data)
+        with pytest.raises(EdgeditError, match=message) as caught:
+            Inversion.load(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(EdgeditError, match="cannot read"):
+        Inversion.load(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="cannot write"):
+        inversion_of(1).save(tmp_path / "no" / "photo")
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [((32, 48), (16, 16)), ((40, 24), (16, 16)), ((12, 16), (16, 16)), ((16, 16), (32, 48))]
+)
+def test_the_encoders_image_is_that_of_the_exported_graph(source: tuple[int, int], target: tuple[int, int]) -> None:
+    torch = pytest.importorskip("torch")
+    graphs = pytest.importorskip("export.graphs")
+    images = np.random.default_rng(1).integers(0, 256, (2, *source, 3), np.uint8)
+    expected = graphs.ImageIn(source, target)(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(_encoder_image(images, target), expected, atol=2e-6)
