@@ -162,11 +162,15 @@ class Bundle:
         """Checks every file against the manifest: an empty list means that all is well. Parses nothing."""
         problems = [p for name, entry in sorted(self.manifest.files.items()) if (p := self._check(name, entry))]
         listed = {*self.manifest.files, MANIFEST_FILE, MANIFEST_DIGEST_FILE, *SIGNATURE_FILES}
-        for name, mode in walk(self.path):
-            if name not in listed:
-                problems.append(FileProblem(name, "unlisted", "is not listed in the manifest"))
-            elif name in SIGNATURE_FILES and not stat.S_ISREG(mode):
-                problems.append(FileProblem(name, "irregular", "is not a regular file"))
+        try:
+            for name, mode in walk(self.path):
+                if name not in listed:
+                    problems.append(FileProblem(name, "unlisted", "is not listed in the manifest"))
+                elif name in SIGNATURE_FILES and not stat.S_ISREG(mode):
+                    problems.append(FileProblem(name, "irregular", "is not a regular file"))
+        except OSError as error:
+            folder = os.path.relpath(error.filename or self.path, self.path)
+            problems.append(FileProblem(folder, "irregular", f"cannot be listed: {error.strerror or error}"))
         return problems
 
     def _check(self, name: str, entry: FileEntry) -> FileProblem | None:
@@ -336,7 +340,7 @@ class BundleWriter:
             self.path.rename(aside)
         try:
             root.rename(self.path)
-        except OSError:
+        except BaseException:
             if replaced:
                 aside.rename(self.path)
             raise

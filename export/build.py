@@ -23,7 +23,7 @@ from engines.bundle import CARD_FILE, EXTERNAL_LOCATION, WEIGHTS_FILE, BundleWri
 from engines.directions import Direction, resolve
 from engines.family import ModelFamily
 from export.errors import ExportError
-from export.graphs import SELECTIONS
+from export.graphs import select
 from export.onnx_graph import OPSET, export_graph
 from export.verify import FLOAT_GATE, LEVEL_GATE, Verifier
 from export.weights import half_weights, rounded, write_weights
@@ -65,11 +65,11 @@ def export_bundle(
     card: str,
     licence: str,
     metrics: Mapping[str, JsonValue] | None = None,
-    graphs: str = "all",
+    graphs: str | Sequence[str] = "all",
     batches: Sequence[int] = (1, 3),
     command: str = "export_bundle",
     threads: int = 0,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Writes and verifies a bundle.
 
@@ -83,7 +83,7 @@ def export_bundle(
         card: the model card, Markdown.
         licence: SPDX expression or name of the weights' licence.
         metrics: further measured figures for the manifest.
-        graphs: "all", "pipelines" or "split".
+        graphs: "all", "pipelines" or "split", or names of single graphs.
         batches: batch sizes to verify.
         command: for the manifest; must hold no path of this machine.
         threads: of ONNX Runtime during verification, 0 leaves it to ONNX Runtime.
@@ -98,8 +98,8 @@ def export_bundle(
         DirectionError: if a direction was made for another family.
         OutputError: if `out` cannot be written.
     """
-    if graphs not in SELECTIONS:
-        raise ExportError(f"graphs must be one of {', '.join(SELECTIONS)}, got {graphs!r}")
+    selected = select(graphs)
+    progress = progress or (lambda message: None)
     _check_directions(directions, family)
     produced_by = ProducedBy(
         tools=tool_versions(),
@@ -133,7 +133,7 @@ def export_bundle(
         verifier = Verifier(reference, family, photos, batches=batches, threads=threads)
         report: dict[str, Any] = {"gates": {"float": FLOAT_GATE, "levels": LEVEL_GATE}, "graphs": {}}
         sizes: dict[str, Any] = {}
-        for graph in SELECTIONS[graphs]:
+        for graph in selected:
             progress(f"exporting {graph}")
             exported = export_graph(graph, reference, family, table)
             file = scratch / f"{graph}.onnx"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from engines.contracts import PARTS, PIPELINES, TensorSpec, graph_contract
 from engines.family import ModelFamily
+from export.errors import ExportError
 from training.networks.system import EditingSystem, Inversion
 
 SYSTEM_PREFIX = "system."
@@ -196,7 +197,25 @@ GRAPHS: dict[str, GraphSpec] = {name: GraphSpec(name, _MODULES[name]) for name i
 """All graphs, in the order they are exported."""
 
 SELECTIONS: dict[str, tuple[str, ...]] = {"all": tuple(GRAPHS), "pipelines": PIPELINES, "split": PARTS}
-"""Which graphs a bundle holds."""
+"""Names for sets of graphs that a bundle may hold."""
+
+
+def select(graphs: str | Sequence[str]) -> tuple[str, ...]:
+    """Graph names of a selection, or the given names in the order of `GRAPHS`.
+
+    Raises:
+        ExportError: for an unknown name, or none at all.
+    """
+    if isinstance(graphs, str):
+        if graphs in SELECTIONS:
+            return SELECTIONS[graphs]
+        graphs = [graphs]
+    if unknown := [name for name in graphs if name not in GRAPHS]:
+        known = ", ".join((*SELECTIONS, *GRAPHS))
+        raise ExportError(f"there is no graph {unknown[0]!r} to export; there are {known}")
+    if not graphs:
+        raise ExportError("no graphs were asked for; a bundle needs at least one")
+    return tuple(name for name in GRAPHS if name in graphs)
 
 
 def example_inputs(specs: Sequence[TensorSpec], batch: int, seed: int = 0) -> tuple[Tensor, ...]:

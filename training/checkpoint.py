@@ -79,9 +79,7 @@ def pack_optimizer(prefix: str, optimizer: Optimizer) -> tuple[dict[str, Tensor]
     return tensors, {"plain": plain, "groups": groups}
 
 
-def unpack_optimizer(
-    prefix: str, optimizer: Optimizer, tensors: dict[str, Tensor], packed: dict[str, Any]
-) -> None:
+def unpack_optimizer(prefix: str, optimizer: Optimizer, tensors: dict[str, Tensor], packed: dict[str, Any]) -> None:
     """Inverse of `pack_optimizer`, into an optimizer over the same parameters."""
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():

@@ -55,8 +55,11 @@ class FaceSet:
 
     def tensor(self, indices: Tensor | np.ndarray | slice, device: torch.device | str = "cpu") -> Tensor:
         """The images at `indices` as float32 B x 3 x S x S in [-1, 1]."""
-        batch = torch.from_numpy(np.ascontiguousarray(self.images[np.asarray(indices)]
-                                 if not isinstance(indices, slice) else self.images[indices]))
+        batch = torch.from_numpy(
+            np.ascontiguousarray(
+                self.images[np.asarray(indices)] if not isinstance(indices, slice) else self.images[indices]
+            )
+        )
         return batch.to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 

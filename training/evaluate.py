@@ -20,7 +20,6 @@ from training.losses.identity import Identity
 from training.losses.lpips import LPIPS
 from training.networks.system import EditingSystem, Inversion
 
-
 TARGETS: dict[str, dict[str, Any]] = {
     "reconstruction": {"psnr": (27.0, "higher"), "lpips": (0.08, "lower"), "identity": (0.80, "higher")},
     "edits": {"smile": {"change": 0.4, "identity": 0.55}, "age": {"change": 10.0, "identity": 0.55}},
@@ -55,8 +54,15 @@ class Evaluator:
     """
 
     def __init__(
-        self, system: EditingSystem, faces: FaceSet, lpips: LPIPS, identity: Identity, judges: Judges,
-        *, batch: int = 50, device: str = "cpu",
+        self,
+        system: EditingSystem,
+        faces: FaceSet,
+        lpips: LPIPS,
+        identity: Identity,
+        judges: Judges,
+        *,
+        batch: int = 50,
+        device: str = "cpu",
     ) -> None:
         self.system = system.to(device).eval()
         self.lpips, self.identity, self.judges = lpips.to(device), identity.to(device), judges

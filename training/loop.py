@@ -52,7 +52,8 @@ class LoopOptions:
 class Stage(Protocol):
     """What a training stage provides."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -201,7 +202,13 @@ def train(stage: Stage, run: Path, options: LoopOptions) -> int:
     step, seconds = _resume(stage, run, options)
     log = _Log(run / "log.csv", step)
     started = time.monotonic()
-    columns = (TextColumn(stage.name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn(stage.name),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns) as progress:
         task = progress.add_task(stage.name, total=options.steps, completed=step, note="")
         try:

@@ -22,6 +22,8 @@ class Recipe:
     """Images, the last by file name, that no stage sees."""
     generator: GanOptions
     generator_steps: int
+    joint: E4EOptions | None
+    """Train an e4e encoder beside the generator (see `training.stages.joint`), for runs too short for a GAN alone."""
     e4e: E4EOptions
     e4e_steps: int
     encoder: EncoderOptions
@@ -31,18 +33,21 @@ class Recipe:
     editor_steps: int
 
 
-def _demo(family: ModelFamily, *, batch: int, generator_steps: int, encoder_steps: int, editor_steps: int) -> Recipe:
+def _demo(
+    family: ModelFamily, *, batch: int, joint: bool, generator_steps: int, encoder_steps: int, editor_steps: int
+) -> Recipe:
     """The paper's losses, weights and order of events on a short run.
 
     The paper's 120,000 and 45,000 steps shrink to thousands, so the learning rate of 1e-4 grows tenfold; the
     adversarial and the discrepancy losses start after the same share of the run as in the paper (45/120 and 20/45).
     """
-    image = ImageWeights(identity_images=batch // 4)
+    image = ImageWeights(identity_images=batch // 8)
     return Recipe(
         family=family,
         held_out=500,
         generator=GanOptions(batch=2 * batch, augment=("translation",), bf16=True),
         generator_steps=generator_steps,
+        joint=E4EOptions(batch=batch, learning_rate=1e-3, image=image, bf16=True) if joint else None,
         e4e=E4EOptions(batch=batch, learning_rate=1e-3, image=image, bf16=True),
         e4e_steps=encoder_steps,
         encoder=EncoderOptions(
@@ -51,6 +56,7 @@ def _demo(family: ModelFamily, *, batch: int, generator_steps: int, encoder_step
             image=image,
             adversarial_from=encoder_steps * 45 // 120,
             adversarial_every=4,
+            bf16=True,
         ),
         encoder_steps=encoder_steps,
         directions=FitOptions(),
@@ -60,14 +66,17 @@ def _demo(family: ModelFamily, *, batch: int, generator_steps: int, encoder_step
             edit_share=0.75,
             image=image,
             discrepancy_from=editor_steps * 20 // 45,
+            bf16=True,
         ),
         editor_steps=editor_steps,
     )
 
 
 RECIPES: dict[str, Recipe] = {
-    "demo-64": _demo(DEMO_64, batch=16, generator_steps=20_000, encoder_steps=2_000, editor_steps=1_200),
-    "demo-128": _demo(DEMO_128, batch=16, generator_steps=60_000, encoder_steps=30_000, editor_steps=12_000),
+    "demo-64": _demo(DEMO_64, batch=16, joint=True, generator_steps=3_600, encoder_steps=2_000, editor_steps=1_200),
+    "demo-128": _demo(
+        DEMO_128, batch=16, joint=True, generator_steps=60_000, encoder_steps=30_000, editor_steps=12_000
+    ),
 }
 
 

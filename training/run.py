@@ -21,7 +21,7 @@ from training.data import FaceSet, load_faces
 from training.directions import fit
 from training.evaluate import TARGETS, Evaluator, photo_range
 from training.judges import JudgeFiles, Judges
-from training.loop import LoopOptions, train
+from training.loop import LoopOptions, Stage, train
 from training.losses.identity import Identity
 from training.losses.image import LossFiles
 from training.losses.lpips import LPIPS
@@ -31,6 +31,7 @@ from training.stages.e4e import E4EStage
 from training.stages.editor import EditorStage
 from training.stages.encoder import Encoder, EncoderStage
 from training.stages.gan import GanStage
+from training.stages.joint import JointStage
 from training.weights import load_discriminator, load_generator, load_module, mean_w
 
 STAGES = ("generator", "e4e", "encoder", "directions", "editor")
@@ -49,24 +50,32 @@ class Run:
 
     def faces(self) -> tuple[FaceSet, FaceSet]:
         """Training and held-out photos at the recipe's size."""
-        return load_faces(
-            self.data, self.recipe.family.size, held_out=self.recipe.held_out, cache=self.root / "cache"
-        )
+        return load_faces(self.data, self.recipe.family.size, held_out=self.recipe.held_out, cache=self.root / "cache")
 
 
 def train_generator(run: Run, options: LoopOptions) -> int:
     """Stage a."""
-    stage = GanStage(run.recipe.family, run.faces()[0], run.recipe.generator, seed=options.seed, device=run.device)
+    recipe, faces = run.recipe, run.faces()[0]
+    stage: Stage
+    if recipe.joint is None:
+        stage = GanStage(recipe.family, faces, recipe.generator, seed=options.seed, device=run.device)
+    else:
+        stage = JointStage(
+            recipe.family, faces, run.losses, recipe.generator, recipe.joint, seed=options.seed, device=run.device
+        )
     return train(stage, run.root / "generator", options)
 
 
 def train_e4e(run: Run, options: LoopOptions) -> int:
-    """Stage b, on the generator of stage a."""
+    """Stage b, on the generator of stage a, and from the encoder that was trained beside it if there is one."""
     family = run.recipe.family
     generator = load_generator(run.root / "generator", family)
     stage = E4EStage(
         family, generator, run.faces()[0], run.losses, run.recipe.e4e, seed=options.seed, device=run.device
     )
+    if run.recipe.joint is not None:
+        for name in ("encoder", "latent", "average"):
+            load_module(run.root / "generator", "generator", f"e4e_{name}", stage.modules[name])
     return train(stage, run.root / "e4e", options)
 
 
@@ -75,8 +84,14 @@ def train_encoder(run: Run, options: LoopOptions) -> int:
     family, source = run.recipe.family, run.root / "generator"
     generator, discriminator = load_generator(source, family), load_discriminator(source, family)
     stage = EncoderStage(
-        family, generator, discriminator, run.faces()[0], run.losses, run.recipe.encoder,
-        seed=options.seed, device=run.device,
+        family,
+        generator,
+        discriminator,
+        run.faces()[0],
+        run.losses,
+        run.recipe.encoder,
+        seed=options.seed,
+        device=run.device,
     )
     return train(stage, run.root / "encoder", options)
 
@@ -164,7 +179,9 @@ def evaluate(run: Run) -> dict[str, Any]:
             tensor.copy_(tensor.half())
     held_out = run.faces()[1]
     identity = Identity(run.losses.identity).eval()
-    evaluator = Evaluator(system, held_out, LPIPS(run.losses.lpips).eval(), identity, Judges(run.judges), device=run.device)
+    evaluator = Evaluator(
+        system, held_out, LPIPS(run.losses.lpips).eval(), identity, Judges(run.judges), device=run.device
+    )
     directions = {d.name: d for d in load_run_directions(run)}
     edits = []
     for name in (n for n in Judges(run.judges).names if n in directions):

@@ -35,7 +35,9 @@ def load_module(run: Path, stage: str, name: str, module: nn.Module) -> dict[str
     try:
         module.load_state_dict(checkpoint.strip(name, tensors))
     except RuntimeError as error:
-        raise ValueError(f"the {name} of {run} does not fit this model family: {str(error).splitlines()[-1]}") from error
+        raise ValueError(
+            f"the {name} of {run} does not fit this model family: {str(error).splitlines()[-1]}"
+        ) from error
     return meta
 
 

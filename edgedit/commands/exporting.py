@@ -13,8 +13,8 @@ from edgedit.commands.common import console
 from engines.errors import BundleError
 from engines.family import ModelFamily, family
 from export.build import export_bundle
-from training.losses.image import LossFiles
 from training.judges import JudgeFiles
+from training.losses.image import LossFiles
 from training.networks.system import EditingSystem
 from training.recipes import recipe
 from training.run import Run, load_run_directions, load_system
@@ -47,9 +47,7 @@ def export(verb: Export) -> dict[str, Any]:
         if verb.run_folder is None or verb.data is None:
             raise BundleError("give a run folder and --data to verify with, or --random FAMILY")
         nothing = LossFiles(lpips=verb.run_folder, identity=verb.run_folder)
-        run = Run(
-            recipe=recipe(verb.recipe), root=verb.run_folder, data=verb.data, losses=nothing, judges=JudgeFiles()
-        )
+        run = Run(recipe=recipe(verb.recipe), root=verb.run_folder, data=verb.data, losses=nothing, judges=JudgeFiles())
         chosen = run.recipe.family
         system, directions = load_system(run), load_run_directions(run)
         photos = run.faces()[1].images[: verb.photos]

@@ -43,7 +43,11 @@ def run_stage(verb: Train) -> dict[str, Any]:
     Raises:
         EdgeditError: if a file that the stage needs was not given or is not there.
     """
-    for name in (*_NEEDS[verb.stage], "data"):
+    chosen = recipe(verb.recipe)
+    needs = _NEEDS[verb.stage]
+    if verb.stage == "generator" and chosen.joint is not None:
+        needs = _NEEDS["e4e"]
+    for name in (*needs, "data"):
         path: Path | None = getattr(verb, name)
         option = f"--{name.replace('_', '-')}"
         if path is None:
@@ -54,7 +58,6 @@ def run_stage(verb: Train) -> dict[str, Any]:
         torch.set_num_threads(verb.threads)
     # Values near zero otherwise make CPU arithmetic many times slower.
     torch.set_flush_denormal(True)
-    chosen = recipe(verb.recipe)
     if verb.steps is not None and verb.stage in _TRAINED:
         chosen = dataclasses.replace(chosen, **{f"{verb.stage}_steps": verb.steps})
     unused = verb.data

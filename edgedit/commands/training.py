@@ -17,9 +17,7 @@ from engines.errors import EdgeditError
 class Train(Reporting):
     """Train a model in stages: generator, e4e, encoder, directions, editor; then evaluate it. Each stage resumes."""
 
-    stage: tyro.conf.Positional[
-        Literal["generator", "e4e", "encoder", "directions", "editor", "calibrate", "evaluate"]
-    ]
+    stage: tyro.conf.Positional[Literal["generator", "e4e", "encoder", "directions", "editor", "calibrate", "evaluate"]]
     """What to run. Stages build on those before them; `calibrate` narrows the directions' ranges on training photos,
     `evaluate` measures on the held-out ones."""
     data: Path

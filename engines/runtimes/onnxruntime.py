@@ -70,6 +70,10 @@ class OnnxRuntime:
         """
         if threads < 0:
             raise ValueError(f"threads must be 0 or more, got {threads}")
+        if not hasattr(ort.InferenceSession, "get_provider_graph_assignment_info"):
+            raise RuntimeUnavailableError(
+                f"ONNX Runtime {ort.__version__} is too old; install 1.24.1 or later (onnxruntime>=1.24.1)"
+            )
         asked = _provider(provider)
         entry = bundle.graph(graph)
         model = bundle.read(entry.file)

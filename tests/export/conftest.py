@@ -31,6 +31,9 @@ def random_system(family: ModelFamily, seed: int = 0) -> EditingSystem:
     system = EditingSystem(family).eval().requires_grad_(False)
     for parameter in system.parameters():
         parameter += 0.05 * torch.randn_like(parameter)
+    # Without training the image grows to about 20; a sixteenth of that is mostly inside [-1, 1], partly clamped.
+    for layer in (system.generator.to_rgb1, *system.generator.to_rgbs):
+        layer.conv.weight /= 16
     for name, buffer in system.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(0.0, 0.1)
@@ -44,7 +47,7 @@ def random_photos(family: ModelFamily, count: int, seed: int = 0) -> np.ndarray:
     """uint8 M x h x w x 3: smooth colour gradients with some noise, unlike each other."""
     source = np.random.default_rng(seed)
     height, width = family.image_shape
-    y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     waves = source.uniform(0.5, 3, (count, 3, 2))
     phase = source.uniform(0, 6, (count, 3))
     angle = waves[..., 0, None, None] * x * 6 + waves[..., 1, None, None] * y * 6 + phase[..., None, None]

@@ -6,6 +6,7 @@ Tensor names are those of the widely used PyTorch port (`convs.*`, `final_conv.*
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -84,7 +85,7 @@ class Discriminator(nn.Module):
             _conv(3, family.channels(family.size), 1),
             *(
                 ResBlock(family.channels(here), family.channels(below))
-                for here, below in zip(resolutions[:-1], resolutions[1:], strict=True)
+                for here, below in pairwise(resolutions)
             ),
         )
         top = family.channels(4)

@@ -69,14 +69,17 @@ class FeatureStyleEncoder(nn.Module):
     """Image to offsets from the mean latent code and the feature tensor f.
 
     The generator's feature is square. The paper does not say how a 192x256 car input, whose map has 48x64 pixels,
-    meets it; here the map is resized bilinearly to the square.
+    meets it; here rows of zeros are added above and below (as CLCAE does), which puts the map exactly where the kept
+    image rows 64..448 of 512 lie.
     """
 
     def __init__(self, family: ModelFamily) -> None:
         super().__init__()
         width, channels = family.encoder_width, family.feature_channels
         third, content = strides(family)
-        self.side = family.feature_resolution
+        self.margin = (
+            family.feature_resolution - family.encoder_size[0] * family.feature_resolution // max(family.encoder_size)
+        ) // 2
         widths = (width, width, 2 * width, 4 * width, 8 * width)
         stages = []
         self.pools = nn.ModuleList()
@@ -111,6 +114,4 @@ class FeatureStyleEncoder(nn.Module):
         pooled = torch.cat([pool(x) for pool, x in zip(self.pools, (x1, x2, x3, x4), strict=True)], dim=1).flatten(1)
         offsets = torch.stack([head(pooled) for head in self.styles], dim=1)
         feature = self.content_layer(x3)
-        if feature.shape[2:] != (self.side, self.side):
-            feature = F.interpolate(feature, size=(self.side, self.side), mode="bilinear", align_corners=False)
-        return offsets, feature
+        return offsets, F.pad(feature, (0, 0, self.margin, self.margin)) if self.margin else feature

@@ -290,9 +290,7 @@ class Generator(nn.Module):
             rgb = self._to_rgb(block, x, w_plus, delta, rgb)
         return rgb
 
-    def forward(
-        self, w_plus: Tensor, style_delta: Tensor | None = None, *, random_noise: bool = False
-    ) -> Tensor:
+    def forward(self, w_plus: Tensor, style_delta: Tensor | None = None, *, random_noise: bool = False) -> Tensor:
         """W+ to image: B x N x D to B x 3 x S x S."""
         feature, rgb = self.lower(w_plus, style_delta, random_noise=random_noise)
         return self.upper(feature, w_plus, rgb, style_delta, random_noise=random_noise)

@@ -58,7 +58,7 @@ class LatentDiscriminator(nn.Module):
 
 
 class E4EStage:
-    """Trains `E4EEncoder` against a frozen generator."""
+    """Trains `E4EEncoder` against a frozen generator, or with it if `generator_optimizer` is set."""
 
     name = "e4e"
 
@@ -81,6 +81,7 @@ class E4EStage:
         self.average = Averaged(self.encoder, half_life=options.ema_images)
         self.loss = ImageLoss(files, options.image).to(device)
         self.mean = mean_w(self.generator)
+        self.generator_optimizer: Optimizer | None = None
         self._optimizers: dict[str, Optimizer] = {
             "encoder": Ranger(self.encoder.parameters(), lr=options.learning_rate),
             "latent": Adam(self.latent.parameters(), lr=2e-5 * options.learning_rate / 1e-4, betas=(0.0, 0.99)),
@@ -124,10 +125,14 @@ class E4EStage:
         fake = (offsets + self.mean)[torch.arange(o.batch, device=self.device), row]
         judged = F.softplus(-self.latent(fake)).mean()
         total = total + o.delta * delta * (self.family.w_rows - 1) + o.latent * judged
-        optimizer = self._optimizers["encoder"]
-        optimizer.zero_grad(set_to_none=True)
+        optimizers = [self._optimizers["encoder"]]
+        if self.generator_optimizer is not None:
+            optimizers.append(self.generator_optimizer)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         total.backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         self._latent_step(fake.detach())
         self.average.update(self.encoder, (step + 1) * o.batch, o.batch)
         return {**terms, "delta": delta.detach(), "latent": judged.detach()}

@@ -125,7 +125,9 @@ class EncoderStage:
             total = total + total_w + o.feature * regular
             if adversarial:
                 set_requires_grad([self.discriminator], False)
-                fooled = F.softplus(-self.discriminator(output)).mean() + F.softplus(-self.discriminator(output_w)).mean()
+                fooled = (
+                    F.softplus(-self.discriminator(output)).mean() + F.softplus(-self.discriminator(output_w)).mean()
+                )
                 total = total + o.adversarial * o.adversarial_every * fooled
         self._update("encoder", total)
         scalars = {**terms, **{f"w_{k}": v for k, v in terms_w.items()}, "feature": regular.detach()}
