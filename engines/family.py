@@ -101,6 +101,11 @@ class ModelFamily:
                 f"family {self.name}: feature_resolution must be a power of two in [8, size), "
                 f"got {self.feature_resolution}"
             )
+        for name in ("style_dim", "mapping_layers", "channel_max", "encoder_width", "head_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"family {self.name}: {name} must be at least 1, got {getattr(self, name)}")
+        if self.channel_base < self.size:
+            raise ValueError(f"family {self.name}: channel_base must be at least the size, got {self.channel_base}")
         if self.visible_rows is not None:
             first, last = self.visible_rows
             if not 0 <= first < last <= self.size:

@@ -41,7 +41,7 @@ def _demo(
     The paper's 120,000 and 45,000 steps shrink to thousands, so the learning rate of 1e-4 grows tenfold; the
     adversarial and the discrepancy losses start after the same share of the run as in the paper (45/120 and 20/45).
     """
-    image = ImageWeights(identity_images=batch // 8)
+    image = ImageWeights(l2_root=True, identity_images=batch // 8)
     return Recipe(
         family=family,
         held_out=500,

@@ -196,7 +196,6 @@ def evaluate(run: Run) -> dict[str, Any]:
         "reconstruction": reconstruction,
         "edits": edits,
         "targets": _targets(reconstruction["ours"], edits),
-        "torch": torch.__version__,
     }
 
 

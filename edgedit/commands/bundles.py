@@ -105,7 +105,11 @@ class Export(Reporting):
     name: str = "demo"
     """The bundle's name."""
     card: Path | None = None
-    """The model card, Markdown."""
+    """The model card, Markdown; written from the run and --metrics if it is left out."""
+    data_statement: Path | None = None
+    """What the card says of the training data, Markdown."""
+    trained_on: str = "an unnamed device"
+    """What the card says the model was trained on."""
     metrics: Path | None = None
     """Measured figures (JSON, as `edgedit train evaluate` writes them) for the manifest."""
     licence: str = "Apache-2.0"

@@ -13,13 +13,14 @@ from edgedit.commands.common import console
 from engines.errors import BundleError
 from engines.family import ModelFamily, family
 from export.build import export_bundle
+from training.card import model_card
 from training.judges import JudgeFiles
 from training.losses.image import LossFiles
 from training.networks.system import EditingSystem
 from training.recipes import recipe
 from training.run import Run, load_run_directions, load_system
 
-RANDOM_CARD = "# {name}\n\nRandom weights of family {family}: for trying engines and machines, not for images.\n"
+PLAIN_CARD = "# {name}\n\n{what} weights of family {family}: for trying engines and machines, not for images.\n"
 
 
 def random_system(chosen: ModelFamily, seed: int = 0) -> EditingSystem:
@@ -52,7 +53,13 @@ def export(verb: Export) -> dict[str, Any]:
         system, directions = load_system(run), load_run_directions(run)
         photos = run.faces()[1].images[: verb.photos]
         command = f"edgedit export RUN --recipe {verb.recipe} --graphs {verb.graphs}"
-    card = verb.card.read_text() if verb.card else RANDOM_CARD.format(name=verb.name, family=chosen.name)
+    if verb.card is not None:
+        card = verb.card.read_text()
+    elif verb.run_folder is not None and metrics:
+        data = verb.data_statement.read_text() if verb.data_statement else "No statement was given."
+        card = model_card(verb.run_folder, chosen, verb.recipe, metrics, data=data, device=verb.trained_on)
+    else:
+        card = PLAIN_CARD.format(name=verb.name, family=chosen.name, what="Random" if verb.random else "Unmeasured")
     report = export_bundle(
         system,
         chosen,

@@ -14,6 +14,7 @@ from rich.table import Table
 from edgedit.commands.common import console
 from edgedit.commands.training import Train
 from engines.errors import EdgeditError
+from engines.provenance import provenance
 from training import run as stages
 from training.judges import JudgeFiles
 from training.loop import LoopOptions
@@ -87,7 +88,9 @@ def run_stage(verb: Train) -> dict[str, Any]:
         return {"stage": "directions", "directions": [d.name for d in directions]}
     if verb.stage == "calibrate":
         return {"stage": "calibrate", "directions": _show_ranges(stages.calibrate(run))}
-    result = stages.evaluate(run)
+    options = " ".join(f"--{name.replace('_', '-')} FILE" for name in (*_NEEDS["evaluate"], "pose"))
+    command = f"edgedit train evaluate --data FACES --run RUN --recipe {verb.recipe} {options}"
+    result = provenance(command) | stages.evaluate(run)
     _show(result)
     return result
 

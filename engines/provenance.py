@@ -1,0 +1,61 @@
+"""Where a figure or a bundle comes from: versions, machine, date. Nothing here names a path, a user or a host."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+TOOLS = (
+    "edgedit",
+    "numpy",
+    "onnx",
+    "onnx-ir",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxscript",
+    "safetensors",
+    "tensorrt",
+    "torch",
+)
+"""Packages whose versions can change a result."""
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of Python and of those of `TOOLS` that are installed."""
+    versions = {"python": platform.python_version()}
+    for tool in TOOLS:
+        try:
+            versions[tool] = metadata.version(tool)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def processor() -> str:
+    """The CPU in words, with the cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name}, {cores} cores"
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def provenance(command: str) -> dict[str, object]:
+    """What a committed measurement says of itself.
+
+    Args:
+        command: the command line that repeats it, without paths of this machine.
+    """
+    return {"command": command, "date": now(), "device": processor(), "versions": tool_versions()}

@@ -1,0 +1,111 @@
+"""The model card of a trained run: what it is, what it was made from, how to repeat it, what it reaches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engines.family import ModelFamily
+
+_TRAINED = ("generator", "e4e", "encoder", "editor")
+
+
+def _stages(root: Path) -> list[dict[str, Any]]:
+    return [json.loads((root / name / "checkpoint" / "meta.json").read_text()) for name in _TRAINED]
+
+
+def _reconstruction(metrics: Mapping[str, Any]) -> str:
+    rows = ["| reconstruction | PSNR (dB) | LPIPS (Alex) | identity cosine |", "|---|---|---|---|"]
+    titles = {"ours": "encoder E and feature", "e4e_w_plus": "e4e, W+ code alone"}
+    for name, row in metrics["reconstruction"].items():
+        rows.append(f"| {titles.get(name, name)} | {row['psnr']:.2f} | {row['lpips']:.4f} | {row['identity']:.3f} |")
+    return "\n".join(rows)
+
+
+def _edits(metrics: Mapping[str, Any]) -> str:
+    rows = [
+        "| edit | strength | change of its judge | identity cosine | linear: change | linear: identity |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in metrics["edits"]:
+        cells = [f"{row[way][key]:+.2f}" for way in ("ours", "linear") for key in ("change", "identity")]
+        rows.append(f"| {row['direction']} | {row['strength']:+.2f} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _targets(metrics: Mapping[str, Any]) -> str:
+    missed = [name for name, entry in metrics["targets"].items() if not entry["met"]]
+    if not missed:
+        return "All targets that were set for this model are met."
+    return f"Targets that were set for this model and are not met: {', '.join(missed)}."
+
+
+def model_card(
+    root: Path, family: ModelFamily, recipe: str, metrics: Mapping[str, Any], *, data: str, device: str
+) -> str:
+    """Writes the card in Markdown.
+
+    Args:
+        root: the training run.
+        family: of the model.
+        recipe: the recipe's name.
+        metrics: what `training.run.evaluate` returned.
+        data: statement on the training data.
+        device: what it was trained on, in words.
+    """
+    stages = _stages(root)
+    hours = sum(stage["seconds"] for stage in stages) / 3600
+    steps = "\n".join(
+        f"| {s['stage']} | {s['step']} | {s['config']['options']['batch']} | {s['seconds'] / 60:.0f} | {s['seed']} |"
+        for s in stages
+    )
+    return f"""# Model card: {family.name}
+
+A StyleGAN2 generator of {family.size} x {family.size} pixels with two inversion encoders and a feature editor, after
+Yan, Xu, Zhang, Xia and Li, "Edit-discrepancy-guided feature transformation in encoder-based GAN inversion for real
+image attribute editing" (2026). It shows, on any machine, everything that the toolkit does with a full-scale model.
+
+- W+ codes {family.w_rows} x {family.style_dim}, feature tensor {" x ".join(map(str, family.feature_shape))}
+- For demonstrations, tests and benchmarks. Not for identification, and not for judging age, gender or feelings.
+- Edit photos of people only with their consent, and say that a picture was edited.
+
+## What it reaches
+
+On {metrics["photos"]} photos that no stage has seen ({metrics["first"]} to {metrics["last"]}), at {family.size} x \
+{family.size}, with the weights as they are shipped (FP16):
+
+{_reconstruction(metrics)}
+
+{_edits(metrics)}
+
+Change: of p(happy) for smile, years for age, p(female) for female, degrees for yaw, at the ends of the usable range.
+Linear: F + G(w~) - G(w) in place of the feature editor. {_targets(metrics)}
+
+## Data
+
+{data.strip()}
+
+## Training
+
+Trained on {device} in {hours:.1f} hours with torch {stages[0]["torch"]}.
+
+| stage | steps | batch | minutes | seed |
+|---|---|---|---|---|
+{steps}
+
+```
+for stage in generator e4e encoder directions editor calibrate evaluate; do
+    edgedit train $stage --data FACES --run RUN --recipe {recipe} --lpips LPIPS --identity EMBEDDER \\
+        --age-gender AGE_GENDER --expression EXPRESSION --pose POSE --json RUN/$stage.json
+done
+edgedit export RUN --recipe {recipe} --data FACES --metrics RUN/evaluate.json -o BUNDLE
+```
+
+## Limits
+
+At {family.size} pixels a face is a thumbnail: put back into a large photo, an edit adds its low-resolution change to
+the photo's own texture. Large pose changes tear details, as the paper reports of its own model. Weights and directions
+are under Apache-2.0.
+"""
