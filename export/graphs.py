@@ -128,7 +128,8 @@ class Invert(_Graph):
         self.image_in = ImageIn(family.image_shape, family.encoder_size)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return tuple(self.system.invert(self.image_in(image)))
+        inversion = self.system.invert(self.image_in(image))
+        return inversion.w, inversion.feature, inversion.w_e, inversion.generator_feature
 
 
 class Edit(_Graph):

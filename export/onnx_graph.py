@@ -82,6 +82,7 @@ def _trace(name: str, module: torch.nn.Module, family: ModelFamily) -> ir.Model:
             optimize=False,
             verbose=False,
         )
+    assert program is not None, "the dynamo exporter gives a program when it writes no file"
     return program.model
 
 
@@ -140,6 +141,7 @@ def _check_constants(name: str, model: ir.Model, used: list[str], buffers: set[s
     known = set(used)
     for key, value in model.graph.initializers.items():
         tensor = value.const_value
+        assert tensor is not None, f"initializer {key} has no value"
         if key in known or not tensor.dtype.is_floating_point():
             continue
         if tensor.nbytes > (BUFFER_LIMIT if key.removeprefix(SYSTEM_PREFIX) in buffers else INLINE_LIMIT):
@@ -154,7 +156,7 @@ def _set_contract(name: str, which: str, values: list[ir.Value], specs: list[Ten
     if len(values) != len(specs):
         raise ExportError(f"graph {name} has {len(values)} {which}s, its contract has {len(specs)}")
     for value, spec in zip(values, specs, strict=True):
-        traced = [dim if isinstance(dim, int) else None for dim in value.shape]
+        traced = [dim if isinstance(dim, int) else None for dim in value.shape or ()]
         wanted = [dim if isinstance(dim, int) else None for dim in spec.shape]
         if traced != wanted or value.dtype != _DTYPES[spec.dtype] or value.name != spec.name:
             raise ExportError(
@@ -174,15 +176,12 @@ def _strip(model: ir.Model) -> None:
     graph.metadata_props.clear()
     graph.doc_string = None
     boundary = {id(value) for value in (*graph.inputs, *graph.outputs)}
-    for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+    inner = (*graph.initializers.values(), *(value for node in graph for value in node.outputs))
+    for value in (*graph.inputs, *inner):
         value.metadata_props.clear()
         value.doc_string = None
-    for node in graph:
-        for value in node.outputs:
-            value.metadata_props.clear()
-            value.doc_string = None
-            if id(value) not in boundary:
-                value.shape = value.type = None
+        if id(value) not in boundary:
+            value.shape = value.type = None
 
 
 def export_graph(

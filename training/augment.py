@@ -38,12 +38,13 @@ def translation(x: Tensor, ratio: float = 0.125) -> Tensor:
 def cutout(x: Tensor, ratio: float = 0.5) -> Tensor:
     """Zeroes a square of `ratio` of the side at a random place in each image."""
     batch, _, height, width = x.shape
-    half_y, half_x = int(height * ratio) // 2, int(width * ratio) // 2
+    half_y, half_x = max(int(height * ratio) // 2, 1), max(int(width * ratio) // 2, 1)
     cy = torch.randint(0, height, (batch, 1, 1), device=x.device)
     cx = torch.randint(0, width, (batch, 1, 1), device=x.device)
-    rows = (torch.arange(height, device=x.device)[None, :, None] - cy).abs() < max(half_y, 1)
-    columns = (torch.arange(width, device=x.device)[None, None, :] - cx).abs() < max(half_x, 1)
-    return x * ~(rows & columns)[:, None]
+    dy = torch.arange(height, device=x.device)[None, :, None] - cy
+    dx = torch.arange(width, device=x.device)[None, None, :] - cx
+    hole = (dy >= -half_y) & (dy < half_y) & (dx >= -half_x) & (dx < half_x)
+    return x * ~hole[:, None]
 
 
 POLICIES: dict[str, Callable[[Tensor], Tensor]] = {"color": color, "translation": translation, "cutout": cutout}

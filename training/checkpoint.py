@@ -42,16 +42,20 @@ def save(folder: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None
     if folder.exists():
         folder.rename(old)
     part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    for replaced in folder.parent.glob(f"{folder.name}.*.old"):
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads a checkpoint folder.
+    """Reads a checkpoint folder, or the one before it if a save ended between moving that aside and renaming its own.
 
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if it is damaged.
     """
+    if not folder.exists():
+        replaced = folder.parent.glob(f"{folder.name}.*.old/meta.json")
+        folder = max(replaced, key=lambda meta: meta.stat().st_mtime, default=folder / "meta.json").parent
     if not (folder / "meta.json").is_file():
         raise FileNotFoundError(f"no checkpoint at {folder}")
     try:

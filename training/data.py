@@ -38,9 +38,12 @@ def _files(source: Path) -> Iterator[tuple[str, bytes]]:
         raise ValueError(f"{source} is neither a folder nor a tar archive of images")
 
 
-def _decode(data: bytes, size: int) -> np.ndarray:
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
+def _decode(name: str, data: bytes, size: int) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name} cannot be read as an image; mend or remove it") from error
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def load_faces(source: Path, size: int, *, held_out: int = 500, cache: Path | No
         The training set and the held-out set.
 
     Raises:
-        ValueError: if `source` holds no images or no more than `held_out`.
+        ValueError: if `source` holds no images, no more than `held_out`, or one that cannot be read.
     """
     stamp = source.stat()
     key = hashlib.sha256(f"{source.resolve()}:{stamp.st_mtime_ns}:{stamp.st_size}:{size}".encode()).hexdigest()[:16]
@@ -85,7 +88,7 @@ def load_faces(source: Path, size: int, *, held_out: int = 500, cache: Path | No
         with np.load(cached, allow_pickle=False) as archive:
             images, names = archive["images"], archive["names"].tolist()
     else:
-        decoded = sorted((name, _decode(data, size)) for name, data in _files(source))
+        decoded = sorted(((n, _decode(n, data, size)) for n, data in _files(source)), key=lambda entry: entry[0])
         if not decoded:
             raise ValueError(f"no images in {source}")
         names = [name for name, _ in decoded]

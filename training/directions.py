@@ -129,7 +129,7 @@ def usable_range(
     ends = []
     for sign in (-1.0, 1.0):
         reached = 0.5
-        for strength in np.arange(0.5, options.limit + 0.25, 0.5):
+        for strength in np.arange(0.5, options.limit + 1e-9, 0.5):
             images = generator(generator.broadcast(codes + sign * strength * step))
             if (identity(images) * start).sum(dim=1).mean() < options.identity_floor:
                 break

@@ -148,7 +148,7 @@ def photo_range(
     ends = []
     for sign, limit in ((-1.0, -direction.min_strength), (1.0, direction.max_strength)):
         reached = step
-        for strength in np.arange(step, limit + step / 2, step):
+        for strength in np.arange(step, limit + 1e-9, step):
             edit = resolve({direction.name: direction}, {direction.name: sign * strength}, system.family, clamp=True)
             delta = torch.from_numpy(edit.delta_w).to(photos.device).expand(len(photos), -1, -1)
             image = quantise(system.edit(inversion, delta))

@@ -72,7 +72,7 @@ class Stage(Protocol):
         ...
 
     def config(self) -> dict[str, Any]:
-        """JSON-able settings, kept in the checkpoint and compared when resuming."""
+        """JSON-able settings, kept in the checkpoint; the `family` among them is compared when resuming."""
         ...
 
 
@@ -148,7 +148,10 @@ def _resume(stage: Stage, run: Path, options: LoopOptions) -> tuple[int, float]:
     if ModelFamily.from_dict(meta["config"]["family"]) != ModelFamily.from_dict(stage.config()["family"]):
         raise ValueError(f"{run} was trained for another model family than the one asked for")
     for name, module in stage.modules.items():
-        module.load_state_dict(checkpoint.strip(name, tensors))
+        try:
+            module.load_state_dict(checkpoint.strip(name, tensors))
+        except RuntimeError as error:
+            raise ValueError(f"the {name} in {run} is damaged: {str(error).splitlines()[-1].strip()}") from error
     for name, optimizer in stage.optimizers.items():
         checkpoint.unpack_optimizer(f"optimizer.{name}", optimizer, tensors, meta["optimizers"][name])
     return int(meta["step"]), float(meta["seconds"])
@@ -216,12 +219,13 @@ def train(stage: Stage, run: Path, options: LoopOptions) -> int:
                 torch.manual_seed(step_seed(options.seed, step))
                 scalars = stage.step(step)
                 step += 1
+                # Every step: what a non-finite loss did to the weights must not reach a checkpoint.
+                if bad := [name for name, value in scalars.items() if not math.isfinite(float(value))]:
+                    raise FloatingPointError(f"{stage.name}: {', '.join(bad)} is not finite at step {step}")
                 log.add(scalars)
                 elapsed = seconds + time.monotonic() - started
                 if step % options.log_every == 0 or step == options.steps:
                     row = log.flush(step, elapsed)
-                    if bad := [k for k, v in row.items() if not math.isfinite(float(v))]:
-                        raise FloatingPointError(f"{stage.name}: {', '.join(bad)} is not finite at step {step}")
                     note = _note(row)
                     progress.update(task, note=note)
                     if not progress.console.is_terminal:

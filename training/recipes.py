@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from engines.family import DEMO_64, DEMO_128, ModelFamily
@@ -38,21 +39,22 @@ def _demo(
 ) -> Recipe:
     """The paper's losses, weights and order of events on a short run.
 
-    The paper's 120,000 and 45,000 steps shrink to thousands, so the learning rate of 1e-4 grows tenfold; the
+    The paper's 120,000 and 45,000 steps shrink to thousands, so the learning rate of 1e-4 grows ten- to twentyfold; the
     adversarial and the discrepancy losses start after the same share of the run as in the paper (45/120 and 20/45).
     """
-    image = ImageWeights(l2_root=True, identity_images=batch // 8)
+    plain = ImageWeights(identity_images=batch // 8)
+    image = dataclasses.replace(plain, l2_root=True)
     return Recipe(
         family=family,
         held_out=500,
         generator=GanOptions(batch=2 * batch, augment=("translation",), bf16=True),
         generator_steps=generator_steps,
-        joint=E4EOptions(batch=batch, learning_rate=1e-3, image=image, bf16=True) if joint else None,
-        e4e=E4EOptions(batch=batch, learning_rate=1e-3, image=image, bf16=True),
+        joint=E4EOptions(batch=batch, learning_rate=1e-3, image=plain, bf16=True) if joint else None,
+        e4e=E4EOptions(batch=batch, learning_rate=1e-3, image=plain, bf16=True),
         e4e_steps=encoder_steps,
         encoder=EncoderOptions(
             batch=batch,
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             image=image,
             adversarial_from=encoder_steps * 45 // 120,
             adversarial_every=4,

@@ -7,7 +7,8 @@ import os
 import struct
 import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,7 +32,7 @@ MIN_SIDE = 16
 _ORIENTATION_TAG = 0x0112
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
 # Filters of the warnings module are per process: two threads that open photos must not restore each other's.
-_header_lock = threading.Lock()
+_warnings_lock = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,12 +104,19 @@ def _check_array(array: Any, name: str) -> Pixels:
     return array
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Pillow's warnings about sizes (checked here, with an error) and damaged metadata (not used)."""
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _read(data: bytes, name: str) -> Photo:
     if not data:
         raise ImageError(f"{name} is empty")
     try:
-        with _header_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with _quiet():
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} is over {MAX_MEGAPIXELS} megapixels; scale it down first") from error
@@ -150,7 +158,8 @@ def _decode(image: Image.Image, name: str) -> Photo:
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1..8; damaged metadata counts as upright."""
     try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
+        with _quiet():
+            value = image.getexif().get(_ORIENTATION_TAG, 1)
     except (*_DECODE_ERRORS, TypeError):
         return 1
     return value if value in range(1, 9) else 1

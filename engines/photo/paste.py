@@ -14,23 +14,27 @@ from engines.photo.align import Alignment
 
 PasteMode: TypeAlias = Literal["auto", "detail", "replace"]
 
-MASK_POWER = 4.0
-"""Exponent of the mask's rounded square |x|^p + |y|^p = 1."""
 MASK_SOLID = 0.7
 """The mask is 1 up to this fraction of the way from the crop's centre to its border ..."""
 MASK_END = 0.98
 """... and 0 from this one on."""
+BORDER = 4
+"""Pixels by which a crop is continued, so that interpolation at its edge sees no black."""
+BAND = 256
+"""Photo rows blended at a time, which bounds the memory that a large face takes."""
 
 
-def feather(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
+def feather(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.float32]:
     """Weight of the edit at points of the crop, in [0, 1].
 
     Args:
-        x, y: coordinates of equal shape; the crop is [-1, 1] in both.
+        x, y: coordinates that broadcast against each other; the crop is [-1, 1] in both.
     """
-    distance = (np.abs(x) ** MASK_POWER + np.abs(y) ** MASK_POWER) ** (1 / MASK_POWER)
+    x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
+    # |x|^4 + |y|^4 = 1 is a square with well-rounded corners.
+    distance = np.sqrt(np.sqrt(np.square(x * x) + np.square(y * y)))
     t = np.clip((MASK_END - distance) / (MASK_END - MASK_SOLID), 0.0, 1.0)
-    return (t * t * (3 - 2 * t)).astype(np.float32)
+    return (t * t * (3 - 2 * t)).astype(np.float32, copy=False)
 
 
 def paste_mode(alignment: Alignment, size: int) -> Literal["detail", "replace"]:
@@ -88,36 +92,49 @@ def paste_back(
     right, bottom = min(int(high[0]), width), min(int(high[1]), height)
     if left >= right or top >= bottom:
         return result
-    region = result[top:bottom, left:right]
-
     source = edited.astype(np.float32)
     if mode == "detail":
         source -= reconstruction
-    warped = _warp(source, alignment, (left, top), (right - left, bottom - top))
-    matrix = alignment.photo_to_crop(2)
-    x, y = np.arange(left, right) + 0.5, (np.arange(top, bottom) + 0.5)[:, None]
-    mask = feather(*(row[0] * x + row[1] * y + row[2] - 1 for row in matrix[:2]))[:, :, None]
-    photo = region.astype(np.float32)
-    change = warped if mode == "detail" else warped - photo
-    region[:] = np.rint(photo + mask * change).clip(0, 255)
+    planes = _planes(source, alignment.side)
+    to_planes, to_mask = alignment.photo_to_crop(planes[0].width - 2 * BORDER)[:2], alignment.photo_to_crop(2)[:2]
+    to_planes[:, 2] += BORDER
+    to_mask[:, 2] -= 1
+    columns = np.arange(left, right) + 0.5
+    for first in range(top, bottom, BAND):
+        band = result[first : min(first + BAND, bottom), left:right]
+        rows = (np.arange(first, first + len(band)) + 0.5)[:, None]
+        mask = feather(*(row[0] * columns + row[1] * rows + row[2] for row in to_mask))
+        matrix = to_planes.copy()
+        matrix[:, 2] += matrix[:, :2] @ (left, first)
+        for channel, plane in enumerate(planes):
+            warped = plane.transform(
+                (band.shape[1], band.shape[0]), Image.Transform.AFFINE, tuple(matrix.ravel()), Image.Resampling.BILINEAR
+            )
+            photo = band[:, :, channel].astype(np.float32)
+            change = np.asarray(warped) if mode == "detail" else np.asarray(warped) - photo
+            band[:, :, channel] = np.rint(photo + mask * change).clip(0, 255)
     return result
 
 
-def _warp(
-    crop: NDArray[np.float32], alignment: Alignment, corner: tuple[int, int], shape: tuple[int, int]
-) -> NDArray[np.float32]:
-    """Resample an S x S x 3 crop onto photo pixels from `corner` (x, y) on; `shape` is their width and height."""
+def _planes(crop: NDArray[np.float32], side: float) -> list[Image.Image]:
+    """The crop's channels at two pixels per photo pixel, with a border; a bilinear transform does the rest.
+
+    Pillow's bicubic transform is not used: its kernel (a = -1) is off by up to a tenth of a pixel on a plain slope.
+
+    Args:
+        crop: S x S x 3.
+        side: the crop's side in photo pixels.
+    """
     size = crop.shape[0]
-    # Fewer pixels in the photo than in the crop: low-pass by shrinking to the photo's scale first.
-    side = size if alignment.side >= size else max(4, math.ceil(alignment.side))
-    border = 4
-    matrix = alignment.photo_to_crop(side)[:2]
-    matrix[:, 2] += matrix[:, :2] @ np.asarray(corner, dtype=np.float64) + border
+    photo_side = max(2, math.ceil(side))
+    # More than that adds nothing to what so few crop pixels can hold.
+    target = min(2 * photo_side, max(4 * size, 2048))
     planes = []
     for channel in np.moveaxis(crop, 2, 0):
         plane = Image.fromarray(np.ascontiguousarray(channel))
-        if side != size:
-            plane = plane.resize((side, side), Image.Resampling.LANCZOS)
-        plane = Image.fromarray(np.pad(np.asarray(plane), border, mode="edge"))
-        planes.append(plane.transform(shape, Image.Transform.AFFINE, tuple(matrix.ravel()), Image.Resampling.BICUBIC))
-    return np.stack([np.asarray(plane) for plane in planes], axis=2)
+        if photo_side < size:
+            # The photo has fewer pixels than the crop: low-pass to what it can hold.
+            plane = plane.resize((photo_side, photo_side), Image.Resampling.LANCZOS)
+        plane = plane.resize((target, target), Image.Resampling.BICUBIC)
+        planes.append(Image.fromarray(np.pad(np.asarray(plane), BORDER, mode="edge")))
+    return planes

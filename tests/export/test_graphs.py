@@ -11,7 +11,7 @@ from engines.contracts import PARTS, PIPELINES
 from engines.family import FAMILIES
 from export.errors import ExportError
 from export.graphs import GRAPHS, SYSTEM_PREFIX, ImageIn, ImageOut, example_inputs, select
-from tests.export.conftest import TINY, random_photos, random_system
+from tests.export.helpers import TINY, random_photos, random_system
 
 CARS = dataclasses.replace(TINY, name="tiny-cars", visible_rows=(16, 48), encoder_size=(16, 32))
 SKIP = dataclasses.replace(TINY, name="tiny-skip", rgb_skip=True)
@@ -28,7 +28,9 @@ def test_every_grey_level_survives_the_two_doors():
 
 
 def test_the_way_out_clamps_and_rounds_half_to_even():
-    values = np.array([-7.0, -1.0, -1.0 + 1 / 255, 1 / 127.5 * 0.5 - 1, 0.0, 2.5 / 127.5 - 1, 0.999, 1.0, 40.0], np.float32)
+    values = np.array(
+        [-7.0, -1.0, -1.0 + 1 / 255, 1 / 127.5 * 0.5 - 1, 0.0, 2.5 / 127.5 - 1, 0.999, 1.0, 40.0], np.float32
+    )
     image = torch.from_numpy(np.resize(values, (1, 3, 16, 16)))
     out = ImageOut(dataclasses.replace(TINY, size=16))(image)
     clipped = np.clip(image.numpy(), np.float32(-1), np.float32(1))
@@ -141,6 +143,10 @@ def test_selections():
     assert select("pipelines") == PIPELINES and select("split") == PARTS
     assert select("edit") == ("edit",)
     assert select(["reconstruct", "features"]) == ("features", "reconstruct")
-    for wrong, message in ((["features", "best"], "no graph 'best'"), ("none", "no graph 'none'"), ([], "at least one")):
+    for wrong, message in (
+        (["features", "best"], "no graph 'best'"),
+        ("none", "no graph 'none'"),
+        ([], "at least one"),
+    ):
         with pytest.raises(ExportError, match=message):
             select(wrong)

@@ -49,7 +49,7 @@ class OnnxModule(nn.Module):
     """Runs an ONNX graph of Conv, PRelu, Relu, Add, Reshape and Flatten nodes in torch, with any batch size.
 
     Raises:
-        ValueError: for a graph with other operators; the message names them.
+        ValueError: for a graph with other operators (the message names them) or unequal padding.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,6 +59,10 @@ class OnnxModule(nn.Module):
         if other := sorted({node.op_type for node in graph.node} - known):
             raise ValueError(f"{path}: operators {', '.join(other)} cannot be run as a differentiable network")
         self.nodes = list(graph.node)
+        for node in self.nodes:
+            pads = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}.get("pads", [])
+            if list(pads[: len(pads) // 2]) != list(pads[len(pads) // 2 :]):
+                raise ValueError(f"{path}: {node.name or node.op_type} pads its sides differently, which cannot be run")
         self.source, self.result = graph.input[0].name, graph.output[0].name
         self.keys: dict[str, str] = {}
         for index, initializer in enumerate(graph.initializer):
@@ -90,6 +94,7 @@ def _run(kind: str, inputs: list[Tensor], attributes: dict) -> Tensor:
             bias,
             stride=tuple(attributes.get("strides", [1, 1])),
             padding=tuple(pads[:2]),
+            dilation=tuple(attributes.get("dilations", [1, 1])),
             groups=attributes.get("group", 1),
         )
     if kind == "PRelu":

@@ -83,10 +83,7 @@ class Discriminator(nn.Module):
         resolutions = family.resolutions[::-1]
         self.convs = nn.Sequential(
             _conv(3, family.channels(family.size), 1),
-            *(
-                ResBlock(family.channels(here), family.channels(below))
-                for here, below in pairwise(resolutions)
-            ),
+            *(ResBlock(family.channels(here), family.channels(below)) for here, below in pairwise(resolutions)),
         )
         top = family.channels(4)
         self.final_conv = _conv(top + 1, top, 3)

@@ -290,6 +290,11 @@ class Generator(nn.Module):
             rgb = self._to_rgb(block, x, w_plus, delta, rgb)
         return rgb
 
+    def upper_modules(self) -> list[nn.Module]:
+        """The layers that `upper` runs: the feature's ToRGB and every convolution and ToRGB above it."""
+        first = (self.family.feature_conv - 1) // 2
+        return [*self.convs[2 * first :], *self.to_rgbs[first - 1 :]]
+
     def forward(self, w_plus: Tensor, style_delta: Tensor | None = None, *, random_noise: bool = False) -> Tensor:
         """W+ to image: B x N x D to B x 3 x S x S."""
         feature, rgb = self.lower(w_plus, style_delta, random_noise=random_noise)

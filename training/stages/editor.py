@@ -24,6 +24,7 @@ from engines.family import ModelFamily
 from training.data import Batches, FaceSet
 from training.loop import Averaged
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
+from training.networks.editor import FeatureEditor
 from training.networks.system import EditingSystem
 
 
@@ -104,6 +105,7 @@ class EditorStage:
         torch.manual_seed(seed)
         self.family: ModelFamily = system.family
         self.faces, self.options, self.device = faces, options, device
+        system.editor = FeatureEditor(self.family)
         self.system = system.to(device).eval().requires_grad_(False)
         self.editor = system.editor.to(device, memory_format=torch.channels_last).train().requires_grad_(True)
         self.average = Averaged(self.editor, half_life=options.ema_images)

@@ -16,7 +16,6 @@ from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
 from training.data import FaceSet
-from training.loop import set_requires_grad
 from training.losses.image import LossFiles
 from training.stages.e4e import E4EOptions, E4EStage
 from training.stages.gan import GanOptions, GanStage
@@ -60,7 +59,6 @@ class JointStage:
 
     def step(self, step: int) -> dict[str, float | Tensor]:
         scalars = self.gan.step(step)
-        set_requires_grad([self.gan.generator], True)
         with torch.no_grad():
             # The mapping network moves, and with it the mean that offsets start from.
             self.e4e.mean = self.gan.generator.mapping(self.fixed_z).mean(dim=0)

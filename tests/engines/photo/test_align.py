@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import math
 import tarfile
 from pathlib import Path
@@ -80,12 +79,29 @@ def test_the_longer_of_the_two_spans_holds() -> None:
     assert ffhq_alignment(profile * 100).side == pytest.approx(2 * 180)
 
 
-def test_identity_crop_is_the_photo() -> None:
-    photo = astronaut()[:256, :256]
-    quad = np.array([[0, 0], [0, 256], [256, 256], [256, 0]], float)
-    assert (extract(photo, Alignment(quad), 256) == photo).all()
+def smooth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return 128 + 55 * np.sin(x / 14) + 55 * np.cos(y / 17)
+
+
+@pytest.mark.parametrize("degrees", [0, 45, -130])
+@pytest.mark.parametrize("size", [40, 100, 128, 240, 480])
+def test_values_are_those_of_the_photo(degrees: float, size: int) -> None:
+    rows, columns = np.mgrid[:240, :240] + 0.5
+    photo = np.rint(smooth(columns, rows)).astype(np.uint8)[:, :, None].repeat(3, axis=2)
+    alignment = ffhq_alignment(placed(30, degrees, (117.3, 119.8)))
+    crop = extract(photo, alignment, size).astype(float)
+    points = np.stack(np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5), axis=-1)
+    exact = smooth(*np.moveaxis(transformed(alignment.crop_to_photo(size), points), -1, 0))
+    difference = crop - exact[:, :, None]
+    assert abs(difference.mean()) < 0.1 and np.abs(difference).max() < 2.5
+
+
+def test_sharpness_survives_a_crop_of_the_photos_own_scale() -> None:
+    photo = astronaut()[:300, 100:400]
     quad = np.array([[40, 30], [40, 158], [168, 158], [168, 30]], float)
-    assert (extract(photo, Alignment(quad), 128) == photo[30:158, 40:168]).all()
+    crop, original = extract(photo, Alignment(quad), 128).astype(float), photo[30:158, 40:168].astype(float)
+    assert np.abs(crop - original).mean() < 1.5
+    assert np.diff(crop, axis=1).std() > 0.9 * np.diff(original, axis=1).std()
 
 
 @pytest.mark.parametrize("factor", [2, 3, 8])
@@ -145,26 +161,23 @@ def test_astronaut_eyes_are_where_the_training_data_has_them() -> None:
     (face,) = detector(photo)
     crop, _ = align(photo, face.landmarks, 256)
     (again,) = detector(crop)
-    # Mean over 400 aligned faces: (0.377, 0.473) and (0.624, 0.473).
-    assert np.abs(again.landmarks[0] / 256 - (0.377, 0.473)).max() < 0.02
-    assert np.abs(again.landmarks[1] / 256 - (0.624, 0.473)).max() < 0.02
+    # Mean over 799 aligned faces: (0.377, 0.474) and (0.624, 0.474).
+    assert np.abs(again.landmarks[0] / 256 - (0.377, 0.474)).max() < 0.02
+    assert np.abs(again.landmarks[1] / 256 - (0.624, 0.474)).max() < 0.02
 
 
 def test_no_bias_against_the_training_alignment(shared: Path) -> None:
     detector = FaceDetector()
     errors = []
     with tarfile.open(shared / "data" / "faces256.tar") as tar:
-        for member in tar:
-            if not member.name.endswith(".webp"):
-                continue
+        members = sorted((m for m in tar if m.name.endswith(".webp")), key=lambda m: m.name)
+        for member in members[:: len(members) // 40]:
             stream = tar.extractfile(member)
             assert stream is not None
-            face = detector(open_image(io.BytesIO(stream.read()).getvalue()).pixels)[0]
+            face = detector(open_image(stream.read()).pixels)[0]
             alignment = ffhq_alignment(face.landmarks)
             x, y = (alignment.quad.mean(axis=0) - 128) / 256
             errors.append((x, y, alignment.side / 256 - 1, alignment.rotation))
-            if len(errors) == 60:
-                break
     mean, scatter = np.mean(errors, axis=0), np.std(errors, axis=0)
     assert np.abs(mean[:2]).max() < 0.005 and abs(mean[2]) < 0.015 and abs(mean[3]) < 0.5
     assert scatter[:2].max() < 0.01 and scatter[2] < 0.05 and scatter[3] < 1.5

@@ -49,6 +49,16 @@ def test_coordinates_are_the_photos_at_any_size(detector: FaceDetector, factor: 
     assert np.abs(face.landmarks / factor - reference.landmarks).max() < 0.04 * reference.size
 
 
+@pytest.mark.parametrize("degrees", [-45, -20, 20, 45])
+def test_tilted_face(detector: FaceDetector, degrees: float) -> None:
+    photo = Image.fromarray(astronaut()).crop((80, 0, 380, 300))
+    reference = ffhq_alignment(detector(np.asarray(photo))[0].landmarks)
+    turned = photo.rotate(degrees, Image.Resampling.BICUBIC)  # counter-clockwise
+    alignment = ffhq_alignment(detector(np.asarray(turned))[0].landmarks)
+    assert alignment.rotation - reference.rotation == pytest.approx(-degrees, abs=1.5)
+    assert alignment.side == pytest.approx(reference.side, rel=0.04)
+
+
 def test_several_faces_largest_first(detector: FaceDetector) -> None:
     photo = Image.fromarray(astronaut()).crop((120, 0, 320, 220))
     wide = Image.new("RGB", (520, 220), (128, 128, 128))

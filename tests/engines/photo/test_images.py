@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -10,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from engines.errors import ImageError, OutputError
-from engines.photo import MAX_MEGAPIXELS, Photo, open_image, save_image
+from engines.errors import ImageError
+from engines.photo import MAX_MEGAPIXELS, Photo, open_image
 
 
 def gradient(width: int = 40, height: int = 24) -> np.ndarray:
@@ -104,9 +103,10 @@ def test_exif_orientation(orientation: int, file_format: str) -> None:
         assert np.abs(photo.pixels[row, column].astype(int) - upright[row, column]).max() <= 8
 
 
-def test_damaged_exif_counts_as_upright() -> None:
+def test_damaged_exif_counts_as_upright(recwarn: pytest.WarningsRecorder) -> None:
     data = encoded(Image.fromarray(gradient()), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
     assert open_image(data).pixels.shape == (24, 40, 3)
+    assert not recwarn.list
 
 
 def test_alpha_follows_orientation() -> None:
@@ -288,70 +288,7 @@ def test_wrong_paths(tmp_path: Path) -> None:
         open_image(tmp_path / "text.jpg")
     with pytest.raises(ImageError, match="cannot be read"):
         open_image("a\0b.png")
-    with pytest.raises(ImageError, match="cannot be read|does not exist"):
+    with pytest.raises(ImageError, match=r"cannot be read|does not exist"):
         open_image(tmp_path / "text.jpg" / "below.png")
     with pytest.raises(ImageError, match="is empty"):
         open_image(b"")
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "webp", "PNG"])
-def test_save_and_open_again(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"out.{suffix}"
-    path.write_text("an older file is replaced")
-    assert save_image(path, gradient()) == path
-    photo = open_image(path)
-    assert np.abs(photo.pixels.astype(int) - gradient()).max() <= (0 if suffix.lower() == "png" else 14)
-    assert os.listdir(tmp_path) == [path.name]
-
-
-def test_alpha_is_written_back(tmp_path: Path) -> None:
-    alpha = gradient()[:, :, 1]
-    for name in ("a.png", "a.webp"):
-        photo = open_image(save_image(tmp_path / name, gradient(), alpha=alpha))
-        assert photo.alpha is not None and (photo.alpha == alpha).all()
-    flat = open_image(
-        save_image(tmp_path / "a.jpg", np.zeros((32, 32, 3), np.uint8), alpha=np.zeros((32, 32), np.uint8))
-    )
-    assert flat.alpha is None and flat.pixels.min() >= 254
-
-
-def test_no_metadata_is_written(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x010F] = "camera"
-    photo = open_image(encoded(Image.fromarray(gradient()), "JPEG", exif=exif))
-    for name in ("b.jpg", "b.png", "b.webp"):
-        with Image.open(save_image(tmp_path / name, photo.pixels)) as written:
-            assert not written.getexif() and "icc_profile" not in written.info
-
-
-def test_quality_matters(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    for name in ("q.jpg", "q.webp"):
-        low = save_image(tmp_path / name, noise, quality=20).stat().st_size
-        assert low < save_image(tmp_path / name, noise, quality=95).stat().st_size
-
-
-def test_unwritable_outputs_leave_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"must end in \.png, \.jpg, \.jpeg, \.webp"):
-        save_image(tmp_path / "out.gif", gradient())
-    with pytest.raises(OutputError, match=r"must end in"):
-        save_image(tmp_path / "out", gradient())
-    with pytest.raises(OutputError, match="cannot write") as caught:
-        save_image(tmp_path / "missing" / "out.png", gradient())
-    assert "\n" not in str(caught.value)
-    (tmp_path / "folder.png").mkdir()
-    with pytest.raises(OutputError, match="directory"):
-        save_image(tmp_path / "folder.png", gradient())
-    with pytest.raises(OutputError, match="quality"):
-        save_image(tmp_path / "out.jpg", gradient(), quality=0)
-    with pytest.raises(OutputError, match="cannot write .* as WEBP"):
-        save_image(tmp_path / "wide.webp", np.zeros((16, 16_400, 3), np.uint8))
-    assert os.listdir(tmp_path) == ["folder.png"]
-
-
-def test_wrong_pixels_are_not_written(tmp_path: Path) -> None:
-    with pytest.raises(ImageError):
-        save_image(tmp_path / "out.png", np.zeros((32, 32, 3), np.float32))
-    with pytest.raises(ImageError, match="alpha"):
-        save_image(tmp_path / "out.png", gradient(), alpha=np.zeros((3, 3), np.uint8))
-    assert not os.listdir(tmp_path)
