@@ -1,12 +1,15 @@
 """The `edgedit` command: one typed dataclass per verb.
 
-Every verb says what it will do, does it, prints a summary (and writes it with `--json`), and on a user's mistake prints
-one line and exits with 1; a malformed command line exits with 2.
+Every verb says what it will do, does it, prints a summary (and writes it with `--json`). A user's mistake is one line
+on stderr that begins with "error:", and exit status 1; for a malformed command line it is 2.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,9 +19,10 @@ import tyro
 from rich.console import Console
 
 from edgedit.commands.bundles import Directions, Export, Info
+from edgedit.commands.common import check_output
 from edgedit.commands.photos import Demo, Edit, Reconstruct
 from edgedit.commands.training import Train
-from engines.errors import EdgeditError
+from engines.errors import EdgeditError, OutputError, StrengthWarning
 from engines.files import write
 
 Verb = (
@@ -31,37 +35,99 @@ Verb = (
     | Annotated[Train, tyro.conf.subcommand("train")]
 )
 
+_CONFIG = (
+    tyro.conf.OmitArgPrefixes,
+    tyro.conf.OmitSubcommandPrefixes,
+    # Leaving an option out says the same as the words None and --no-...
+    tyro.conf.DisallowNone,
+    tyro.conf.FlagCreatePairsOff,
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class _UsageError(Exception):
+    """The command line is malformed."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    verb: Any = tyro.cli(
-        Verb,  # type: ignore[arg-type]
-        prog="edgedit",
-        description="Edits real photos by StyleGAN2 inversion, and takes such models from training to engines.",
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-    )
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    shown: set[str] = set()
+    shown: list[str] = []
 
     def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-        if str(message) not in shown:
-            shown.add(str(message))
-            errors.print(f"warning: {message}", markup=False)
+        line = " ".join(str(message).split())
+        if line not in shown:
+            shown.append(line)
+            errors.print(f"warning: {line}", markup=False)
 
     try:
+        verb = _parse(arguments)
+        if verb is None:
+            return 0
+        if verb.json is not None:
+            check_output(verb.json)
+            if verb.json == getattr(verb, "out", None):
+                raise OutputError(f"--json and --out both name {verb.json}; give each its own file")
         with warnings.catch_warnings():
+            warnings.simplefilter("always", StrengthWarning)
             warnings.showwarning = show_warning  # type: ignore[assignment]
-            summary = verb.run()
+            summary = verb.run() | {"warnings": shown}
         if verb.json is not None:
             write(verb.json, (json.dumps(summary, indent=1) + "\n").encode())
-    except (EdgeditError, ValueError, FileNotFoundError, FloatingPointError, ModuleNotFoundError) as error:
-        errors.print(f"error: {' '.join(str(error).split())}", markup=False)
+    except _UsageError as error:
+        errors.print(f"error: {error}", markup=False)
+        return 2
+    except (EdgeditError, ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
+        errors.print(f"error: {_line(error)}", markup=False)
         return 1
     except KeyboardInterrupt:
         errors.print("stopped")
         return 130
-    return int(summary.get("exit_status", 0))
+    if problem := summary.get("error"):
+        errors.print(f"error: {problem}", markup=False)
+        return 1
+    return 0
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _parse(arguments: list[str]) -> Any:
+    """The verb, or None once --help has been printed.
+
+    Raises:
+        _UsageError: with one line in place of the box that tyro draws.
+    """
+    drawn = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(drawn):
+            return tyro.cli(
+                Verb,  # type: ignore[arg-type]
+                prog="edgedit",
+                description="Edits real photos by StyleGAN2 inversion, and takes such models from training to engines.",
+                args=arguments,
+                config=_CONFIG,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            return None
+        raise _UsageError(_first_part(drawn.getvalue())) from None
+
+
+def _first_part(box: str) -> str:
+    """What a box says above its first rule, on one line."""
+    words: list[str] = []
+    for line in _COLOUR.sub("", box).splitlines():
+        text = line.strip("│ ")
+        if words and text and not text.strip("─"):
+            break
+        if line.startswith("│"):
+            words += text.split()
+    return " ".join(words or box.split()).removeprefix("Error parsing ")
 
 
 if __name__ == "__main__":

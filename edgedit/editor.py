@@ -12,7 +12,7 @@ from PIL import Image
 
 from engines.bundle import Bundle
 from engines.directions import Direction, load_directions, resolve
-from engines.errors import ImageError
+from engines.errors import BundleError, ImageError
 from engines.photo import (
     Alignment,
     FaceDetector,
@@ -31,6 +31,17 @@ DEMO_BUNDLE = Path(__file__).parent / "bundles" / "demo"
 
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
 """A path, the bytes of an image file, a PIL image, or an H x W x 3 uint8 RGB array."""
+
+
+def open_bundle(bundle: str | Path = DEMO_BUNDLE, verify: bool = True) -> Bundle:
+    """`Bundle.load`, with a message of its own where the demo bundle is not installed.
+
+    Raises:
+        BundleError: as `Bundle.load`.
+    """
+    if Path(bundle) == DEMO_BUNDLE and not DEMO_BUNDLE.is_dir():
+        raise BundleError("the demo bundle is not part of this installation; name the directory of another bundle")
+    return Bundle.load(bundle, verify)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +98,12 @@ class Editor:
 
         Raises:
             BundleError: if it is not a bundle, or damaged.
-            RuntimeUnavailableError: for a runtime that is not known or not installed.
+            RuntimeUnavailableError: for a runtime or provider that is not known, not installed or cannot start.
         """
-        loaded = Bundle.load(bundle)
-        return cls(EditSession(loaded, runtime, **options), load_directions(loaded))
+        loaded = open_bundle(bundle)
+        session = EditSession(loaded, runtime, **options)
+        session.prepare("invert")
+        return cls(session, load_directions(loaded))
 
     def invert(self, image: ImageSource, aligned: bool = False, *, face: int | None = None) -> Inversion:
         """Inverts one face; edits of it cost no inversion again.
@@ -103,7 +116,7 @@ class Editor:
         Raises:
             ImageError: if it cannot be read or, as NoFaceError, has no such face.
         """
-        crop, _ = self._crop(open_image(image), aligned, face)
+        crop, _ = self._crop(open_image(image), aligned, face, _name(image))
         return self.session.invert(crop[None])
 
     def reconstruct(self, inversion: Inversion) -> np.ndarray:
@@ -130,7 +143,7 @@ class Editor:
     def portrait(self, photo: ImageSource, aligned: bool = False, *, face: int | None = None) -> Portrait:
         """Finds, aligns and inverts a face of a photo; arguments and errors as `invert`."""
         opened = open_image(photo)
-        crop, alignment = self._crop(opened, aligned, face)
+        crop, alignment = self._crop(opened, aligned, face, _name(photo))
         inversion = self.session.invert(crop[None])
         return Portrait(self, opened, crop, alignment, inversion, self.session.reconstruct(inversion)[0])
 
@@ -162,7 +175,7 @@ class Editor:
         """
         return self.portrait(photo, aligned, face=face).edit(edits, clamp=clamp, mode=mode)
 
-    def _crop(self, photo: Photo, aligned: bool, face: int | None) -> tuple[np.ndarray, Alignment | None]:
+    def _crop(self, photo: Photo, aligned: bool, face: int | None, name: str) -> tuple[np.ndarray, Alignment | None]:
         size = self.family.size
         if aligned:
             if self.family.visible_rows is None:
@@ -173,6 +186,10 @@ class Editor:
             raise ImageError(f"family {self.family.name} is not of faces: pass an image that is framed, with --aligned")
         if self._detector is None:
             self._detector = FaceDetector()
-        found = choose_face(self._detector(photo.pixels), face)
+        found = choose_face(self._detector(photo.pixels), face, name=name)
         crop, alignment = align(photo.pixels, found.landmarks, size)
         return crop, alignment
+
+
+def _name(source: ImageSource) -> str:
+    return str(source) if isinstance(source, str | Path) else "the photo"

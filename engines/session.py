@@ -143,6 +143,17 @@ class EditSession:
                     f"{self.bundle.name}: graph {name} does not fit family {self.family.name}: {fault}; export it again"
                 )
 
+    def prepare(self, *pipelines: str) -> None:
+        """Loads the graphs of some of `invert`, `edit` and `reconstruct` now, so that what is wrong is found now.
+
+        Raises:
+            BundleError: if the bundle lacks a graph or the runtime cannot load it.
+            RuntimeUnavailableError: if the runtime or provider is not there.
+        """
+        for pipeline in pipelines:
+            for graph in self._graphs(pipeline):
+                self._load(graph)
+
     def warm_up(self, batch: int = 1) -> None:
         """Loads every graph that the three pipelines need and runs each once."""
         for pipeline in _PARTS:

@@ -9,9 +9,8 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from edgedit.commands.common import Reporting, console
-from edgedit.editor import DEMO_BUNDLE
-from engines.bundle import Bundle
+from edgedit.commands.common import BundlePath, Reporting, console
+from edgedit.editor import DEMO_BUNDLE, open_bundle
 from engines.directions import load_directions
 from engines.errors import BundleError
 
@@ -20,11 +19,11 @@ from engines.errors import BundleError
 class Directions(Reporting):
     """List a bundle's edit directions with their usable strengths."""
 
-    bundle: tyro.conf.Positional[Path] = DEMO_BUNDLE
-    """Directory of the bundle."""
+    bundle: tyro.conf.Positional[BundlePath] = DEMO_BUNDLE
+    """The bundle to look into."""
 
     def run(self) -> dict[str, Any]:
-        directions = load_directions(Bundle.load(self.bundle))
+        directions = load_directions(open_bundle(self.bundle))
         table = Table("direction", "strength", "kind", "space", "what it does")
         for name, d in directions.items():
             table.add_row(name, f"{d.min_strength:g} .. {d.max_strength:g}", d.kind, d.space, d.description)
@@ -49,13 +48,13 @@ class Directions(Reporting):
 class Info(Reporting):
     """Say what is in a bundle; with --verify, check the digest of every file in it."""
 
-    bundle: tyro.conf.Positional[Path] = DEMO_BUNDLE
-    """Directory of the bundle."""
+    bundle: tyro.conf.Positional[BundlePath] = DEMO_BUNDLE
+    """The bundle to look into."""
     verify: bool = False
-    """Check every file's size and digest; any mismatch is listed and the exit status is 1."""
+    """Check every file's size and digest; each mismatch is listed, and with any the exit status is 1."""
 
     def run(self) -> dict[str, Any]:
-        bundle = Bundle.load(self.bundle, verify=False)
+        bundle = open_bundle(self.bundle, verify=False)
         manifest, family = bundle.manifest, bundle.family
         size = sum(entry.bytes for entry in manifest.files.values())
         console.print(
@@ -79,9 +78,10 @@ class Info(Reporting):
             for problem in problems:
                 console.print(f"MISMATCH {problem}", markup=False)
             if problems:
-                summary["exit_status"] = 1
+                more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+                summary["error"] = f"{bundle.name}: {problems[0]}{more}; copy the bundle again, or export it again"
             console.print(
-                f"verified {len(manifest.files)} files: {f'{len(problems)} problems' if problems else 'all match'}"
+                f"verified {len(manifest.files)} files: {f'{len(problems)} do not match' if problems else 'all match'}"
             )
         return summary
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,15 +12,19 @@ import tyro
 from rich.console import Console
 
 from edgedit.editor import DEMO_BUNDLE, Editor
+from engines.errors import OutputError
 
 console = Console(highlight=False, soft_wrap=True)
+
+BundlePath = Annotated[Path, tyro.conf.arg(metavar="DIRECTORY", help_behavior_hint="(default: the demo bundle)")]
+"""A bundle's directory; the help names the default instead of showing where it is installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reporting:
     """Options of every verb."""
 
-    json: Path | None = None
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Also write the summary to this file."""
 
 
@@ -26,8 +32,8 @@ class Reporting:
 class Running(Reporting):
     """Options of the verbs that run a bundle."""
 
-    bundle: Annotated[Path, tyro.conf.arg(aliases=("-b",))] = DEMO_BUNDLE
-    """Directory of the bundle; the default is the demo model that comes with the package."""
+    bundle: Annotated[BundlePath, tyro.conf.arg(aliases=("-b",))] = DEMO_BUNDLE
+    """The bundle to run."""
     runtime: str = "onnxruntime"
     """What runs the graphs."""
     threads: int = 0
@@ -41,3 +47,23 @@ class Running(Reporting):
         """
         options = {"threads": self.threads} if self.threads else {}
         return Editor.load(self.bundle, self.runtime, **options)
+
+
+def check_output(path: Path, suffixes: Collection[str] = ()) -> None:
+    """Finds out before any work whether a file can be written; writing it may still fail.
+
+    Args:
+        path: the file.
+        suffixes: those it may end in, in lower case; empty for any.
+
+    Raises:
+        OutputError: if its name, or the folder it goes to, will not do.
+    """
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise OutputError(f"cannot write {path}: its name must end in {', '.join(suffixes)}")
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a directory")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no directory {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"cannot write {path}: {path.parent} does not let you write")

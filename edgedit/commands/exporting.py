@@ -10,15 +10,12 @@ import torch
 
 from edgedit.commands.bundles import Export
 from edgedit.commands.common import console
+from engines.directions import Direction
 from engines.errors import BundleError
 from engines.family import ModelFamily, family
 from export.build import export_bundle
 from training.card import model_card
-from training.judges import JudgeFiles
-from training.losses.image import LossFiles
 from training.networks.system import EditingSystem
-from training.recipes import recipe
-from training.run import Run, load_run_directions, load_system
 
 PLAIN_CARD = "# {name}\n\n{what} weights of family {family}: for trying engines and machines, not for images.\n"
 
@@ -35,9 +32,19 @@ def random_system(chosen: ModelFamily, seed: int = 0) -> EditingSystem:
 
 
 def export(verb: Export) -> dict[str, Any]:
-    """Exports a run, or random weights."""
+    """Exports a run, or random weights.
+
+    Raises:
+        EdgeditError: if the options do not go together, or the run, a file or the exported graphs will not do.
+    """
+    if (verb.random is None) == (verb.run_folder is None) or (verb.random is None and verb.data is None):
+        raise BundleError("give either a run folder, with --data to verify with, or --random FAMILY")
+    if verb.photos < 1:
+        raise BundleError(f"--photos must be 1 or more, got {verb.photos}")
     console.print(f"exporting {verb.random or verb.run_folder} to {verb.out}", markup=False)
     metrics = json.loads(verb.metrics.read_text()) if verb.metrics else {}
+    if not isinstance(metrics, dict):
+        raise BundleError(f"{verb.metrics} is not a JSON object of figures")
     if verb.random is not None:
         chosen = family(verb.random)
         system, directions = random_system(chosen), []
@@ -45,13 +52,8 @@ def export(verb: Export) -> dict[str, Any]:
         photos = np.random.default_rng(0).integers(0, 256, (verb.photos, height, width, 3), dtype=np.uint8)
         command = f"edgedit export --random {verb.random}"
     else:
-        if verb.run_folder is None or verb.data is None:
-            raise BundleError("give a run folder and --data to verify with, or --random FAMILY")
-        nothing = LossFiles(lpips=verb.run_folder, identity=verb.run_folder)
-        run = Run(recipe=recipe(verb.recipe), root=verb.run_folder, data=verb.data, losses=nothing, judges=JudgeFiles())
-        chosen = run.recipe.family
-        system, directions = load_system(run), load_run_directions(run)
-        photos = run.faces()[1].images[: verb.photos]
+        system, directions, photos = _trained(verb)
+        chosen = system.family
         command = f"edgedit export RUN --recipe {verb.recipe} --graphs {verb.graphs}"
     if verb.card is not None:
         card = verb.card.read_text()
@@ -77,3 +79,18 @@ def export(verb: Export) -> dict[str, Any]:
     )
     console.print(f"wrote {verb.out}: {len(report['graphs'])} graphs, all verified", markup=False)
     return {"out": str(verb.out), "family": chosen.name, "verification": report}
+
+
+def _trained(verb: Export) -> tuple[EditingSystem, list[Direction], np.ndarray]:
+    """System, directions and held-out photos of a run."""
+    try:
+        from training.judges import JudgeFiles
+        from training.losses.image import LossFiles
+        from training.recipes import recipe
+        from training.run import Run, load_run_directions, load_system
+    except ModuleNotFoundError as error:
+        raise BundleError(f"a training run needs {error.name}: pip install 'edgedit[export,train]'") from error
+    assert verb.run_folder is not None and verb.data is not None
+    nothing = LossFiles(lpips=verb.run_folder, identity=verb.run_folder)
+    run = Run(recipe=recipe(verb.recipe), root=verb.run_folder, data=verb.data, losses=nothing, judges=JudgeFiles())
+    return load_system(run), load_run_directions(run), run.faces()[1].images[: verb.photos]

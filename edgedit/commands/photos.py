@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from edgedit.commands.common import Running, console
+from edgedit.commands.common import Running, check_output, console
 from edgedit.sheet import contact_sheet
-from engines.directions import parse_edits
+from engines.directions import Direction, parse_edits, resolve
 from engines.errors import DirectionError
 from engines.photo import PasteMode, save_image
+from engines.photo.images import SUFFIXES
 
 ASTRONAUT = Path(__file__).parents[1] / "assets" / "astronaut.jpg"
-DEMO_STRENGTHS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Picking(Running):
 
     aligned: bool = False
     """The image is an aligned face already: edit it whole, at the model's size."""
-    face: int | None = None
+    face: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: the largest)")] = None
     """Which face of several, 0 the largest."""
     paste: PasteMode = "auto"
     """How the face is put back: "detail" adds the change to the photo's own texture, "replace" takes the model's
@@ -42,7 +42,7 @@ class Edit(Picking):
     """A direction, as NAME with --strength, or NAME:STRENGTH; may be given several times."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """Where to write; the suffix chooses PNG, JPEG or WebP."""
-    strength: Annotated[float | None, tyro.conf.arg(aliases=("-s",))] = None
+    strength: Annotated[float | None, tyro.conf.arg(aliases=("-s",), help_behavior_hint="")] = None
     """Strength of the directions that do not give their own."""
     clamp: bool = False
     """Limit strengths to the usable ranges instead of only warning."""
@@ -51,20 +51,27 @@ class Edit(Picking):
         """Strength by direction.
 
         Raises:
-            DirectionError: if there is none, or a direction has no strength.
+            DirectionError: if there is none, a direction has no strength, or --strength no direction.
         """
         if not self.direction:
             raise DirectionError("nothing to edit: give --direction NAME:STRENGTH (`edgedit directions` lists names)")
         bare = [item for item in self.direction if ":" not in item]
         if bare and self.strength is None:
             raise DirectionError(f"direction {bare[0]!r} has no strength: write {bare[0]}:1.5 or add --strength 1.5")
+        if self.strength is not None and not bare:
+            raise DirectionError(
+                "--strength is for directions without one of their own, and all have one: leave it out"
+            )
         return parse_edits(item if ":" in item else f"{item}:{self.strength}" for item in self.direction)
 
     def run(self) -> dict[str, Any]:
         edits = self.edits()
+        check_output(self.out, SUFFIXES)
         what = ", ".join(f"{name} {strength:+g}" for name, strength in edits.items())
         console.print(f"editing {self.photo}: {what}", markup=False)
         editor = self.load()
+        # Also before the inversion, which may take long: a name may be misspelt.
+        resolve(editor.directions, edits, editor.family, self.clamp)
         portrait = editor.portrait(self.photo, self.aligned, face=self.face)
         pixels = portrait.edit(edits, clamp=self.clamp, mode=self.paste)
         alpha = None if self.aligned else portrait.photo.alpha
@@ -82,6 +89,7 @@ class Reconstruct(Picking):
     """Where to write; the suffix chooses PNG, JPEG or WebP."""
 
     def run(self) -> dict[str, Any]:
+        check_output(self.out, SUFFIXES)
         console.print(f"reconstructing {self.photo}", markup=False)
         portrait = self.load().portrait(self.photo, self.aligned, face=self.face)
         pixels = portrait.reconstruct(mode=self.paste)
@@ -96,34 +104,44 @@ class Reconstruct(Picking):
 class Demo(Picking):
     """Write a contact sheet: a photo, its reconstruction, and a row of edits per direction."""
 
-    photo: tyro.conf.Positional[Path] = ASTRONAUT
-    """The photo; the default comes with the package."""
+    photo: Annotated[
+        tyro.conf.Positional[Path], tyro.conf.arg(help_behavior_hint="(default: the astronaut of the package)")
+    ] = ASTRONAUT
+    """PNG, JPEG or WebP."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("edgedit-demo.png")
     """Where to write the sheet; the suffix chooses PNG, JPEG or WebP."""
     direction: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=("-d",))] = ()
     """Directions to show; the default is every attribute direction of the bundle."""
 
     def run(self) -> dict[str, Any]:
+        check_output(self.out, SUFFIXES)
         editor = self.load()
         names = list(self.direction) or [n for n, d in editor.directions.items() if d.kind == "interfacegan"]
         names = names or list(editor.directions)[:4]
-        console.print(f"editing {self.photo} along {', '.join(names)}", markup=False)
+        resolve(editor.directions, {n: _strongest(editor.directions.get(n)) for n in names}, editor.family)
+        console.print(f"editing {self.photo} along {', '.join(names) or 'no direction'}", markup=False)
         portrait = editor.portrait(self.photo, self.aligned, face=self.face)
         rows = []
         for name in names:
-            if name not in editor.directions:
-                editor.edit(portrait.inversion, {name: 0.0})
-            chosen = editor.directions[name]
-            strengths = np.linspace(chosen.min_strength, chosen.max_strength, DEMO_STRENGTHS)
-            strengths[DEMO_STRENGTHS // 2] = 0.0
-            cells = [
-                (f"{strength:+.1f}", editor.edit(portrait.inversion, {name: float(strength)})) for strength in strengths
-            ]
-            best = portrait.edit({name: chosen.max_strength}, mode=self.paste)
+            direction = editor.directions[name]
+            cells = [(f"{s:+.1f}", editor.edit(portrait.inversion, {name: s})) for s in demo_strengths(direction)]
+            best = portrait.edit({name: _strongest(direction)}, mode=self.paste)
             rows.append((name, cells, best))
         sheet = contact_sheet(portrait, rows)
         save_image(self.out, sheet)
         return _written(self, sheet, photo=str(self.photo), directions=names)
+
+
+def demo_strengths(direction: Direction) -> list[float]:
+    """Five rising strengths over a direction's usable range; the middle one is 0 if that is inside."""
+    low, high = direction.min_strength, direction.max_strength
+    if low < 0 < high:
+        return [low, low / 2, 0.0, high / 2, high]
+    return np.linspace(low, high, 5).tolist()
+
+
+def _strongest(direction: Direction | None) -> float:
+    return direction.max_strength if direction else 0.0
 
 
 def _written(verb: Edit | Reconstruct | Demo, pixels: np.ndarray, **more: Any) -> dict[str, Any]:

@@ -55,6 +55,10 @@ def run_stage(verb: Train) -> dict[str, Any]:
             raise EdgeditError(f"stage {verb.stage} needs {option}; `edgedit train --help` says what each file is")
         if not path.exists():
             raise EdgeditError(f"{option}: there is no {path}")
+    try:
+        torch.empty(0, device=verb.device)
+    except (RuntimeError, AssertionError) as error:
+        raise EdgeditError(f"--device {verb.device} cannot be used: {str(error).splitlines()[0]}") from error
     if verb.threads:
         torch.set_num_threads(verb.threads)
     # Values near zero otherwise make CPU arithmetic many times slower.

@@ -12,6 +12,8 @@ import tyro
 from edgedit.commands.common import Reporting
 from engines.errors import EdgeditError
 
+OptionalFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Reporting):
@@ -26,19 +28,19 @@ class Train(Reporting):
     """Folder of the run; one folder per stage is made in it."""
     recipe: str = "demo-64"
     """Settings of all stages; see `training.recipes`."""
-    lpips: Path | None = None
+    lpips: OptionalFile = None
     """LPIPS weights (safetensors, AlexNet or VGG16): needed by e4e, encoder, editor, evaluate."""
-    identity: Path | None = None
+    identity: OptionalFile = None
     """Face embedder (ONNX, 112x112): needed by all but the generator."""
-    age_gender: Path | None = None
+    age_gender: OptionalFile = None
     """Judge of age and gender (ONNX): for directions and evaluate."""
-    expression: Path | None = None
+    expression: OptionalFile = None
     """Judge of expression (ONNX): for directions and evaluate."""
-    pose: Path | None = None
+    pose: OptionalFile = None
     """Judge of head pose (ONNX): for directions and evaluate."""
-    steps: int | None = None
+    steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Optimizer steps in all, in place of the recipe's."""
-    minutes: float = math.inf
+    minutes: Annotated[float, tyro.conf.arg(help_behavior_hint="(default: no limit)")] = math.inf
     """Stop after this long, with a checkpoint."""
     seed: int = 0
     """Seed of weights, batches and every draw."""

@@ -36,8 +36,9 @@ class GanOptions:
     augment: tuple[str, ...] = ("color", "translation")
     ema_images: float = 10_000.0
     """Half-life of the averaged generator, in images."""
-    train_upper: bool = True
-    """False: keep the upper half as it is, so that stage c, which depends on that half, can run at the same time."""
+    lower_only: bool = False
+    """Train only the generator's lower half and keep the mapping network and the upper half as they are: stage c
+    depends on those two and can then run at the same time."""
     bf16: bool = False
     """Convolutions in bfloat16 (autocast): faster on CPUs and GPUs that have it; weights stay in FP32."""
 
@@ -55,8 +56,8 @@ class GanStage:
         self.generator = Generator(family).to(device)
         # Every activation inherits the memory format of the constant input.
         self.generator.input.to(memory_format=torch.channels_last)
-        if not options.train_upper:
-            set_requires_grad(self.generator.upper_modules(), False)
+        if options.lower_only:
+            set_requires_grad([self.generator.style, *self.generator.upper_modules()], False)
         self.discriminator = Discriminator(family).to(device, memory_format=torch.channels_last)
         self.average = Averaged(self.generator, half_life=options.ema_images)
         lazy = options.r1_every / (options.r1_every + 1)

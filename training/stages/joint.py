@@ -22,7 +22,7 @@ from training.stages.gan import GanOptions, GanStage
 
 
 class JointStage:
-    """`GanStage` and `E4EStage` on one generator, a step of each in turn."""
+    """`E4EStage` and, every `adversarial_every` steps, `GanStage` on one generator."""
 
     name = "generator"
 
@@ -34,9 +34,13 @@ class JointStage:
         options: GanOptions,
         e4e: E4EOptions,
         *,
+        adversarial_every: int = 1,
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
+        if adversarial_every < 1:
+            raise ValueError(f"adversarial_every must be at least 1, got {adversarial_every}")
+        self.adversarial_every = adversarial_every
         self.gan = GanStage(family, faces, options, seed=seed, device=device)
         self.e4e = E4EStage(family, self.gan.generator, faces, files, e4e, seed=seed, device=device)
         generator = self.gan.generator
@@ -55,10 +59,14 @@ class JointStage:
         return self.gan.optimizers | own | {"e4e_generator": self.e4e.generator_optimizer}
 
     def config(self) -> dict[str, Any]:
-        return self.gan.config() | {"e4e": asdict(self.e4e.options)}
+        return self.gan.config() | {"e4e": asdict(self.e4e.options), "adversarial_every": self.adversarial_every}
 
     def step(self, step: int) -> dict[str, float | Tensor]:
-        scalars = self.gan.step(step)
+        scalars = self.gan.step(step) if step % self.adversarial_every == 0 else {}
+        # Steps without an adversarial part still move the generator, so its average follows here.
+        if step % self.adversarial_every:
+            options = self.gan.options
+            self.gan.average.update(self.gan.generator, (step + 1) * options.batch, options.batch)
         with torch.no_grad():
             # The mapping network moves, and with it the mean that offsets start from.
             self.e4e.mean = self.gan.generator.mapping(self.fixed_z).mean(dim=0)

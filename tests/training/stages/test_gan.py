@@ -10,7 +10,9 @@ from training.stages.gan import GanOptions, GanStage
 @pytest.fixture
 def make(family, faces):
     def stage(seed: int = 3, **options) -> GanStage:
-        return GanStage(family, faces, GanOptions(**{"batch": 4, "r1_every": 2, "ema_images": 20.0, **options}), seed=seed)
+        return GanStage(
+            family, faces, GanOptions(**{"batch": 4, "r1_every": 2, "ema_images": 20.0, **options}), seed=seed
+        )
 
     return stage
 
@@ -73,7 +75,6 @@ def test_step_trains_both_networks_and_moves_the_average(make, state, changed):
     parameters = {
         name: {n for n, _ in module.named_parameters()} for name, module in stage.modules.items() if name != "average"
     }
-    # The last layer before the image has no noise to weigh; every other parameter has a gradient.
     for name, expected in parameters.items():
         assert changed(before[name], stage.modules[name]) == expected
     assert changed(before["average"], stage.average) == {f"module.{n}" for n in parameters["generator"]}
@@ -84,9 +85,7 @@ def test_average_follows_its_formula(make):
     old = [p.clone() for p in stage.average.module.parameters()]
     stage.step(9)
     keep = 0.5 ** (4 / 2.0)
-    for average, before, now in zip(
-        stage.average.module.parameters(), old, stage.generator.parameters(), strict=True
-    ):
+    for average, before, now in zip(stage.average.module.parameters(), old, stage.generator.parameters(), strict=True):
         torch.testing.assert_close(average, keep * before + (1 - keep) * now)
 
 

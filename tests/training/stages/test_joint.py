@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training.stages.e4e import E4EOptions
+from training.stages.gan import GanOptions
+from training.stages.joint import JointStage
+
+
+@pytest.fixture
+def make(family, faces, loss_files):
+    def stage(seed: int = 3, **options) -> JointStage:
+        return JointStage(
+            family,
+            faces,
+            loss_files,
+            GanOptions(batch=4, r1_every=2, augment=("translation",), **options),
+            E4EOptions(batch=3, learning_rate=1e-3),
+            seed=seed,
+        )
+
+    return stage
+
+
+def test_resume_is_exact(make, assert_exact_resume):
+    assert_exact_resume(make, cut=4, total=7)
+
+
+def test_belongs_to_the_generator_stage(make):
+    stage = make()
+    assert stage.name == "generator"
+    assert set(stage.modules) == {
+        "generator",
+        "discriminator",
+        "average",
+        "e4e_encoder",
+        "e4e_latent",
+        "e4e_average",
+    }
+    assert set(stage.optimizers) == {"generator", "discriminator", "e4e_encoder", "e4e_latent", "e4e_generator"}
+    assert stage.e4e.generator is stage.gan.generator
+
+
+def test_reconstruction_trains_the_synthesis_and_not_the_mapping(make, state, changed):
+    stage = make()
+    before = state(stage.gan.generator)
+    judge = state(stage.gan.discriminator)
+    stage.e4e.step(0)
+    moved = changed(before, stage.gan.generator)
+    parameters = {name for name, _ in stage.gan.generator.named_parameters()}
+    # The noise of each layer has its own weight; every one of them is trained too.
+    assert moved == {name for name in parameters if not name.startswith("style.")}
+    assert not changed(judge, stage.gan.discriminator)
+
+
+def test_a_step_trains_everything(make, state, changed):
+    stage = make()
+    before = {name: state(module) for name, module in stage.modules.items()}
+    scalars = stage.step(0)
+    assert set(scalars) == {
+        "d_loss", "real_sign", "r1", "g_loss", "l2", "lpips", "identity", "delta", "latent",
+    }  # fmt: skip
+    generator = {name for name, _ in stage.gan.generator.named_parameters()}
+    assert changed(before["generator"], stage.gan.generator) == generator
+    assert changed(before["discriminator"], stage.gan.discriminator)
+    assert changed(before["e4e_latent"], stage.e4e.latent)
+
+
+def test_offsets_start_from_the_mean_of_the_current_mapping(make):
+    stage = make()
+    stage.step(0)
+    mean = stage.e4e.mean.clone()
+    stage.step(1)
+    assert not torch.equal(mean, stage.e4e.mean)
+
+
+def test_reconstruction_gets_better(make):
+    stage = make()
+    losses = []
+    for step in range(12):
+        torch.manual_seed(step)
+        losses.append(float(stage.e4e.step(step)["l2"]))
+    assert losses[-1] < losses[0]
+
+
+def test_grid_shows_samples_and_reconstructions(make):
+    assert make().grid().shape == (6, 8, 3, 32, 32)

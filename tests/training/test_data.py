@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from training import data
+from training.data import Batches, FaceSet, load_faces
+
+
+def _tar(folder: Path, path: Path) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for file in sorted(folder.iterdir(), reverse=True):
+            archive.add(file, f"set/{file.name}")
+    return path
+
+
+def test_held_out_are_the_last_by_name(photo_folder):
+    training, held_out = load_faces(photo_folder, 32, held_out=4)
+    assert [Path(n).stem for n in training.names] == [f"{i:03d}" for i in range(11)]
+    assert [Path(n).stem for n in held_out.names] == ["011", "012", "013", "014"]
+    assert training.images.shape == (11, 32, 32, 3) and training.images.dtype == np.uint8
+    assert len(held_out) == 4
+    with Image.open(photo_folder / "013.png") as image:
+        expected = np.asarray(image.resize((32, 32), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(held_out.images[2], expected)
+
+
+def test_tar_and_folder_agree(photo_folder, tmp_path):
+    folder = load_faces(photo_folder, 16, held_out=3)
+    archive = load_faces(_tar(photo_folder, tmp_path / "photos.tar"), 16, held_out=3)
+    for one, other in zip(folder, archive, strict=True):
+        assert one.names == other.names
+        np.testing.assert_array_equal(one.images, other.images)
+
+
+def test_equal_names_in_several_folders_of_a_tar(photo_folder, tmp_path):
+    with tarfile.open(tmp_path / "twice.tar", "w") as archive:
+        for part in "ab":
+            archive.add(photo_folder / "001.png", f"{part}/001.png")
+    training, held_out = load_faces(tmp_path / "twice.tar", 16, held_out=1)
+    assert training.names == held_out.names == ("001.png",)
+
+
+def test_grey_images_become_rgb(tmp_path):
+    for index in range(2):
+        Image.fromarray(np.full((8, 8), 40 * index, np.uint8)).save(tmp_path / f"{index}.png")
+    assert load_faces(tmp_path, 16, held_out=1)[1].images.shape == (1, 16, 16, 3)
+
+
+def test_cache_is_reused(photo_folder, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    first = load_faces(photo_folder, 16, held_out=3, cache=cache)
+    assert [path.suffix for path in cache.iterdir()] == [".npz"]
+
+    def unread(source):
+        raise AssertionError("the images were read again")
+
+    monkeypatch.setattr(data, "_files", unread)
+    # The split is made anew, so that another number of held-out images needs no other cache.
+    second = load_faces(photo_folder, 16, held_out=5, cache=cache)
+    assert first[0].names + first[1].names == second[0].names + second[1].names
+    np.testing.assert_array_equal(np.concatenate([s.images for s in first]), np.concatenate([s.images for s in second]))
+    with pytest.raises(AssertionError, match="read again"):
+        load_faces(photo_folder, 32, held_out=3, cache=cache)
+
+
+def test_a_changed_folder_is_read_again(photo_folder, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("001.png", "003.png"):
+        (folder / name).write_bytes((photo_folder / name).read_bytes())
+    assert len(load_faces(folder, 16, held_out=1, cache=tmp_path / "cache")[0]) == 1
+    (folder / "005.png").write_bytes((photo_folder / "005.png").read_bytes())
+    assert len(load_faces(folder, 16, held_out=1, cache=tmp_path / "cache")[0]) == 2
+
+
+def test_too_few_images(photo_folder):
+    with pytest.raises(ValueError, match="has 15 images; more than the 15 to hold out are needed"):
+        load_faces(photo_folder, 16, held_out=15)
+
+
+def test_no_images(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(ValueError, match="no images in"):
+        load_faces(tmp_path, 16, held_out=0)
+
+
+def test_neither_folder_nor_tar(tmp_path):
+    (tmp_path / "photos.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="neither a folder nor a tar"):
+        load_faces(tmp_path / "photos.zip", 16)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", "cut"])
+def test_a_damaged_image_is_named(photo_folder, tmp_path, content):
+    good = (photo_folder / "001.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(good)
+    (tmp_path / "b.png").write_bytes(good[: len(good) // 2] if content == "cut" else content)
+    with pytest.raises(ValueError, match=r"b\.png cannot be read as an image") as caught:
+        load_faces(tmp_path, 16, held_out=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_tensor_range_and_order():
+    images = np.zeros((3, 2, 2, 3), np.uint8)
+    images[1, 0, 1] = (255, 127, 0)
+    faces = FaceSet(images, ("a", "b", "c"))
+    batch = faces.tensor(np.array([1, 0]))
+    assert batch.shape == (2, 3, 2, 2)
+    np.testing.assert_allclose(batch[0, :, 0, 1], [1.0, 127 / 127.5 - 1, -1.0], atol=1e-6)
+    assert (batch[1] == -1).all()
+    np.testing.assert_array_equal(faces.tensor(slice(0, 2)), faces.tensor(np.array([0, 1])))
+
+
+def test_jpeg_in_memory_and_webp(tmp_path):
+    for index, kind in enumerate(("JPEG", "WEBP")):
+        stream = io.BytesIO()
+        Image.new("RGB", (20, 20), (10, 200, 30)).save(stream, kind)
+        (tmp_path / f"{index}.{kind.lower()}").write_bytes(stream.getvalue())
+    training, held_out = load_faces(tmp_path, 16, held_out=1)
+    assert np.abs(training.images.astype(int) - (10, 200, 30)).max() <= 4
+    assert np.abs(held_out.images.astype(int) - (10, 200, 30)).max() <= 8
+
+
+@given(count=st.integers(1, 60), batch=st.integers(1, 60), seed=st.integers(0, 2**31), epoch=st.integers(0, 50))
+def test_batches_show_every_index_once_per_epoch(count, batch, seed, epoch):
+    batch = min(count, batch)
+    batches = Batches(count, batch, seed)
+    per_epoch = count // batch
+    seen = np.concatenate([batches.indices(epoch * per_epoch + i) for i in range(per_epoch)])
+    assert len(seen) == per_epoch * batch > count - batch
+    assert len(np.unique(seen)) == len(seen)
+    assert seen.min() >= 0 and seen.max() < count
+
+
+@given(seed=st.integers(0, 2**31), steps=st.lists(st.integers(0, 500), min_size=1, max_size=12))
+def test_batches_depend_on_the_step_alone(seed, steps):
+    used = Batches(23, 5, seed)
+    for step in steps:
+        np.testing.assert_array_equal(used.indices(step), Batches(23, 5, seed).indices(step))
+
+
+def test_batches_differ_by_epoch_and_seed():
+    orders = {tuple(Batches(30, 30, seed).indices(epoch)) for seed in range(4) for epoch in range(4)}
+    assert len(orders) == 16
+
+
+def test_batch_larger_than_the_set():
+    with pytest.raises(ValueError, match="batch 5 is larger than the data set of 4 images"):
+        Batches(4, 5, 0)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from engines.family import FAMILIES
+from training.recipes import RECIPES, recipe
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_recipes_fit_their_family(name):
+    chosen = recipe(name)
+    assert chosen.family.name == name and FAMILIES[name] == chosen.family
+    # The stages feed photos of the generator's size to the encoders.
+    assert chosen.family.encoder_size == (chosen.family.size, chosen.family.size)
+    assert chosen.held_out == 500
+    assert min(chosen.generator_steps, chosen.e4e_steps, chosen.encoder_steps, chosen.editor_steps) > 0
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_losses_start_at_the_papers_share_of_the_run(name):
+    chosen = recipe(name)
+    assert chosen.encoder.adversarial_from / chosen.encoder_steps == pytest.approx(45 / 120, abs=1e-3)
+    assert chosen.editor.discrepancy_from / chosen.editor_steps == pytest.approx(20 / 45, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_weights_are_the_papers(name):
+    chosen = recipe(name)
+    for image in (chosen.e4e.image, chosen.encoder.image, chosen.editor.image):
+        assert (image.l2, image.lpips, image.identity) == (1.0, 0.8, 0.1)
+    assert (chosen.encoder.adversarial, chosen.encoder.feature, chosen.editor.discrepancy) == (0.01, 0.01, 0.6)
+
+
+def test_unknown_recipe():
+    with pytest.raises(ValueError, match="unknown recipe 'faces'; there are demo-64, demo-128"):
+        recipe("faces")

@@ -1,0 +1,239 @@
+"""All stages of a run in turn, on a recipe of a few steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from engines.directions import Direction
+from training import checkpoint
+from training.data import load_faces
+from training.directions import FitOptions
+from training.loop import LoopOptions
+from training.recipes import Recipe
+from training.run import (
+    Run,
+    _targets,
+    calibrate,
+    evaluate,
+    fit_directions,
+    load_run_directions,
+    load_system,
+    train_e4e,
+    train_editor,
+    train_encoder,
+    train_generator,
+)
+from training.stages.e4e import E4EOptions
+from training.stages.editor import EditorOptions
+from training.stages.encoder import EncoderOptions
+from training.stages.gan import GanOptions
+from training.weights import mean_w
+
+STEPS = LoopOptions(steps=2, log_every=1)
+
+
+@pytest.fixture(scope="module")
+def recipe(family) -> Recipe:
+    return Recipe(
+        family=family,
+        held_out=3,
+        generator=GanOptions(batch=4),
+        generator_steps=2,
+        joint=E4EOptions(batch=3),
+        e4e=E4EOptions(batch=3),
+        e4e_steps=2,
+        encoder=EncoderOptions(batch=3, adversarial_from=1),
+        encoder_steps=2,
+        directions=FitOptions(samples=40, batch=20, components=1, probes=4, limit=1.0, identity_floor=-1.1),
+        editor=EditorOptions(batch=4, discrepancy_from=1),
+        editor_steps=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(recipe, photo_folder, loss_files, judge_files, tmp_path_factory) -> Run:
+    """A run whose five stages have been trained."""
+    run = Run(
+        recipe=recipe,
+        root=tmp_path_factory.mktemp("run"),
+        data=photo_folder,
+        losses=loss_files,
+        judges=judge_files,
+    )
+    assert train_generator(run, STEPS) == 2
+    assert train_e4e(run, STEPS) == 2
+    assert train_encoder(run, STEPS) == 2
+    fit_directions(run)
+    assert train_editor(run, STEPS, names=("smile", "pc00")) == 2
+    return run
+
+
+def _stored(run: Run, stage: str, prefix: str) -> dict[str, torch.Tensor]:
+    return checkpoint.strip(prefix, checkpoint.load(run.root / stage / "checkpoint")[0])
+
+
+def test_every_stage_has_its_folder(run):
+    for stage in ("generator", "e4e", "encoder", "editor"):
+        assert checkpoint.load(run.root / stage / "checkpoint")[1]["stage"] == stage
+        assert (run.root / stage / "log.csv").is_file()
+        assert (run.root / stage / "grids" / "0000002.png").is_file()
+    assert len(list((run.root / "cache").iterdir())) == 1
+
+
+def test_no_stage_sees_the_held_out_photos(run, photo_folder, family):
+    training, held_out = run.faces()
+    expected = load_faces(photo_folder, family.size, held_out=3)
+    assert (training.names, held_out.names) == (expected[0].names, expected[1].names)
+    assert len(held_out) == 3 and not set(training.names) & set(held_out.names)
+
+
+def test_system_is_made_of_the_averages(run):
+    system = load_system(run)
+    assert not system.training and not any(p.requires_grad for p in system.parameters())
+    for part, stage, prefix in (
+        (system.generator, "generator", "average.module"),
+        (system.e4e, "e4e", "average.module"),
+        (system.encoder, "encoder", "average.module.encoder"),
+        (system.ftem, "encoder", "average.module.ftem"),
+        (system.editor, "editor", "average.module"),
+    ):
+        stored = _stored(run, stage, prefix)
+        assert part.state_dict().keys() == stored.keys()
+        assert all(torch.equal(tensor, stored[name]) for name, tensor in part.state_dict().items())
+    assert torch.equal(system.latent_avg, mean_w(system.generator))
+
+
+def test_e4e_goes_on_from_the_joint_encoder(run, recipe, tmp_path):
+    """A learning rate of zero leaves what the generator's stage had trained."""
+    still = dataclasses.replace(recipe, e4e=dataclasses.replace(recipe.e4e, learning_rate=1e-30))
+    other = dataclasses.replace(run, recipe=still, root=tmp_path)
+    (tmp_path / "generator").symlink_to(run.root / "generator")
+    train_e4e(other, LoopOptions(steps=1))
+    joint, own = _stored(run, "generator", "e4e_encoder"), _stored(other, "e4e", "encoder")
+    assert all(torch.equal(own[n], joint[n]) for n in joint if n.startswith("styles."))
+    fresh = dataclasses.replace(other, recipe=dataclasses.replace(still, joint=None), root=tmp_path / "fresh")
+    (tmp_path / "fresh").mkdir()
+    (tmp_path / "fresh" / "generator").symlink_to(run.root / "generator")
+    train_e4e(fresh, LoopOptions(steps=1))
+    own = _stored(fresh, "e4e", "encoder")
+    assert any(not torch.equal(own[n], joint[n]) for n in joint if n.startswith("styles."))
+
+
+def test_generator_alone(run, recipe, tmp_path):
+    alone = dataclasses.replace(run, recipe=dataclasses.replace(recipe, joint=None), root=tmp_path)
+    train_generator(alone, LoopOptions(steps=1))
+    tensors, _ = checkpoint.load(tmp_path / "generator" / "checkpoint")
+    assert {name.split(".")[0] for name in tensors} == {"generator", "discriminator", "average", "optimizer"}
+
+
+def test_directions_are_written_with_their_effects(run):
+    directions = load_run_directions(run)
+    assert [d.name for d in directions] == ["age", "female", "pc00", "smile", "yaw"]
+    effects = json.loads((run.root / "directions" / "effects.json").read_text())
+    assert set(effects) == {d.name for d in directions}
+    assert set(effects["age"]) == {"age", "female", "smile", "yaw"}
+
+
+def test_editor_is_trained_on_the_named_directions(run):
+    meta = checkpoint.load(run.root / "editor" / "checkpoint")[1]
+    assert meta["config"]["directions"] == ["pc00", "smile"]
+
+
+def test_calibrate_narrows_every_range(run, tmp_path):
+    copy = dataclasses.replace(run, root=tmp_path)
+    for stage in ("generator", "e4e", "encoder", "editor"):
+        (tmp_path / stage).symlink_to(run.root / stage)
+    (tmp_path / "directions").mkdir()
+    before = {}
+    for direction in load_run_directions(run):
+        direction.save(tmp_path / "directions" / f"{direction.name}.safetensors")
+        before[direction.name] = direction
+    ranges = calibrate(copy, photos=4)
+    assert set(ranges) == set(before)
+    for direction in load_run_directions(copy):
+        old, written = before[direction.name], ranges[direction.name]
+        assert {"min_strength": direction.min_strength, "max_strength": direction.max_strength} == written
+        assert old.min_strength <= direction.min_strength < 0 < direction.max_strength <= old.max_strength
+        assert (direction.vector == old.vector).all() and direction.source == old.source
+
+
+def test_evaluate(run):
+    result = evaluate(run)
+    assert (result["photos"], result["first"], result["last"]) == (3, "012.jpg", "014.jpg")
+    assert result["size"] == 32
+    assert set(result["reconstruction"]) == {"ours", "e4e_w_plus"}
+    assert [(e["direction"], e["strength"] > 0) for e in result["edits"]] == [
+        (name, up) for name in ("age", "female", "smile", "yaw") for up in (True, False)
+    ]
+    assert set(result["targets"]) == {"psnr", "lpips", "identity", "smile +1", "smile -1", "age +1", "age -1"}
+    json.dumps(result)
+
+
+def test_no_directions(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="run `edgedit train directions` first"):
+        load_run_directions(dataclasses.replace(run, root=tmp_path))
+
+
+def test_stages_need_those_before_them(run, tmp_path):
+    empty = dataclasses.replace(run, root=tmp_path)
+    for stage in (train_e4e, train_encoder):
+        with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+            stage(empty, STEPS)
+
+
+def test_directions_survive_the_file(run, tmp_path):
+    direction = load_run_directions(run)[0]
+    direction.save(tmp_path / "d.safetensors")
+    assert (Direction.load(tmp_path / "d.safetensors").vector == direction.vector).all()
+
+
+def _edit(attribute: str, strength: float, change: float, identity: float) -> dict:
+    return {
+        "direction": attribute,
+        "strength": strength,
+        "attribute": attribute,
+        "ours": {"change": change, "identity": identity},
+    }
+
+
+@pytest.mark.parametrize(
+    ("reached", "met"),
+    [
+        ({"psnr": 27.0, "lpips": 0.08, "identity": 0.80}, (True, True, True)),
+        ({"psnr": 26.9, "lpips": 0.07, "identity": 0.79}, (False, True, False)),
+        ({"psnr": 30.0, "lpips": 0.09, "identity": 0.90}, (True, False, True)),
+    ],
+)
+def test_targets_of_reconstruction(reached, met):
+    result = _targets(reached, [])
+    assert tuple(result[name]["met"] for name in ("psnr", "lpips", "identity")) == met
+    assert {name: entry["reached"] for name, entry in result.items()} == reached
+
+
+@pytest.mark.parametrize(
+    ("edit", "met"),
+    [
+        (_edit("smile", 2.0, 0.4, 0.55), True),
+        (_edit("smile", 2.0, 0.39, 0.9), False),
+        (_edit("smile", 2.0, 0.5, 0.54), False),
+        (_edit("smile", -2.0, -0.4, 0.6), True),
+        (_edit("smile", -2.0, 0.4, 0.6), False),
+        (_edit("age", 1.5, 10.0, 0.55), True),
+        (_edit("age", -1.5, -9.9, 0.8), False),
+        (_edit("age", -1.5, -12.0, 0.8), True),
+    ],
+)
+def test_targets_of_edits(edit, met):
+    result = _targets({"psnr": 0.0, "lpips": 1.0, "identity": 0.0}, [edit])
+    name = f"{edit['direction']} {edit['strength']:+g}"
+    assert result[name]["met"] is met
+    assert (result[name]["change"], result[name]["identity"]) == tuple(edit["ours"].values())
+
+
+def test_attributes_without_a_target_are_left_out():
+    result = _targets({"psnr": 0.0, "lpips": 1.0, "identity": 0.0}, [_edit("yaw", 1.0, 50.0, 1.0)])
+    assert set(result) == {"psnr", "lpips", "identity"}
