@@ -42,6 +42,9 @@ _CONFIG = (
     tyro.conf.DisallowNone,
     tyro.conf.FlagCreatePairsOff,
 )
+_VERBS = ("edit", "reconstruct", "directions", "demo", "info", "export", "train")
+_WRONG_TYPE = re.compile(r"no type matching (\w+) could be instantiated from \[(.*?)\].*")
+_BORDER = "╰╯│─- "
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -115,19 +118,23 @@ def _parse(arguments: list[str]) -> Any:
     except SystemExit as stop:
         if not stop.code:
             return None
-        raise _UsageError(_first_part(drawn.getvalue())) from None
+        named = f" {arguments[0]}" if arguments and arguments[0] in _VERBS else ""
+        raise _UsageError(f"{_first_part(drawn.getvalue())}; see `edgedit{named} --help`") from None
 
 
 def _first_part(box: str) -> str:
-    """What a box says above its first rule, on one line."""
-    words: list[str] = []
+    """What a box says between its title and its first rule, on one line; without UTF-8 a box is two rules."""
+    parts: list[list[str]] = [[]]
     for line in _COLOUR.sub("", box).splitlines():
-        text = line.strip("│ ")
-        if words and text and not text.strip("─"):
-            break
-        if line.startswith("│"):
-            words += text.split()
-    return " ".join(words or box.split()).removeprefix("Error parsing ")
+        if line.startswith("╭") or (line.strip() and not line.strip(_BORDER)):
+            parts.append([])
+        else:
+            parts[-1] += line.strip("│ ").split()
+    # Drawn in UTF-8, the title is in the border.
+    first, *rest = [*filter(None, parts), [], []]
+    words = first if "╭" in box else rest[0] or first
+    message = " ".join(words).removeprefix("Error parsing ").rstrip(".")
+    return _WRONG_TYPE.sub(r"\2 is not \1", message)
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def train_editor(run: Run, options: LoopOptions, names: Sequence[str] = ()) -> i
 
 
 @torch.no_grad()
-def calibrate(run: Run, photos: int = 96) -> dict[str, dict[str, float]]:
+def calibrate(run: Run, photos: int = 32) -> dict[str, dict[str, float]]:
     """Narrows the range of every direction to strengths at which edited training photos keep their identity.
 
     Returns:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from edgedit.commands.common import BundlePath, Reporting, console
+from edgedit.commands.common import BundlePosition, OptionalFile, Reporting, console
 from edgedit.editor import DEMO_BUNDLE, open_bundle
 from engines.directions import load_directions
 from engines.errors import BundleError
@@ -19,7 +19,7 @@ from engines.errors import BundleError
 class Directions(Reporting):
     """List a bundle's edit directions with their usable strengths."""
 
-    bundle: tyro.conf.Positional[BundlePath] = DEMO_BUNDLE
+    bundle: BundlePosition = DEMO_BUNDLE
     """The bundle to look into."""
 
     def run(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Directions(Reporting):
 class Info(Reporting):
     """Say what is in a bundle; with --verify, check the digest of every file in it."""
 
-    bundle: tyro.conf.Positional[BundlePath] = DEMO_BUNDLE
+    bundle: BundlePosition = DEMO_BUNDLE
     """The bundle to look into."""
     verify: bool = False
     """Check every file's size and digest; each mismatch is listed, and with any the exit status is 1."""
@@ -94,29 +94,31 @@ def _spec(spec: Any) -> str:
 class Export(Reporting):
     """Turn the weights of a training run into a verified bundle of ONNX graphs (needs the `export` extra)."""
 
-    run_folder: tyro.conf.Positional[Path | None] = None
+    run_folder: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RUN]", help_behavior_hint="")] = (
+        None
+    )
     """The training run, as made by `edgedit train`; leave it out with --random."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """The bundle's directory; a bundle that is there is replaced."""
     recipe: str = "demo-64"
     """The recipe of the run."""
-    data: Path | None = None
+    data: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Photos to verify with: folder or tar of aligned faces, of which the held-out ones are used. Needed for a run."""
     name: str = "demo"
     """The bundle's name."""
-    card: Path | None = None
+    card: OptionalFile = None
     """The model card, Markdown; written from the run and --metrics if it is left out."""
-    data_statement: Path | None = None
+    data_statement: OptionalFile = None
     """What the card says of the training data, Markdown."""
     trained_on: str = "an unnamed device"
     """What the card says the model was trained on."""
-    metrics: Path | None = None
+    metrics: OptionalFile = None
     """Measured figures (JSON, as `edgedit train evaluate` writes them) for the manifest."""
     licence: str = "Apache-2.0"
     """The licence of the weights."""
     graphs: str = "all"
     """"all", "pipelines" (invert, edit, reconstruct) or "split" (the five separate graphs)."""
-    random: str | None = None
+    random: Annotated[str | None, tyro.conf.arg(metavar="FAMILY", help_behavior_hint="")] = None
     """Export this model family with random weights instead of a run, to try engines and machines with."""
     photos: int = 8
     """Photos to verify with."""

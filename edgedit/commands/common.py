@@ -16,15 +16,20 @@ from engines.errors import OutputError
 
 console = Console(highlight=False, soft_wrap=True)
 
-BundlePath = Annotated[Path, tyro.conf.arg(metavar="DIRECTORY", help_behavior_hint="(default: the demo bundle)")]
-"""A bundle's directory; the help names the default instead of showing where it is installed."""
+DEMO_HINT = "(default: the demo bundle)"
+"""What the help says in place of the path that the demo bundle is installed under."""
+
+BundlePosition = Annotated[
+    tyro.conf.Positional[Path], tyro.conf.arg(metavar="[DIRECTORY]", help_behavior_hint=DEMO_HINT)
+]
+OptionalFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reporting:
     """Options of every verb."""
 
-    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    json: OptionalFile = None
     """Also write the summary to this file."""
 
 
@@ -32,7 +37,9 @@ class Reporting:
 class Running(Reporting):
     """Options of the verbs that run a bundle."""
 
-    bundle: Annotated[BundlePath, tyro.conf.arg(aliases=("-b",))] = DEMO_BUNDLE
+    bundle: Annotated[Path, tyro.conf.arg(aliases=("-b",), metavar="DIRECTORY", help_behavior_hint=DEMO_HINT)] = (
+        DEMO_BUNDLE
+    )
     """The bundle to run."""
     runtime: str = "onnxruntime"
     """What runs the graphs."""

@@ -9,10 +9,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from edgedit.commands.common import Reporting
+from edgedit.commands.common import OptionalFile, Reporting
 from engines.errors import EdgeditError
-
-OptionalFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 
 
 @dataclass(frozen=True, kw_only=True)

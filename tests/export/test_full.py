@@ -17,7 +17,8 @@ from export.graphs import GRAPHS, ImageIn, ImageOut
 from export.weights import rounded
 from tests.export.helpers import TINY, random_photos, random_system
 
-pytestmark = pytest.mark.slow
+# The first test to run also exports all eight graphs, which a busy machine may take long for.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_all_graphs_pass_with_room(bundle):

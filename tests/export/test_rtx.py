@@ -8,7 +8,7 @@ from engines.bundle import Bundle
 from engines.contracts import graph_contract
 from export.graphs import GRAPHS
 
-pytestmark = [pytest.mark.rtx, pytest.mark.slow]
+pytestmark = [pytest.mark.rtx, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 trt = pytest.importorskip(
     "tensorrt_rtx_bindings", reason="the package tensorrt-rtx-cu13-bindings is not installed", exc_type=ImportError

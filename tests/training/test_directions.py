@@ -14,10 +14,10 @@ from training.directions import FitOptions, discriminant, fit, orthogonalise, sa
 OPTIONS = FitOptions(samples=60, batch=20, components=3, probes=6, limit=1.5)
 
 
-def _planted(seed: int, dim: int = 24, count: int = 800, noise: float = 0.5):
+def _planted(seed: int, dim: int = 16, count: int = 2000, noise: float = 0.3):
     """Codes with correlated axes whose score is their position along one direction, plus noise."""
     source = np.random.default_rng(seed)
-    mixing = source.normal(size=(dim, dim)) / np.sqrt(dim) + np.eye(dim)
+    mixing = 0.5 * source.normal(size=(dim, dim)) / np.sqrt(dim) + np.eye(dim)
     w = source.normal(size=(count, dim)) @ mixing
     normal = source.normal(size=dim)
     normal /= np.linalg.norm(normal)
@@ -43,7 +43,7 @@ def test_discriminant_turns_with_the_scores():
 def test_full_shrinkage_is_the_difference_of_the_means():
     w, scores, _ = _planted(2)
     order = np.argsort(scores)
-    difference = w[order[-160:]].mean(axis=0) - w[order[:160]].mean(axis=0)
+    difference = w[order[-400:]].mean(axis=0) - w[order[:400]].mean(axis=0)
     found = discriminant(w, scores, share=0.2, shrinkage=1.0)
     np.testing.assert_allclose(found, difference / np.linalg.norm(difference), atol=1e-9)
 

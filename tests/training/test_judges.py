@@ -5,6 +5,7 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from training.judges import ATTRIBUTE_CROP, JudgeFiles, Judges
 from training.losses.identity import face_crop
@@ -81,8 +82,6 @@ def test_real_judges(shared):
     photos = sorted((shared / "photos").glob("*.jpg"))[:2]
     if not all(path.is_file() for path in (files.age_gender, files.expression, files.pose)) or len(photos) < 2:
         pytest.skip("no judges or photos among the shared material")
-    from PIL import Image
-
     images = []
     for photo in photos:
         with Image.open(photo) as image:

@@ -8,7 +8,7 @@ say about the training set is computed once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,9 @@ class EditorOptions:
     """Weight of the edit-discrepancy regularisation (eq. 3.21)."""
     discrepancy_from: int = 20_000
     """Step from which that regularisation counts."""
+    photos: int = 0
+    """How many training photos are encoded and used, the first of a shuffle by seed; 0: all. Encoding them all takes
+    longer than a short run."""
     ema_images: float = 5_000.0
     bf16: bool = False
 
@@ -104,6 +107,9 @@ class EditorStage:
             raise ValueError("the editor is trained on edits: at least one direction is needed")
         torch.manual_seed(seed)
         self.family: ModelFamily = system.family
+        if 0 < options.photos < len(faces):
+            chosen = np.sort(np.random.default_rng(seed).permutation(len(faces))[: options.photos])
+            faces = FaceSet(faces.images[chosen], tuple(faces.names[i] for i in chosen))
         self.faces, self.options, self.device = faces, options, device
         system.editor = FeatureEditor(self.family)
         self.system = system.to(device).eval().requires_grad_(False)
@@ -114,7 +120,9 @@ class EditorStage:
         self.names = [direction.name for direction in directions]
         self.low = torch.tensor([d.min_strength for d in directions], device=device)
         self.high = torch.tensor([d.max_strength for d in directions], device=device)
-        units = [resolve({d.name: d}, {d.name: 1.0}, self.family) for d in directions]
+        # A unit of strength may lie outside a narrow range, which is no reason to warn here.
+        wide = [replace(d, min_strength=-1.0, max_strength=1.0) for d in directions]
+        units = [resolve({d.name: d}, {d.name: 1.0}, self.family) for d in wide]
         self.delta_w = torch.from_numpy(np.stack([unit.delta_w for unit in units])).to(device)
         self.delta_s = torch.from_numpy(np.stack([unit.style_delta for unit in units])).to(device)
         self._optimizers: dict[str, Optimizer] = {"editor": Ranger(self.editor.parameters(), lr=options.learning_rate)}

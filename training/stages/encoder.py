@@ -32,6 +32,8 @@ class EncoderOptions:
     batch: int = 8
     learning_rate: float = 1e-4
     image: ImageWeights = field(default_factory=ImageWeights)
+    w_images: int = 0
+    """Images of a batch, the first ones, for which G(w) is rendered and judged too; 0: all."""
     adversarial: float = 0.01
     adversarial_from: int = 45_000
     """Step from which the adversarial loss (eq. 3.15) counts."""
@@ -118,9 +120,10 @@ class EncoderStage:
             w = w.float()
             own_feature, rgb = self.generator.lower(w)
             output = reconstruct(self.generator, feature, w, rgb)
-            output_w = self.generator.upper(own_feature, w, rgb)
+            some = slice(o.w_images or None)
+            output_w = self.generator.upper(own_feature[some], w[some], rgb[some])
             total, terms = self.loss(output, images)
-            total_w, terms_w = self.loss(output_w, images)
+            total_w, terms_w = self.loss(output_w, images[some])
             regular = F.mse_loss(feature.float(), own_feature.float())
             total = total + total_w + o.feature * regular
             if adversarial:

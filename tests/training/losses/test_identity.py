@@ -5,6 +5,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import helper
+from PIL import Image
 
 from training.losses.identity import ARCFACE_SIZE, FACE_CROP, Identity, OnnxModule, face_crop
 
@@ -97,8 +98,8 @@ def test_face_crop_maps_the_square(side, crop):
     assert cut.shape == (3, ARCFACE_SIZE, ARCFACE_SIZE)
     top, left, width = crop
     line = (torch.arange(ARCFACE_SIZE) + 0.5) / ARCFACE_SIZE * width
-    torch.testing.assert_close(cut[0], (top + line)[:, None].expand(-1, ARCFACE_SIZE), rtol=0, atol=2e-4)
-    torch.testing.assert_close(cut[1], (left + line)[None].expand(ARCFACE_SIZE, -1), rtol=0, atol=2e-4)
+    torch.testing.assert_close(cut[0], (top + line)[:, None].expand(-1, ARCFACE_SIZE), rtol=0, atol=5e-4)
+    torch.testing.assert_close(cut[1], (left + line)[None].expand(ARCFACE_SIZE, -1), rtol=0, atol=5e-4)
     torch.testing.assert_close(cut[2], torch.ones(ARCFACE_SIZE, ARCFACE_SIZE))
 
 
@@ -125,8 +126,6 @@ def test_embedding_has_unit_length_and_gradient(identity, faces):
 
 
 def test_the_shared_embedder_knows_faces_apart(shared):
-    from PIL import Image
-
     path, files = shared / "weights" / "fr_feature.onnx", sorted((shared / "photos").glob("*.jpg"))[:4]
     if not path.is_file() or len(files) < 4:
         pytest.skip("no embedder or photos among the shared material")

@@ -31,6 +31,22 @@ def test_the_papers_weights():
     assert (weights.l2, weights.lpips, weights.identity, weights.identity_images) == (1.0, 0.8, 0.1, 0)
 
 
+def test_root_of_each_images_mean_square(loss_files, pair):
+    output, target = pair
+    weights = ImageWeights(l2=1.0, lpips=0.0, identity=0.0, l2_root=True)
+    total, terms = ImageLoss(loss_files, weights)(output, target)
+    expected = (output - target).square().mean(dim=(1, 2, 3)).sqrt().mean()
+    torch.testing.assert_close(terms["l2"], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_of_the_root_is_finite_at_zero(loss_files, pair):
+    output = pair[0].clone().requires_grad_(True)
+    total, _ = ImageLoss(loss_files, ImageWeights(l2_root=True))(output, pair[0])
+    total.backward()
+    assert torch.isfinite(output.grad).all()
+
+
 def test_equal_images_cost_nothing(loss_files, pair):
     total, terms = ImageLoss(loss_files, ImageWeights())(pair[0], pair[0].clone())
     assert terms["l2"] == 0 and terms["lpips"] == 0

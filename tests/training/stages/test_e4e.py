@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines.family import DEMO_64
 from training.losses.image import ImageWeights
 from training.stages.e4e import E4EOptions, E4EStage, LatentDiscriminator
 from training.weights import mean_w
@@ -37,8 +38,6 @@ def test_resume_is_exact_in_bfloat16(make, assert_exact_resume):
 @given(every=st.integers(1, 50), start=st.integers(0, 200), step=st.integers(0, 2000))
 def test_rows_join_one_by_one(every, start, step):
     stage = E4EStage.__new__(E4EStage)
-    from engines.family import DEMO_64
-
     stage.family, stage.options = DEMO_64, E4EOptions(progressive_from=start, progressive_every=every)
     rows = stage._rows(step)
     assert 1 <= rows <= DEMO_64.w_rows
@@ -136,4 +135,4 @@ def test_latent_discriminator():
 def test_identity_images_are_passed_on(make):
     stage = make(image=ImageWeights(identity_images=2, lpips=0.0))
     assert stage.loss.weights.identity_images == 2
-    assert stage.config()["options"]["image"] == {"l2": 1.0, "lpips": 0.0, "identity": 0.1, "identity_images": 2}
+    assert stage.config()["options"]["image"].items() >= {"lpips": 0.0, "identity": 0.1, "identity_images": 2}.items()

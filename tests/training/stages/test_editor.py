@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from engines.contracts import style_width
 from engines.directions import Direction
+from engines.errors import StrengthWarning
 from training.stages.editor import EditorOptions, EditorStage, encode_set
 
 
@@ -158,6 +160,11 @@ def test_strengths_stay_in_each_directions_range(make, directions, family):
 
 
 def _gradient(stage: EditorStage, step: int) -> torch.Tensor:
+    torch.manual_seed(1)
+    with torch.no_grad():
+        # A fresh editor changes nothing and extracts nothing: both sides of eq. 3.21 are zero.
+        for parameter in stage.editor.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
     torch.manual_seed(0)
     stage.step(step)
     return torch.cat([p.grad.flatten() for p in stage.editor.parameters() if p.grad is not None])
@@ -168,6 +175,15 @@ def test_discrepancy_loss_counts_from_its_step_on(make):
     assert torch.equal(_gradient(make(discrepancy=50.0, discrepancy_from=2), 1), without)
     started = make(discrepancy=50.0, discrepancy_from=1)
     assert not torch.allclose(_gradient(started, 1), without)
+
+
+def test_units_of_narrow_directions_give_no_warning(make, directions):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", StrengthWarning)
+        stage = make(chosen=[dataclasses.replace(directions[0], min_strength=-0.25, max_strength=0.75)])
+    expected = np.tile(directions[0].vector, (1, stage.family.w_rows, 1))
+    np.testing.assert_array_equal(stage.delta_w.numpy(), expected)
+    assert (stage.low.item(), stage.high.item()) == (-0.25, 0.75)
 
 
 def test_only_the_editor_changes(make, state, changed):

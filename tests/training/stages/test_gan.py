@@ -80,6 +80,26 @@ def test_step_trains_both_networks_and_moves_the_average(make, state, changed):
     assert changed(before["average"], stage.average) == {f"module.{n}" for n in parameters["generator"]}
 
 
+def test_lower_only_keeps_the_mapping_and_the_upper_half(make, state, changed):
+    stage = make(lower_only=True)
+    before, average = state(stage.generator), state(stage.average)
+    for step in range(3):
+        stage.step(step)
+    kept = {id(p) for m in (stage.generator.style, *stage.generator.upper_modules()) for p in m.parameters()}
+    expected = {name for name, p in stage.generator.named_parameters() if id(p) not in kept}
+    assert changed(before, stage.generator) == expected
+    assert changed(average, stage.average) == {f"module.{name}" for name in expected}
+    # What `upper` and the mapping compute stays the same to the bit.
+    torch.manual_seed(0)
+    feature, w = (
+        torch.randn(2, *stage.family.feature_shape),
+        torch.randn(2, stage.family.w_rows, stage.family.style_dim),
+    )
+    image = stage.generator.upper(feature, w)
+    stage.generator.load_state_dict(before)
+    assert torch.equal(stage.generator.upper(feature, w), image)
+
+
 def test_average_follows_its_formula(make):
     stage = make(ema_images=2.0)
     old = [p.clone() for p in stage.average.module.parameters()]

@@ -10,13 +10,14 @@ from training.stages.joint import JointStage
 
 @pytest.fixture
 def make(family, faces, loss_files):
-    def stage(seed: int = 3, **options) -> JointStage:
+    def stage(seed: int = 3, every: int = 1, **options) -> JointStage:
         return JointStage(
             family,
             faces,
             loss_files,
             GanOptions(batch=4, r1_every=2, augment=("translation",), **options),
             E4EOptions(batch=3, learning_rate=1e-3),
+            adversarial_every=every,
             seed=seed,
         )
 
@@ -25,6 +26,46 @@ def make(family, faces, loss_files):
 
 def test_resume_is_exact(make, assert_exact_resume):
     assert_exact_resume(make, cut=4, total=7)
+
+
+def test_resume_is_exact_with_rare_adversarial_steps(make, assert_exact_resume):
+    assert_exact_resume(lambda: make(every=3), cut=2, total=4)
+
+
+def test_adversarial_every(make, state, changed):
+    stage = make(every=3)
+    judged = []
+    for step in range(5):
+        before, average = state(stage.gan.discriminator), state(stage.gan.average)
+        scalars = stage.step(step)
+        assert bool(changed(before, stage.gan.discriminator)) == ("d_loss" in scalars)
+        assert changed(average, stage.gan.average)
+        if "d_loss" in scalars:
+            judged.append(step)
+    assert judged == [0, 3]
+    assert stage.config()["adversarial_every"] == 3
+
+
+def test_adversarial_every_below_one(make):
+    with pytest.raises(ValueError, match="adversarial_every must be at least 1, got 0"):
+        make(every=0)
+
+
+def test_lower_only_holds_for_the_reconstruction_too(make, state, changed):
+    stage = make(lower_only=True)
+    before = state(stage.gan.generator)
+    mean = None
+    for step in range(2):
+        stage.step(step)
+        assert mean is None or torch.equal(mean, stage.e4e.mean)
+        mean = stage.e4e.mean.clone()
+    upper = {id(p) for m in stage.gan.generator.upper_modules() for p in m.parameters()}
+    expected = {
+        name
+        for name, p in stage.gan.generator.named_parameters()
+        if id(p) not in upper and not name.startswith("style.")
+    }
+    assert changed(before, stage.gan.generator) == expected
 
 
 def test_belongs_to_the_generator_stage(make):

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from edgedit.editor import Editor
+from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.family import FAMILIES
+from tests.edgedit.conftest import Cli
+from tests.export.helpers import TINY as SMALL
+
+
+def damage(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def test_directions(cli: Cli, bundle_path: Path, editor: Editor, tmp_path: Path) -> None:
+    done = cli("directions", bundle_path, "--json", tmp_path / "d.json")
+    assert done.status == 0 and done.err == ""
+    for text in ("smile", "-3 .. 3", "-2 .. 2.5", "interfacegan", "changes the hair"):
+        assert text in done.out
+    summary = json.loads((tmp_path / "d.json").read_text())
+    assert list(summary["directions"]) == list(editor.directions)
+    for name, row in summary["directions"].items():
+        direction = editor.directions[name]
+        rows = row.pop("rows")
+        assert (tuple(rows) if rows else None) == direction.rows
+        assert row == {key: getattr(direction, key) for key in row}
+
+
+def test_info(cli: Cli, bundle_path: Path, tmp_path: Path) -> None:
+    done = cli("info", bundle_path, "--verify", "--json", tmp_path / "i.json")
+    assert done.status == 0 and done.err == ""
+    for text in ("faces: family tiny-faces, 64 px", "licence CC0-1.0", "directions: smile, age, hair", "all match"):
+        assert text in done.out
+    summary = json.loads((tmp_path / "i.json").read_text())
+    manifest = Bundle.load(bundle_path).manifest.model_dump(mode="json")
+    assert {key: summary[key] for key in manifest} == manifest
+    assert summary["problems"] == [] and "error" not in summary
+    listed = sum((bundle_path / name).stat().st_size for name in manifest["files"])
+    assert summary["bytes"] == listed
+
+
+@pytest.mark.parametrize("file", [WEIGHTS_FILE, "graphs/edit.onnx", "directions/smile.safetensors", "card.md"])
+def test_a_damaged_file_is_named(cli: Cli, own_bundle: Path, tmp_path: Path, file: str) -> None:
+    damage(own_bundle / file)
+    done = cli("info", own_bundle, "--verify", "--json", tmp_path / "i.json")
+    assert done.status == 1
+    assert done.error.startswith(f"faces: {file} is damaged")
+    assert f"MISMATCH {file}" in done.out and "1 do not match" in done.out
+    summary = json.loads((tmp_path / "i.json").read_text())
+    assert summary["problems"] == [f"{file} is damaged (its digest differs)"]
+    # Without --verify it only looks at the manifest.
+    assert cli("info", own_bundle).status == 0
+
+
+def test_every_mismatch_is_listed(cli: Cli, own_bundle: Path) -> None:
+    (own_bundle / "card.md").unlink()
+    (own_bundle / "notes.txt").write_text("not of the bundle")
+    damage(own_bundle / WEIGHTS_FILE)
+    done = cli("info", own_bundle, "--verify")
+    assert done.out.count("MISMATCH") == 3 and "(and 2 more)" in done.error
+    for file in ("card.md is missing", "notes.txt is not listed", f"{WEIGHTS_FILE} is damaged"):
+        assert f"MISMATCH {file}" in done.out
+
+
+@pytest.mark.parametrize("verb", ["info", "directions"])
+def test_what_is_not_a_bundle(cli: Cli, own_bundle: Path, tmp_path: Path, verb: str) -> None:
+    assert "there is no such directory" in cli(verb, tmp_path / "missing").error
+    assert "it has no manifest.json" in cli(verb, tmp_path).error
+    damage(own_bundle / "manifest.json")
+    assert "manifest.json" in cli(verb, own_bundle).error
+
+
+def test_export_of_random_weights(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, SMALL.name, SMALL)
+    out = tmp_path / "bundle"
+    words = ("--random", SMALL.name, "--graphs", "reconstruct", "--photos", "1", "--name", "trial", "-o", out)
+    done = cli("export", *words, "--json", tmp_path / "e.json")
+    assert done.status == 0, done.err
+    summary = json.loads((tmp_path / "e.json").read_text())
+    assert summary["family"] == SMALL.name and list(summary["verification"]["graphs"]) == ["reconstruct"]
+    bundle = Bundle.load(out)
+    assert bundle.name == "trial" and bundle.family == SMALL and bundle.manifest.directions == []
+    assert str(tmp_path) not in (out / "manifest.json").read_text() + (out / "card.md").read_text()
+    assert all(array.dtype == np.float16 for array in load_file(out / WEIGHTS_FILE).values())
+    assert cli("info", out, "--verify").status == 0
+    assert sorted(os.listdir(tmp_path)) == ["bundle", "e.json"]
+
+
+def test_exports_that_are_refused(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    neither = "give either a run folder, with --data to verify with, or --random FAMILY"
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "text.json").write_text("{")
+    for words, message in (
+        ((), neither),
+        (("run",), neither),
+        (("run", "--random", "demo-64"), neither),
+        (("--random", "demo-63"), "unknown model family 'demo-63'; there are "),
+        (("--random", "demo-64", "--photos", "0"), "--photos must be 1 or more, got 0"),
+        (("--random", "demo-64", "--graphs", "most"), "there is no graph 'most' to export; there are all, "),
+        (("--random", "demo-64", "--metrics", tmp_path / "list.json"), "is not a JSON object of figures"),
+        (("--random", "demo-64", "--metrics", tmp_path / "none.json"), "No such file"),
+        (("--random", "demo-64", "--card", tmp_path), "Is a directory"),
+        ((tmp_path / "run", "--data", tmp_path / "data"), "no checkpoint at"),
+        ((tmp_path / "run", "--data", tmp_path / "data", "--recipe", "best"), "unknown recipe 'best'; there are "),
+    ):
+        done = cli("export", *words, "-o", out)
+        assert done.status == 1 and message in done.error, words
+        assert not out.exists()
+    out.mkdir()
+    (out / "keep.txt").write_text("mine")
+    done = cli("export", "--random", "demo-64", "-o", out)
+    assert "is not a bundle; give another place" in done.error
+    assert os.listdir(out) == ["keep.txt"]
+    assert sorted(os.listdir(tmp_path)) == ["bundle", "list.json", "text.json"]
