@@ -15,8 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+from engines.family import ModelFamily
 
 SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
 _FORMATS = ("WEBP", "PNG", "JPEG")
@@ -103,6 +106,18 @@ def load_faces(source: Path, size: int, *, held_out: int = 500, cache: Path | No
         raise ValueError(f"{source} has {len(names)} images; more than the {held_out} to hold out are needed")
     cut = len(names) - held_out
     return FaceSet(images[:cut], tuple(names[:cut])), FaceSet(images[cut:], tuple(names[cut:]))
+
+
+def encoder_input(images: Tensor, family: ModelFamily) -> Tensor:
+    """Images B x 3 x S x S, averaged down to the encoders' B x 3 x h x w; the same images if the sizes are equal.
+
+    Raises:
+        ValueError: for a family whose visible image is not square: its photos are framed, not aligned.
+    """
+    if family.visible_rows is not None:
+        raise ValueError(f"family {family.name} is not trained from aligned squares; its photos need their own framing")
+    size = family.encoder_size
+    return images if images.shape[2:] == size else F.interpolate(images, size=size, mode="area")
 
 
 class Batches:

@@ -14,7 +14,7 @@ from rich.progress import track
 from torch import Tensor
 
 from engines.directions import Direction, resolve
-from training.data import FaceSet
+from training.data import FaceSet, encoder_input
 from training.judges import Judges
 from training.losses.identity import Identity
 from training.losses.lpips import LPIPS
@@ -68,7 +68,9 @@ class Evaluator:
         self.lpips, self.identity, self.judges = lpips.to(device), identity.to(device), judges
         self.photos = [faces.tensor(slice(i, i + batch), device) for i in range(0, len(faces), batch)]
         with torch.no_grad():
-            self.inversions = [system.invert(x) for x in track(self.photos, description="inverting")]
+            self.inversions = [
+                system.invert(encoder_input(x, system.family)) for x in track(self.photos, description="inverting")
+            ]
             self.embedded = [identity(x) for x in self.photos]
 
     @torch.no_grad()
@@ -143,7 +145,7 @@ def photo_range(
     Returns:
         Lowest and highest strength, at least one step either side of zero.
     """
-    inversion = system.invert(photos)
+    inversion = system.invert(encoder_input(photos, system.family))
     start = identity(photos)
     ends = []
     for sign, limit in ((-1.0, -direction.min_strength), (1.0, direction.max_strength)):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
-from training.data import Batches, FaceSet
+from training.data import Batches, FaceSet, encoder_input
 from training.loop import Averaged
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.networks.e4e import E4EEncoder
@@ -118,7 +118,7 @@ class E4EStage:
         images = torch.where(torch.rand(o.batch, 1, 1, 1, device=self.device) < 0.5, images, images.flip(3))
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
-            offsets = self._limit(self.encoder(images).float(), self._rows(step))
+            offsets = self._limit(self.encoder(encoder_input(images, self.family)).float(), self._rows(step))
             total, terms = self.loss(self.generator(offsets + self.mean), images)
         delta = (offsets[:, 1:] - offsets[:, :1]).square().sum(dim=2).mean()
         row = torch.randint(0, self.family.w_rows, (o.batch,), device=self.device)
@@ -152,5 +152,5 @@ class E4EStage:
     @torch.no_grad()
     def grid(self) -> Tensor:
         images = self.faces.tensor(slice(0, 8), self.device)
-        codes = self.average.module(images) + self.mean
+        codes = self.average.module(encoder_input(images, self.family)) + self.mean
         return torch.stack([images, self.generator(codes)])

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from engines.directions import Direction, resolve
 from engines.family import ModelFamily
-from training.data import Batches, FaceSet
+from training.data import Batches, FaceSet, encoder_input
 from training.loop import Averaged
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.networks.editor import FeatureEditor
@@ -72,9 +72,10 @@ def encode_set(system: EditingSystem, faces: FaceSet, *, batch: int = 50, device
     parts: list[list[np.ndarray]] = [[] for _ in range(5)]
     for start in track(range(0, len(faces), batch), description="encoding the training set"):
         images = faces.tensor(slice(start, start + batch), device).contiguous(memory_format=torch.channels_last)
-        w_e = system.encode_e4e(images)
-        synthetic = system.generator(w_e).clamp(-1, 1)
-        for part, value in zip(parts, (*system.encode(images), w_e, *system.encode(synthetic)), strict=True):
+        image = encoder_input(images, system.family)
+        w_e = system.encode_e4e(image)
+        synthetic = encoder_input(system.generator(w_e).clamp(-1, 1), system.family)
+        for part, value in zip(parts, (*system.encode(image), w_e, *system.encode(synthetic)), strict=True):
             part.append(value.half().contiguous().cpu().numpy())
     return Codes(*(np.concatenate(part) for part in parts))
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
-from training.data import Batches, FaceSet
+from training.data import Batches, FaceSet, encoder_input
 from training.loop import Averaged, set_requires_grad
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.networks.discriminator import Discriminator
@@ -116,7 +116,7 @@ class EncoderStage:
         images = images.contiguous(memory_format=torch.channels_last)
         adversarial = step >= o.adversarial_from and step % o.adversarial_every == 0
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
-            w, feature = self.encoder(images, self.mean)
+            w, feature = self.encoder(encoder_input(images, self.family), self.mean)
             w = w.float()
             own_feature, rgb = self.generator.lower(w)
             output = reconstruct(self.generator, feature, w, rgb)
@@ -159,7 +159,7 @@ class EncoderStage:
     @torch.no_grad()
     def grid(self) -> Tensor:
         images = self.faces.tensor(slice(0, 8), self.device)
-        w, feature = self.average.module(images, self.mean)
+        w, feature = self.average.module(encoder_input(images, self.family), self.mean)
         own_feature, rgb = self.generator.lower(w)
         output = reconstruct(self.generator, feature, w, rgb)
         return torch.stack([images, output, self.generator.upper(own_feature, w, rgb)])

@@ -62,9 +62,11 @@ class JointStage:
         return self.gan.config() | {"e4e": asdict(self.e4e.options), "adversarial_every": self.adversarial_every}
 
     def step(self, step: int) -> dict[str, float | Tensor]:
-        scalars = self.gan.step(step) if step % self.adversarial_every == 0 else {}
+        # Counted in its own steps, so that the lazy gradient penalty keeps its rhythm and weight.
+        turn, rest = divmod(step, self.adversarial_every)
+        scalars = self.gan.step(turn) if rest == 0 else {}
         # Steps without an adversarial part still move the generator, so its average follows here.
-        if step % self.adversarial_every:
+        if rest:
             options = self.gan.options
             self.gan.average.update(self.gan.generator, (step + 1) * options.batch, options.batch)
         with torch.no_grad():
