@@ -12,6 +12,7 @@ from training.stages.e4e import E4EOptions
 from training.stages.editor import EditorOptions
 from training.stages.encoder import EncoderOptions
 from training.stages.gan import GanOptions
+from training.stages.joint import JointOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +24,8 @@ class Recipe:
     """Images, the last by file name, that no stage sees."""
     generator: GanOptions
     generator_steps: int
-    joint: E4EOptions | None
-    """Train an e4e encoder beside the generator (see `training.stages.joint`), for runs too short for a GAN alone."""
+    joint: JointOptions | None
+    """Train the encoders beside the generator, for runs too short for a GAN alone."""
     e4e: E4EOptions
     e4e_steps: int
     encoder: EncoderOptions
@@ -35,39 +36,44 @@ class Recipe:
 
 
 def _demo(
-    family: ModelFamily, *, batch: int, joint: bool, generator_steps: int, encoder_steps: int, editor_steps: int
+    family: ModelFamily, *, batch: int, generator_steps: int, encoder_steps: int, editor_steps: int, editor_photos: int
 ) -> Recipe:
     """The paper's losses, weights and order of events on a short run.
 
-    The paper's 120,000 and 45,000 steps shrink to thousands, so the learning rate of 1e-4 grows ten- to twentyfold; the
-    adversarial and the discrepancy losses start after the same share of the run as in the paper (45/120 and 20/45).
+    The paper's 120,000 and 45,000 steps shrink to thousands, so the learning rate of 1e-4 grows ten- to thirtyfold;
+    the adversarial and the discrepancy losses start after the same share of the run as in the paper (45/120, 20/45).
     """
-    plain = ImageWeights(identity_images=batch // 8)
-    image = dataclasses.replace(plain, l2_root=True)
+    image = ImageWeights(l2_root=True, identity_images=batch // 4)
+    e4e = E4EOptions(batch=batch, learning_rate=3e-3, image=image, bf16=True)
+    encoder = EncoderOptions(
+        batch=batch,
+        learning_rate=2e-3,
+        image=image,
+        w_images=batch // 2,
+        adversarial_from=encoder_steps * 45 // 120,
+        adversarial_every=4,
+        ema_images=3_000.0,
+        bf16=True,
+    )
+    beside = dataclasses.replace(encoder, adversarial_from=generator_steps)
     return Recipe(
         family=family,
         held_out=500,
-        generator=GanOptions(batch=2 * batch, augment=("translation",), bf16=True),
+        generator=GanOptions(batch=2 * batch, r1_gamma=0.02, augment=("translation",), ema_images=5_000.0, bf16=True),
         generator_steps=generator_steps,
-        joint=E4EOptions(batch=batch, learning_rate=1e-3, image=plain, bf16=True) if joint else None,
-        e4e=E4EOptions(batch=batch, learning_rate=1e-3, image=plain, bf16=True),
+        joint=JointOptions(e4e=e4e, encoder=beside, adversarial_every=4, e4e_every=4),
+        e4e=e4e,
         e4e_steps=encoder_steps,
-        encoder=EncoderOptions(
-            batch=batch,
-            learning_rate=2e-3,
-            image=image,
-            adversarial_from=encoder_steps * 45 // 120,
-            adversarial_every=4,
-            bf16=True,
-        ),
+        encoder=encoder,
         encoder_steps=encoder_steps,
         directions=FitOptions(),
         editor=EditorOptions(
-            batch=batch,
+            batch=2 * batch,
             learning_rate=1e-3,
             edit_share=0.75,
             image=image,
             discrepancy_from=editor_steps * 20 // 45,
+            photos=editor_photos,
             bf16=True,
         ),
         editor_steps=editor_steps,
@@ -75,9 +81,11 @@ def _demo(
 
 
 RECIPES: dict[str, Recipe] = {
-    "demo-64": _demo(DEMO_64, batch=16, joint=True, generator_steps=3_600, encoder_steps=2_000, editor_steps=1_200),
+    "demo-64": _demo(
+        DEMO_64, batch=8, generator_steps=4_000, encoder_steps=1_000, editor_steps=900, editor_photos=4_000
+    ),
     "demo-128": _demo(
-        DEMO_128, batch=16, joint=True, generator_steps=60_000, encoder_steps=30_000, editor_steps=12_000
+        DEMO_128, batch=8, generator_steps=60_000, encoder_steps=30_000, editor_steps=12_000, editor_photos=0
     ),
 }
 

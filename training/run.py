@@ -80,7 +80,7 @@ def train_e4e(run: Run, options: LoopOptions) -> int:
 
 
 def train_encoder(run: Run, options: LoopOptions) -> int:
-    """Stage c, on the generator and discriminator of stage a."""
+    """Stage c, on the networks of stage a, and from the encoder that was trained beside them if there is one."""
     family, source = run.recipe.family, run.root / "generator"
     generator, discriminator = load_generator(source, family), load_discriminator(source, family)
     stage = EncoderStage(
@@ -93,6 +93,9 @@ def train_encoder(run: Run, options: LoopOptions) -> int:
         seed=options.seed,
         device=run.device,
     )
+    if run.recipe.joint is not None and run.recipe.joint.encoder is not None:
+        for name in ("encoder", "average"):
+            load_module(source, "generator", f"encoder_{name}", stage.modules[name])
     return train(stage, run.root / "encoder", options)
 
 

@@ -118,4 +118,5 @@ def test_the_door_in_resizes_in_the_graph_as_in_the_network(target, tmp_path):
     )
     session = ort.InferenceSession(str(tmp_path / "door.onnx"), providers=["CPUExecutionProvider"])
     (out,) = session.run(None, {"image": photo[:1].numpy()})
-    np.testing.assert_allclose(out, door(photo[:1]).numpy(), rtol=0, atol=2e-6)
+    # Float32 rounding alone puts either 1.6e-6 from the float64 result; another filter is off by a thousand times more.
+    np.testing.assert_allclose(out, door(photo[:1]).numpy(), rtol=0, atol=1e-5)

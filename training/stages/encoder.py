@@ -68,7 +68,7 @@ def reconstruct(generator: Generator, feature: Tensor, w: Tensor, rgb: Tensor) -
 
 
 class EncoderStage:
-    """Trains `Encoder` against a frozen generator and its discriminator."""
+    """Trains `Encoder` against a frozen generator, or with it if `generator_optimizer` is set, and a discriminator."""
 
     name = "encoder"
 
@@ -92,6 +92,7 @@ class EncoderStage:
         self.average = Averaged(self.encoder, half_life=options.ema_images)
         self.loss = ImageLoss(files, options.image).to(device)
         self.mean = mean_w(self.generator)
+        self.generator_optimizer: Optimizer | None = None
         self._optimizers: dict[str, Optimizer] = {
             "encoder": Ranger(self.encoder.parameters(), lr=options.learning_rate),
             "discriminator": Adam(self.discriminator.parameters(), lr=options.discriminator_rate, betas=(0.0, 0.99)),
@@ -132,7 +133,11 @@ class EncoderStage:
                     F.softplus(-self.discriminator(output)).mean() + F.softplus(-self.discriminator(output_w)).mean()
                 )
                 total = total + o.adversarial * o.adversarial_every * fooled
+        if self.generator_optimizer is not None:
+            self.generator_optimizer.zero_grad(set_to_none=True)
         self._update("encoder", total)
+        if self.generator_optimizer is not None:
+            self.generator_optimizer.step()
         scalars = {**terms, **{f"w_{k}": v for k, v in terms_w.items()}, "feature": regular.detach()}
         if adversarial:
             scalars |= self._discriminator_step(images, torch.cat([output, output_w]).detach().float())

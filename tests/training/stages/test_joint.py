@@ -5,7 +5,7 @@ import torch
 
 from training.stages.e4e import E4EOptions
 from training.stages.gan import GanOptions
-from training.stages.joint import JointStage
+from training.stages.joint import JointOptions, JointStage
 
 
 @pytest.fixture
@@ -16,8 +16,7 @@ def make(family, faces, loss_files):
             faces,
             loss_files,
             GanOptions(batch=4, r1_every=2, augment=("translation",), **options),
-            E4EOptions(batch=3, learning_rate=1e-3),
-            adversarial_every=every,
+            JointOptions(e4e=E4EOptions(batch=3, learning_rate=1e-3), adversarial_every=every),
             seed=seed,
         )
 
