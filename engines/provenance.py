@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -45,6 +46,16 @@ def processor() -> str:
                 name = line.split(":", 1)[1].strip()
                 break
     return f"{name}, {cores} cores"
+
+
+def peak_memory() -> float | None:
+    """The most memory this process has held, in GiB; None where the system does not tell."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def now() -> str:

@@ -7,12 +7,9 @@ few times the size of the weights.
 
 from __future__ import annotations
 
-import datetime
 import gc
-import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from pydantic import JsonValue
 from engines.bundle import CARD_FILE, EXTERNAL_LOCATION, WEIGHTS_FILE, BundleWriter, ProducedBy
 from engines.directions import Direction, resolve
 from engines.family import ModelFamily
+from engines.provenance import now, tool_versions
 from export.errors import ExportError
 from export.graphs import select
 from export.onnx_graph import OPSET, export_graph
@@ -31,20 +29,6 @@ from training.networks.system import EditingSystem
 
 PRECISION = "fp16-weights"
 """Weights are stored in FP16; activations and arithmetic are FP32 unless a builder lowers them."""
-
-TOOLS = ("edgedit", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "safetensors")
-"""Packages whose versions go into the manifest."""
-
-
-def tool_versions() -> dict[str, str]:
-    """Versions of Python and of the installed `TOOLS`."""
-    versions = {"python": platform.python_version()}
-    for tool in TOOLS:
-        try:
-            versions[tool] = metadata.version(tool)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _check_directions(directions: Sequence[Direction], family: ModelFamily) -> None:
@@ -104,7 +88,7 @@ def export_bundle(
     produced_by = ProducedBy(
         tools=tool_versions(),
         command=command,
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        date=now(),
     )
     writer = BundleWriter(
         out,

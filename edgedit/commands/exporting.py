@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgedit.commands.common import console
 from engines.directions import Direction
 from engines.errors import BundleError
 from engines.family import ModelFamily, family
+from engines.provenance import peak_memory, provenance
 from export.build import export_bundle
 from training.card import model_card
 from training.networks.system import EditingSystem
@@ -62,6 +64,7 @@ def export(verb: Export) -> dict[str, Any]:
         card = model_card(verb.run_folder, chosen, verb.recipe, metrics, data=data, device=verb.trained_on)
     else:
         card = PLAIN_CARD.format(name=verb.name, family=chosen.name, what="Random" if verb.random else "Unmeasured")
+    started = time.monotonic()
     report = export_bundle(
         system,
         chosen,
@@ -77,8 +80,12 @@ def export(verb: Export) -> dict[str, Any]:
         command=command,
         progress=lambda message: console.print(message, markup=False),
     )
-    console.print(f"wrote {verb.out}: {len(report['graphs'])} graphs, all verified", markup=False)
-    return {"out": str(verb.out), "family": chosen.name, "verification": report}
+    seconds = time.monotonic() - started
+    peak = peak_memory()
+    used = f"{seconds:.0f} s" + (f" and {peak:.1f} GiB at most" if peak else "")
+    console.print(f"wrote {verb.out}: {len(report['graphs'])} graphs, all verified, in {used}", markup=False)
+    measured = {"family": chosen.name, "seconds": seconds, "peak_gib": peak, "verification": report}
+    return provenance(command) | {"out": str(verb.out)} | measured
 
 
 def _trained(verb: Export) -> tuple[EditingSystem, list[Direction], np.ndarray]:
