@@ -36,12 +36,21 @@ class Recipe:
 
 
 def _demo(
-    family: ModelFamily, *, batch: int, generator_steps: int, encoder_steps: int, editor_steps: int, editor_photos: int
+    family: ModelFamily,
+    *,
+    batch: int,
+    generator_steps: int,
+    e4e_steps: int,
+    encoder_steps: int,
+    fit_samples: int,
+    editor_steps: int,
+    editor_photos: int,
 ) -> Recipe:
     """The paper's losses, weights and order of events on a short run.
 
     The paper's 120,000 and 45,000 steps shrink to thousands, so the learning rate of 1e-4 grows ten- to thirtyfold;
     the adversarial and the discrepancy losses start after the same share of the run as in the paper (45/120, 20/45).
+    The encoders that trained beside the generator settle on it in stages b and c, at lower rates.
     """
     image = ImageWeights(l2_root=True, identity_images=batch // 4)
     e4e = E4EOptions(batch=batch, learning_rate=3e-3, image=image, bf16=True)
@@ -62,11 +71,11 @@ def _demo(
         generator=GanOptions(batch=2 * batch, r1_gamma=0.02, augment=("translation",), ema_images=5_000.0, bf16=True),
         generator_steps=generator_steps,
         joint=JointOptions(e4e=e4e, encoder=beside, adversarial_every=4, e4e_every=4),
-        e4e=e4e,
-        e4e_steps=encoder_steps,
-        encoder=encoder,
+        e4e=dataclasses.replace(e4e, learning_rate=1e-3),
+        e4e_steps=e4e_steps,
+        encoder=dataclasses.replace(encoder, learning_rate=4e-4),
         encoder_steps=encoder_steps,
-        directions=FitOptions(),
+        directions=FitOptions(samples=fit_samples, probes=16, components=4),
         editor=EditorOptions(
             batch=2 * batch,
             learning_rate=1e-3,
@@ -82,10 +91,24 @@ def _demo(
 
 RECIPES: dict[str, Recipe] = {
     "demo-64": _demo(
-        DEMO_64, batch=8, generator_steps=4_000, encoder_steps=1_000, editor_steps=900, editor_photos=4_000
+        DEMO_64,
+        batch=8,
+        generator_steps=2_400,
+        e4e_steps=150,
+        encoder_steps=1_200,
+        fit_samples=2_000,
+        editor_steps=900,
+        editor_photos=2_500,
     ),
     "demo-128": _demo(
-        DEMO_128, batch=8, generator_steps=60_000, encoder_steps=30_000, editor_steps=12_000, editor_photos=0
+        DEMO_128,
+        batch=8,
+        generator_steps=60_000,
+        e4e_steps=30_000,
+        encoder_steps=30_000,
+        fit_samples=4_000,
+        editor_steps=12_000,
+        editor_photos=0,
     ),
 }
 
