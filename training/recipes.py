@@ -94,10 +94,10 @@ RECIPES: dict[str, Recipe] = {
         DEMO_64,
         batch=8,
         generator_steps=2_400,
-        e4e_steps=150,
-        encoder_steps=1_200,
+        e4e_steps=1_000,
+        encoder_steps=1_600,
         fit_samples=2_000,
-        editor_steps=900,
+        editor_steps=500,
         editor_photos=2_500,
     ),
     "demo-128": _demo(
