@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from engines.directions import Direction
 from engines.files import write
@@ -32,7 +33,7 @@ from training.stages.editor import EditorStage
 from training.stages.encoder import Encoder, EncoderStage
 from training.stages.gan import GanStage
 from training.stages.joint import JointStage
-from training.weights import load_discriminator, load_generator, load_module, mean_w
+from training.weights import load_bundle, load_discriminator, load_generator, load_module, mean_w
 
 STAGES = ("generator", "e4e", "encoder", "directions", "editor")
 
@@ -46,11 +47,33 @@ class Run:
     data: Path
     losses: LossFiles
     judges: JudgeFiles
+    start: Path | None = None
+    """A bundle whose networks the generator and editor stages start from, in place of random weights. What a bundle
+    does not hold, the discriminators, starts anew. A stage that has a checkpoint resumes that."""
     device: str = "cpu"
 
     def faces(self) -> tuple[FaceSet, FaceSet]:
         """Training and held-out photos at the recipe's size."""
         return load_faces(self.data, self.recipe.family.size, held_out=self.recipe.held_out, cache=self.root / "cache")
+
+
+def _start(run: Run, stage: Stage) -> None:
+    """Puts a bundle's networks into a fresh stage, averaged copies included."""
+    if run.start is None:
+        return
+    system = load_bundle(run.start, run.recipe.family)
+    encoder = Encoder(run.recipe.family)
+    encoder.encoder, encoder.ftem = system.encoder, system.ftem
+    parts: dict[str, tuple[nn.Module, str]] = {
+        "generator": (system.generator, "average"),
+        "e4e_encoder": (system.e4e, "e4e_average"),
+        "encoder_encoder": (encoder, "encoder_average"),
+        "editor": (system.editor, "average"),
+    }
+    for name, (part, average) in parts.items():
+        if name in stage.modules:
+            stage.modules[name].load_state_dict(part.state_dict())
+            stage.modules[average].module.load_state_dict(part.state_dict())
 
 
 def train_generator(run: Run, options: LoopOptions) -> int:
@@ -63,6 +86,7 @@ def train_generator(run: Run, options: LoopOptions) -> int:
         stage = JointStage(
             recipe.family, faces, run.losses, recipe.generator, recipe.joint, seed=options.seed, device=run.device
         )
+    _start(run, stage)
     return train(stage, run.root / "generator", options)
 
 
@@ -151,6 +175,7 @@ def train_editor(run: Run, options: LoopOptions, names: Sequence[str] = ()) -> i
     stage = EditorStage(
         system, run.faces()[0], directions, run.losses, run.recipe.editor, seed=options.seed, device=run.device
     )
+    _start(run, stage)
     return train(stage, run.root / "editor", options)
 
 

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load
 from torch import Tensor, nn
 
+from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.family import ModelFamily
 from training import checkpoint
 from training.networks.discriminator import Discriminator
 from training.networks.stylegan2 import Generator
+from training.networks.system import EditingSystem
 
 
 def load_module(run: Path, stage: str, name: str, module: nn.Module) -> dict[str, Any]:
@@ -54,6 +57,24 @@ def load_discriminator(run: Path, family: ModelFamily) -> Discriminator:
     discriminator = Discriminator(family)
     load_module(run, "generator", "discriminator", discriminator)
     return discriminator.to(memory_format=torch.channels_last)
+
+
+def load_bundle(path: Path, family: ModelFamily) -> EditingSystem:
+    """The networks of a bundle, to train on from.
+
+    Raises:
+        BundleError: if it is not a bundle, or damaged.
+        ValueError: if it is of another family.
+    """
+    bundle = Bundle.load(path)
+    if bundle.family != family:
+        raise ValueError(f"{path} holds family {bundle.family.name}, which is not the {family.name} that is trained")
+    system = EditingSystem(family)
+    tensors = {name: tensor.float() for name, tensor in load(bundle.read(WEIGHTS_FILE)).items()}
+    missing, unexpected = system.load_state_dict(tensors, strict=False)
+    if lost := [name for name in missing if not name.endswith("num_batches_tracked")] + unexpected:
+        raise ValueError(f"the weights of {path} do not fit family {family.name}: {lost[0]}")
+    return system
 
 
 @torch.no_grad()

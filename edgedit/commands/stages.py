@@ -72,6 +72,7 @@ def run_stage(verb: Train) -> dict[str, Any]:
         data=verb.data,
         losses=LossFiles(lpips=verb.lpips or unused, identity=verb.identity or unused),
         judges=JudgeFiles(age_gender=verb.age_gender, expression=verb.expression, pose=verb.pose),
+        start=verb.start,
         device=verb.device,
     )
     console.print(f"{verb.stage} of recipe {verb.recipe} in {verb.run_folder}", markup=False)

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from engines.directions import Direction
+from export.build import export_bundle
 from training import checkpoint
 from training.data import load_faces
 from training.directions import FitOptions
 from training.loop import LoopOptions
+from training.networks.stylegan2 import Generator
 from training.recipes import Recipe
 from training.run import (
     Run,
@@ -31,7 +33,8 @@ from training.stages.e4e import E4EOptions
 from training.stages.editor import EditorOptions
 from training.stages.encoder import EncoderOptions
 from training.stages.gan import GanOptions
-from training.weights import mean_w
+from training.stages.joint import JointOptions
+from training.weights import load_bundle, mean_w
 
 STEPS = LoopOptions(steps=2, log_every=1)
 
@@ -43,7 +46,9 @@ def recipe(family) -> Recipe:
         held_out=3,
         generator=GanOptions(batch=4),
         generator_steps=2,
-        joint=E4EOptions(batch=3),
+        joint=JointOptions(
+            e4e=E4EOptions(batch=3), encoder=EncoderOptions(batch=3, adversarial_from=100), adversarial_every=2
+        ),
         e4e=E4EOptions(batch=3),
         e4e_steps=2,
         encoder=EncoderOptions(batch=3, adversarial_from=1),
@@ -237,3 +242,23 @@ def test_targets_of_edits(edit, met):
 def test_attributes_without_a_target_are_left_out():
     result = _targets({"psnr": 0.0, "lpips": 1.0, "identity": 0.0}, [_edit("yaw", 1.0, 50.0, 1.0)])
     assert set(result) == {"psnr", "lpips", "identity"}
+
+
+def test_a_bundle_is_a_start_for_training(run, recipe, tmp_path_factory):
+    root = tmp_path_factory.mktemp("started")
+    bundle = root / "bundle"
+    trained = load_system(run)
+    photos = run.faces()[1].images[:3]
+    export_bundle(
+        trained, recipe.family, [], photos, bundle, name="start", card="# start", licence="MIT", graphs=["reconstruct"]
+    )
+    fresh = dataclasses.replace(run, root=root / "run", start=bundle)
+    train_generator(fresh, dataclasses.replace(STEPS, steps=1))
+    tensors, _ = checkpoint.load(fresh.root / "generator" / "checkpoint")
+    name = "to_rgb1.conv.weight"
+    begun, random = trained.generator.state_dict()[name], Generator(recipe.family).state_dict()[name]
+    gap = (tensors[f"average.module.{name}"] - begun).abs().max()
+    assert gap < 0.05 < (random - begun).abs().max()
+
+    with pytest.raises(ValueError, match="which is not"):
+        load_bundle(bundle, dataclasses.replace(recipe.family, name="another"))

@@ -42,7 +42,7 @@ def test_adversarial_every(make, state, changed):
         if "d_loss" in scalars:
             judged.append(step)
     assert judged == [0, 3]
-    assert stage.config()["adversarial_every"] == 3
+    assert stage.config()["joint"]["adversarial_every"] == 3
 
 
 def test_adversarial_every_below_one(make):
