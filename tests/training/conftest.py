@@ -29,6 +29,10 @@ from training.networks.discriminator import Discriminator
 from training.networks.stylegan2 import Generator
 from training.networks.system import EditingSystem
 
+# torch 2.13 crashes now and then in the backward pass of channels-last convolutions on images of a few pixels when two
+# threads share it. Sizes that are trained for real were not affected; tests of this size gain nothing from threads.
+torch.set_num_threads(1)
+
 SMALL = ModelFamily(
     name="small",
     size=32,

@@ -129,7 +129,7 @@ def test_photo_range(system, faces, identity, direction):
     with warnings.catch_warnings():
         warnings.simplefilter("error", StrengthWarning)
         ranges = [
-            photo_range(system, photos, identity, direction, floor=floor)
+            photo_range(system, photos, identity, direction, floor=floor, step=0.25)
             for floor in (-1.1, 0.3, 0.6, 0.8, 0.9, 0.97, 1.1)
         ]
     assert ranges[0] == (-1.0, 2.0)
