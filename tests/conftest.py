@@ -11,6 +11,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is no property of the code: a busy machine must not fail a test.
+settings.register_profile("edgedit", deadline=None)
+settings.load_profile("edgedit")
 
 _ROOT = Path(__file__).resolve().parent.parent
 
