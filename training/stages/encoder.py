@@ -120,6 +120,7 @@ class EncoderStage:
             w, feature = self.encoder(encoder_input(images, self.family), self.mean)
             w = w.float()
             own_feature, rgb = self.generator.lower(w)
+            assert rgb is not None  # `lower` leaves it out only if told to
             output = reconstruct(self.generator, feature, w, rgb)
             some = slice(o.w_images or None)
             output_w = self.generator.upper(own_feature[some], w[some], rgb[some])
