@@ -9,6 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def random_flip(x: Tensor) -> Tensor:
+    """Mirrors each image B x 3 x H x W left to right with probability one half."""
+    return torch.where(torch.rand(x.shape[0], 1, 1, 1, device=x.device) < 0.5, x, x.flip(3))
+
+
 def _uniform(x: Tensor, low: float, high: float) -> Tensor:
     return torch.empty(x.shape[0], 1, 1, 1, device=x.device, dtype=x.dtype).uniform_(low, high)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
+from training.augment import random_flip
 from training.data import Batches, FaceSet, encoder_input
 from training.loop import Averaged
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
@@ -115,7 +116,7 @@ class E4EStage:
     def step(self, step: int) -> dict[str, float | Tensor]:
         o = self.options
         images = self.faces.tensor(self.batches.indices(step), self.device)
-        images = torch.where(torch.rand(o.batch, 1, 1, 1, device=self.device) < 0.5, images, images.flip(3))
+        images = random_flip(images)
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
             offsets = self._limit(self.encoder(encoder_input(images, self.family)).float(), self._rows(step))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
+from training.augment import random_flip
 from training.data import Batches, FaceSet, encoder_input
 from training.loop import Averaged, set_requires_grad
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
@@ -113,7 +114,7 @@ class EncoderStage:
     def step(self, step: int) -> dict[str, float | Tensor]:
         o = self.options
         images = self.faces.tensor(self.batches.indices(step), self.device)
-        images = torch.where(torch.rand(o.batch, 1, 1, 1, device=self.device) < 0.5, images, images.flip(3))
+        images = random_flip(images)
         images = images.contiguous(memory_format=torch.channels_last)
         adversarial = step >= o.adversarial_from and step % o.adversarial_every == 0
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
-from training.augment import diff_augment
+from training.augment import diff_augment, random_flip
 from training.data import Batches, FaceSet
 from training.loop import Averaged, set_requires_grad
 from training.networks.discriminator import Discriminator
@@ -104,7 +104,7 @@ class GanStage:
     def _step(self, step: int) -> dict[str, float | Tensor]:
         o = self.options
         real = self.faces.tensor(self.batches.indices(step), self.device)
-        real = torch.where(torch.rand(o.batch, 1, 1, 1, device=self.device) < 0.5, real, real.flip(3))
+        real = random_flip(real)
 
         set_requires_grad([self.discriminator], True)
         with torch.no_grad():
