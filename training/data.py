@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from engines.family import ModelFamily
+from training import parallel
 
 SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
 _FORMATS = ("WEBP", "PNG", "JPEG")
@@ -122,13 +123,14 @@ def encoder_input(images: Tensor, family: ModelFamily) -> Tensor:
 
 class Batches:
     """Endless shuffled batches whose content depends on the seed and the step alone, so that a resumed run sees
-    exactly the batches an uninterrupted one would have seen."""
+    exactly the batches an uninterrupted one would have seen. Processes that train together get batches of their own."""
 
     def __init__(self, count: int, batch: int, seed: int) -> None:
-        if batch > count:
-            raise ValueError(f"batch {batch} is larger than the data set of {count} images")
+        together = batch * parallel.processes()
+        if together > count:
+            raise ValueError(f"batch {together} is larger than the data set of {count} images")
         self.batch = batch
-        self.per_epoch = count // batch
+        self.per_epoch = count // together
         self.count = count
         self.seed = seed
         self._epoch = -1
@@ -140,4 +142,5 @@ class Batches:
         if epoch != self._epoch:
             self._order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
             self._epoch = epoch
-        return self._order[position * self.batch : (position + 1) * self.batch]
+        first = (position * parallel.processes() + parallel.rank()) * self.batch
+        return self._order[first : first + self.batch]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engines.family import ModelFamily
-from training import checkpoint
+from training import checkpoint, parallel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,24 @@ class LoopOptions:
     grid_every: int = 250
     minutes: float = math.inf
     """Stop, with a checkpoint, after this long."""
+    decay: float = 0.0
+    """Share of the steps, the last ones, over which every learning rate falls along a half cosine to a tenth. A short
+    run gains more from it than from as many steps at the full rate."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "checkpoint_every", "grid_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0.0 <= self.decay <= 1.0:
+            raise ValueError(f"decay must be a share between 0 and 1, got {self.decay}")
+
+    def rate(self, step: int) -> float:
+        """Factor of the learning rates at a step: 1, and over the last `decay` of the steps down to 0.1."""
+        first = self.steps * (1.0 - self.decay)
+        if step <= first:
+            return 1.0
+        done = min((step - first) / (self.steps - first), 1.0)
+        return 0.1 + 0.9 * (1.0 + math.cos(math.pi * done)) / 2
 
 
 class Stage(Protocol):
@@ -91,9 +104,10 @@ class Averaged(nn.Module):
 
     @torch.no_grad()
     def update(self, source: nn.Module, seen: int, batch: int) -> None:
-        """Moves the average towards `source` after `seen` images in steps of `batch`."""
-        half_life = max(min(self.half_life, seen * self.ramp), 1e-8)
-        keep = 0.5 ** (batch / half_life)
+        """Moves the average towards `source` after this process has seen `seen` images in steps of `batch`."""
+        together = parallel.processes()
+        half_life = max(min(self.half_life, seen * together * self.ramp), 1e-8)
+        keep = 0.5 ** (batch * together / half_life)
         for mine, theirs in zip(self.module.parameters(), source.parameters(), strict=True):
             mine.lerp_(theirs, 1.0 - keep)
         for mine, theirs in zip(self.module.buffers(), source.buffers(), strict=True):
@@ -112,11 +126,14 @@ def save_grid(images: Tensor, path: Path) -> None:
 
 
 def step_seed(seed: int, step: int) -> int:
-    """A seed of its own for every (seed, step)."""
-    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+    """A seed of its own for every (seed, step), and for every process but the first besides."""
+    rank = parallel.rank()
+    return int(np.random.SeedSequence((seed, step, rank) if rank else (seed, step)).generate_state(1)[0])
 
 
 def _save(stage: Stage, run: Path, step: int, seconds: float, options: LoopOptions) -> None:
+    if parallel.rank():
+        return
     tensors: dict[str, Tensor] = {}
     optimizers: dict[str, Any] = {}
     for name, module in stage.modules.items():
@@ -194,6 +211,8 @@ def train(stage: Stage, run: Path, options: LoopOptions) -> int:
 
     Writes `run/checkpoint/`, `run/log.csv` and `run/grids/*.png`. A stop by Ctrl-C or by `minutes` leaves a checkpoint.
 
+    Under `torchrun` the processes train together (see `training.parallel`): a step then stands for one batch in each.
+
     Returns:
         The step reached.
 
@@ -202,7 +221,11 @@ def train(stage: Stage, run: Path, options: LoopOptions) -> int:
         FloatingPointError: if a loss is not finite; the last checkpoint stays.
     """
     run.mkdir(parents=True, exist_ok=True)
+    # Before the checkpoint's own, so that a resumed run obeys the rates it was asked for.
+    rates = {name: [group["lr"] for group in o.param_groups] for name, o in stage.optimizers.items()}
     step, seconds = _resume(stage, run, options)
+    for optimizer in stage.optimizers.values():
+        parallel.average_gradients(optimizer)
     log = _Log(run / "log.csv", step)
     started = time.monotonic()
     columns = (
@@ -212,11 +235,14 @@ def train(stage: Stage, run: Path, options: LoopOptions) -> int:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns, disable=parallel.rank() > 0) as progress:
         task = progress.add_task(stage.name, total=options.steps, completed=step, note="")
         try:
-            while step < options.steps and time.monotonic() - started < options.minutes * 60:
+            while step < options.steps and parallel.first_says(time.monotonic() - started < options.minutes * 60):
                 torch.manual_seed(step_seed(options.seed, step))
+                for name, optimizer in stage.optimizers.items():
+                    for group, rate in zip(optimizer.param_groups, rates[name], strict=True):
+                        group["lr"] = rate * options.rate(step)
                 scalars = stage.step(step)
                 step += 1
                 # Every step: what a non-finite loss did to the weights must not reach a checkpoint.
@@ -224,13 +250,13 @@ def train(stage: Stage, run: Path, options: LoopOptions) -> int:
                     raise FloatingPointError(f"{stage.name}: {', '.join(bad)} is not finite at step {step}")
                 log.add(scalars)
                 elapsed = seconds + time.monotonic() - started
-                if step % options.log_every == 0 or step == options.steps:
+                if parallel.rank() == 0 and (step % options.log_every == 0 or step == options.steps):
                     row = log.flush(step, elapsed)
                     note = _note(row)
                     progress.update(task, note=note)
                     if not progress.console.is_terminal:
                         progress.console.print(f"{stage.name} {step}/{options.steps} {note}", highlight=False)
-                if step % options.grid_every == 0 or step == options.steps:
+                if parallel.rank() == 0 and (step % options.grid_every == 0 or step == options.steps):
                     save_grid(stage.grid(), run / "grids" / f"{step:07d}.png")
                 if step % options.checkpoint_every == 0:
                     _save(stage, run, step, elapsed, options)

@@ -33,6 +33,8 @@ class Recipe:
     directions: FitOptions
     editor: EditorOptions
     editor_steps: int
+    decay: float = 0.0
+    """Share of every stage's steps over which the learning rates fall (see `LoopOptions.decay`)."""
 
 
 def _demo(

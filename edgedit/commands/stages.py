@@ -15,6 +15,7 @@ from edgedit.commands.common import console
 from edgedit.commands.training import Train
 from engines.errors import EdgeditError
 from engines.provenance import provenance
+from training import parallel
 from training import run as stages
 from training.judges import JudgeFiles
 from training.loop import LoopOptions
@@ -56,7 +57,8 @@ def run_stage(verb: Train) -> dict[str, Any]:
         if not path.exists():
             raise EdgeditError(f"{option}: there is no {path}")
     try:
-        torch.empty(0, device=verb.device)
+        device = parallel.begin(verb.device)
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise EdgeditError(f"--device {verb.device} cannot be used: {str(error).splitlines()[0]}") from error
     if verb.threads:
@@ -73,8 +75,10 @@ def run_stage(verb: Train) -> dict[str, Any]:
         losses=LossFiles(lpips=verb.lpips or unused, identity=verb.identity or unused),
         judges=JudgeFiles(age_gender=verb.age_gender, expression=verb.expression, pose=verb.pose),
         start=verb.start,
-        device=verb.device,
+        device=device,
     )
+    # Under torchrun the first process speaks for all.
+    console.quiet = parallel.rank() > 0
     console.print(f"{verb.stage} of recipe {verb.recipe} in {verb.run_folder}", markup=False)
     if verb.stage in _TRAINED:
         options = LoopOptions(
@@ -83,6 +87,7 @@ def run_stage(verb: Train) -> dict[str, Any]:
             minutes=verb.minutes,
             checkpoint_every=verb.every,
             grid_every=verb.every,
+            decay=chosen.decay if verb.decay is None else verb.decay,
         )
         reached = _TRAINED[verb.stage](run, options)
         console.print(f"{verb.stage}: step {reached} of {options.steps}; log and grids are in {verb.run_folder}")

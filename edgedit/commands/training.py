@@ -42,6 +42,8 @@ class Train(Reporting):
     """Optimizer steps in all, in place of the recipe's."""
     minutes: Annotated[float, tyro.conf.arg(help_behavior_hint="(default: no limit)")] = math.inf
     """Stop after this long, with a checkpoint."""
+    decay: Annotated[float | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """Share of the steps, the last ones, over which learning rates fall to a tenth, in place of the recipe's."""
     seed: int = 0
     """Seed of weights, batches and every draw."""
     device: str = "cpu"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from pathlib import Path
@@ -195,6 +196,31 @@ def test_seconds_add_up(tmp_path, monkeypatch):
 def test_options_below_one(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         LoopOptions(**{"steps": 5, name: 0})
+
+
+def test_learning_rates_fall_at_the_end(tmp_path, monkeypatch):
+    stage = Regression()
+    seen = []
+    step = stage.step
+    monkeypatch.setattr(stage, "step", lambda i: seen.append(stage.optimizer.param_groups[0]["lr"]) or step(i))
+    train(stage, tmp_path, _options(10, decay=0.5))
+    assert seen[:6] == [0.01] * 6
+    assert all(later < earlier for earlier, later in itertools.pairwise(seen[5:]))
+    assert 0.001 < seen[-1] < 0.003
+
+
+def test_a_resumed_run_obeys_the_rate_it_was_asked_for(tmp_path):
+    train(Regression(), tmp_path, _options(3))
+    stage = Regression()
+    stage.optimizer.param_groups[0]["lr"] = 0.5
+    train(stage, tmp_path, _options(4))
+    assert stage.optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.1])
+def test_decay_is_a_share(decay):
+    with pytest.raises(ValueError, match="decay must be a share between 0 and 1"):
+        LoopOptions(steps=5, decay=decay)
 
 
 def test_step_seeds_differ():

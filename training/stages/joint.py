@@ -38,9 +38,14 @@ class JointOptions:
     """Steps between two adversarial ones."""
     e4e_every: int = 1
     """Steps between two of the e4e encoder."""
+    encoder_every: int = 1
+    """Steps between two of the encoder E."""
+    generator_rate: float | None = None
+    """Learning rate of the synthesis network under the encoders' losses, which bear a far higher one than an
+    adversarial loss does. None: half the adversarial rate."""
 
     def __post_init__(self) -> None:
-        for name in ("adversarial_every", "e4e_every"):
+        for name in ("adversarial_every", "e4e_every", "encoder_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -69,13 +74,14 @@ class JointStage:
         self.e4e = E4EStage(family, self.gan.generator, faces, files, joint.e4e, seed=seed, device=device)
         generator = self.gan.generator
         synthesis = [p for name, p in generator.named_parameters() if not name.startswith("style.")]
-        self.e4e.generator_optimizer = Adam(synthesis, options.learning_rate / 2, betas=(0.9, 0.99))
+        rate = joint.generator_rate or options.learning_rate / 2
+        self.e4e.generator_optimizer = Adam(synthesis, rate, betas=(0.9, 0.99))
         self.encoder: EncoderStage | None = None
         if joint.encoder is not None:
             self.encoder = EncoderStage(
                 family, generator, self.gan.discriminator, faces, files, joint.encoder, seed=seed, device=device
             )
-            self.encoder.generator_optimizer = Adam(synthesis, options.learning_rate / 2, betas=(0.9, 0.99))
+            self.encoder.generator_optimizer = Adam(synthesis, rate, betas=(0.9, 0.99))
         self.fixed_z = torch.randn(2048, family.style_dim, device=device)
 
     @property
@@ -110,9 +116,10 @@ class JointStage:
         with torch.no_grad():
             # The mapping network moves, and with it the mean that offsets start from.
             self.e4e.mean = self.gan.generator.mapping(self.fixed_z).mean(dim=0)
-        if self.encoder is not None:
+        turn, rest = divmod(step, self.options.encoder_every)
+        if self.encoder is not None and rest == 0:
             self.encoder.mean = self.e4e.mean
-            scalars |= {f"encoder_{name}": value for name, value in self.encoder.step(step).items()}
+            scalars |= {f"encoder_{name}": value for name, value in self.encoder.step(turn).items()}
         turn, rest = divmod(step, self.options.e4e_every)
         if rest == 0:
             scalars |= self.e4e.step(turn)
