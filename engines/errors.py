@@ -14,6 +14,14 @@ class BundleError(EdgeditError):
     """A bundle is missing a file, fails a digest or is not a bundle."""
 
 
+class EngineError(EdgeditError):
+    """An engine cannot be built, is damaged, or was built for another machine."""
+
+
+class SignatureError(EdgeditError):
+    """A signature is missing, does not match or cannot be made."""
+
+
 class ImageError(EdgeditError):
     """A file is not an image that can be read, or is out of bounds."""
 

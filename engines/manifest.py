@@ -47,18 +47,20 @@ def _check_relative(path: str) -> str:
 RelativePath = Annotated[str, StringConstraints(max_length=255), AfterValidator(_check_relative)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Base of what is read from a manifest: exact types, no unknown fields, frozen."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class FileEntry(_Strict):
+class FileEntry(Strict):
     """Digest and size of one file."""
 
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(ge=0)]
 
 
-class GraphEntry(_Strict):
+class GraphEntry(Strict):
     """Where a graph is and which tensors it takes and gives."""
 
     file: RelativePath
@@ -66,7 +68,7 @@ class GraphEntry(_Strict):
     outputs: list[TensorSpec]
 
 
-class ProducedBy(_Strict):
+class ProducedBy(Strict):
     """What made a bundle: versions of the tools by name, the command line, and when (ISO 8601)."""
 
     tools: dict[str, str]
@@ -74,7 +76,7 @@ class ProducedBy(_Strict):
     date: str
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """Everything that a bundle says of itself."""
 
     schema_version: Literal[1]

@@ -1,0 +1,80 @@
+"""The layers of a network as a builder or an ONNX graph shows them: what the precision proof and the inspector read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from engines.contracts import Name
+from engines.errors import EngineError
+from engines.manifest import Strict
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class LayerTensor(Strict):
+    """One input or output of a layer. Dynamic batches are given at batch 1."""
+
+    name: str
+    dtype: str
+    """NumPy's name: "float16", "float32", "int64", ..."""
+    shape: list[int]
+
+
+class Layer(Strict):
+    """One layer of a network."""
+
+    name: str
+    operator: str
+    """The builder's layer type or ONNX operator, such as "CONVOLUTION" or "Conv"."""
+    precision: str
+    """Type of what it computes with: that of its data inputs."""
+    inputs: list[LayerTensor]
+    outputs: list[LayerTensor]
+    macs: Count
+    """Multiply-accumulates at batch 1; 0 for what is not a convolution or matrix product."""
+    weight_bytes: Count
+    activation_bytes: Count
+    """Bytes read and written besides weights, at batch 1."""
+    reason: str | None = None
+    """Why it is not in the precision that was asked for; None if it is, or if it does no arithmetic."""
+    milliseconds: Annotated[float, Field(ge=0)] | None = None
+    """Median time where it was measured."""
+    fused: list[str] = Field(default_factory=list)
+    """Names of the ONNX nodes inside it, where the builder says so."""
+
+
+class LayerReport(Strict):
+    """All layers of one graph, in order."""
+
+    schema_version: Literal[1] = 1
+    graph: Name
+    source: Literal["network", "inspector", "graph"]
+    """Read from a builder's network definition, an engine inspector or an ONNX graph."""
+    precision: str
+    """What was asked for."""
+    layers: list[Layer]
+
+    @property
+    def macs(self) -> int:
+        """Of all layers."""
+        return sum(layer.macs for layer in self.layers)
+
+    def share(self, dtype: str) -> float:
+        """MACs of the layers that compute in a type, over all; 1 where there are none."""
+        total = self.macs
+        return sum(layer.macs for layer in self.layers if layer.precision == dtype) / total if total else 1.0
+
+    @classmethod
+    def parse(cls, raw: bytes, file: str) -> Self:
+        """The report in these bytes; `file` names it in messages.
+
+        Raises:
+            EngineError: if it is not one.
+        """
+        try:
+            return cls.model_validate_json(raw)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            raise EngineError(f"{file} is not a layer report: {first['msg']}") from None
