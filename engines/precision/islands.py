@@ -1,0 +1,118 @@
+"""Which nodes of a graph compute in FP32 although FP16 was asked for, and why.
+
+The rules are few and by construction, not by a list of names: what is a vector per image costs nothing and decides
+everything (styles, demodulation), what sums or normalises over many values needs the range (norms, softmax), and what
+is an image is rounded once, at the end. Whatever else measurement asks for comes in as `widen`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import onnx_ir as ir
+
+from engines.precision.rewrite import Modulated
+from engines.precision.source import Tensor
+
+STYLE = "styles and demodulation: a vector per image, whose sums and reciprocals need the range"
+NORM = "normalisation: sums of squares over many values"
+SOFTMAX = "softmax: exponentials and their sum"
+GATE = "attention gate: a mean and a maximum over softmax weights"
+RGB = "image: ToRGB outputs and the RGB skip are summed here and rounded once"
+INPUT = "image: pixel levels before the first convolution"
+WIDENED = "widened: the accuracy gate asked for it"
+
+NORMS = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization")
+MOVES = frozenset(
+    "Cast Concat DepthToSpace Expand Flatten Gather Identity MaxPool Pad Reshape Resize Shape Slice SpaceToDepth Split "
+    "Squeeze Transpose Unsqueeze".split()
+)
+"""Operators that compute nothing (a maximum picks): they keep the type of what comes in."""
+
+
+def islands(
+    model: ir.Model, found: dict[str, Tensor], modulated: Iterable[Modulated], widen: Collection[str] = ()
+) -> dict[str, str]:
+    """Names of the FP32 nodes, with the reason.
+
+    Args:
+        model: rewritten, see `rewrite`.
+        found: types and shapes of its values.
+        modulated: what `rewrite.prenormalise` gave.
+        widen: names of further nodes.
+    """
+    reasons: dict[str, str] = {}
+
+    def mark(node: ir.Node | None, reason: str) -> None:
+        if node is not None:
+            reasons.setdefault(str(node.name), reason)
+
+    for convolution in modulated:
+        for vector in convolution.vectors:
+            for node in _sources(vector, found):
+                mark(node, STYLE)
+        if convolution.rgb is not None:
+            for node in _descendants(convolution.rgb):
+                mark(node, RGB)
+    for node in model.graph:
+        if node.op_type in NORMS:
+            mark(node, NORM)
+        elif node.op_type in ("Softmax", "LogSoftmax"):
+            mark(node, SOFTMAX)
+            for use in node.outputs[0].uses():
+                if use.node.op_type.startswith("Reduce"):
+                    mark(use.node, GATE)
+        elif node.op_type.startswith("Reduce"):
+            source = node.inputs[0].producer() if node.inputs[0] is not None else None
+            if source is not None and reasons.get(str(source.name)) == GATE:
+                mark(node, GATE)
+    for value in model.graph.inputs:
+        if not found[str(value.name)].floating:
+            for node in _until_convolution(value):
+                mark(node, INPUT)
+    for node in model.graph:
+        if str(node.name) in widen:
+            reasons[str(node.name)] = WIDENED
+    return reasons
+
+
+def _sources(value: ir.Value, found: dict[str, Tensor]) -> list[ir.Node]:
+    """What computes a vector per image: backwards, up to inputs and outputs of the graph and to maps with a place."""
+    seen: dict[int, ir.Node] = {}
+    waiting = [value]
+    while waiting:
+        current = waiting.pop()
+        node = current.producer()
+        # A code that leaves the graph is a result of its own and has its own precision.
+        if node is None or id(node) in seen or current.is_graph_output():
+            continue
+        known = found.get(str(current.name))
+        if known is not None and len(known.shape) > 3:
+            continue
+        seen[id(node)] = node
+        waiting += [v for v in node.inputs if v is not None and not v.is_initializer()]
+    return list(seen.values())
+
+
+def _descendants(node: ir.Node) -> list[ir.Node]:
+    seen: dict[int, ir.Node] = {}
+    waiting = [node]
+    while waiting:
+        current = waiting.pop()
+        if id(current) in seen:
+            continue
+        seen[id(current)] = current
+        waiting += [use.node for value in current.outputs for use in value.uses()]
+    return list(seen.values())
+
+
+def _until_convolution(value: ir.Value) -> list[ir.Node]:
+    seen: dict[int, ir.Node] = {}
+    waiting = [use.node for use in value.uses()]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen or node.op_type == "Conv":
+            continue
+        seen[id(node)] = node
+        waiting += [use.node for output in node.outputs for use in output.uses()]
+    return list(seen.values())

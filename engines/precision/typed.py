@@ -1,0 +1,243 @@
+"""A bundle's graph as a strongly typed ONNX model on disk, and the report of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from engines.bundle import Bundle
+from engines.contracts import TensorSpec
+from engines.errors import EngineError, OutputError
+from engines.layers import Layer, LayerReport, LayerTensor
+from engines.precision.islands import MOVES, islands
+from engines.precision.macs import macs
+from engines.precision.rewrite import fold_batch_norms, prenormalise
+from engines.precision.source import Tensor, constant, load_source, shapes
+
+PRECISIONS = ("fp32", "fp16")
+"""What `lower` offers."""
+
+_HALF, _SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
+_ALWAYS_SINGLE = {"Resize": (1, 2)}
+"""Inputs that the operator's definition wants in FP32 whatever its data are."""
+_EMBEDDED = 1024
+"""Bytes up to which an initializer stands in the model itself."""
+
+
+@dataclass(frozen=True)
+class TypedGraph:
+    """A strongly typed graph on disk. Its inputs and outputs are those of the bundle's graph."""
+
+    name: str
+    file: Path
+    """The model; larger weights are external data in `<graph>.weights` beside it."""
+    report: LayerReport
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+
+
+def lower(
+    bundle: Bundle, graph: str, precision: str, folder: Path, *, widen: Collection[str] = frozenset()
+) -> TypedGraph:
+    """Writes a graph of a bundle in a precision.
+
+    Args:
+        bundle: where the graph is.
+        graph: its name.
+        precision: one of `PRECISIONS`.
+        folder: a directory that is there; `<graph>.onnx` and `<graph>.weights` in it are replaced.
+        widen: names of nodes that stay in FP32 beyond those of `islands`.
+
+    Raises:
+        EngineError: for a precision that is not offered, a node to widen that is not there, or a graph that cannot be
+            read.
+        OutputError: if the folder cannot be written.
+    """
+    model = load_source(bundle, graph)
+    reasons = retype(model, precision, widen)
+    report = describe(model, graph, precision, reasons)
+    entry = bundle.graph(graph)
+    file = write_model(model, folder / f"{graph}.onnx")
+    return TypedGraph(graph, file, report, list(entry.inputs), list(entry.outputs))
+
+
+def retype(model: ir.Model, precision: str, widen: Collection[str] = frozenset()) -> dict[str, str]:
+    """Gives a source graph (see `source.load_source`) the types of a precision, in place.
+
+    Returns:
+        By name of an FP32 node, why it is one; empty for "fp32".
+
+    Raises:
+        EngineError: as `lower`.
+    """
+    if precision not in PRECISIONS:
+        raise EngineError(f"precision {precision!r} is not offered; there are {', '.join(PRECISIONS)}")
+    fold_batch_norms(model)
+    if precision == "fp32":
+        RemoveUnusedNodesPass()(model)
+        return {}
+    found = shapes(model)
+    modulated = prenormalise(model, found)
+    if unknown := sorted(set(widen) - {str(node.name) for node in model.graph}):
+        raise EngineError(f"there is no node {unknown[0]} to widen")
+    found = shapes(model)
+    reasons = islands(model, found, modulated, widen)
+    _Caster(model, found, reasons).run()
+    RemoveUnusedNodesPass()(model)
+    return reasons
+
+
+class _Caster:
+    """Decides the type of every node and puts casts where two meet."""
+
+    def __init__(self, model: ir.Model, found: dict[str, Tensor], wide: Collection[str]) -> None:
+        self.graph = model.graph
+        self.found = found
+        self.wide = wide
+        self.types: dict[int, ir.DataType] = {}
+        self.made: dict[tuple[int, ir.DataType], ir.Value] = {}
+
+    def run(self) -> None:
+        contract = [(value, value.name) for value in self.graph.outputs]
+        for value in self.graph.inputs:
+            self.types[id(value)] = value.dtype or _SINGLE
+        for node in list(self.graph):
+            self._node(node)
+        for index, (value, name) in enumerate(contract):
+            if self.types.get(id(value)) == _HALF:
+                value.name = f"{name}.fp16"
+                cast = self._cast(value, _SINGLE, after=value.producer())
+                cast.name = name
+                cast.shape = value.shape
+                self.graph.outputs[index] = cast
+                value.shape = None
+
+    def _floating(self, value: ir.Value | None) -> bool:
+        return value is not None and str(value.name) in self.found and self.found[str(value.name)].floating
+
+    def _node(self, node: ir.Node) -> None:
+        wanted = self._type(node)
+        exempt = _ALWAYS_SINGLE.get(node.op_type, ())
+        for index, value in enumerate(node.inputs):
+            if value is not None and self._floating(value) and index not in exempt:
+                node.replace_input_with(index, self._as(value, wanted, node))
+        if node.op_type == "Cast" and node.attributes.get_int("to") == _SINGLE and wanted == _HALF:
+            node.attributes["to"] = ir.AttrInt64("to", _HALF)
+        for value in node.outputs:
+            if self._floating(value):
+                self.types[id(value)] = wanted
+                value.dtype = wanted
+
+    def _type(self, node: ir.Node) -> ir.DataType:
+        if str(node.name) in self.wide:
+            return _SINGLE
+        if node.op_type in MOVES:
+            data = [self.types[id(v)] for v in node.inputs if v is not None and id(v) in self.types]
+            kinds = {kind for kind in data if kind in (_HALF, _SINGLE)}
+            # What moves values keeps their type; where types meet, the smaller is what the next node asks for.
+            return _SINGLE if kinds == {_SINGLE} else _HALF
+        return _HALF
+
+    def _as(self, value: ir.Value, wanted: ir.DataType, user: ir.Node) -> ir.Value:
+        if not value.is_initializer():
+            return value if self.types[id(value)] == wanted else self._cast(value, wanted, before=user)
+        if wanted == _SINGLE:
+            return value
+        key = (id(value), wanted)
+        if key not in self.made:
+            array = constant(value)
+            assert array is not None
+            with np.errstate(over="ignore"):
+                half = array.astype(np.float16)
+            if not np.isfinite(half).all():
+                raise EngineError(f"weight {value.name} does not fit FP16 (largest {np.abs(array).max():.4g})")
+            twin = ir.Value(
+                name=f"{value.name}.fp16",
+                const_value=ir.tensor(half, name=f"{value.name}.fp16"),
+                shape=ir.Shape(half.shape),
+                type=ir.TensorType(_HALF),
+            )
+            self.graph.register_initializer(twin)
+            self.made[key] = twin
+        return self.made[key]
+
+    def _cast(
+        self, value: ir.Value, wanted: ir.DataType, *, before: ir.Node | None = None, after: ir.Node | None = None
+    ) -> ir.Value:
+        key = (id(value), wanted)
+        if key not in self.made:
+            suffix = "fp16" if wanted == _HALF else "fp32"
+            node = ir.node("Cast", [value], {"to": wanted}, name=f"{value.name}/to_{suffix}")
+            node.outputs[0].name = f"{value.name}/{suffix}"
+            node.outputs[0].dtype = wanted
+            self.types[id(node.outputs[0])] = wanted
+            if after is not None:
+                self.graph.insert_after(after, node)
+            else:
+                assert before is not None
+                self.graph.insert_before(before, node)
+            self.made[key] = node.outputs[0]
+        return self.made[key]
+
+
+def describe(model: ir.Model, graph: str, precision: str, reasons: dict[str, str]) -> LayerReport:
+    """The layers of an ONNX graph at batch 1."""
+    found = shapes(model)
+    layers = []
+    for node in model.graph:
+        inputs = [value for value in node.inputs if value is not None]
+        tensors = {str(v.name): found[str(v.name)] for v in (*inputs, *node.outputs) if str(v.name) in found}
+
+        def listed(values: list[ir.Value], tensors: dict[str, Tensor] = tensors) -> list[LayerTensor]:
+            return [
+                LayerTensor(name=str(v.name), dtype=tensors[str(v.name)].dtype, shape=list(tensors[str(v.name)].shape))
+                for v in values
+                if str(v.name) in tensors
+            ]
+
+        def size(values: list[ir.Value], tensors: dict[str, Tensor] = tensors) -> int:
+            held = (tensors[str(v.name)] for v in values if str(v.name) in tensors)
+            return sum(t.elements * np.dtype(t.dtype).itemsize for t in held)
+
+        weights = [value for value in inputs if value.is_initializer()]
+        data = [value for value in inputs if not value.is_initializer()]
+        outputs = list(node.outputs)
+        computes = next((tensors[str(v.name)].dtype for v in (*data, *outputs) if str(v.name) in tensors), "none")
+        reason = reasons.get(str(node.name)) if node.op_type not in MOVES else None
+        layers.append(
+            Layer(
+                name=str(node.name),
+                operator=node.op_type,
+                precision=computes,
+                inputs=listed(inputs),
+                outputs=listed(outputs),
+                macs=macs(node, tensors),
+                weight_bytes=size(weights),
+                activation_bytes=size(data) + size(outputs),
+                reason=reason,
+            )
+        )
+    return LayerReport(graph=graph, source="graph", precision=precision, layers=layers)
+
+
+def report(bundle: Bundle, graph: str) -> LayerReport:
+    """The layers of a bundle's graph as it is, in FP32."""
+    return describe(load_source(bundle, graph), graph, "fp32", {})
+
+
+def write_model(model: ir.Model, file: Path) -> Path:
+    """Saves a model with its weights as external data beside it.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    try:
+        ir.save(model, file, external_data=f"{file.stem}.weights", size_threshold_bytes=_EMBEDDED)
+    except OSError as error:
+        raise OutputError(f"cannot write {file}: {error.strerror or error}") from error
+    return file
