@@ -69,3 +69,18 @@ def test_gradient_reaches_the_output_alone(loss_files, pair):
     assert torch.isfinite(output.grad).all() and (output.grad != 0).float().mean() > 0.9
     assert not any(term.requires_grad for term in terms.values())
     assert not list(loss.parameters()) and not loss.training
+
+
+def test_the_face_counts_once_more(loss_files, pair):
+    """Only what happens on eyes, nose and mouth changes the face term."""
+    output = pair[0]
+    weights = ImageWeights(l2=1.0, lpips=0.0, identity=0.0, face=2.0)
+    loss = ImageLoss(loss_files, weights)
+    side = output.shape[-1]
+    inside, outside = output.clone(), output.clone()
+    inside[:, :, int(0.5 * side) : int(0.7 * side), int(0.4 * side) : int(0.6 * side)] += 0.5
+    outside[:, :, : int(0.3 * side)] += 0.5
+    total, terms = loss(inside, output)
+    assert terms["face"] > terms["l2"] > 0
+    torch.testing.assert_close(total, terms["l2"] + 2.0 * terms["face"])
+    assert loss(outside, output)[1]["face"] < 1e-6
