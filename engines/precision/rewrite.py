@@ -61,7 +61,7 @@ def fold_batch_norms(model: ir.Model) -> None:
         source.resize_inputs(3)
         for index, value in enumerate(values, 1):
             source.replace_input_with(index, value)
-        node.outputs[0].replace_all_uses_with(x, replace_graph_outputs=True)
+        _replace(node.outputs[0], x)
         graph.remove(node, safe=True)
 
 
@@ -81,7 +81,14 @@ def _insert(graph: ir.Graph, before: ir.Node, nodes: list[ir.Node], replaced: ir
         node.outputs[0].name = f"{node.name}.out"
     graph.insert_before(before, nodes)
     if replaced is not None:
-        replaced.replace_all_uses_with(nodes[-1].outputs[0], replace_graph_outputs=True)
+        _replace(replaced, nodes[-1].outputs[0])
+
+
+def _replace(old: ir.Value, new: ir.Value) -> None:
+    """A graph output keeps its name, which is part of the contract."""
+    if old.is_graph_output():
+        old.name, new.name = f"{old.name}.before", old.name
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
 
 
 def prenormalise(model: ir.Model, found: dict[str, Tensor]) -> list[Modulated]:

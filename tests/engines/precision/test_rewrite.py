@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from engines.precision.emulate import Emulated
+from engines.precision.islands import STYLE
+from engines.precision.rewrite import fold_batch_norms, prenormalise
+from engines.precision.source import shapes
+from engines.precision.typed import retype
+from tests.engines.precision.conftest import make_model, modulated, run
+
+
+def _weight(source: np.random.Generator, scale: float, up: bool, kernel: int = 3) -> np.ndarray:
+    shape = (24, 16, kernel, kernel) if up else (16, 24, kernel, kernel)
+    return (scale * source.normal(size=shape)).astype(np.float32)
+
+
+def _exact(model_feeds: dict[str, np.ndarray], weight: np.ndarray, up: bool) -> np.ndarray:
+    """The graph's own FP32 result; what rewriting must not change."""
+    return run(modulated(weight, up=up), model_feeds)["y"]
+
+
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    weight_scale=st.floats(1e-2, 1e3),
+    style_scale=st.floats(1e-2, 1e3),
+    up=st.booleans(),
+)
+def test_prenormalisation_changes_nothing(seed, weight_scale, style_scale, up):
+    source = np.random.default_rng(seed)
+    weight = _weight(source, weight_scale, up)
+    feeds = {
+        "x": source.normal(size=(2, 24, 8, 8)).astype(np.float32),
+        "s": (style_scale * source.normal(size=(2, 24))).astype(np.float32),
+    }
+    expected = _exact(feeds, weight, up)
+    model = modulated(weight, up=up)
+    assert len(prenormalise(model, shapes(model))) == 1
+    np.testing.assert_allclose(run(model, feeds)["y"], expected, rtol=2e-4, atol=2e-5)
+
+
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    weight_scale=st.floats(0.1, 1e3),
+    style_scale=st.floats(0.1, 1e4),
+    activation=st.floats(0.1, 256.0),
+    up=st.booleans(),
+    peaked=st.booleans(),
+)
+def test_no_overflow_in_fp16(seed, weight_scale, style_scale, activation, up, peaked):
+    """Weights and styles far beyond those of a trained generator, and styles of a single channel."""
+    source = np.random.default_rng(seed)
+    weight = _weight(source, weight_scale, up)
+    styles = style_scale * source.normal(size=(2, 24))
+    if peaked:
+        styles[:, 1:] *= 1e-3
+    feeds = {
+        "x": (activation * source.uniform(-1, 1, (2, 24, 8, 8))).astype(np.float32),
+        "s": styles.astype(np.float32),
+    }
+    expected = _exact(feeds, weight, up)
+    model = modulated(weight, up=up)
+    reasons = retype(model, "fp16")
+    assert reasons["sum"] == reasons["inverse"] == STYLE and "conv" not in reasons
+    result = Emulated(model, threads=1).run(feeds)["y"]
+    assert np.isfinite(result).all()
+    # FP16 has eleven bits, and a sum of products may cancel.
+    assert np.abs(result - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def test_without_it_fp16_overflows():
+    """The same convolution, only cast: this is what other ports do."""
+    source = np.random.default_rng(0)
+    weight = _weight(source, 100.0, up=False)
+    model = make_model(
+        [
+            helper.make_node("Unsqueeze", ["s", "axes"], ["sb"], name="spread"),
+            helper.make_node("Mul", ["x", "sb"], ["xs"], name="modulate"),
+            # The Identity hides the pattern from the pass.
+            helper.make_node("Identity", ["xs"], ["hidden"], name="hide"),
+            helper.make_node("Conv", ["hidden", "w"], ["y"], name="conv", pads=[1, 1, 1, 1]),
+        ],
+        {"x": ["batch", 24, 8, 8], "s": ["batch", 24]},
+        ["y"],
+        {"w": weight, "axes": np.array([2, 3], np.int64)},
+    )
+    retype(model, "fp16")
+    feeds = {
+        "x": source.normal(size=(1, 24, 8, 8)).astype(np.float32),
+        "s": np.full((1, 24), 100.0, np.float32),
+    }
+    assert not np.isfinite(Emulated(model, threads=1).run(feeds)["y"]).all()
+
+
+@pytest.mark.parametrize("style", [0.0, 3e4])
+def test_to_rgb_gets_its_scale_back_in_fp32(style):
+    """No demodulation: styles of 30,000 would overflow, and styles of nothing would divide by zero."""
+    source = np.random.default_rng(1)
+    weight = _weight(source, 1.0, up=False, kernel=1)[:3]
+    feeds = {
+        "x": source.normal(size=(1, 24, 8, 8)).astype(np.float32),
+        "s": np.full((1, 24), style, np.float32),
+    }
+    expected = run(modulated(weight, demodulate=False), feeds)["y"]
+    model = modulated(weight, demodulate=False)
+    reasons = retype(model, "fp16")
+    assert "conv" not in reasons and "add_bias" in reasons
+    result = Emulated(model, threads=1).run(feeds)["y"]
+    np.testing.assert_allclose(result, expected, atol=2e-3 * max(np.abs(expected).max(), 1.0))
+
+
+@pytest.mark.parametrize("after_convolution", [True, False])
+def test_batch_norm_becomes_arithmetic(after_convolution):
+    source = np.random.default_rng(2)
+    channels = 6
+    norm = [source.normal(size=channels).astype(np.float32) for _ in range(3)]
+    variance = source.uniform(0.01, 4, channels).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["c"], name="conv", pads=[1, 1, 1, 1])]
+    bn = ["gain", "bias", "mean", "variance"]
+    if after_convolution:
+        nodes.append(helper.make_node("BatchNormalization", ["c", *bn], ["y"], name="norm", epsilon=1e-3))
+    else:
+        nodes = [
+            helper.make_node("BatchNormalization", ["x", *bn], ["n"], name="norm", epsilon=1e-3),
+            helper.make_node("Conv", ["n", "w", "b"], ["y"], name="conv", pads=[1, 1, 1, 1]),
+        ]
+    weights = {
+        "w": source.normal(size=(channels, channels, 3, 3)).astype(np.float32),
+        "b": source.normal(size=channels).astype(np.float32),
+        **dict(zip(bn, [*norm, variance], strict=True)),
+    }
+
+    def model():
+        return make_model(nodes, {"x": ["batch", channels, 5, 5]}, ["y"], weights)
+
+    feeds = {"x": source.normal(size=(2, channels, 5, 5)).astype(np.float32)}
+    expected = run(model(), feeds)["y"]
+    folded = model()
+    fold_batch_norms(folded)
+    operators = [node.op_type for node in folded.graph]
+    assert operators == (["Conv"] if after_convolution else ["Mul", "Add", "Conv"])
+    np.testing.assert_allclose(run(folded, feeds)["y"], expected, rtol=1e-4, atol=1e-4)
