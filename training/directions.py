@@ -1,9 +1,12 @@
-"""Edit directions of a trained generator: attribute boundaries (InterFaceGAN, Shen et al. 2020) and principal
-components (GANSpace, Harkonen et al. 2020), both in W.
+"""Edit directions of a trained generator: attribute directions (InterFaceGAN, Shen et al. 2020) and principal
+components (GANSpace, Harkonen et al. 2020), in W or in W+.
 
-Samples are rendered and scored by the judges; a direction is the shrunk linear discriminant between the highest and
-lowest scores, made orthogonal to the attributes it is entangled with. One unit of strength is one standard deviation
-of the samples along the direction. The usable range is measured: how far samples can go before their identity is lost.
+Codes are either mapped draws, rendered and scored by the judges, or the e4e codes of the training photos with the
+photos' own scores: W+ then, and labels as good as photos give them. A direction is either the shrunk linear
+discriminant between the highest and lowest scores, made orthogonal to the attributes it is entangled with, or the
+regression of the codes on all scores together: how the mean code moves with one attribute while the others stay. One
+unit of strength is one standard deviation of the codes along the direction. The usable range is measured: how far
+codes can go before the identity is lost.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
-from engines.directions import Direction
+from engines.directions import Direction, Space
+from training.data import FaceSet, encoder_input
 from training.judges import Judges
 from training.losses.identity import Identity
 from training.networks.stylegan2 import Generator
@@ -35,6 +39,10 @@ class FitOptions:
     """Settings of the fit."""
 
     samples: int = 4000
+    photos: bool = False
+    """Use the e4e codes of that many training photos in place of mapped draws."""
+    regression: bool = False
+    """Regress the codes on the scores in place of separating high scores from low ones."""
     batch: int = 50
     share: float = 0.2
     """Share of the samples at either end that count as having or lacking an attribute."""
@@ -54,7 +62,7 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class Samples:
-    """Scored samples: W codes M x D and, by attribute, M scores."""
+    """Scored codes, W (M x D) or W+ (M x N x D), and by attribute M scores."""
 
     w: np.ndarray
     scores: dict[str, np.ndarray]
@@ -74,6 +82,55 @@ def sample(generator: Generator, judges: Judges, options: FitOptions, *, seed: i
             scores[name].append(values)
         codes.append(w.cpu())
     return Samples(torch.cat(codes).numpy(), {name: np.concatenate(v) for name, v in scores.items()})
+
+
+@torch.no_grad()
+def photo_codes(
+    e4e: nn.Module,
+    generator: Generator,
+    mean: Tensor,
+    faces: FaceSet,
+    judges: Judges,
+    options: FitOptions,
+    *,
+    seed: int = 0,
+) -> Samples:
+    """W+ codes of training photos, drawn by seed, with the photos' own scores.
+
+    Args:
+        e4e: encoder of offsets from the mean code.
+        mean: D.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(faces))[: options.samples]
+    codes: list[Tensor] = []
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in judges.names}
+    for start in track(range(0, len(chosen), options.batch), description="scoring photos"):
+        images = faces.tensor(chosen[start : start + options.batch], mean.device)
+        codes.append((e4e(encoder_input(images, generator.family)) + mean).cpu())
+        for name, values in judges.score(images).items():
+            scores[name].append(values)
+    return Samples(torch.cat(codes).numpy(), {name: np.concatenate(v) for name, v in scores.items()})
+
+
+def slopes(w: np.ndarray, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """By attribute, the unit vector (D) along which the mean code moves with its score while the other scores stay.
+
+    Args:
+        w: M x D codes.
+        scores: M values each.
+
+    Raises:
+        ValueError: if all scores of an attribute are equal.
+    """
+    if flat := [name for name, values in scores.items() if np.ptp(values) == 0]:
+        raise ValueError(f"all samples have the same score for {flat[0]}; there is no direction to find")
+    design = np.stack([(v - v.mean()) / v.std() for v in scores.values()], axis=1)
+    found, *_ = np.linalg.lstsq(design, w - w.mean(axis=0), rcond=None)
+    return {name: row / np.linalg.norm(row) for name, row in zip(scores, found, strict=True)}
+
+
+def _wplus(generator: Generator, codes: Tensor) -> Tensor:
+    return generator.broadcast(codes) if codes.dim() == 2 else codes
 
 
 def discriminant(w: np.ndarray, scores: np.ndarray, *, share: float, shrinkage: float) -> np.ndarray:
@@ -119,18 +176,18 @@ def usable_range(
     """Lowest and highest strength at which samples keep their identity.
 
     Args:
-        w: M x D codes to probe.
-        vector: D, one unit of strength.
+        w: M x D (or M x N x D) codes to probe.
+        vector: D (or N x D), one unit of strength.
     """
     device = generator.input.input.device
     codes = torch.from_numpy(w).float().to(device)
     step = torch.from_numpy(vector).float().to(device)
-    start = identity(generator(generator.broadcast(codes)))
+    start = identity(generator(_wplus(generator, codes)))
     ends = []
     for sign in (-1.0, 1.0):
         reached = 0.5
         for strength in np.arange(0.5, options.limit + 1e-9, 0.5):
-            images = generator(generator.broadcast(codes + sign * strength * step))
+            images = generator(_wplus(generator, codes + sign * strength * step))
             if (identity(images) * start).sum(dim=1).mean() < options.identity_floor:
                 break
             reached = float(strength)
@@ -139,22 +196,38 @@ def usable_range(
 
 
 def fit(
-    generator: Generator, judges: Judges, identity: Identity, options: FitOptions, *, seed: int = 0
+    generator: Generator,
+    judges: Judges,
+    identity: Identity,
+    options: FitOptions,
+    *,
+    seed: int = 0,
+    samples: Samples | None = None,
 ) -> tuple[list[Direction], dict[str, dict[str, float]]]:
     """Fits all directions of a generator.
+
+    Args:
+        samples: scored codes, such as those of `photo_codes`; None: mapped draws.
 
     Returns:
         The directions, and by direction what one positive unit does to the mean score of each attribute.
     """
-    samples = sample(generator, judges, options, seed=seed)
-    normals = orthogonalise(
-        {
-            name: discriminant(samples.w, scores, share=options.share, shrinkage=options.shrinkage)
-            for name, scores in samples.scores.items()
-        },
-        options.orthogonalise,
-    )
-    centred = samples.w - samples.w.mean(axis=0)
+    origin = f"{options.samples} {'samples of the generator' if samples is None else 'training photos'}, seed {seed}"
+    samples = samples or sample(generator, judges, options, seed=seed)
+    shape = samples.w.shape[1:]
+    flat = samples.w.reshape(len(samples.w), -1).astype(np.float64)
+    if options.regression:
+        normals = slopes(flat, samples.scores)
+    else:
+        normals = orthogonalise(
+            {
+                name: discriminant(flat, scores, share=options.share, shrinkage=options.shrinkage)
+                for name, scores in samples.scores.items()
+            },
+            options.orthogonalise,
+        )
+    centred = flat - flat.mean(axis=0)
+    space: Space = "w" if len(shape) == 1 else "w+"
     found: list[tuple[str, str, str, np.ndarray]] = []
     for name, normal in normals.items():
         vector = normal * (centred @ normal).std()
@@ -162,21 +235,22 @@ def fit(
     _, spread, axes = np.linalg.svd(centred, full_matrices=False)
     for index in range(min(options.components, len(axes))):
         vector = axes[index] * spread[index] / np.sqrt(len(centred))
-        found.append((f"pc{index:02d}", "ganspace", f"principal component {index} of W", vector))
+        found.append((f"pc{index:02d}", "ganspace", f"principal component {index} of {space.upper()}", vector))
     directions, effects = [], {}
-    for name, kind, words, vector in track(found, description="measuring ranges"):
+    for name, kind, words, flat_vector in track(found, description="measuring ranges"):
+        vector = flat_vector.reshape(shape)
         low, high = usable_range(generator, identity, samples.w[: options.probes], vector, options)
         effects[name] = _effect(generator, judges, samples.w[: options.probes], vector)
         directions.append(
             Direction(
                 name=name,
                 kind=kind,  # type: ignore[arg-type]
-                space="w",
+                space=space,
                 vector=vector.astype(np.float32),
                 min_strength=low,
                 max_strength=high,
                 description=words,
-                source=f"fitted to {options.samples} samples of the generator, seed {seed}",
+                source=f"fitted to {origin}",
                 licence=LICENCE,
             )
         )
@@ -187,6 +261,6 @@ def fit(
 def _effect(generator: Generator, judges: Judges, w: np.ndarray, vector: np.ndarray) -> dict[str, float]:
     device = generator.input.input.device
     codes, step = (torch.from_numpy(a).float().to(device) for a in (w, vector))
-    before = judges.score(generator(generator.broadcast(codes - step)))
-    after = judges.score(generator(generator.broadcast(codes + step)))
+    before = judges.score(generator(_wplus(generator, codes - step)))
+    after = judges.score(generator(_wplus(generator, codes + step)))
     return {name: float((after[name] - before[name]).mean() / 2) for name in before}

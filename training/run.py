@@ -19,13 +19,14 @@ from torch import nn
 from engines.directions import Direction
 from engines.files import write
 from training.data import FaceSet, load_faces
-from training.directions import fit
+from training.directions import fit, photo_codes
 from training.evaluate import TARGETS, Evaluator, photo_range
 from training.judges import JudgeFiles, Judges
 from training.loop import LoopOptions, Stage, train
 from training.losses.identity import Identity
 from training.losses.image import LossFiles
 from training.losses.lpips import LPIPS
+from training.networks.e4e import E4EEncoder
 from training.networks.system import EditingSystem
 from training.recipes import Recipe
 from training.stages.e4e import E4EStage
@@ -127,7 +128,14 @@ def fit_directions(run: Run, seed: int = 0) -> list[Direction]:
     """Directions of stage a's generator, written to `directions/` with what they do to each attribute."""
     generator = load_generator(run.root / "generator", run.recipe.family).to(run.device)
     identity = Identity(run.losses.identity).to(run.device).eval()
-    directions, effects = fit(generator, Judges(run.judges), identity, run.recipe.directions, seed=seed)
+    judges, options = Judges(run.judges), run.recipe.directions
+    samples = None
+    if options.photos:
+        e4e = E4EEncoder(run.recipe.family)
+        load_module(run.root / "e4e", "e4e", "average.module", e4e)
+        e4e = e4e.to(run.device).eval()
+        samples = photo_codes(e4e, generator, mean_w(generator), run.faces()[0], judges, options, seed=seed)
+    directions, effects = fit(generator, judges, identity, options, seed=seed, samples=samples)
     folder = run.root / "directions"
     folder.mkdir(parents=True, exist_ok=True)
     for direction in directions:

@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.directions import resolve
-from training.directions import FitOptions, discriminant, fit, orthogonalise, sample, usable_range
+from training.directions import (
+    FitOptions,
+    Samples,
+    discriminant,
+    fit,
+    orthogonalise,
+    photo_codes,
+    sample,
+    slopes,
+    usable_range,
+)
+from training.networks.e4e import E4EEncoder
 
 OPTIONS = FitOptions(samples=60, batch=20, components=3, probes=6, limit=1.5)
 
@@ -169,3 +180,52 @@ def test_attributes_are_disentangled_as_asked(generator, judges, identity):
     vectors = {d.name: d.vector.astype(np.float64) for d in together}
     cosine = vectors["age"] @ vectors["female"]
     assert abs(cosine) < 1e-5 * np.linalg.norm(vectors["age"]) * np.linalg.norm(vectors["female"])
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_slopes_keep_entangled_attributes_apart(seed):
+    """Where one score rises with another, the mean difference mixes their directions; the regression does not."""
+    source = np.random.default_rng(seed)
+    a = source.normal(size=3000)
+    b = 0.7 * a + 0.7 * source.normal(size=3000)
+    basis = np.linalg.qr(source.normal(size=(12, 2)))[0].T
+    w = np.outer(a, basis[0]) + np.outer(b, basis[1]) + 0.3 * source.normal(size=(3000, 12))
+    found = slopes(w, {"a": a, "b": b})
+    assert found["a"] @ basis[0] > 0.98 and found["b"] @ basis[1] > 0.98
+    assert abs(found["a"] @ basis[1]) < 0.15
+    assert np.linalg.norm(found["a"]) == pytest.approx(1)
+
+
+def test_slopes_of_equal_scores():
+    with pytest.raises(ValueError, match="all samples have the same score for flat"):
+        slopes(np.ones((5, 2)), {"flat": np.ones(5)})
+
+
+@pytest.fixture
+def photos(generator, judges, family, faces):
+    torch.manual_seed(3)
+    e4e = E4EEncoder(family).eval()
+    options = dataclasses.replace(OPTIONS, samples=8, batch=3, probes=3, components=1, photos=True, regression=True)
+    mean = torch.full((family.style_dim,), 0.5)
+    return e4e, mean, options, photo_codes(e4e, generator, mean, faces, judges, options, seed=1)
+
+
+def test_codes_of_photos(photos, faces, judges, family):
+    e4e, mean, _, samples = photos
+    chosen = np.random.default_rng(1).permutation(len(faces))[:8]
+    images = faces.tensor(chosen)
+    with torch.no_grad():
+        expected = e4e(images) + mean
+    np.testing.assert_allclose(samples.w, expected.numpy(), atol=1e-4)
+    for name, values in judges.score(images).items():
+        np.testing.assert_allclose(samples.scores[name], values, rtol=1e-4, atol=1e-4)
+
+
+def test_directions_fitted_to_photos_are_in_w_plus(photos, generator, judges, identity, family):
+    samples = photos[3]
+    scores = {name: np.random.default_rng(i).normal(size=8) for i, name in enumerate(samples.scores)}
+    directions, effects = fit(generator, judges, identity, photos[2], samples=Samples(samples.w, scores))
+    for direction in directions:
+        assert direction.space == "w+" and direction.vector.shape == (family.w_rows, family.style_dim)
+        assert "training photos" in direction.source
+    assert set(effects) == {d.name for d in directions} == {*scores, "pc00"}
