@@ -1,0 +1,42 @@
+"""The network itself, in FP32, as what engines are measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from engines.bundle import Bundle
+from export.graphs import GRAPHS
+from training.weights import load_bundle
+
+
+def pytorch_reference(
+    bundle: Bundle, device: str = "cpu"
+) -> Callable[[str], Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]]:
+    """By graph, a function of its named inputs that runs the bundle's networks in PyTorch, FP32.
+
+    The weights are those the bundle stores, FP16 values in FP32 arithmetic.
+
+    Raises:
+        BundleError: if the bundle is damaged.
+        ValueError: if its weights do not fit its family.
+    """
+    system = load_bundle(bundle.path, bundle.family).to(device).eval().requires_grad_(False)
+
+    def reference(graph: str) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+        spec = GRAPHS[graph]
+        module = spec.module(system, bundle.family).to(device).eval()
+        names = [tensor.name for tensor in spec.inputs(bundle.family)]
+        outputs = [tensor.name for tensor in spec.outputs(bundle.family)]
+
+        @torch.inference_mode()
+        def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            values = module(*(torch.from_numpy(feeds[name]).to(device) for name in names))
+            values = (values,) if isinstance(values, torch.Tensor) else values
+            return {name: value.cpu().numpy() for name, value in zip(outputs, values, strict=True)}
+
+        return run
+
+    return reference
