@@ -1,0 +1,321 @@
+"""Accuracy certificates: what a graph in a lower precision does to real photos, against FP32.
+
+Every graph is fed what the FP32 system feeds it, so that its own error shows and not that of the graphs before it.
+Image graphs are compared as the images a user gets; `invert` and `encoder` through the FP32 `reconstruct`, since a
+code is only as good as the photo that comes back; the remaining parts as tensors. Where the target hardware is absent
+FP16 arithmetic is emulated (see `precision.emulate`), and the certificate says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from engines.bundle import Bundle
+from engines.contracts import style_width
+from engines.directions import load_directions, resolve
+from engines.errors import EngineError
+from engines.precision.emulate import Emulated
+from engines.precision.islands import MOVES
+from engines.precision.ranges import ranges
+from engines.precision.source import load_source
+from engines.precision.typed import retype
+from engines.precision.widen import offenders
+from engines.runtimes import create
+from engines.session import EditSession, _encoder_image
+from engines.similarity import ms_ssim, psnr
+
+Feeds = Mapping[str, np.ndarray]
+Run = Callable[[Feeds], Mapping[str, np.ndarray]]
+Embed = Callable[[np.ndarray], np.ndarray]
+"""uint8 B x h x w x 3 to unit vectors B x E."""
+Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Two sets of uint8 images to one number each."""
+
+GATES = {"psnr": 45.0, "identity": 0.999, "snr": 40.0}
+"""The worst photo's PSNR in dB, the mean identity cosine, and for tensors the signal-to-noise ratio in dB."""
+PROBES = 8
+"""Photos that a search for offenders is run on."""
+EMULATED = (
+    "emulated on a CPU: every FP16 node computes in FP32 from FP16 values and its result is rounded to FP16, range "
+    "included"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judges:
+    """Networks that compare images, where they are at hand."""
+
+    identity: Embed | None = None
+    lpips: Distance | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A precision that was tried on a graph, and widened until its gates held."""
+
+    widen: frozenset[str]
+    """Nodes that must stay in FP32 beyond the rules."""
+    certificate: dict[str, Any]
+
+
+@dataclass
+class _Feeds:
+    """What the FP32 system feeds each graph, batch by batch."""
+
+    by_graph: dict[str, list[dict[str, np.ndarray]]] = field(default_factory=dict)
+
+    def add(self, **feeds: dict[str, np.ndarray]) -> None:
+        for graph, values in feeds.items():
+            self.by_graph.setdefault(graph, []).append(values)
+
+
+class Certifier:
+    """Certifies the graphs of one bundle on one set of photos.
+
+    Args:
+        bundle: with FP32 graphs.
+        photos: uint8 B x h x w x 3, of the bundle's image size.
+        reference: by graph, what runs it in FP32; None: ONNX Runtime on the bundle's own graphs, which the export
+            verified against PyTorch.
+        source: the reference in words.
+        judges: further comparisons.
+        batch: photos at a time.
+        threads: of ONNX Runtime.
+
+    Raises:
+        ValueError: for photos of another size, or none.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        photos: np.ndarray,
+        *,
+        reference: Callable[[str], Run] | None = None,
+        source: str = f"ONNX Runtime {onnxruntime.__version__}, FP32",
+        judges: Judges | None = None,
+        batch: int = 8,
+        threads: int = 0,
+    ) -> None:
+        height, width = bundle.family.image_shape
+        if photos.ndim != 4 or photos.shape[1:] != (height, width, 3) or not len(photos):
+            raise ValueError(f"certifying {bundle.name} takes photos of {width}x{height}, got {photos.shape}")
+        self.bundle, self.photos, self.judges, self.threads = bundle, photos, judges or Judges(), threads
+        self.source = source
+        self._make = reference or (lambda graph: create("onnxruntime", bundle, graph, threads=threads).run)
+        self._references: dict[str, Run] = {}
+        self._edits: list[str] = []
+        self._feeds = self._collect(batch)
+
+    def _reference(self, graph: str) -> Run:
+        if graph not in self._references:
+            self._references[graph] = self._make(graph)
+        return self._references[graph]
+
+    def _collect(self, batch: int) -> _Feeds:
+        """Photos through the FP32 system, each with one direction at one end of its range."""
+        family, held = self.bundle.family, self.bundle.manifest.graphs
+        session = EditSession(self.bundle, threads=self.threads)
+        session = EditSession(self.bundle, threads=self.threads)
+        directions = load_directions(self.bundle)
+        ends = [(name, s) for name, d in directions.items() for s in (d.max_strength, d.min_strength)]
+        found = _Feeds()
+        for start in range(0, len(self.photos), batch):
+            images = self.photos[start : start + batch]
+            inversion = session.invert(images)
+            deltas = np.zeros((len(images), family.w_rows, family.style_dim), np.float32)
+            styles = np.zeros((len(images), style_width(family)), np.float32)
+            for row in range(len(images)):
+                if ends:
+                    name, strength = ends[(start + row) % len(ends)]
+                    self._edits.append(f"{name}:{strength:g}")
+                    edit = resolve(directions, {name: strength}, family)
+                    deltas[row], styles[row] = edit.delta_w, edit.style_delta
+            codes = {"w": inversion.w, "feature": inversion.feature}
+            whole = codes | {"w_e": inversion.w_e, "generator_feature": inversion.generator_feature}
+            found.add(
+                invert={"image": images},
+                edit=whole | {"delta_w": deltas, "style_delta": styles},
+                reconstruct=codes,
+            )
+            if "features" not in held or "editor" not in held:
+                continue
+            edited_code = {"w_plus": inversion.w_e + deltas, "style_delta": styles}
+            lower = self._reference("features")(edited_code)
+            maps = {
+                "generator_feature": inversion.generator_feature,
+                "edited_generator_feature": lower["generator_feature"],
+                "feature": inversion.feature,
+            }
+            changed = self._reference("editor")(maps)["edited_feature"]
+            upper = {"feature": changed, "w_plus": inversion.w + deltas, "style_delta": styles}
+            if family.rgb_skip:
+                upper["rgb"] = self._reference("features")({"w_plus": upper["w_plus"], "style_delta": styles})["rgb"]
+            image = _encoder_image(images, family.encoder_size)
+            found.add(encoder={"image": image}, e4e={"image": image}, features=edited_code)
+            found.add(editor=maps, generator=upper)
+        return found
+
+    def fit(
+        self, graph: str, precision: str, *, progress: Callable[[str], None] = lambda message: None
+    ) -> Fitted:
+        """Certifies a graph in a precision; if a gate fails, widens the nodes that it fails on.
+
+        Raises:
+            EngineError: if the gates fail even in FP32, or the precision is not offered.
+        """
+        if precision == "fp32":
+            return Fitted(frozenset(), self.certify(graph, precision))
+        certificate = self.certify(graph, precision)
+        if certificate["passed"]:
+            return Fitted(frozenset(), certificate)
+        progress(f"{graph}: {_fault(certificate)}; looking for the nodes it is due to")
+        model = load_source(self.bundle, graph)
+        wide = retype(model, precision)
+        candidates = [
+            str(node.name) for node in model.graph if node.op_type not in MOVES and str(node.name) not in wide
+        ]
+        found = offenders(
+            candidates,
+            lambda names: self.certify(graph, precision, names, photos=PROBES)["passed"],
+            progress=progress,
+        )
+        if found is None:
+            raise EngineError(f"graph {graph} fails its accuracy gate even in FP32: {_fault(certificate)}")
+        certificate = self.certify(graph, precision, found)
+        if not certificate["passed"]:
+            raise EngineError(
+                f"graph {graph} in {precision} fails its accuracy gate with {len(found)} nodes widened: "
+                f"{_fault(certificate)}"
+            )
+        return Fitted(found, certificate)
+
+    def certify(
+        self, graph: str, precision: str, widen: frozenset[str] = frozenset(), *, photos: int | None = None
+    ) -> dict[str, Any]:
+        """The certificate of a graph in a precision, emulated; `photos` limits how many are used."""
+        model = load_source(self.bundle, graph)
+        names = {str(node.name) for node in model.graph}
+        retype(model, precision, widen)
+        emulated = Emulated(model, watch=precision != "fp32", threads=self.threads)
+        certificate = self.measure(graph, emulated.run, EMULATED, photos=photos)
+        if precision != "fp32":
+            seen = ranges(emulated.peaks)
+            certificate["activations"] = {
+                "largest": _finite(seen.largest),
+                "headroom": _finite(seen.headroom),
+                "near_limit": {name: _finite(peak) for name, peak in seen.near.items()},
+                "overflowed": seen.overflowed,
+            }
+            certificate["passed"] = certificate["passed"] and not seen.overflowed
+        certificate["widened"] = sorted(widen & names | widen)
+        return certificate
+
+    def measure(self, graph: str, run: Run, arithmetic: str, *, photos: int | None = None) -> dict[str, Any]:
+        """Compares any implementation of a graph with the reference.
+
+        Args:
+            graph: its name.
+            run: named inputs to named outputs.
+            arithmetic: how it computes, in words.
+            photos: how many to use; None: all.
+        """
+        rendered = graph in ("invert", "encoder") and "reconstruct" in self.bundle.manifest.graphs
+        want: dict[str, list[np.ndarray]] = {}
+        have: dict[str, list[np.ndarray]] = {}
+        used = 0
+        for feeds in self._feeds.by_graph[graph]:
+            if photos is not None and used >= photos:
+                break
+            used += len(next(iter(feeds.values())))
+            for store, values in ((want, self._reference(graph)(feeds)), (have, run(feeds))):
+                values = dict(values)
+                if rendered:
+                    codes = {"w": values["w"], "feature": values["feature"]}
+                    values["rendered"] = self._reference("reconstruct")(codes)["image"]
+                for name, value in values.items():
+                    store.setdefault(name, []).append(value)
+        joined = {name: (np.concatenate(want[name]), np.concatenate(have[name])) for name in want}
+        images = next((pair for pair in joined.values() if pair[0].dtype == np.uint8), None)
+        tensors = {n: _tensor(*pair) for n, pair in joined.items() if pair[0].dtype != np.uint8}
+        broken = {
+            what: sum(int(test(pair[1]).sum()) for pair in joined.values() if pair[1].dtype != np.uint8)
+            for what, test in (("nan", np.isnan), ("inf", np.isinf))
+        }
+        certificate: dict[str, Any] = {
+            "reference": self.source,
+            "arithmetic": arithmetic,
+            "photos": used,
+            "edits": sorted(set(self._edits)) if graph in ("edit", "features", "editor", "generator") else [],
+            "images": self._images(*images) if images is not None else None,
+            "tensors": tensors,
+            **broken,
+            "gates": GATES,
+        }
+        certificate["passed"] = not any(broken.values()) and _passes(certificate)
+        return certificate
+
+    def _images(self, reference: np.ndarray, images: np.ndarray) -> dict[str, Any]:
+        difference = np.abs(reference.astype(np.int16) - images)
+        figures: dict[str, Any] = {
+            "psnr": _summary(np.minimum(psnr(reference, images), 99.0), min),
+            "ms_ssim": _summary(ms_ssim(reference, images), min),
+            "max_abs": int(difference.max()),
+            "pixels_changed": float((difference > 0).mean()),
+            "lpips": None,
+            "identity": None,
+        }
+        if self.judges.lpips is not None:
+            figures["lpips"] = _summary(self.judges.lpips(reference, images), max)
+        if self.judges.identity is not None:
+            cosine = (self.judges.identity(reference) * self.judges.identity(images)).sum(axis=1)
+            figures["identity"] = _summary(cosine, min)
+        return figures
+
+
+def _summary(values: np.ndarray, worst: Callable[[Sequence[float]], float]) -> dict[str, float]:
+    return {"mean": float(np.mean(values)), "worst": float(worst(values.tolist()))}
+
+
+def _tensor(reference: np.ndarray, value: np.ndarray) -> dict[str, float | None]:
+    a, b = reference.astype(np.float64), value.astype(np.float64)
+    error = np.square(a - b).mean()
+    noise = 10 * math.log10(np.square(a).mean() / error) if np.isfinite(error) and error > 0 else None
+    return {"max_abs": _finite(float(np.abs(a - b).max())), "scale": float(np.abs(a).max()), "snr": noise}
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _passes(certificate: Mapping[str, Any]) -> bool:
+    images = certificate["images"]
+    if images is None:
+        return all(
+            t["max_abs"] is not None and (t["snr"] is None or t["snr"] >= GATES["snr"])
+            for t in certificate["tensors"].values()
+        )
+    same = images["identity"] is None or images["identity"]["mean"] >= GATES["identity"]
+    return images["psnr"]["worst"] >= GATES["psnr"] and same
+
+
+def _fault(certificate: Mapping[str, Any]) -> str:
+    """A failed certificate in words."""
+    if certificate["nan"] or certificate["inf"]:
+        return f"{certificate['nan']} values are not numbers and {certificate['inf']} infinite"
+    if overflowed := certificate.get("activations", {}).get("overflowed"):
+        return f"{overflowed[0]} leaves the range of FP16"
+    images = certificate["images"]
+    if images is not None:
+        identity = images["identity"]
+        kept = f", identity {identity['mean']:.4f}" if identity else ""
+        return f"worst PSNR {images['psnr']['worst']:.1f} dB{kept}"
+    name, worst = min(certificate["tensors"].items(), key=lambda item: item[1]["snr"] or math.inf)
+    return f"{name} has a signal-to-noise ratio of {worst['snr']:.1f} dB"

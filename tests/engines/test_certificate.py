@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from edgedit import DEMO_BUNDLE
+from edgedit.commands.photos import ASTRONAUT
+from edgedit.editor import Editor
+from engines import certificate as certificates
+from engines.bundle import Bundle
+from engines.certificate import Certifier, Judges
+from engines.errors import EngineError
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    if not DEMO_BUNDLE.is_dir():
+        pytest.skip("the demo bundle is not here")
+    return Bundle.load(DEMO_BUNDLE)
+
+
+@pytest.fixture(scope="module")
+def photos(bundle) -> np.ndarray:
+    """The astronaut, mirrored, darker and cropped closer: four different photos of a face."""
+    aligned = Editor.load(DEMO_BUNDLE).portrait(ASTRONAUT).aligned
+    dark = (aligned * 0.6).astype(np.uint8)
+    close = np.repeat(np.repeat(aligned[16:48, 16:48], 2, axis=0), 2, axis=1)
+    return np.stack([aligned, aligned[:, ::-1], dark, close])
+
+
+@pytest.fixture(scope="module")
+def certifier(bundle, photos) -> Certifier:
+    return Certifier(bundle, photos, threads=1)
+
+
+@pytest.mark.parametrize("graph", ["invert", "edit", "reconstruct", "editor"])
+def test_fp16_passes_on_the_demo_model(certifier, graph):
+    fitted = certifier.fit(graph, "fp16")
+    found = fitted.certificate
+    assert found["passed"] and not fitted.widen and found["photos"] == 4
+    assert (found["nan"], found["inf"]) == (0, 0) and "emulated" in found["arithmetic"]
+    assert found["activations"]["headroom"] > 8 and not found["activations"]["overflowed"]
+    json.dumps(found, allow_nan=False)
+    if graph == "editor":
+        assert found["images"] is None and found["tensors"]["edited_feature"]["snr"] > 40
+    else:
+        assert found["images"]["psnr"]["worst"] > 45 and found["images"]["ms_ssim"]["worst"] > 0.999
+    if graph == "edit":
+        assert len(found["edits"]) == 4
+
+
+def test_fp32_is_the_reference_itself(certifier):
+    found = certifier.fit("reconstruct", "fp32").certificate
+    assert found["images"]["max_abs"] <= 1 and found["images"]["pixels_changed"] < 1e-3
+
+
+def test_a_wrong_engine_fails(certifier, bundle):
+    height, width = bundle.family.image_shape
+
+    def grey(feeds):
+        return {"image": np.full((len(feeds["w"]), height, width, 3), 127, np.uint8)}
+
+    found = certifier.measure("reconstruct", grey, "a grey image")
+    assert not found["passed"] and found["images"]["psnr"]["worst"] < 30
+
+
+def test_values_that_are_no_numbers_fail(certifier, bundle):
+    def broken(feeds):
+        feature = feeds["feature"].copy()
+        feature[0, 0, 0, :2] = np.nan, np.inf
+        return {"edited_feature": feature}
+
+    found = certifier.measure("editor", broken, "broken")
+    assert not found["passed"] and (found["nan"], found["inf"]) == (1, 1)
+    json.dumps(found, allow_nan=False)
+
+
+def test_judges_enter_the_certificate_and_the_gate(bundle, photos):
+    """An identity that changes fails the gate, whatever the PSNR says."""
+    seen = []
+
+    def unstable(images: np.ndarray) -> np.ndarray:
+        seen.append(len(images))
+        angle = 0.2 * (len(seen) % 2)
+        return np.tile([[np.cos(angle), np.sin(angle)]], (len(images), 1))
+
+    judges = Judges(identity=unstable, lpips=lambda a, b: np.abs(a.astype(float) - b).mean(axis=(1, 2, 3)) / 255)
+    found = Certifier(bundle, photos, judges=judges, threads=1).certify("reconstruct", "fp16")
+    assert found["images"]["identity"]["mean"] == pytest.approx(np.cos(0.2))
+    assert found["images"]["lpips"]["worst"] < 0.01
+    assert not found["passed"] and found["images"]["psnr"]["worst"] > 45
+
+
+def test_a_failed_gate_widens_what_it_is_due_to(bundle, photos, monkeypatch):
+    """A gate one dB above what plain FP16 reaches: some nodes go to FP32, not all, and the gate holds."""
+    certifier = Certifier(bundle, photos[:2], threads=1)
+    plain = certifier.certify("reconstruct", "fp16")["images"]["psnr"]["worst"]
+    monkeypatch.setitem(certificates.GATES, "psnr", plain + 1.0)
+    said = []
+    fitted = certifier.fit("reconstruct", "fp16", progress=said.append)
+    assert fitted.certificate["passed"] and fitted.certificate["images"]["psnr"]["worst"] >= plain + 1.0
+    assert fitted.certificate["widened"] == sorted(fitted.widen)
+    assert 0 < len(fitted.widen) < 60
+    assert f"worst PSNR {plain:.1f} dB" in said[0]
+
+
+def test_a_gate_that_fp32_misses_too(bundle, photos, monkeypatch):
+    certifier = Certifier(bundle, photos[:1], threads=1)
+    monkeypatch.setitem(certificates.GATES, "psnr", 1000.0)
+    with pytest.raises(EngineError, match="reconstruct fails its accuracy gate even in FP32: worst PSNR"):
+        certifier.fit("reconstruct", "fp16")
+
+
+@pytest.mark.parametrize("shape", [(0, 64, 64, 3), (2, 32, 64, 3), (64, 64, 3)])
+def test_photos_that_do_not_fit(bundle, shape):
+    with pytest.raises(ValueError, match="takes photos of 64x64"):
+        Certifier(bundle, np.zeros(shape, np.uint8))
