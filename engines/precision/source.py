@@ -45,8 +45,9 @@ def load_source(bundle: Bundle, graph: str) -> ir.Model:
         EngineError: if the graph uses a newer opset than is built here, or cannot be read.
     """
     entry = bundle.graph(graph)
+    data = bundle.read(entry.file)
     try:
-        model = ir.from_proto(onnx.load_from_string(bundle.read(entry.file)))
+        model = ir.from_proto(onnx.load_from_string(data))
     except Exception as error:  # protobuf and onnx raise unrelated types
         raise EngineError(f"{bundle.name}: {entry.file} is not an ONNX model: {str(error).splitlines()[0]}") from error
     opset = model.graph.opset_imports.get("", 0)
@@ -55,9 +56,19 @@ def load_source(bundle: Bundle, graph: str) -> ir.Model:
             f"{bundle.name}: graph {graph} uses ONNX opset {opset}, and engines are built from at most {MAX_OPSET}; "
             "export it again with this edgedit"
         )
+    _name_nodes(model)
     _attach(model, bundle)
     fold_constants(model)
     return model
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Gives every node a name of its own: what stays in FP32 is told by name."""
+    seen: set[str] = set()
+    for index, node in enumerate(model.graph):
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}_{index}"
+        seen.add(node.name)
 
 
 def _attach(model: ir.Model, bundle: Bundle) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import pytest
 
 from edgedit import DEMO_BUNDLE
+from engines.building.backend import load
 from engines.bundle import Bundle
 from engines.contracts import graph_contract
+from engines.errors import RuntimeUnavailableError
 from export.graphs import GRAPHS
 
 pytestmark = pytest.mark.rtx
 
-trt = pytest.importorskip(
-    "tensorrt_rtx_bindings", reason="the package tensorrt-rtx-cu13-bindings is not installed", exc_type=ImportError
-)
+try:
+    trt = load("tensorrt-rtx").api
+except RuntimeUnavailableError as error:
+    pytest.skip(str(error), allow_module_level=True)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from engines.errors import EngineError
 from engines.precision import lower
 from engines.precision.islands import MOVES, WIDENED
 from engines.precision.source import load_source
-from engines.precision.typed import report
+from engines.precision.typed import report, retype
 from tests.engines.precision.conftest import feeds_of
 
 FLOATS = ("float16", "float32")
@@ -129,3 +129,14 @@ def test_layers_know_their_bytes(typed):
     )
     assert layer.activation_bytes == 2 * int(np.prod(data.shape)) + 2 * int(np.prod(layer.outputs[0].shape))
     assert dataclasses.is_dataclass(typed["reconstruct"])
+
+
+def test_nodes_without_names_get_one(tiny_bundle):
+    """The islands are told by name: with none, one FP32 node would take all others with it."""
+    model = load_source(tiny_bundle, "generator")
+    names = [node.name for node in model.graph]
+    assert all(names) and len(set(names)) == len(names)
+    retype(model, "fp16")
+    assert {value.dtype.name for node in model.graph for value in node.outputs if node.op_type == "ConvTranspose"} == {
+        "FLOAT16"
+    }

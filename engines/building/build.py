@@ -1,0 +1,264 @@
+"""A bundle's graphs become an engine folder inside it: lowered, built, proven, and published whole or not at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import JsonValue, ValidationError
+
+from engines.building import backend as backends
+from engines.building.builder import BuildOptions, build_engine
+from engines.building.proof import prove
+from engines.building.staging import Staging, staged
+from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.contracts import PARTS, PIPELINES
+from engines.engine_manifest import (
+    ENGINE_SCHEMA,
+    BuiltWith,
+    EngineGraph,
+    EngineManifest,
+    Precision,
+    Profile,
+    RuntimeName,
+    engine_folder,
+)
+from engines.errors import EngineError, RuntimeUnavailableError
+from engines.provenance import now, tool_versions
+
+if TYPE_CHECKING:
+    from engines.precision import TypedGraph
+
+SETS: Mapping[str, tuple[str, ...]] = {"all": PIPELINES, "split": PARTS, **{name: (name,) for name in PIPELINES}}
+"""Graphs by what `--pipeline` may say."""
+
+ONNXRUNTIME_TARGETS = ("cpu", "cuda")
+
+Certify = Callable[[str, "TypedGraph"], "dict[str, JsonValue] | None"]
+"""Measures the accuracy of a typed graph of that name; raises EngineError if it will not do."""
+
+
+def build(
+    bundle_path: str | Path,
+    *,
+    runtime: RuntimeName,
+    target: str | None = None,
+    precision: Precision = "fp16",
+    pipelines: Collection[str] = ("all",),
+    options: BuildOptions | None = None,
+    widen: Mapping[str, frozenset[str]] | None = None,
+    certify: Certify | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+    command: str = "edgedit build",
+) -> EngineManifest:
+    """Builds `engines/<runtime>-<target>-<precision>/` of a bundle; a folder that is there is replaced.
+
+    Args:
+        bundle_path: the bundle's directory.
+        runtime: what the engines are for.
+        target: architectures separated by commas, or "current" (the default); for ONNX Runtime "cpu" (the default) or
+            "cuda".
+        precision: what the share of MACs is held against.
+        pipelines: names of graphs, or keys of `SETS`.
+        options: profile and flags.
+        widen: by graph, names of nodes that stay in FP32.
+        certify: called with every graph that was built; what it gives goes into the manifest.
+        progress: called with one line per step.
+        command: the command line for the manifest, without paths of this machine.
+
+    Raises:
+        BundleError: if it is not a bundle, or a file of it is damaged.
+        RuntimeUnavailableError: if what builds is not installed here.
+        EngineError: if an option, a graph or its precision will not do, or another build is under way.
+        OutputError: if the folder cannot be written.
+    """
+    options = options or BuildOptions()
+    # Every file that is read is checked when it is read.
+    bundle = Bundle.load(bundle_path, verify=False)
+    graphs = graph_names(bundle, pipelines)
+    maker = _OnnxRuntime(target) if runtime == "onnxruntime" else _TensorRT(runtime, target, options)
+    folder = engine_folder(runtime, maker.target, precision)
+    with staged(bundle.path, folder) as staging:
+        entries = {}
+        for index, name in enumerate(graphs, 1):
+            progress(f"{name} ({index} of {len(graphs)}): {precision} for {runtime} {maker.target}")
+            started = time.perf_counter()
+            typed = _lower(bundle, name, precision, staging.work, (widen or {}).get(name, frozenset()))
+            entry = maker.make(staging, typed, precision, options)
+            certificate = certify(name, typed) if certify is not None else None
+            maker.finish(staging, typed)
+            entries[name] = EngineGraph(
+                source_sha256=bundle.manifest.files[bundle.graph(name).file].sha256,
+                inputs=typed.inputs,
+                outputs=typed.outputs,
+                profile=options.profile,
+                certificate=certificate,
+                seconds=round(time.perf_counter() - started, 3),
+                **entry,
+            )
+            progress(_summary(name, entries[name], staging))
+        manifest = EngineManifest(
+            schema_version=ENGINE_SCHEMA,
+            bundle=bundle.name,
+            weights_sha256=bundle.manifest.files[WEIGHTS_FILE].sha256,
+            runtime=runtime,
+            target=maker.target,
+            precision=precision,
+            graphs=entries,
+            files=staging.files,
+            built=maker.built(command),
+        )
+        staging.publish(manifest)
+    return manifest
+
+
+def graph_names(bundle: Bundle, pipelines: Collection[str]) -> list[str]:
+    """The graphs that names stand for, each once.
+
+    Raises:
+        EngineError: for an unknown name; the message lists those there are.
+        BundleError: if the bundle lacks the graph.
+    """
+    known = {**SETS, **{name: (name,) for name in PARTS}}
+    for name in pipelines:
+        if name not in known:
+            raise EngineError(f"unknown pipeline {name!r}; there are {', '.join(known)}")
+    names = list(dict.fromkeys(graph for name in pipelines for graph in known[name]))
+    for name in names:
+        bundle.graph(name)
+    return names
+
+
+def parse_profile(text: str) -> Profile:
+    """MIN:OPT:MAX, or one number for all three.
+
+    Raises:
+        EngineError: if it is neither, or not in rising order.
+    """
+    try:
+        sizes = [int(part) for part in text.split(":")]
+        low, best, high = sizes * 3 if len(sizes) == 1 else sizes
+        return Profile(min=low, opt=best, max=high)
+    except (ValueError, ValidationError):
+        raise EngineError(f"--batch {text} must be MIN:OPT:MAX, whole numbers from 1 on in rising order") from None
+
+
+def _lower(bundle: Bundle, graph: str, precision: str, folder: Path, widen: frozenset[str]) -> TypedGraph:
+    try:
+        from engines.precision import lower
+    except ModuleNotFoundError as error:
+        raise RuntimeUnavailableError(f"building engines needs {error.name}: pip install 'edgedit[export]'") from error
+    return lower(bundle, graph, precision, folder, widen=widen)
+
+
+def _summary(name: str, entry: EngineGraph, staging: Staging) -> str:
+    wide = f", {len(entry.proof.wide)} layers in FP32 with reasons" if entry.proof.wide else ""
+    size = sum(file.bytes for path, file in staging.files.items() if path.startswith(f"{name}."))
+    memory = f", {entry.device_memory / 1e6:.1f} MB on the device" if entry.device_memory is not None else ""
+    return (
+        f"{name}: {entry.proof.share:.2%} of {entry.proof.macs / 1e9:.2f} GMACs in {entry.proof.asked}{wide}; "
+        f"{size / 1e6:.1f} MB, {entry.seconds:.1f} s{memory}"
+    )
+
+
+def _layers_file(staging: Staging, name: str, report: Any) -> str:
+    file = f"{name}.layers.json"
+    staging.add(file, report.model_dump_json(exclude_defaults=True).encode())
+    return file
+
+
+class _TensorRT:
+    """TensorRT and TensorRT-RTX."""
+
+    def __init__(self, runtime: str, target: str | None, options: BuildOptions) -> None:
+        self.backend = backend = backends.load(runtime)
+        self.options = options
+        self.targets = backends.targets(
+            target or "current", runtime, backend.title, backend.architectures, backends.current_capability()
+        )
+        self.target = "+".join(self.targets)
+        options.check(backend)
+
+    def make(self, staging: Staging, typed: TypedGraph, precision: Precision, options: BuildOptions) -> dict[str, Any]:
+        built = build_engine(self.backend, typed, precision, self.targets, options)
+        file = f"{typed.name}.engine"
+        staging.add(file, built.plan)
+        return {
+            "file": file,
+            "layers": _layers_file(staging, typed.name, built.report),
+            "proof": built.proof,
+            "device_memory": built.device_memory,
+            "weight_bytes": built.weight_bytes,
+        }
+
+    def finish(self, staging: Staging, typed: TypedGraph) -> None:
+        for file in staging.work.iterdir():
+            file.unlink()
+
+    def built(self, command: str) -> BuiltWith:
+        tools = tool_versions()
+        if (package := self.backend.distribution) is not None:
+            tools[package.replace("_", "-")] = self.backend.version
+        return BuiltWith(
+            library=self.backend.title,
+            version=self.backend.version,
+            compute_capabilities=[backends.capability(name) for name in self.targets],
+            hardware_compatible=self.options.hardware != "none",
+            version_compatible=self.options.version_compatible,
+            driver_floor=self.backend.driver_floor,
+            flags=self.options.flags(),
+            tools=tools,
+            command=command,
+            date=now(),
+        )
+
+
+class _OnnxRuntime:
+    """The typed graph itself, with its weights beside it."""
+
+    def __init__(self, target: str | None) -> None:
+        self.target = target or "cpu"
+        if self.target not in ONNXRUNTIME_TARGETS:
+            raise EngineError(f"unknown target {self.target!r}; ONNX Runtime runs on {', '.join(ONNXRUNTIME_TARGETS)}")
+        import onnxruntime
+
+        self.api = onnxruntime
+
+    def make(self, staging: Staging, typed: TypedGraph, precision: Precision, options: BuildOptions) -> dict[str, Any]:
+        proof = prove(typed.report, precision)
+        settings = self.api.SessionOptions()
+        settings.graph_optimization_level = self.api.GraphOptimizationLevel.ORT_DISABLE_ALL
+        settings.log_severity_level = 4
+        try:
+            self.api.InferenceSession(str(typed.file), settings, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises unrelated types, of the runtime and of Python
+            raise EngineError(
+                f"graph {typed.name}: ONNX Runtime cannot load it: {' '.join(str(error).split())}"
+            ) from None
+        return {
+            "file": typed.file.name,
+            "layers": _layers_file(staging, typed.name, typed.report),
+            "proof": proof,
+            "device_memory": None,
+            "weight_bytes": sum(f.stat().st_size for f in staging.work.iterdir() if f != typed.file),
+        }
+
+    def finish(self, staging: Staging, typed: TypedGraph) -> None:
+        for file in sorted(staging.work.glob(f"{typed.name}.*")):
+            staging.adopt(file)
+
+    def built(self, command: str) -> BuiltWith:
+        return BuiltWith(
+            library="ONNX Runtime",
+            version=self.api.__version__,
+            compute_capabilities=[],
+            hardware_compatible=False,
+            version_compatible=False,
+            driver_floor=None,
+            flags={},
+            tools=tool_versions(),
+            command=command,
+            date=now(),
+        )
