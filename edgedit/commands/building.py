@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from edgedit.commands.common import BundlePosition, Reporting, console
+from edgedit.commands.common import BundlePosition, OptionalFile, Reporting, console
 from edgedit.editor import DEMO_BUNDLE, open_bundle
 from engines.errors import EngineError
 
@@ -36,6 +36,15 @@ class Build(Reporting):
     may be repeated."""
     batch: str = "1:1:8"
     """Batch sizes as MIN:OPT:MAX."""
+    photos: OptionalFile = None
+    """Photos to certify the accuracy on: folder or tar of aligned faces, the last by name are used. Without it the
+    engines get no certificate."""
+    count: int = 64
+    """How many of them."""
+    lpips: OptionalFile = None
+    """LPIPS weights (safetensors), for the certificate; needs the `train` extra."""
+    identity: OptionalFile = None
+    """Face embedder (ONNX), for the certificate and its gate; needs the `train` extra."""
     workspace: Annotated[str | None, tyro.conf.arg(metavar="SIZE", help_behavior_hint="")] = None
     """Most scratch memory of one kernel, such as 512M."""
     memory_budget: Annotated[str | None, tyro.conf.arg(metavar="SIZE", help_behavior_hint="")] = None
@@ -68,6 +77,13 @@ class Build(Reporting):
             tf32=self.tf32,
             timing_cache=not self.no_timing_cache,
         )
+        fit = None
+        if self.photos is not None:
+            from edgedit.commands.certifying import fitter
+
+            fit = fitter(self)
+        elif self.lpips is not None or self.identity is not None:
+            raise EngineError("--lpips and --identity judge photos: give --photos too")
         manifest = build(
             self.bundle,
             runtime=self.runtime,
@@ -75,6 +91,7 @@ class Build(Reporting):
             precision=self.precision,
             pipelines=self.pipeline or ("all",),
             options=options,
+            fit=fit,
             progress=lambda line: console.print(line, markup=False),
             command=self.command(),
         )
@@ -89,6 +106,8 @@ class Build(Reporting):
             value = getattr(self, field.name)
             if field.name in ("bundle", "json") or value == field.default:
                 continue
+            if isinstance(value, Path):
+                value = field.name.upper()
             option = f"--{field.name.replace('_', '-')}"
             values = value if isinstance(value, tuple) else (value,)
             words += [option] if value is True else [f"{option} {one}" for one in values]

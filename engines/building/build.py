@@ -36,8 +36,9 @@ SETS: Mapping[str, tuple[str, ...]] = {"all": PIPELINES, "split": PARTS, **{name
 
 ONNXRUNTIME_TARGETS = ("cpu", "cuda")
 
-Certify = Callable[[str, "TypedGraph"], "dict[str, JsonValue] | None"]
-"""Measures the accuracy of a typed graph of that name; raises EngineError if it will not do."""
+Fit = Callable[[str], "tuple[frozenset[str], dict[str, JsonValue] | None]"]
+"""By name of a graph, the nodes that its accuracy needs in FP32 beyond the rules, and its certificate; EngineError where
+none will do. See `engines.certificate.Certifier.fit`."""
 
 
 def build(
@@ -48,8 +49,7 @@ def build(
     precision: Precision = "fp16",
     pipelines: Collection[str] = ("all",),
     options: BuildOptions | None = None,
-    widen: Mapping[str, frozenset[str]] | None = None,
-    certify: Certify | None = None,
+    fit: Fit | None = None,
     progress: Callable[[str], None] = lambda line: None,
     command: str = "edgedit build",
 ) -> EngineManifest:
@@ -63,8 +63,7 @@ def build(
         precision: what the share of MACs is held against.
         pipelines: names of graphs, or keys of `SETS`.
         options: profile and flags.
-        widen: by graph, names of nodes that stay in FP32.
-        certify: called with every graph that was built; what it gives goes into the manifest.
+        fit: called for every graph before it is built; its certificate goes into the manifest. None: no certificate.
         progress: called with one line per step.
         command: the command line for the manifest, without paths of this machine.
 
@@ -84,10 +83,10 @@ def build(
         entries = {}
         for index, name in enumerate(graphs, 1):
             progress(f"{name} ({index} of {len(graphs)}): {precision} for {runtime} {maker.target}")
+            widen, certificate = fit(name) if fit is not None else (frozenset[str](), None)
             started = time.perf_counter()
-            typed = _lower(bundle, name, precision, staging.work, (widen or {}).get(name, frozenset()))
+            typed = _lower(bundle, name, precision, staging.work, widen)
             entry = maker.make(staging, typed, precision, options)
-            certificate = certify(name, typed) if certify is not None else None
             maker.finish(staging, typed)
             entries[name] = EngineGraph(
                 source_sha256=bundle.manifest.files[bundle.graph(name).file].sha256,

@@ -23,7 +23,6 @@ from engines.contracts import PARTS, PIPELINES
 from engines.engine_manifest import ENGINE_DIGEST_FILE, ENGINE_FILE, EngineManifest, Profile, parse_engine_manifest
 from engines.errors import BundleError, EngineError
 from engines.layers import LayerReport
-from engines.precision import TypedGraph
 from tests.engines.building.conftest import write_small
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -31,10 +30,10 @@ _ROOT = Path(__file__).resolve().parents[3]
 _SLOW_BUILD = """
 import sys, time
 from engines.building.build import build
-def certify(graph, typed):
+def fit(graph):
     print(graph, flush=True)
     time.sleep(600)
-build(sys.argv[1], runtime="onnxruntime", precision="fp32", certify=certify)
+build(sys.argv[1], runtime="onnxruntime", precision="fp32", fit=fit)
 """
 
 
@@ -96,11 +95,10 @@ def test_precisions_stand_side_by_side_and_a_rebuild_replaces(own_bundle: Path) 
 
 
 def test_a_certificate_goes_into_the_manifest(own_bundle: Path) -> None:
-    def certify(graph: str, typed: TypedGraph) -> dict | None:
-        assert typed.file.is_file() and typed.name == graph
-        return {"psnr": 51.5} if graph == "edit" else None
+    def fit(graph: str) -> tuple[frozenset[str], dict | None]:
+        return frozenset(), {"psnr": 51.5} if graph == "edit" else None
 
-    manifest = ort(own_bundle, "all", certify=certify)
+    manifest = ort(own_bundle, "all", fit=fit)
     assert {name: graph.certificate for name, graph in manifest.graphs.items()} == {
         "invert": None,
         "edit": {"psnr": 51.5},
@@ -111,11 +109,11 @@ def test_a_certificate_goes_into_the_manifest(own_bundle: Path) -> None:
 def test_a_certificate_that_fails_leaves_the_old_engine(own_bundle: Path) -> None:
     before = ort(own_bundle)
 
-    def certify(graph: str, typed: TypedGraph) -> dict | None:
+    def fit(graph: str) -> tuple[frozenset[str], dict | None]:
         raise EngineError("PSNR 20 dB")
 
     with pytest.raises(EngineError, match="PSNR 20 dB"):
-        ort(own_bundle, "all", certify=certify)
+        ort(own_bundle, "all", fit=fit)
     folder = own_bundle / "engines" / before.folder
     assert engines(own_bundle) == [before.folder]
     assert parse_engine_manifest((folder / ENGINE_FILE).read_bytes(), folder.name) == before
@@ -161,7 +159,10 @@ def test_what_is_no_profile(text: str) -> None:
             {"precision": "fp16", "pipelines": ["invert"]},
             r"graph invert was asked for in fp16, and 8\d.\d% of its MACs",
         ),
-        ({"precision": "fp16", "widen": {"edit": frozenset({"none"})}, "pipelines": ["edit"]}, "no node none to widen"),
+        (
+            {"precision": "fp16", "fit": lambda graph: (frozenset({"none"}), None), "pipelines": ["edit"]},
+            "no node none to widen",
+        ),
     ],
 )
 def test_what_is_refused_leaves_nothing(own_bundle: Path, options: dict, message: str) -> None:

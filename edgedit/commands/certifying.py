@@ -1,0 +1,121 @@
+"""What `edgedit build --photos` does: an accuracy certificate for every graph, before it is built."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgedit.commands.common import console
+from engines.bundle import Bundle
+from engines.certificate import Certifier, Judges
+from engines.errors import EngineError, ImageError
+from engines.photo import aligned_square, open_image
+
+if TYPE_CHECKING:
+    from edgedit.commands.building import Build
+
+SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
+
+
+def fitter(verb: Build) -> Callable[[str], tuple[frozenset[str], dict[str, Any] | None]]:
+    """What `engines.building.build.build` calls for each graph.
+
+    With PyTorch installed the reference is the network itself; without it, the bundle's FP32 graphs in ONNX Runtime,
+    which the export verified against the network.
+
+    Raises:
+        EngineError: if there are not enough photos, or what a judge needs is not installed.
+    """
+    assert verb.photos is not None
+    bundle = Bundle.load(verb.bundle, verify=False)
+    photos = _photos(verb.photos, bundle, verb.count)
+    torch = importlib.util.find_spec("torch") is not None
+    if not torch and (verb.lpips is not None or verb.identity is not None):
+        raise EngineError("--lpips and --identity need torch: pip install 'edgedit[train]'")
+    options: dict[str, Any] = {}
+    if torch:
+        import torch as installed
+
+        from export.reference import pytorch_reference
+
+        options = {"reference": pytorch_reference(bundle), "source": f"PyTorch {installed.__version__}, FP32"}
+    console.print(f"certifying on {len(photos)} photos against {options.get('source', 'ONNX Runtime, FP32')}")
+    batch = 8 if bundle.family.size < 512 else 1
+    certifier = Certifier(bundle, photos, judges=_judges(verb), batch=batch, **options)
+
+    def fit(graph: str) -> tuple[frozenset[str], dict[str, Any] | None]:
+        fitted = certifier.fit(graph, verb.precision, progress=lambda line: console.print(line, markup=False))
+        console.print(f"{graph}: {_line(fitted.certificate)}", markup=False)
+        return fitted.widen, fitted.certificate
+
+    return fit
+
+
+def _photos(source: Path, bundle: Bundle, count: int) -> np.ndarray:
+    if not source.exists():
+        raise EngineError(f"--photos: there is no {source}")
+    if count < 1:
+        raise EngineError(f"--count must be 1 or more, got {count}")
+    if not source.is_dir():
+        return _from_tar(source, bundle, count)
+    files = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)[-count:]
+    if not files:
+        raise EngineError(f"--photos: there is no {', '.join(SUFFIXES)} in {source}")
+    size = bundle.family.size
+    try:
+        return np.stack([aligned_square(open_image(file).pixels, size) for file in files])
+    except ImageError as error:
+        raise EngineError(f"--photos: {error}") from error
+
+
+def _from_tar(source: Path, bundle: Bundle, count: int) -> np.ndarray:
+    try:
+        from training.data import load_faces
+    except ModuleNotFoundError as error:
+        raise EngineError(f"photos in a tar need {error.name}; unpack it and give the folder") from error
+    return load_faces(source, bundle.family.size, held_out=count)[1].images
+
+
+def _judges(verb: Build) -> Judges:
+    if verb.lpips is None and verb.identity is None:
+        return Judges()
+    import torch
+
+    from training.losses.identity import Identity
+    from training.losses.lpips import LPIPS
+
+    def tensor(images: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    embedder = Identity(verb.identity).eval() if verb.identity is not None else None
+    distance = LPIPS(verb.lpips).eval() if verb.lpips is not None else None
+
+    @torch.inference_mode()
+    def embed(images: np.ndarray) -> np.ndarray:
+        assert embedder is not None
+        return np.concatenate([embedder(tensor(images[i : i + 8])).numpy() for i in range(0, len(images), 8)])
+
+    @torch.inference_mode()
+    def perceptual(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        assert distance is not None
+        pairs = range(0, len(a), 8)
+        return np.concatenate([distance(tensor(a[i : i + 8]), tensor(b[i : i + 8])).numpy() for i in pairs])
+
+    return Judges(identity=embed if embedder is not None else None, lpips=perceptual if distance is not None else None)
+
+
+def _line(certificate: dict[str, Any]) -> str:
+    widened = f"; {len(certificate['widened'])} nodes widened to FP32" if certificate["widened"] else ""
+    images = certificate["images"]
+    if images is None:
+        worst = min((t["snr"] for t in certificate["tensors"].values() if t["snr"] is not None), default=None)
+        return f"signal-to-noise {'infinite' if worst is None else f'{worst:.1f} dB'}{widened}"
+    same = f", identity {images['identity']['mean']:.5f}" if images["identity"] else ""
+    return (
+        f"PSNR {images['psnr']['mean']:.1f} dB (worst {images['psnr']['worst']:.1f}), "
+        f"MS-SSIM {images['ms_ssim']['mean']:.5f}{same}{widened}"
+    )

@@ -1,0 +1,75 @@
+"""`edgedit build --photos`, on the shipped bundle and real photographs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgedit import DEMO_BUNDLE
+from edgedit.commands.photos import ASTRONAUT
+from edgedit.editor import Editor
+from tests.edgedit.conftest import Cli
+
+FP16 = ("--runtime", "onnxruntime", "--precision", "fp16", "--pipeline", "reconstruct")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not DEMO_BUNDLE.is_dir():
+        pytest.skip("the demo bundle is not here")
+    return Path(shutil.copytree(DEMO_BUNDLE, tmp_path_factory.mktemp("demo") / "demo"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An aligned face, at its own size, larger, and mirrored."""
+    folder = tmp_path_factory.mktemp("photos")
+    aligned = Editor.load(DEMO_BUNDLE).portrait(ASTRONAUT).aligned
+    for name, pixels in (
+        ("a.png", aligned),
+        ("b.jpg", aligned.repeat(3, 0).repeat(3, 1)),
+        ("c.webp", aligned[:, ::-1]),
+    ):
+        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / name)
+    (folder / "notes.txt").write_text("no photo")
+    return folder
+
+
+def test_the_certificate_of_a_build(cli: Cli, demo: Path, photos: Path, tmp_path: Path) -> None:
+    done = cli("build", demo, *FP16, "--photos", photos, "--json", tmp_path / "summary.json")
+    assert done.status == 0, done.err
+    assert "certifying on 3 photos against PyTorch" in done.out and "reconstruct: PSNR" in done.out
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    certificate = summary["manifest"]["graphs"]["reconstruct"]["certificate"]
+    assert certificate["passed"] and certificate["photos"] == 3 and certificate["images"]["psnr"]["worst"] >= 45
+    assert certificate["reference"].startswith("PyTorch") and "emulated" in certificate["arithmetic"]
+    # The command can be repeated, and names no path of this machine.
+    assert summary["manifest"]["built"]["command"].endswith("--pipeline reconstruct --photos PHOTOS")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--photos", "{tmp}/none"), "--photos: there is no "),
+        (("--photos", "{tmp}"), "--photos: there is no .jpeg, .jpg, .png, .webp in "),
+        (("--photos", "{photos}", "--count", "0"), "--count must be 1 or more, got 0"),
+        (("--lpips", "{photos}"), "--lpips and --identity judge photos: give --photos too"),
+    ],
+)
+def test_photos_that_will_not_do(
+    cli: Cli, demo: Path, photos: Path, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    filled = [word.format(tmp=tmp_path, photos=photos) for word in words]
+    done = cli("build", demo, *FP16, *filled)
+    assert done.status == 1 and message in done.err and done.err.count("\n") == 1
+
+
+def test_a_damaged_photo(cli: Cli, demo: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "torn.jpg").write_bytes((photos / "b.jpg").read_bytes()[:200])
+    done = cli("build", demo, *FP16, "--photos", tmp_path)
+    assert done.status == 1 and "--photos: " in done.err and "torn.jpg" in done.err
