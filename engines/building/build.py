@@ -37,7 +37,7 @@ SETS: Mapping[str, tuple[str, ...]] = {"all": PIPELINES, "split": PARTS, **{name
 ONNXRUNTIME_TARGETS = ("cpu", "cuda")
 
 Fit = Callable[[str], "tuple[frozenset[str], dict[str, JsonValue] | None]"]
-"""By name of a graph, the nodes that its accuracy needs in FP32 beyond the rules, and its certificate; EngineError where
+"""By graph, the nodes that its accuracy needs in FP32 beyond the rules, and its certificate; EngineError where
 none will do. See `engines.certificate.Certifier.fit`."""
 
 
