@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from training.stages.e4e import E4EOptions
+from training.stages.encoder import EncoderOptions
 from training.stages.gan import GanOptions
 from training.stages.joint import JointOptions, JointStage
 
@@ -126,3 +127,27 @@ def test_reconstruction_gets_better(make):
 
 def test_grid_shows_samples_and_reconstructions(make):
     assert make().grid().shape == (6, 8, 3, 32, 32)
+
+
+def test_each_encoder_has_its_own_rhythm(family, faces, loss_files, state, changed):
+    """With E every third step, it and its optimizer stand still in between, and its own steps are counted."""
+    options = JointOptions(
+        e4e=E4EOptions(batch=2),
+        encoder=EncoderOptions(batch=2, adversarial_from=10**9),
+        adversarial_every=2,
+        encoder_every=3,
+        generator_rate=0.02,
+    )
+    stage = JointStage(family, faces, loss_files, GanOptions(batch=2), options, seed=3)
+    assert stage.encoder is not None
+    for name in ("e4e_generator", "encoder_generator"):
+        assert stage.optimizers[name].param_groups[0]["lr"] == 0.02
+    trained = []
+    for step in range(4):
+        before = state(stage.encoder.encoder)
+        scalars = stage.step(step)
+        assert bool(changed(before, stage.encoder.encoder)) == ("encoder_l2" in scalars)
+        assert "l2" in scalars
+        if "encoder_l2" in scalars:
+            trained.append(step)
+    assert trained == [0, 3]
