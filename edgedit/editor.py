@@ -25,6 +25,7 @@ from engines.photo import (
     paste_back,
 )
 from engines.session import EditSession, Inversion
+from engines.signing import ensure_signed
 
 DEMO_BUNDLE = Path(__file__).parent / "bundles" / "demo"
 """The bundle that comes with the package: a small model, trained by this project."""
@@ -88,19 +89,32 @@ class Editor:
         self._detector: FaceDetector | None = None
 
     @classmethod
-    def load(cls, bundle: str | Path = DEMO_BUNDLE, runtime: str = "onnxruntime", **options: Any) -> Self:
-        """Opens a bundle; every file's digest is checked first.
+    def load(
+        cls,
+        bundle: str | Path = DEMO_BUNDLE,
+        runtime: str = "onnxruntime",
+        *,
+        require_signed: str | Path | None = None,
+        **options: Any,
+    ) -> Self:
+        """Opens a bundle; every file's digest is checked first, and then its signature if one is required.
 
         Args:
             bundle: the bundle's directory.
             runtime: a name of `engines.runtimes`.
+            require_signed: PEM file of the public key that must have signed the bundle; None asks for no signature.
             options: passed to the runtime, such as `provider="cuda"` or `threads=4`.
 
         Raises:
             BundleError: if it is not a bundle, or damaged.
+            SignatureError: if a signature is required and is not there or does not hold.
             RuntimeUnavailableError: for a runtime or provider that is not known, not installed or cannot start.
         """
         loaded = open_bundle(bundle)
+        if require_signed is not None:
+            ensure_signed(loaded, require_signed)
+            # The runtime holds the engines it opens against the signature too.
+            options["require_signed"] = require_signed
         session = EditSession(loaded, runtime, **options)
         session.prepare("invert")
         return cls(session, load_directions(loaded))

@@ -6,13 +6,16 @@
     graphs/weights.safetensors    the weights, once
     directions/<name>.safetensors edit directions
     card.md                       model card
+    engines/<name>/               engines built from the graphs, each folder with a manifest of its own (see
+                                  engines.folders), so that a build changes nothing that is listed here
+    model.sig                     signature over all of the above, if the bundle was signed (see engines.signing)
 
 The weights lie beside the graphs because ONNX Runtime and onnx refuse external data outside a model's own directory;
 so a plain `onnxruntime.InferenceSession("graphs/edit.onnx")` works too.
 
 Nothing is parsed before its digest matches: `Bundle.read` returns the bytes that were hashed, not the file's name.
 The manifest itself is covered by manifest.sha256. That finds damage, not malice, since whoever rewrites the one can
-rewrite the other; a detached signature over manifest.json (one of `SIGNATURE_FILES`) is what covers malice.
+rewrite the other; the signature is what covers malice.
 """
 
 from __future__ import annotations
@@ -24,17 +27,18 @@ import os
 import secrets
 import shutil
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from pydantic import JsonValue, TypeAdapter
 
 from engines.contracts import TensorSpec, graph_contract
 from engines.errors import BundleError, OutputError
 from engines.family import ModelFamily
-from engines.files import open_regular, walk
+from engines.files import walk
+from engines.folders import ENGINES_FOLDER, HIDDEN_ENGINES, engine_problems
+from engines.integrity import FileProblem, check_entry, read_entry, read_regular
 from engines.manifest import (
     CARD_FILE,
     EXTERNAL_LOCATION,
@@ -77,18 +81,6 @@ __all__ = [
 _CHUNK = 2**20
 
 
-@dataclass(frozen=True)
-class FileProblem:
-    """One file of a bundle that is not as the manifest says."""
-
-    file: str
-    kind: Literal["missing", "irregular", "size", "digest", "unlisted"]
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.file} {self.message}"
-
-
 class Bundle:
     """A bundle on disk whose manifest has been checked. Made by `Bundle.load`; safe to share between threads."""
 
@@ -119,17 +111,16 @@ class Bundle:
             raise BundleError(f"{path} is not a bundle: there is no such directory")
         if not os.path.lexists(root / MANIFEST_FILE):
             raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_FILE}; give the directory that holds it")
-        raw = _read_regular(root, MANIFEST_FILE, MAX_MANIFEST_BYTES, root.name)
+        raw = _sound(read_regular(root, MANIFEST_FILE, MAX_MANIFEST_BYTES), root.name)
         line = manifest_digest_line(raw)
-        if _read_regular(root, MANIFEST_DIGEST_FILE, len(line), root.name) != line:
+        if _sound(read_regular(root, MANIFEST_DIGEST_FILE, len(line)), root.name) != line:
             raise BundleError(
                 f"{root.name}: {MANIFEST_FILE} does not match {MANIFEST_DIGEST_FILE}; copy the bundle again"
             )
         bundle = cls(root.resolve(), parse_manifest(raw, root.name))
         if verify and (problems := bundle.verify()):
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            advice = "remove it" if problems[0].kind == "unlisted" else "copy the bundle again"
-            raise BundleError(f"{bundle.name}: {problems[0]}; {advice}{more}")
+            raise BundleError(f"{problems[0].refusal(bundle.name)}{more}")
         return bundle
 
     def read(self, relative: str) -> bytes:
@@ -141,10 +132,7 @@ class Bundle:
         entry = self.manifest.files.get(relative)
         if entry is None:
             raise BundleError(f"{self.name}: there is no {relative} in this bundle")
-        data = _read_regular(self.path, relative, entry.bytes, self.name)
-        if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise BundleError(f"{self.name}: {relative} is damaged (its digest differs); copy the bundle again")
-        return data
+        return _sound(read_entry(self.path, relative, entry), self.name)
 
     def graph(self, name: str) -> GraphEntry:
         """The entry of a graph.
@@ -159,47 +147,31 @@ class Bundle:
             raise BundleError(f"{self.name}: there is no graph {name!r} in this bundle; it has {there_are}") from None
 
     def verify(self) -> list[FileProblem]:
-        """Checks every file against the manifest: an empty list means that all is well. Parses nothing."""
-        problems = [p for name, entry in sorted(self.manifest.files.items()) if (p := self._check(name, entry))]
+        """Checks every file against the manifest, and those of each engine folder against its engine.json.
+
+        Parses nothing but engine.json files whose digests match. An empty list means that all is well.
+        """
+        problems = [p for f, entry in sorted(self.manifest.files.items()) if (p := check_entry(self.path, f, entry))]
         listed = {*self.manifest.files, MANIFEST_FILE, MANIFEST_DIGEST_FILE, *SIGNATURE_FILES}
+        in_engines: list[tuple[str, int]] = []
         try:
-            for name, mode in walk(self.path):
-                if name not in listed:
-                    problems.append(FileProblem(name, "unlisted", "is not listed in the manifest"))
-                elif name in SIGNATURE_FILES and not stat.S_ISREG(mode):
+            for name, mode in walk(self.path, without=HIDDEN_ENGINES):
+                if name in SIGNATURE_FILES and not stat.S_ISREG(mode):
                     problems.append(FileProblem(name, "irregular", "is not a regular file"))
+                elif name.startswith(f"{ENGINES_FOLDER}/") and name not in listed:
+                    in_engines.append((name, mode))
+                elif name not in listed:
+                    problems.append(FileProblem(name, "unlisted", "is not listed in the manifest", "remove it"))
         except OSError as error:
             folder = os.path.relpath(error.filename or self.path, self.path)
             problems.append(FileProblem(folder, "irregular", f"cannot be listed: {error.strerror or error}"))
-        return problems
-
-    def _check(self, name: str, entry: FileEntry) -> FileProblem | None:
-        try:
-            descriptor = open_regular(self.path, name)
-        except FileNotFoundError:
-            return FileProblem(name, "missing", "is missing")
-        except OSError as error:
-            return FileProblem(name, "irregular", f"cannot be read: {error.strerror or error}")
-        with open(descriptor, "rb") as stream:
-            size = os.fstat(descriptor).st_size
-            if size != entry.bytes:
-                return FileProblem(name, "size", f"has {size} bytes instead of {entry.bytes}")
-            if hashlib.file_digest(stream, "sha256").hexdigest() != entry.sha256:
-                return FileProblem(name, "digest", "is damaged (its digest differs)")
-        return None
+        return problems + engine_problems(self.path, in_engines)
 
 
-def _read_regular(root: Path, relative: str, limit: int, bundle: str) -> bytes:
-    try:
-        with open(open_regular(root, relative), "rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size > limit:
-                raise BundleError(f"{bundle}: {relative} has {size} bytes instead of at most {limit}; it is damaged")
-            return stream.read(limit + 1)
-    except FileNotFoundError:
-        raise BundleError(f"{bundle}: {relative} is missing; copy the bundle again") from None
-    except OSError as error:
-        raise BundleError(f"{bundle}: {relative} cannot be read: {error.strerror or error}") from None
+def _sound(read: bytes | FileProblem, bundle: str) -> bytes:
+    if isinstance(read, FileProblem):
+        raise BundleError(read.refusal(bundle))
+    return read
 
 
 class BundleWriter:

@@ -25,14 +25,23 @@ def open_regular(root: Path, relative: str) -> int:
     return os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
 
 
-def walk(root: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """Relative path and `st_mode` of everything below a directory that is not itself a directory; follows no links."""
+def walk(root: Path, prefix: str = "", without: str | None = None) -> Iterator[tuple[str, int]]:
+    """Relative path and `st_mode` of everything below a directory that is not itself a directory; follows no links.
+
+    Args:
+        root: the directory.
+        prefix: put before the paths.
+        without: what a path that is passed over begins with, folders and all: they may come and go meanwhile.
+    """
     with os.scandir(root) as entries:
         for entry in sorted(entries, key=lambda e: e.name):
+            name = prefix + entry.name
+            if without is not None and name.startswith(without):
+                continue
             if entry.is_dir(follow_symlinks=False):
-                yield from walk(root / entry.name, f"{prefix}{entry.name}/")
+                yield from walk(root / entry.name, f"{name}/", without)
             else:
-                yield prefix + entry.name, entry.stat(follow_symlinks=False).st_mode
+                yield name, entry.stat(follow_symlinks=False).st_mode
 
 
 def write(path: str | Path, data: bytes) -> None:

@@ -26,8 +26,9 @@ from engines.family import ModelFamily
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 MANIFEST_DIGEST_FILE = "manifest.sha256"
-SIGNATURE_FILES = ("manifest.json.sig",)
-"""Files that a bundle may hold without the manifest listing them, since they are made from the manifest."""
+SIGNATURE_FILE = "model.sig"
+SIGNATURE_FILES = (SIGNATURE_FILE,)
+"""Files that a bundle may hold without the manifest listing them, since they are made after it."""
 WEIGHTS_FILE = "graphs/weights.safetensors"
 EXTERNAL_LOCATION = PurePosixPath(WEIGHTS_FILE).name
 """The `location` that graphs give for their external data."""

@@ -11,8 +11,11 @@ from rich.table import Table
 
 from edgedit.commands.common import BundlePosition, OptionalFile, Reporting, console
 from edgedit.editor import DEMO_BUNDLE, open_bundle
+from engines.bundle import Bundle
 from engines.directions import load_directions
-from engines.errors import BundleError
+from engines.errors import BundleError, EngineError
+from engines.folders import ENGINES_FOLDER, EngineFolder, check_current, list_engines
+from engines.signing import is_signed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,11 @@ class Info(Reporting):
             table.add_row(name, *("\n".join(map(_spec, specs)) for specs in (graph.inputs, graph.outputs)))
         console.print(table)
         console.print(f"directions: {', '.join(manifest.directions) or 'none'}", markup=False)
+        engines = {name: _engine(bundle, name) for name in list_engines(bundle)}
+        _print_engines(engines)
         summary: dict[str, Any] = {"bundle": str(self.bundle), "bytes": size, **manifest.model_dump(mode="json")}
+        summary |= {"engines": engines, "signed": is_signed(bundle)}
+        console.print(f"{'signed, see `edgedit verify`' if summary['signed'] else 'not signed'}")
         if self.verify:
             problems = [str(problem) for problem in bundle.verify()]
             summary["problems"] = problems
@@ -79,11 +86,52 @@ class Info(Reporting):
                 console.print(f"MISMATCH {problem}", markup=False)
             if problems:
                 more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-                summary["error"] = f"{bundle.name}: {problems[0]}{more}; copy the bundle again, or export it again"
-            console.print(
-                f"verified {len(manifest.files)} files: {f'{len(problems)} do not match' if problems else 'all match'}"
-            )
+                in_engine = problems[0].startswith(f"{ENGINES_FOLDER}/")
+                advice = "build the engine again" if in_engine else "copy the bundle again, or export it again"
+                summary["error"] = f"{bundle.name}: {problems[0]}{more}; {advice}"
+            count = len(manifest.files) + sum(engine.get("files", 0) for engine in engines.values())
+            console.print(f"verified {count} files: {f'{len(problems)} do not match' if problems else 'all match'}")
         return summary
+
+
+def _engine(bundle: Bundle, name: str) -> dict[str, Any]:
+    """What is said of an engine folder: of a damaged one that it is, and of no file whose digest was not checked."""
+    try:
+        manifest = EngineFolder.load(bundle, name).manifest
+    except EngineError as error:
+        return {"problem": str(error)}
+    try:
+        check_current(manifest, bundle)
+        problem = None
+    except EngineError as error:
+        problem = str(error)
+    return {
+        "runtime": manifest.runtime,
+        "target": manifest.target,
+        "precision": manifest.precision,
+        "graphs": {graph: entry.proof.share for graph, entry in manifest.graphs.items()},
+        "library": f"{manifest.built.library} {manifest.built.version}",
+        "bytes": sum(entry.bytes for entry in manifest.files.values()),
+        "files": len(manifest.files),
+        "problem": problem,
+    }
+
+
+def _print_engines(engines: dict[str, dict[str, Any]]) -> None:
+    if not engines:
+        console.print("engines: none")
+        return
+    # A folder's name is its runtime, target and precision.
+    table = Table("engine", "graphs", "of its MACs", "MB")
+    table.columns[0].no_wrap = True
+    for name, engine in engines.items():
+        if "graphs" in engine:
+            shares = [f"{100 * share:.2f} % in {engine['precision']}" for share in engine["graphs"].values()]
+            table.add_row(name, "\n".join(engine["graphs"]), "\n".join(shares), f"{engine['bytes'] / 1e6:.1f}")
+    console.print(table)
+    for engine in engines.values():
+        if engine["problem"]:
+            console.print(f"UNFIT {engine['problem']}", markup=False)
 
 
 def _spec(spec: Any) -> str:

@@ -45,6 +45,10 @@ class Running(Reporting):
     """What runs the graphs."""
     threads: int = 0
     """Threads for one network; 0 leaves it to the runtime."""
+    require_signed: Annotated[
+        Path | None, tyro.conf.arg(metavar="KEY.pem", help_behavior_hint="(default: no signature is asked for)")
+    ] = None
+    """Refuse a bundle that the holder of this public key has not signed as it is."""
 
     def load(self) -> Editor:
         """The editor of the bundle.
@@ -53,7 +57,7 @@ class Running(Reporting):
             EdgeditError: if the bundle or the runtime cannot be used.
         """
         options = {"threads": self.threads} if self.threads else {}
-        return Editor.load(self.bundle, self.runtime, **options)
+        return Editor.load(self.bundle, self.runtime, require_signed=self.require_signed, **options)
 
 
 def check_output(path: Path, suffixes: Collection[str] = ()) -> None:

@@ -1,0 +1,59 @@
+"""Verbs on signatures: sign, verify."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from edgedit.commands.common import BundlePosition, Reporting, console
+from edgedit.editor import DEMO_BUNDLE, open_bundle
+from engines.errors import SignatureError
+from engines.manifest import SIGNATURE_FILE
+from engines.signing import is_signed, sign_bundle, verify_signature
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sign(Reporting):
+    """Sign every file of a bundle, engines included (needs the `sign` extra). Sign again after building engines."""
+
+    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIRECTORY")]
+    """The bundle to sign."""
+    key: Annotated[Path, tyro.conf.arg(metavar="PRIVATE_KEY.pem")]
+    """A private key on the curve P-256, P-384 or P-521, in PEM and without a passphrase."""
+
+    def run(self) -> dict[str, Any]:
+        bundle = open_bundle(self.bundle, verify=False)
+        count = sign_bundle(bundle, self.key)
+        console.print(f"{bundle.name}: signed {count} files, signature in {SIGNATURE_FILE}", markup=False)
+        return {"bundle": str(self.bundle), "signature": SIGNATURE_FILE, "files": count}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(Reporting):
+    """Check every digest of a bundle and its engines, and with --public-key who signed it."""
+
+    bundle: BundlePosition = DEMO_BUNDLE
+    """The bundle to check."""
+    public_key: Annotated[Path | None, tyro.conf.arg(metavar="KEY.pem", help_behavior_hint="")] = None
+    """The public key of who must have signed it, in PEM; a bundle that is not signed then fails."""
+    require_signed: bool = False
+    """Fail unless a signature is checked, which takes --public-key."""
+
+    def run(self) -> dict[str, Any]:
+        if self.require_signed and self.public_key is None:
+            raise SignatureError("--require-signed needs --public-key KEY.pem: a signature means nothing without a key")
+        bundle = open_bundle(self.bundle)
+        console.print(f"{bundle.name}: every digest matches", markup=False)
+        summary: dict[str, Any] = {"bundle": str(self.bundle), "signed": is_signed(bundle), "verified": False}
+        if self.public_key is not None:
+            summary["files"] = len(verify_signature(bundle, self.public_key))
+            summary["verified"] = True
+            console.print(f"signed with {self.public_key}: all {summary['files']} files", markup=False)
+        elif summary["signed"]:
+            console.print("signed, but not checked by whom: give --public-key")
+        else:
+            console.print("not signed")
+        return summary
