@@ -16,6 +16,12 @@ def _stages(root: Path) -> list[dict[str, Any]]:
     return [json.loads((root / name / "checkpoint" / "meta.json").read_text()) for name in _TRAINED]
 
 
+def _batch(stage: Mapping[str, Any]) -> str:
+    """Images per step of one process, and how many processes trained together."""
+    batch, processes = stage["config"]["options"]["batch"], stage["processes"]
+    return str(batch) if processes == 1 else f"{batch} x {processes} processes"
+
+
 def _reconstruction(metrics: Mapping[str, Any]) -> str:
     rows = ["| reconstruction | PSNR (dB) | LPIPS (Alex) | identity cosine |", "|---|---|---|---|"]
     titles = {"ours": "encoder E and feature", "e4e_w_plus": "e4e, W+ code alone"}
@@ -56,10 +62,11 @@ def model_card(
         device: what it was trained on, in words.
     """
     stages = _stages(root)
+    together = max(stage["processes"] for stage in stages)
+    options = f" --processes {together} --threads 1" if together > 1 else ""
     hours = sum(stage["seconds"] for stage in stages) / 3600
     steps = "\n".join(
-        f"| {s['stage']} | {s['step']} | {s['config']['options']['batch']} | {s['seconds'] / 60:.0f} | {s['seed']} |"
-        for s in stages
+        f"| {s['stage']} | {s['step']} | {_batch(s)} | {s['seconds'] / 60:.0f} | {s['seed']} |" for s in stages
     )
     return f"""# Model card: {family.name}
 
@@ -98,7 +105,8 @@ Trained on {device} in {hours:.1f} hours with torch {stages[0]["torch"]}.
 ```
 for stage in generator e4e encoder directions editor calibrate evaluate; do
     edgedit train $stage --data FACES --run RUN --recipe {recipe} --lpips LPIPS --identity EMBEDDER \\
-        --age-gender AGE_GENDER --expression EXPRESSION --pose POSE --json RUN/$stage.json
+        --age-gender AGE_GENDER --expression EXPRESSION --pose POSE{options} \\
+        --json RUN/$stage.json
 done
 edgedit export RUN --recipe {recipe} --data FACES --metrics RUN/evaluate.json -o BUNDLE
 ```

@@ -146,6 +146,7 @@ def _save(stage: Stage, run: Path, step: int, seconds: float, options: LoopOptio
         "step": step,
         "seconds": seconds,
         "seed": options.seed,
+        "processes": parallel.processes(),
         "config": stage.config(),
         "optimizers": optimizers,
         "torch": torch.__version__,
@@ -211,7 +212,7 @@ def train(stage: Stage, run: Path, options: LoopOptions) -> int:
 
     Writes `run/checkpoint/`, `run/log.csv` and `run/grids/*.png`. A stop by Ctrl-C or by `minutes` leaves a checkpoint.
 
-    Under `torchrun` the processes train together (see `training.parallel`): a step then stands for one batch in each.
+    Processes may train together (see `training.parallel`): a step then stands for one batch in each.
 
     Returns:
         The step reached.

@@ -77,7 +77,7 @@ def run_stage(verb: Train) -> dict[str, Any]:
         start=verb.start,
         device=device,
     )
-    # Under torchrun the first process speaks for all.
+    # Of processes that train together the first speaks for all.
     console.quiet = parallel.rank() > 0
     console.print(f"{verb.stage} of recipe {verb.recipe} in {verb.run_folder}", markup=False)
     if verb.stage in _TRAINED:

@@ -49,7 +49,10 @@ class Train(Reporting):
     device: str = "cpu"
     """torch device."""
     threads: int = 0
-    """torch threads; 0 leaves it to torch."""
+    """torch threads of each process; 0 leaves it to torch."""
+    processes: int = 1
+    """Processes that train together: one per GPU, or on a CPU one per core with --threads 1. The recipe's batch is what
+    each of them takes in a step."""
     every: int = 200
     """Steps between two checkpoints, with a sample grid each."""
 
@@ -58,4 +61,10 @@ class Train(Reporting):
             from edgedit.commands.stages import run_stage
         except ModuleNotFoundError as error:
             raise EdgeditError(f"`edgedit train` needs {error.name}: pip install 'edgedit[train]'") from error
-        return run_stage(self)
+        if self.processes < 1:
+            raise EdgeditError(f"--processes must be 1 or more, got {self.processes}")
+        if self.processes == 1 or self.stage in ("directions", "calibrate", "evaluate"):
+            return run_stage(self)
+        from training.parallel import together
+
+        return together(run_stage, self, self.processes)

@@ -1,10 +1,8 @@
-"""Two real processes on this machine, as `torchrun` would start them."""
+"""Two real processes on this machine."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +59,10 @@ class Fit:
         return {"loss": loss.detach()}
 
 
-def _process(rank: int, port: int, folder: Path) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def _train(folder: Path) -> int:
     torch.set_num_threads(1)
     assert parallel.begin("cpu") == "cpu"
-    stage = Fit(batch=4)
+    stage, rank = Fit(batch=4), parallel.rank()
     # Patience differs, and all the same both must stop together: the first process decides.
     reached = train(stage, folder / f"run{rank}", LoopOptions(steps=STEPS, minutes=1e9 if rank == 0 else 0.0))
     np.savez(
@@ -76,22 +73,26 @@ def _process(rank: int, port: int, folder: Path) -> None:
         reached=reached,
         seed=step_seed(0, 3),
     )
-    parallel.end()
+    return reached
+
+
+def _fail(folder: Path) -> None:
+    parallel.begin("cpu")
+    if parallel.rank():
+        raise ValueError("this process fails")
+    parallel.first_says(True)
+    optimizer = SGD([torch.nn.Parameter(torch.ones(3))], 0.1)
+    parallel.average_gradients(optimizer)
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
+    optimizer.step()
 
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, np.ndarray]]]:
     folder = tmp_path_factory.mktemp("parallel")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    started = [context.Process(target=_process, args=(rank, port, folder)) for rank in range(2)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(120)
-    assert [process.exitcode for process in started] == [0, 0]
+    threads = torch.get_num_threads()
+    assert parallel.together(_train, folder, 2) == STEPS
+    torch.set_num_threads(threads)
     return folder, [dict(np.load(folder / f"{rank}.npz")) for rank in range(2)]
 
 
@@ -120,6 +121,17 @@ def test_only_the_first_process_writes_and_decides(processes):
 def test_random_draws_differ_between_processes(processes):
     _, (first, second) = processes
     assert first["seed"] == step_seed(0, 3) != second["seed"]
+
+
+def test_afterwards_this_process_is_alone_again(processes):
+    assert "WORLD_SIZE" not in os.environ
+    assert (parallel.rank(), parallel.processes()) == (0, 1)
+
+
+def test_another_process_fails(tmp_path):
+    with pytest.raises(ChildProcessError, match="1 of 2 training processes failed"):
+        parallel.together(_fail, tmp_path, 2)
+    assert parallel.processes() == 1
 
 
 def test_alone_nothing_changes():
