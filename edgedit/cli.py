@@ -18,9 +18,12 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from edgedit.commands.building import Build, Plan
 from edgedit.commands.bundles import Directions, Export, Info
 from edgedit.commands.common import check_output
+from edgedit.commands.inspecting import Inspect
 from edgedit.commands.photos import Demo, Edit, Reconstruct
+from edgedit.commands.signing import Sign, Verify
 from edgedit.commands.training import Train
 from engines.errors import EdgeditError, OutputError, StrengthWarning
 from engines.files import write
@@ -32,7 +35,12 @@ Verb = (
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Build, tyro.conf.subcommand("build")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
+    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Sign, tyro.conf.subcommand("sign")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
 )
 
 _CONFIG = (
@@ -42,7 +50,20 @@ _CONFIG = (
     tyro.conf.DisallowNone,
     tyro.conf.FlagCreatePairsOff,
 )
-_VERBS = ("edit", "reconstruct", "directions", "demo", "info", "export", "train")
+_VERBS = (
+    "edit",
+    "reconstruct",
+    "directions",
+    "demo",
+    "info",
+    "export",
+    "build",
+    "plan",
+    "inspect",
+    "train",
+    "sign",
+    "verify",
+)
 _WRONG_TYPE = re.compile(r"no type matching (\w+) could be instantiated from \[(.*?)\].*")
 _BORDER = "╰╯│─- "
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

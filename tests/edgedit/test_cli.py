@@ -16,7 +16,20 @@ from edgedit.cli import main
 from tests.edgedit.conftest import Cli
 
 _ROOT = Path(__file__).resolve().parents[2]
-VERBS = ("edit", "reconstruct", "directions", "demo", "info", "export", "train")
+VERBS = (
+    "edit",
+    "reconstruct",
+    "directions",
+    "demo",
+    "info",
+    "export",
+    "build",
+    "plan",
+    "inspect",
+    "train",
+    "sign",
+    "verify",
+)
 
 _NO_TORCH = """
 import sys

@@ -1,0 +1,235 @@
+"""What is inspected: a graph of an engine folder, a graph of a bundle, or a layer report on its own."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.bundle import Bundle
+from engines.engine_manifest import ENGINE_FILE, ENGINES_FOLDER, EngineManifest, Precision, WideLayer
+from engines.errors import EngineError
+from engines.folders import EngineFolder
+from engines.inspector.figures import asked_label, clean, si
+from engines.layers import LayerReport
+from engines.manifest import MANIFEST_FILE
+
+MAX_REPORT_BYTES = 64 * 2**20
+MAX_LAYERS = 50_000
+MAX_COUNT = 2**62
+PREFERRED = "edit"
+"""The graph that is shown if none is named: the one that runs for every edit."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One graph with all that is known of it."""
+
+    report: LayerReport
+    bundle: str | None
+    engine: EngineManifest | None
+    graphs: tuple[str, ...] = ()
+    """All graphs of the folder or bundle."""
+
+    @property
+    def graph(self) -> str:
+        return self.report.graph
+
+    @property
+    def title(self) -> str:
+        """ "demo / tensorrt-rtx-sm86-fp16", or what there is of it."""
+        if self.engine is not None:
+            return f"{self.bundle} / {self.engine.folder}"
+        if self.bundle is not None:
+            return f"{self.bundle} / ONNX graph"
+        return f"layer report ({self.report.source})"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a header says, by name."""
+        facts = {"bundle": self.bundle or "not named in a layer report", "graph": self.graph}
+        source = {
+            "network": "the builder's network",
+            "inspector": "the engine inspector",
+            "graph": "an ONNX graph",
+        }
+        if self.engine is not None:
+            entry, built = self.engine.graphs[self.graph], self.engine.built
+            profile = entry.profile
+            facts |= {
+                "runtime": self.engine.runtime,
+                "target": self.engine.target,
+                "precision asked": asked_label(self.engine.precision),
+                "built with": f"{built.library} {built.version}",
+                "compute capability": ", ".join(built.compute_capabilities) or "not bound to a GPU",
+                "compatibility": _compatibility(built.hardware_compatible, built.version_compatible),
+                "driver": f"{built.driver_floor} or newer" if built.driver_floor else "not stated",
+                "batch": f"{profile.min} to {profile.max}, tuned for {profile.opt}",
+                "device memory": "not stated"
+                if entry.device_memory is None
+                else f"{si(entry.device_memory, 'B')} besides weights",
+                "engine file": si(self.engine.files[entry.file].bytes, "B"),
+                "built": f"{built.date}, in {entry.seconds:,.1f} s",
+                "tools": ", ".join(f"{name} {version}" for name, version in sorted(built.tools.items())[:12]),
+                "weights": f"SHA-256 {self.engine.weights_sha256[:12]}…",
+                "source graph": f"SHA-256 {entry.source_sha256[:12]}…",
+            }
+            facts |= {
+                "inputs": _specs(entry.inputs),
+                "outputs": _specs(entry.outputs),
+            }
+        else:
+            facts |= {"precision asked": asked_label(self.report.precision)}
+        facts["layers read from"] = source[self.report.source]
+        return {name: clean(value, 400) for name, value in facts.items() if value}
+
+    @property
+    def certificate(self) -> dict[str, str] | None:
+        """Figures of the accuracy certificate by name; None if it was not measured or there is no engine."""
+        if self.engine is None or (figures := self.engine.graphs[self.graph].certificate) is None:
+            return None
+        flat = dict(_flat(figures))
+        more = {"": f"and {len(flat) - 60} more"} if len(flat) > 60 else {}
+        return dict(list(flat.items())[:60]) | more
+
+    @property
+    def proof_wide(self) -> list[WideLayer]:
+        """The FP32 layers that the engine's proof names."""
+        return self.engine.graphs[self.graph].proof.wide if self.engine is not None else []
+
+    @property
+    def asked(self) -> Precision | str:
+        return self.engine.precision if self.engine is not None else self.report.precision
+
+
+def _compatibility(hardware: bool, version: bool) -> str:
+    kinds = [name for name, is_so in (("newer GPUs", hardware), ("other library versions", version)) if is_so]
+    return f"also {' and '.join(kinds)}" if kinds else "this GPU and library version only"
+
+
+def _specs(specs: Iterable[Any]) -> str:
+    return ", ".join(f"{s.name} {s.dtype} {'×'.join(map(str, s.shape))}" for s in specs)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterable[tuple[str, str]]:
+    """Nested figures as names of several words with short values."""
+    for key, value in values.items():
+        name = clean(f"{prefix}{key.replace('_', ' ')}", 100)
+        if isinstance(value, Mapping) and depth < 4:
+            yield from _flat(value, f"{name} ", depth + 1)
+        elif isinstance(value, bool) or value is None:
+            yield name, {True: "yes", False: "no", None: "not measured"}[value]
+        elif isinstance(value, float):
+            yield name, f"{value:.6g}"
+        elif isinstance(value, list):
+            shown = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in value[:8])
+            yield name, clean(shown + (f", and {len(value) - 8} more" if len(value) > 8 else "") or "none")
+        else:
+            yield name, clean(str(value))
+
+
+def load(path: Path, graph: str | None = None) -> Subject:
+    """Reads what there is to inspect; nothing is parsed before its digest matches, except a bare layer report.
+
+    Args:
+        path: an engine folder, a bundle, or the JSON file of a layer report.
+        graph: which graph of a folder or bundle; None takes `edit`, or else the first.
+
+    Raises:
+        EdgeditError: if it is none of these, is damaged, has no such graph, or was built without a layer report.
+    """
+    if path.is_file():
+        subject = _load_file(path, graph)
+    elif not path.is_dir():
+        raise EngineError(f"there is no {path}: give an engine folder, a bundle, or a layer report (JSON)")
+    elif os.path.lexists(path / ENGINE_FILE):
+        subject = _load_engine(path, graph)
+    elif os.path.lexists(path / MANIFEST_FILE):
+        subject = _load_bundle(path, graph)
+    else:
+        raise EngineError(
+            f"{path} is neither an engine folder nor a bundle: it has neither {ENGINE_FILE} nor {MANIFEST_FILE}; "
+            f"engines lie in BUNDLE/{ENGINES_FOLDER}/<runtime>-<target>-<precision>"
+        )
+    return _plausible(subject, path)
+
+
+def _load_file(path: Path, graph: str | None) -> Subject:
+    if path.name == ENGINE_FILE:
+        raise EngineError(f"{path} is an engine's manifest: give the folder that it lies in")
+    if path.suffix.lower() != ".json":
+        raise EngineError(f"{path} is not a layer report: give a JSON file, an engine folder or a bundle")
+    size = path.stat().st_size
+    if size > MAX_REPORT_BYTES:
+        raise EngineError(f"{path} has {size} bytes, a layer report at most {MAX_REPORT_BYTES}: it is not one")
+    report = LayerReport.parse(path.read_bytes(), str(path))
+    if graph not in (None, report.graph):
+        raise EngineError(f"{path} is a report of graph {report.graph}, not {clean(str(graph))}: leave --graph out")
+    return Subject(report, None, None, (report.graph,))
+
+
+def _choose(graph: str | None, there: Iterable[str], where: str) -> str:
+    names = sorted(there)
+    if graph is None and names:
+        return PREFERRED if PREFERRED in names else names[0]
+    if graph not in names:
+        raise EngineError(f"{where} has no graph {clean(str(graph))!r}; it has {', '.join(names) or 'none'}")
+    return str(graph)
+
+
+def _load_engine(path: Path, graph: str | None) -> Subject:
+    # Not resolved: EngineFolder refuses what lies behind a link.
+    absolute = Path(os.path.abspath(path))
+    root = absolute.parent.parent
+    if absolute.parent.name != ENGINES_FOLDER or not os.path.lexists(root / MANIFEST_FILE):
+        raise EngineError(f"{path} is outside a bundle: give the engine folder where it was built, in BUNDLE/engines/")
+    bundle = Bundle.load(root, verify=False)
+    folder = EngineFolder.load(bundle, absolute.name)
+    manifest = folder.manifest
+    name = _choose(graph, manifest.graphs, folder.name)
+    file = manifest.graphs[name].layers
+    if file is None:
+        raise EngineError(f"{folder.name}: graph {name} was built without a layer report; build the engine again")
+    if manifest.files[file].bytes > MAX_REPORT_BYTES:
+        raise EngineError(f"{folder.name}: {file} is larger than a layer report can be; build the engine again")
+    report = LayerReport.parse(folder.read(file), f"{folder.name}/{file}")
+    if report.graph != name:
+        raise EngineError(f"{folder.name}: {file} is of graph {report.graph}, not {name}; build the engine again")
+    return Subject(report, bundle.name, manifest, tuple(sorted(manifest.graphs)))
+
+
+def _load_bundle(path: Path, graph: str | None) -> Subject:
+    bundle = Bundle.load(path, verify=False)
+    name = _choose(graph, bundle.manifest.graphs, bundle.name)
+    return Subject(graph_report(bundle, name), bundle.name, None, tuple(sorted(bundle.manifest.graphs)))
+
+
+def graph_report(bundle: Bundle, graph: str) -> LayerReport:
+    """The layers of a bundle's own graph.
+
+    Raises:
+        EngineError: if what reads ONNX graphs is not installed.
+    """
+    try:
+        from engines.precision.typed import report
+    except ImportError as error:
+        needed = error.name or "the precision pass"
+        raise EngineError(f"inspecting an ONNX graph needs {needed}: pip install 'edgedit[export]'") from error
+    return report(bundle, graph)
+
+
+def _plausible(subject: Subject, path: Path) -> Subject:
+    """The subject, if its figures can be worked with."""
+    layers = subject.report.layers
+    if not layers:
+        raise EngineError(f"{path}: the report of graph {subject.graph} has no layers; build the engine again")
+    if len(layers) > MAX_LAYERS:
+        raise EngineError(f"{path}: {len(layers)} layers are more than the {MAX_LAYERS} that can be shown")
+    for index, layer in enumerate(layers):
+        counts = max(layer.macs, layer.weight_bytes, layer.activation_bytes)
+        if counts > MAX_COUNT or not math.isfinite(layer.milliseconds or 0.0):
+            raise EngineError(f"{path}: layer {index} ({clean(layer.name, 60)}) has figures that no network has")
+    return subject
