@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from engines import tensors
 from engines.bundle import Bundle
 from engines.contracts import graph_contract, mismatch, style_width
-from engines.errors import BundleError, EdgeditError
+from engines.errors import BundleError
 from engines.family import ModelFamily
-from engines.files import write
-from engines.runtimes import Runtime, create
+from engines.inversion import FIELDS, HeldInversion, Inversion
+from engines.runtimes import Feed, Runtime, create
 
-_METADATA = "inversion"
+__all__ = ["EditSession", "Inversion"]
 
 _PARTS = {
     "invert": ("encoder", "e4e", "features"),
@@ -26,85 +24,6 @@ _PARTS = {
     "reconstruct": ("generator",),
 }
 """The separate graphs that stand in for a pipeline. With an RGB skip, `reconstruct` needs `features` too."""
-
-
-@dataclass(frozen=True, eq=False)
-class Inversion:
-    """Everything that an edit needs of a batch of photos; float32, first axis the photos.
-
-    Raises:
-        ValueError: at construction, if an array is not float32 or the shapes do not fit together.
-    """
-
-    w: np.ndarray
-    """B x N x D, the reconstruction code."""
-    feature: np.ndarray
-    """B x C x H x W, the enhanced feature tensor f' (eq. 3.3)."""
-    w_e: np.ndarray
-    """B x N x D, the editing-friendly code."""
-    generator_feature: np.ndarray
-    """B x C x H x W, F = G(w_e^{1:k}), the generator's own feature."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            array = getattr(self, field.name)
-            if not isinstance(array, np.ndarray) or array.dtype != np.float32:
-                raise ValueError(f"inversion: {field.name} must be a float32 array")
-        pairs = ((self.w, self.w_e, 3), (self.feature, self.generator_feature, 4))
-        if any(a.shape != b.shape or a.ndim != n for a, b, n in pairs) or len(self.w) != len(self.feature):
-            shapes = ", ".join(f"{field.name} {getattr(self, field.name).shape}" for field in fields(self))
-            raise ValueError(f"inversion: the shapes do not fit together: {shapes}")
-
-    @property
-    def batch(self) -> int:
-        """B, how many photos."""
-        return len(self.w)
-
-    def __len__(self) -> int:
-        return self.batch
-
-    def __getitem__(self, index: int | slice | Iterable[int]) -> Inversion:
-        """Some of the photos; a single index gives a batch of one. Slices are views.
-
-        Raises:
-            IndexError: for an index outside the batch.
-        """
-        if isinstance(index, slice):
-            chosen: Any = index
-        elif isinstance(index, int | np.integer):
-            chosen = [int(index)]
-        else:
-            chosen = list(index)
-        return Inversion(*(getattr(self, field.name)[chosen] for field in fields(self)))
-
-    def save(self, path: str | Path) -> None:
-        """Writes a safetensors file.
-
-        Raises:
-            OutputError: if it cannot be written.
-        """
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        write(path, tensors.dump(arrays, _METADATA, {"version": 1}))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Reads what `save` wrote.
-
-        Raises:
-            EdgeditError: if it cannot be read or is not an inversion.
-        """
-        try:
-            arrays, metadata = tensors.parse(Path(path).read_bytes(), _METADATA)
-            if metadata != {"version": 1}:
-                raise ValueError(f"version {metadata.get('version')!r} is not read by this edgedit")
-            inversion = cls(**arrays)
-        except OSError as error:
-            raise EdgeditError(f"cannot read {path}: {error.strerror or error}") from error
-        except (TypeError, ValueError) as error:
-            raise EdgeditError(f"{path} is not a saved inversion: {error}") from error
-        if not all(np.isfinite(array).all() for array in arrays.values()):
-            raise EdgeditError(f"{path} is damaged: it holds values that are not finite; invert the photo again")
-        return inversion
 
 
 class EditSession:
@@ -166,6 +85,10 @@ class EditSession:
         Args:
             images: uint8 B x h x w x 3, RGB, h x w the family's `image_shape`.
 
+        Returns:
+            An inversion that stays where the runtime computes, and in its memory, while it is referred to: edits by
+            this session move none of it. `Inversion.host` gives one that lies on the host alone.
+
         Raises:
             ValueError: for another dtype or shape; one line.
         """
@@ -176,12 +99,25 @@ class EditSession:
         if images.ndim != 4 or images.shape[1:] != (height, width, 3) or not len(images):
             raise ValueError(f"images must be (batch, {height}, {width}, 3), got {images.shape}")
         if self._graphs("invert") == ("invert",):
-            values = self._run("invert", image=images)
+            held = self._run("invert", {"image": images}, FIELDS)
         else:
-            image = _encoder_image(images, self.family.encoder_size)
-            values = self._run("encoder", image=image) | self._run("e4e", image=image)
-            values |= self._run("features", w_plus=values["w_e"], style_delta=self._zeros(len(images)))
-        return Inversion(*(values[field.name] for field in fields(Inversion)))
+            feeds = {"image": _encoder_image(images, self.family.encoder_size)}
+            held = self._run("encoder", feeds, ("w", "feature")) | self._run("e4e", feeds, ("w_e",))
+            feeds = {"w_plus": held["w_e"], "style_delta": self._zeros(len(images))}
+            held |= self._run("features", feeds, ("generator_feature",))
+        return HeldInversion({name: held[name] for name in FIELDS}, self)
+
+    def hold(self, inversion: Inversion) -> Inversion:
+        """Copies an inversion, such as one from a file, to where the runtime computes, for edits to find it there.
+
+        Raises:
+            ValueError: for an inversion that is not of this family.
+        """
+        self._check(inversion)
+        if isinstance(inversion, HeldInversion) and inversion.held_by(self) is not None:
+            return inversion
+        runtime = self._load(self._graphs("edit")[0])
+        return HeldInversion({name: runtime.put(getattr(inversion, name)) for name in FIELDS}, self)
 
     def edit(self, inversion: Inversion, delta_w: np.ndarray, style_delta: np.ndarray | None = None) -> np.ndarray:
         """Renders an edit.
@@ -203,16 +139,18 @@ class EditSession:
             style_delta = self._zeros(batch)
         else:
             style_delta = _per_photo("style_delta", style_delta, batch, (style_width(self.family),))
-        arrays = {field.name: getattr(inversion, field.name) for field in fields(Inversion)}
+        parts = self._parts(inversion)
         if self._graphs("edit") == ("edit",):
-            return self._run("edit", **arrays, delta_w=delta_w, style_delta=style_delta)["image"]
-        edited = self._run("features", w_plus=inversion.w_e + delta_w, style_delta=style_delta)
-        feature = self._run(
-            "editor",
-            generator_feature=inversion.generator_feature,
-            edited_generator_feature=edited["generator_feature"],
-            feature=inversion.feature,
-        )["edited_feature"]
+            return self._run("edit", {**parts, "delta_w": delta_w, "style_delta": style_delta})["image"]
+        # The codes are small; the feature tensors are not, and stay where they are.
+        feeds = {"w_plus": inversion.w_e + delta_w, "style_delta": style_delta}
+        edited = self._run("features", feeds, ("generator_feature",))
+        feeds = {
+            "generator_feature": parts["generator_feature"],
+            "edited_generator_feature": edited["generator_feature"],
+            "feature": parts["feature"],
+        }
+        feature = self._run("editor", feeds, ("edited_feature",))["edited_feature"]
         return self._render(feature, inversion.w + delta_w, style_delta)
 
     def reconstruct(self, inversion: Inversion) -> np.ndarray:
@@ -225,15 +163,16 @@ class EditSession:
             ValueError: for an inversion that is not of this family.
         """
         batch = self._check(inversion)
+        parts = self._parts(inversion)
         if self._graphs("reconstruct") == ("reconstruct",):
-            return self._run("reconstruct", w=inversion.w, feature=inversion.feature)["image"]
-        return self._render(inversion.feature, inversion.w, self._zeros(batch))
+            return self._run("reconstruct", {name: parts[name] for name in ("w", "feature")})["image"]
+        return self._render(parts["feature"], parts["w"], self._zeros(batch))
 
-    def _render(self, feature: np.ndarray, w_plus: np.ndarray, style_delta: np.ndarray) -> np.ndarray:
-        feeds = {"feature": feature, "w_plus": w_plus, "style_delta": style_delta}
+    def _render(self, feature: Feed, w_plus: Feed, style_delta: np.ndarray) -> np.ndarray:
+        feeds = {"w_plus": w_plus, "style_delta": style_delta}
         if self.family.rgb_skip:
-            feeds["rgb"] = self._run("features", w_plus=w_plus, style_delta=style_delta)["rgb"]
-        image = self._run("generator", **feeds)["image"]
+            feeds["rgb"] = self._run("features", feeds, ("rgb",))["rgb"]
+        image = self._run("generator", {**feeds, "feature": feature})["image"]
         first, last = self.family.visible_rows or (0, self.family.size)
         levels = np.rint((image[:, :, first:last].clip(-1, 1) + np.float32(1)) * np.float32(127.5))
         return np.ascontiguousarray(levels.astype(np.uint8).transpose(0, 2, 3, 1))
@@ -258,17 +197,22 @@ class EditSession:
                 self._loaded[graph] = create(self.runtime, self.bundle, graph, **self._options)
             return self._loaded[graph]
 
-    def _run(self, graph: str, **feeds: np.ndarray) -> dict[str, np.ndarray]:
-        return self._load(graph).run(feeds)
+    def _run(self, graph: str, feeds: Mapping[str, Feed], keep: Collection[str] = ()) -> dict[str, Any]:
+        return self._load(graph).run(feeds, keep)
+
+    def _parts(self, inversion: Inversion) -> dict[str, Feed]:
+        """What to feed of an inversion: the tensors this session holds, or its arrays."""
+        held = inversion.held_by(self) if isinstance(inversion, HeldInversion) else None
+        return dict(held) if held is not None else {name: getattr(inversion, name) for name in FIELDS}
 
     def _zeros(self, batch: int) -> np.ndarray:
         return np.zeros((batch, style_width(self.family)), np.float32)
 
     def _check(self, inversion: Inversion) -> int:
         code, feature = (self.family.w_rows, self.family.style_dim), self.family.feature_shape
-        if inversion.w.shape[1:] != code or inversion.feature.shape[1:] != feature or not inversion.batch:
+        if inversion.shape("w")[1:] != code or inversion.shape("feature")[1:] != feature or not inversion.batch:
             raise ValueError(
-                f"the inversion has codes {inversion.w.shape} and features {inversion.feature.shape}; family "
+                f"the inversion has codes {inversion.shape('w')} and features {inversion.shape('feature')}; family "
                 f"{self.family.name} takes (batch, {code[0]}, {code[1]}) and (batch, {', '.join(map(str, feature))})"
             )
         return inversion.batch

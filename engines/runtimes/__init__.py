@@ -7,54 +7,29 @@ nothing falls back to another.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
-
-import numpy as np
+from typing import Any
 
 from engines.bundle import Bundle
 from engines.contracts import TensorSpec
-from engines.errors import RuntimeUnavailableError
+from engines.errors import EdgeditError, RuntimeUnavailableError
+from engines.runtimes.protocol import DeviceTensor, Feed, Runtime
 
-__all__ = ["Runtime", "TensorSpec", "available", "create"]
-
-
-class Runtime(Protocol):
-    """One loaded graph."""
-
-    graph: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-    @classmethod
-    def load(cls, bundle: Bundle, graph: str, **options: Any) -> Self:
-        """Loads a graph of a bundle from bytes whose digest was checked.
-
-        Raises:
-            BundleError: if the bundle lacks the graph or the runtime cannot load it.
-            RuntimeUnavailableError: if an option asks for what is not installed here.
-        """
-        ...
-
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Runs the graph on named inputs and gives named outputs.
-
-        Raises:
-            ValueError: for a wrong name, dtype or shape; one line that says what the graph takes.
-        """
-        ...
-
-    def warm_up(self, batch: int = 1) -> None:
-        """Runs once on zeros, with every dynamic dimension at `batch`."""
-        ...
+__all__ = ["DeviceTensor", "Feed", "Runtime", "TensorSpec", "available", "create", "register"]
 
 
 @dataclass(frozen=True)
 class _Entry:
-    package: str
+    packages: tuple[str, ...]
+    """What it imports."""
     install: str
     importer: Callable[[], type[Runtime]]
+
+    def missing(self) -> list[str]:
+        """Packages that are not installed."""
+        return [package for package in self.packages if importlib.util.find_spec(package) is None]
 
 
 def _onnxruntime() -> type[Runtime]:
@@ -63,16 +38,43 @@ def _onnxruntime() -> type[Runtime]:
     return OnnxRuntime
 
 
-_RUNTIMES = {"onnxruntime": _Entry("onnxruntime", "onnxruntime", _onnxruntime)}
+def _tensorrt() -> type[Runtime]:
+    from engines.runtimes.tensorrt import TensorRT
+
+    return TensorRT
 
 
-def _installed(entry: _Entry) -> bool:
-    return importlib.util.find_spec(entry.package) is not None
+def _tensorrt_rtx() -> type[Runtime]:
+    from engines.runtimes.tensorrt import TensorRTRTX
+
+    return TensorRTRTX
+
+
+_RUNTIMES = {
+    "onnxruntime": _Entry(("onnxruntime",), "onnxruntime", _onnxruntime),
+    "tensorrt": _Entry(("tensorrt", "pycuda"), "'edgedit[tensorrt]'", _tensorrt),
+    "tensorrt-rtx": _Entry(("tensorrt_rtx_bindings", "pycuda"), "'edgedit[rtx]' pycuda", _tensorrt_rtx),
+}
+
+_ELSEWHERE = {"torch": ("bench.runtimes", "'edgedit[train]'")}
+"""Runtimes that packages above this one register: the module that does so, and what to install for them."""
+
+
+def register(name: str, packages: tuple[str, ...], install: str, importer: Callable[[], type[Runtime]]) -> None:
+    """Adds a runtime that lives in another package; one of the same name is replaced.
+
+    Args:
+        name: what `create` calls it.
+        packages: import names of what it needs.
+        install: what a user gives to `pip install` if one of them is missing.
+        importer: imports it and gives its class.
+    """
+    _RUNTIMES[name] = _Entry(packages, install, importer)
 
 
 def available() -> list[str]:
     """Names of the runtimes whose packages are installed; imports none of them."""
-    return [name for name, entry in _RUNTIMES.items() if _installed(entry)]
+    return [name for name, entry in _RUNTIMES.items() if not entry.missing()]
 
 
 def create(name: str, bundle: Bundle, graph: str, **options: Any) -> Runtime:
@@ -80,22 +82,40 @@ def create(name: str, bundle: Bundle, graph: str, **options: Any) -> Runtime:
 
     Raises:
         RuntimeUnavailableError: if there is no such runtime, or it is not installed here.
+        EdgeditError: if it has no such option.
         BundleError: if the bundle lacks the graph or the runtime cannot load it.
+        EngineError: if the runtime needs an engine and there is none, or it was not built for this machine.
     """
     here = ", ".join(available()) or "none"
+    if name not in _RUNTIMES and name in _ELSEWHERE:
+        module, install = _ELSEWHERE[name]
+        raise RuntimeUnavailableError(
+            f"runtime {name} is a baseline of the benchmarks: import {module} first (it needs pip install {install})"
+        )
     if name not in _RUNTIMES:
         raise RuntimeUnavailableError(
             f"unknown runtime {name!r}; there are {', '.join(_RUNTIMES)} (installed here: {here})"
         )
     entry = _RUNTIMES[name]
-    if not _installed(entry):
+    if missing := entry.missing():
+        packages = f"the package{'s' if len(missing) > 1 else ''} {' and '.join(missing)}"
         raise RuntimeUnavailableError(
-            f"runtime {name} needs the package {entry.package}, which is not installed (installed here: {here}); "
-            f"pip install {entry.install}"
+            f"runtime {name} needs {packages}, which {'are' if len(missing) > 1 else 'is'} not installed "
+            f"(installed here: {here}); pip install {entry.install}"
         )
     try:
         runtime = entry.importer()
     except ImportError as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RuntimeUnavailableError(f"runtime {name} is installed but cannot be imported: {reason}") from error
+    _check_options(name, runtime, options)
     return runtime.load(bundle, graph, **options)
+
+
+def _check_options(name: str, runtime: type[Runtime], options: Mapping[str, Any]) -> None:
+    takes = inspect.signature(runtime.load).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
+        return
+    known = [parameter.name for parameter in takes if parameter.kind is parameter.KEYWORD_ONLY]
+    if unknown := [option for option in options if option not in known]:
+        raise EdgeditError(f"runtime {name} has no option {unknown[0]}; it has {', '.join(known)}")

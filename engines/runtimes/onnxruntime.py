@@ -1,18 +1,29 @@
-"""ONNX Runtime: CPU, CUDA, TensorRT and NvTensorRTRTX execution providers."""
+"""ONNX Runtime: CPU, CUDA, TensorRT and NvTensorRTRTX execution providers, with IO binding.
+
+Inputs and outputs lie in values of their own, made once per shape and reused. Tensors that stay on the device are
+bound as they are: neither copied nor allocated again.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from pathlib import PurePosixPath
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 import numpy as np
 import onnxruntime as ort
 
 from engines.bundle import Bundle
-from engines.contracts import TensorSpec, check_feeds, mismatch
-from engines.errors import BundleError, RuntimeUnavailableError
+from engines.contracts import TensorSpec, mismatch
+from engines.errors import BundleError, EngineError, RuntimeUnavailableError
+from engines.folders import Found
+from engines.runtimes.ort_values import OrtTensor, Values, dtype_name, tensor, to_host
+from engines.runtimes.protocol import Feed, check_run, extents, zeros
+from engines.signing import ensure_signed, open_engine
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -21,11 +32,29 @@ PROVIDERS = {
     "nvtensorrtrtx": "NvTensorRTRTXExecutionProvider",
 }
 
-_DTYPES = {"float": "float32", "double": "float64"}
-
 _COMPUTE = ("Conv", "MatMul", "Gemm", "Attention", "Softmax", "Normalization", "Resize")
 """Parts of the names of operators that must not land on the CPU when another provider was asked for. Shape arithmetic
 may: ONNX Runtime keeps it on the host on purpose."""
+
+_EXTERNAL = (".safetensors", ".weights")
+"""Suffixes of the files that hold a graph's external data."""
+
+_SHAPES = 8
+"""How many sets of input shapes keep their values; of more, those that were not used for longest go."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a graph and its weights are read from, and what they should be."""
+
+    name: str
+    """For messages: "demo: graphs/edit.onnx"."""
+    file: str
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    files: Iterable[str]
+    read: Callable[[str], bytes]
+    error: type[BundleError] | type[EngineError]
 
 
 class OnnxRuntime:
@@ -34,24 +63,38 @@ class OnnxRuntime:
     def __init__(
         self,
         session: ort.InferenceSession,
-        bundle: Bundle,
         graph: str,
+        inputs: Iterable[TensorSpec],
+        outputs: Iterable[TensorSpec],
         provider: str,
+        device_id: int,
         assignment: dict[str, Counter[str]],
     ) -> None:
-        entry = bundle.graph(graph)
         self.graph = graph
         self.provider = provider
+        self.device = "cpu" if provider == "cpu" else "cuda"
+        """Where tensors lie."""
         self.assignment = assignment
         """How many operators of each type each execution provider took."""
-        self.inputs = tuple(entry.inputs)
-        self.outputs = tuple(entry.outputs)
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.device_id = device_id
         self._session = session
-        self._names = [spec.name for spec in self.outputs]
+        self._lock = threading.Lock()
+        self._idle: OrderedDict[tuple[tuple[int, ...], ...], list[Values]] = OrderedDict()
 
     @classmethod
     def load(
-        cls, bundle: Bundle, graph: str, *, provider: str = "cpu", threads: int = 0, **provider_options: Any
+        cls,
+        bundle: Bundle,
+        graph: str,
+        *,
+        provider: str = "cpu",
+        threads: int = 0,
+        precision: str | None = None,
+        target: str | None = None,
+        require_signed: str | Path | None = None,
+        **provider_options: Any,
     ) -> Self:
         """Loads a graph; graph and weights are handed over from memory, from the very bytes that were hashed.
 
@@ -60,12 +103,17 @@ class OnnxRuntime:
             graph: its name.
             provider: a key of `PROVIDERS`.
             threads: intra-operator threads; 0 leaves it to ONNX Runtime (one per core).
+            precision: of a typed graph in the bundle's `engines/`, such as "fp16"; None runs the bundle's own graph.
+            target: of that typed graph, "cpu" or "cuda"; None takes either.
+            require_signed: PEM file of the public key that must have signed the bundle.
             provider_options: passed on to the execution provider, such as `device_id=1`.
 
         Raises:
             BundleError: if the graph is not in the bundle, cannot be loaded or is not what the manifest says.
+            EngineError: likewise of a typed graph, or if there is none, or it was made from other weights.
             RuntimeUnavailableError: if the provider is not in this ONNX Runtime, cannot start, or would leave
                 compute operators to the CPU.
+            SignatureError: if a signature is required and does not hold.
             ValueError: if `threads` is negative.
         """
         if threads < 0:
@@ -75,51 +123,85 @@ class OnnxRuntime:
                 f"ONNX Runtime {ort.__version__} is too old; install 1.24.1 or later (onnxruntime>=1.24.1)"
             )
         asked = _provider(provider)
-        entry = bundle.graph(graph)
-        model = bundle.read(entry.file)
+        if precision is None and target is None:
+            source = _of_bundle(bundle, graph, require_signed)
+        else:
+            source = _of_engine(bundle, graph, precision, target, require_signed)
+        model = source.read(source.file)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         # ONNX Runtime copies what it needs while the session is made. Once a table is given it opens no file of its
         # own, so an empty one goes along with a graph that has no external data.
-        weights = _external_files(bundle, entry.file, model) or {"-": b""}
+        weights = _external_files(source, model) or {"-": b""}
         options.add_external_initializers_from_files_in_memory(
             list(weights), list(weights.values()), [len(data) for data in weights.values()]
         )
         try:
             session = ort.InferenceSession(model, options, providers=[(asked, provider_options)], enable_fallback=0)
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = _first_line(error)
             if provider != "cpu":
                 raise RuntimeUnavailableError(f"provider {provider} cannot run graph {graph}: {reason}") from error
-            raise BundleError(
-                f"{bundle.name}: {entry.file} cannot be loaded by ONNX Runtime {ort.__version__}: {reason}"
-            ) from error
+            raise source.error(f"{source.name} cannot be loaded by ONNX Runtime {ort.__version__}: {reason}") from error
         assignment = _assignment(session)
         _check_provider(session, provider, asked, assignment, graph)
         for what, listed, actual in (
-            ("input", entry.inputs, session.get_inputs()),
-            ("output", entry.outputs, session.get_outputs()),
+            ("input", source.inputs, session.get_inputs()),
+            ("output", source.outputs, session.get_outputs()),
         ):
             if fault := mismatch(listed, [_spec(node) for node in actual]):
-                raise BundleError(f"{bundle.name}: {entry.file} is not what the manifest says: {what} {fault}")
-        return cls(session, bundle, graph, provider, assignment)
+                raise source.error(f"{source.name} is not what the manifest says: {what} {fault}")
+        device_id = int(provider_options.get("device_id", 0))
+        return cls(session, graph, source.inputs, source.outputs, provider, device_id, assignment)
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, feeds: Mapping[str, Feed], keep: Collection[str] = ()) -> dict[str, Any]:
         """Runs the graph; see `Runtime.run`."""
-        check_feeds(self.graph, self.inputs, feeds)
-        values = self._session.run(self._names, {name: np.ascontiguousarray(array) for name, array in feeds.items()})
-        return {name: np.asarray(value) for name, value in zip(self._names, values, strict=True)}
+        dynamic = check_run(self.graph, self.inputs, self.outputs, feeds, keep, OrtTensor)
+        with self._borrow(tuple(feeds[spec.name].shape for spec in self.inputs)) as values:
+            try:
+                for spec in self.inputs:
+                    values.bind_input(spec, feeds[spec.name])
+                for spec in self.outputs:
+                    values.bind_output(spec, None if spec.name in keep else extents(spec, dynamic))
+                values.io.synchronize_inputs()
+                self._session.run_with_iobinding(values.io)
+                values.io.synchronize_outputs()
+                given = zip(self.outputs, values.io.get_outputs(), strict=True)
+                return {
+                    s.name: tensor(value, self._session) if s.name in keep else to_host(value) for s, value in given
+                }
+            except Exception as error:  # as in `load`
+                raise EngineError(
+                    f"graph {self.graph} failed in ONNX Runtime ({PROVIDERS[self.provider]}): {_first_line(error)}"
+                ) from error
+            finally:
+                values.release()
+
+    def put(self, array: np.ndarray) -> OrtTensor:
+        """A copy of an array on the provider's device; see `Runtime.put`."""
+        # On the CPU a value is made around the array it is given.
+        copy = np.array(array, order="C")
+        return tensor(ort.OrtValue.ortvalue_from_numpy(copy, self.device, self.device_id), self._session)
 
     def warm_up(self, batch: int = 1) -> None:
         """Runs once on zeros, so that the first real call pays for no allocation or kernel choice."""
-        self.run(
-            {
-                spec.name: np.zeros([batch if isinstance(d, str) else d for d in spec.shape], spec.dtype)
-                for spec in self.inputs
-            }
-        )
+        self.run(zeros(self.inputs, batch))
+
+    @contextmanager
+    def _borrow(self, shapes: tuple[tuple[int, ...], ...]) -> Iterator[Values]:
+        with self._lock:
+            idle = self._idle.setdefault(shapes, [])
+            self._idle.move_to_end(shapes)
+            if len(self._idle) > _SHAPES:
+                self._idle.popitem(last=False)
+            values = idle.pop() if idle else None
+        if values is None:
+            values = Values(self._session, self.device, self.device_id)
+        yield values
+        with self._lock:
+            idle.append(values)
 
 
 def _provider(name: str) -> str:
@@ -134,14 +216,49 @@ def _provider(name: str) -> str:
     return PROVIDERS[name]
 
 
-def _external_files(bundle: Bundle, file: str, model: bytes) -> dict[str, bytes]:
+def _of_bundle(bundle: Bundle, graph: str, require_signed: str | Path | None) -> _Source:
+    if require_signed is not None:
+        ensure_signed(bundle, require_signed)
+    entry = bundle.graph(graph)
+    return _Source(
+        f"{bundle.name}: {entry.file}",
+        entry.file,
+        entry.inputs,
+        entry.outputs,
+        bundle.manifest.files,
+        bundle.read,
+        BundleError,
+    )
+
+
+def _of_engine(
+    bundle: Bundle, graph: str, precision: str | None, target: str | None, require_signed: str | Path | None
+) -> _Source:
+    bundle.graph(graph)
+    found = Found("ONNX Runtime", ort.__version__)
+    folder = open_engine(
+        bundle, "onnxruntime", graph, found, precision=precision, target=target, require_signed=require_signed
+    )
+    entry = folder.graph(graph)
+    return _Source(
+        f"{bundle.name}: engines/{folder.name}/{entry.file}",
+        entry.file,
+        entry.inputs,
+        entry.outputs,
+        folder.manifest.files,
+        folder.read,
+        EngineError,
+    )
+
+
+def _external_files(source: _Source, model: bytes) -> dict[str, bytes]:
     """Files beside a graph that it names. A name is stored in it as plain text, so no parser is needed to find it."""
-    folder = PurePosixPath(file).parent
+    folder = PurePosixPath(source.file).parent
     found = {}
-    for listed in bundle.manifest.files:
+    for listed in source.files:
         path = PurePosixPath(listed)
-        if path.parent == folder and path.suffix == ".safetensors" and path.name.encode() in model:
-            found[path.name] = bundle.read(listed)
+        if path.parent == folder and path.suffix in _EXTERNAL and path.name.encode() in model:
+            found[path.name] = source.read(listed)
     return found
 
 
@@ -173,6 +290,9 @@ def _check_provider(
 
 
 def _spec(node: Any) -> TensorSpec:
-    dtype = str(node.type).removeprefix("tensor(").removesuffix(")")
     shape = [d if isinstance(d, int) else "dynamic" for d in node.shape]
-    return TensorSpec(name=node.name, dtype=_DTYPES.get(dtype, dtype), shape=shape)
+    return TensorSpec(name=node.name, dtype=dtype_name(str(node.type)), shape=shape)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
@@ -17,6 +19,8 @@ from engines.contracts import PARTS, PIPELINES, style_width
 from engines.directions import load_directions, resolve
 from engines.errors import BundleError, EdgeditError, OutputError, RuntimeUnavailableError
 from engines.family import ModelFamily
+from engines.inversion import HeldInversion
+from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.session import EditSession, Inversion, _encoder_image
 
 
@@ -135,6 +139,84 @@ def test_threads_may_share_a_session(tiny_bundle: Bundle) -> None:
     with ThreadPoolExecutor(4) as pool:
         parallel = list(pool.map(work, range(8)))
     assert all(np.array_equal(parallel[i], work(i)) for i in range(8))
+
+
+@pytest.mark.parametrize("graphs", [PIPELINES, PARTS], ids=["pipelines", "parts"])
+def test_an_inversion_stays_where_the_runtime_computes(
+    make_tiny_bundle: Callable[..., Path], graphs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Edits and reconstructions take the feature tensors as they are: none is copied to the host or fed from there."""
+    session = EditSession(make_tiny_bundle(graphs=graphs), threads=1)
+    inversion = session.invert(photos(session.family, 2))
+    deltas = np.random.default_rng(0).normal(size=(3, 6, 8)).astype(np.float32)
+    expected = [session.edit(inversion.host(), delta) for delta in deltas]
+    assert isinstance(inversion, HeldInversion)
+    from_host: set[tuple[str, str]] = set()
+    run = OnnxRuntime.run
+
+    def note(self: OnnxRuntime, feeds, keep=()):
+        from_host.update((self.graph, name) for name, feed in feeds.items() if isinstance(feed, np.ndarray))
+        return run(self, feeds, keep)
+
+    monkeypatch.setattr(OnnxRuntime, "run", note)
+    for delta, image in zip(deltas, expected, strict=True):
+        assert np.array_equal(session.edit(inversion, delta), image)
+    session.reconstruct(inversion)
+    assert not {name for _, name in from_host if "feature" in name}
+    if graphs == PIPELINES:
+        assert from_host == {("edit", "delta_w"), ("edit", "style_delta")}
+        # Nothing has been asked for on the host, so that nothing was copied there.
+        assert not {"w", "feature", "w_e", "generator_feature"} & set(vars(inversion))
+    from_host.clear()
+    session.edit(inversion.host(), deltas[0])
+    assert {name for _, name in from_host} >= {"feature", "generator_feature"}
+
+
+def test_an_inversion_from_a_file_can_be_held(session: EditSession, tmp_path: Path) -> None:
+    inversion = session.invert(photos(session.family, 2))
+    inversion.save(tmp_path / "photo")
+    loaded = Inversion.load(tmp_path / "photo")
+    assert same(loaded, inversion)
+    held = session.hold(loaded)
+    assert isinstance(held, HeldInversion) and held.held_by(session) is not None
+    assert session.hold(held) is held
+    delta = np.full((6, 8), 0.3, np.float32)
+    assert np.array_equal(session.edit(held, delta), session.edit(loaded, delta))
+    with pytest.raises(ValueError, match="family tiny takes"):
+        session.hold(inversion_of(2, rows=7))
+
+
+def test_what_another_session_holds_is_copied(session: EditSession, tiny_bundle: Bundle) -> None:
+    other = EditSession(tiny_bundle, threads=1)
+    inversion = other.invert(photos(session.family, 1))
+    delta = np.full((6, 8), 0.3, np.float32)
+    expected = other.edit(inversion, delta)
+    assert inversion.held_by(session) is None
+    assert np.array_equal(session.edit(inversion, delta), expected)
+    assert session.hold(inversion) is not inversion
+    # It outlives its session.
+    del other
+    assert np.array_equal(session.edit(inversion, delta), expected)
+    assert inversion.host().batch == 1
+
+
+def test_a_held_inversion_is_an_inversion(session: EditSession) -> None:
+    inversion = session.invert(photos(session.family, 3))
+    plain = inversion.host()
+    assert type(plain) is Inversion and same(plain, inversion)
+    assert inversion.w is inversion.w and not inversion.w.flags.writeable and plain.w.flags.writeable
+    assert same(inversion[1:], plain[1:]) and same(inversion[2], plain[2]) and same(inversion[[2, 0]], plain[[2, 0]])
+    # All photos in order are the same inversion, which stays where it is; any other choice is a copy.
+    assert inversion[:] is inversion and inversion[[0, 1, 2]] is inversion and inversion[range(3)] is inversion
+    assert inversion[::-1] is not inversion and inversion[[0, 1, 1]] is not inversion
+    one = session.invert(photos(session.family, 1))
+    assert one[0] is one and one[-1] is one and len(list(one)) == 1
+    with pytest.raises(IndexError):
+        one[1]
+    with pytest.raises(AttributeError, match="no attribute 'teapot'"):
+        inversion.teapot  # noqa: B018
+    for twin in (copy.copy(inversion), copy.deepcopy(inversion), pickle.loads(pickle.dumps(inversion))):
+        assert type(twin) is Inversion and same(twin, inversion)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from engines.bundle import Bundle, BundleWriter, ProducedBy
 from engines.contracts import PARTS, PIPELINES
 from engines.errors import BundleError, RuntimeUnavailableError
 from engines.family import ModelFamily
-from engines.runtimes import available, create
+from engines.runtimes import available, create, register
 from engines.runtimes.onnxruntime import PROVIDERS, OnnxRuntime, _check_provider
 
 
@@ -115,11 +115,11 @@ def test_a_graph_that_is_not_what_the_manifest_says(tiny_bundle: Bundle, tmp_pat
 
 
 def test_unknown_and_missing_runtimes(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RuntimeUnavailableError, match=r"unknown runtime 'teapot'; there are onnxruntime \(installed"):
+    with pytest.raises(RuntimeUnavailableError, match="unknown runtime 'teapot'; there are onnxruntime, tensorrt"):
         create("teapot", tiny_bundle, "edit")
 
-    entry = runtimes._Entry("no_such_package", "no-such-package", lambda: OnnxRuntime)
-    monkeypatch.setitem(runtimes._RUNTIMES, "other", entry)
+    monkeypatch.setattr(runtimes, "_RUNTIMES", dict(runtimes._RUNTIMES))
+    register("other", ("numpy", "no_such_package"), "no-such-package", lambda: OnnxRuntime)
     assert "other" not in available()
     with pytest.raises(
         RuntimeUnavailableError, match=r"needs the package no_such_package, .* pip install no-such-pack"
@@ -129,9 +129,22 @@ def test_unknown_and_missing_runtimes(tiny_bundle: Bundle, monkeypatch: pytest.M
     def cannot() -> type:
         raise ImportError("libfoo.so: cannot open shared object file")
 
-    monkeypatch.setitem(runtimes._RUNTIMES, "other", runtimes._Entry("numpy", "numpy", cannot))
+    register("more", ("no_such_package", "nor_this"), "both", lambda: OnnxRuntime)
+    with pytest.raises(RuntimeUnavailableError, match="packages no_such_package and nor_this, which are not installed"):
+        create("more", tiny_bundle, "edit")
+
+    register("other", ("numpy",), "numpy", cannot)
     with pytest.raises(RuntimeUnavailableError, match=r"installed but cannot be imported: libfoo\.so"):
         create("other", tiny_bundle, "edit")
+
+
+def test_a_runtime_may_be_registered_by_a_package_above(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "_RUNTIMES", {k: v for k, v in runtimes._RUNTIMES.items() if k != "torch"})
+    with pytest.raises(RuntimeUnavailableError, match=r"import bench\.runtimes first \(it needs pip install"):
+        create("torch", tiny_bundle, "edit")
+    register("mine", ("numpy",), "numpy", lambda: OnnxRuntime)
+    assert "mine" in available()
+    assert isinstance(create("mine", tiny_bundle, "edit"), OnnxRuntime)
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt", "nvtensorrtrtx"])

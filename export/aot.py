@@ -1,0 +1,220 @@
+"""A bundle's graphs as AOTInductor packages (`.pt2`): for machines that have PyTorch and that TensorRT does not target.
+
+A package is native code. Beside it lies `<name>.pt2.json` with its digest and what it was made from and for, and
+nothing of a package is opened before its digest matches. That finds damage, not malice: like a bundle, a package comes
+from someone who is trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.contracts import Name
+from engines.engine_manifest import Profile
+from engines.errors import EngineError
+from engines.files import write
+from engines.integrity import FileProblem, read_entry, read_regular
+from engines.manifest import FileEntry, Strict
+from export.errors import ExportError
+from export.graphs import GRAPHS
+from training.weights import load_bundle
+
+Precision = Literal["fp32", "tf32", "fp16"]
+"""TF32 is FP32 with products rounded to 10 bits, on NVIDIA GPUs. FP16 is autocast: norms and sums stay in FP32."""
+
+_MAX_MANIFEST_BYTES = 2**20
+
+
+class PackageManifest(Strict):
+    """What `<name>.pt2.json` says."""
+
+    schema_version: Literal[1] = 1
+    file: FileEntry
+    """Of the package."""
+    bundle: Name
+    weights_sha256: str
+    graph: Name
+    precision: Precision
+    batch: Profile
+    device: Literal["cpu", "cuda"]
+    machine: str
+    """Instruction set or compute capability, such as "x86_64 AVX2" or "8.6"."""
+    torch: str
+
+
+class _Half(nn.Module):
+    """A graph under FP16 autocast, its weights channels-last; floating outputs are FP32 again, as the contract says."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        for parameter in (*module.parameters(), *module.buffers()):
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            elif parameter.ndim == 5:  # a modulated convolution: 1 x O x I x k x k
+                parameter.data = parameter.data[0].contiguous(memory_format=torch.channels_last)[None]
+
+    def forward(self, *inputs: Tensor) -> Any:
+        with torch.autocast(inputs[0].device.type, torch.float16):
+            given = self.module(*inputs)
+        if isinstance(given, Tensor):
+            return _widened(given)
+        return tuple(_widened(value) for value in given)
+
+
+def _widened(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def graph_module(bundle: Bundle, graph: str, precision: Precision = "fp32") -> nn.Module:
+    """A graph's module with the bundle's weights, frozen, on the CPU.
+
+    Raises:
+        BundleError: if the bundle is damaged.
+        ValueError: if its weights do not fit its family.
+    """
+    system = load_bundle(bundle.path, bundle.family).eval().requires_grad_(False)
+    module = GRAPHS[graph].module(system, bundle.family).eval()
+    return _Half(module) if precision == "fp16" else module
+
+
+@contextmanager
+def precise(precision: Precision) -> Iterator[None]:
+    """FP32 products on NVIDIA GPUs as they are, or rounded to TF32; a switch of the whole process."""
+    # The older switches: torch.export reads them, and refuses to once a newer one was set.
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    try:
+        matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def write_package(
+    bundle: Bundle,
+    graph: str,
+    path: str | Path,
+    *,
+    precision: Precision = "fp32",
+    device: str = "cpu",
+    batch: tuple[int, int] = (1, 8),
+) -> PackageManifest:
+    """Compiles a graph for this machine. Needs a C++ compiler, and for a GPU the CUDA toolkit.
+
+    Args:
+        bundle: where the weights are.
+        graph: a name of `export.graphs.GRAPHS`.
+        path: the package, ending in `.pt2`; `<path>.json` is written beside it.
+        precision: of the arithmetic.
+        device: "cpu" or "cuda".
+        batch: smallest and largest batch it takes; more than one size.
+
+    Raises:
+        BundleError: if the bundle is damaged.
+        ExportError: if it cannot be compiled here.
+        OutputError: if it cannot be written.
+        ValueError: for a path or a batch that will not do, or weights that do not fit the family.
+    """
+    path = Path(path)
+    least, most = batch
+    if path.suffix != ".pt2":
+        raise ValueError(f"an AOTInductor package must end in .pt2, got {path}")
+    if not 1 <= least < most:
+        raise ValueError(f"batch must be two sizes in rising order, at least 1, got {least} and {most}")
+    inputs = tuple(tensor.to(device) for tensor in GRAPHS[graph].example(bundle.family, batch=most))
+    module = graph_module(bundle, graph, precision).to(device)
+    dimension = torch.export.Dim("batch", min=least, max=most)
+    shapes: Any = [{0: dimension} for _ in inputs]
+    if precision == "fp16":  # its inputs are one argument, *inputs
+        shapes = [tuple(shapes)]
+    with tempfile.TemporaryDirectory(prefix="edgedit-aot-") as folder, torch.no_grad(), precise(precision):
+        made = Path(folder) / "graph.pt2"
+        try:
+            exported = torch.export.export(module, inputs, dynamic_shapes=shapes)
+            torch._inductor.aoti_compile_and_package(exported, package_path=str(made))
+        except Exception as error:  # the compilers' errors have no common base
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ExportError(f"graph {graph} could not be compiled by AOTInductor: {reason}") from error
+        data = made.read_bytes()
+    manifest = PackageManifest(
+        file=FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)),
+        bundle=bundle.name,
+        weights_sha256=bundle.manifest.files[WEIGHTS_FILE].sha256,
+        graph=graph,
+        precision=precision,
+        batch=Profile(min=least, opt=least, max=most),
+        device="cuda" if device.startswith("cuda") else "cpu",
+        machine=machine(device),
+        torch=torch.__version__,
+    )
+    write(path, data)
+    write(_manifest_path(path), (manifest.model_dump_json(indent=1) + "\n").encode())
+    return manifest
+
+
+def load_package(
+    path: str | Path, bundle: Bundle, graph: str, precision: Precision, device: str = "cpu"
+) -> Callable[..., Any]:
+    """The graph in a package, from bytes whose digest was checked; takes and gives tensors of that device.
+
+    Raises:
+        EngineError: if it is missing or damaged, or was made from another bundle or graph, for another machine or
+            precision, or by another PyTorch.
+    """
+    path = Path(path)
+    again = "write the package again"
+    raw = read_regular(path.parent, _manifest_path(path).name, _MAX_MANIFEST_BYTES, again)
+    if isinstance(raw, FileProblem):
+        raise EngineError(raw.refusal(str(path.parent)))
+    try:
+        manifest = PackageManifest.model_validate_json(raw)
+    except ValidationError as error:
+        raise EngineError(f"{_manifest_path(path)} is not valid: {error.errors()[0]['msg']}; {again}") from None
+    data = read_entry(path.parent, path.name, manifest.file, again)
+    if isinstance(data, FileProblem):
+        raise EngineError(data.refusal(str(path.parent)))
+    weights = bundle.manifest.files[WEIGHTS_FILE].sha256
+    for what, built, found in (
+        ("graph", manifest.graph, graph),
+        ("precision", manifest.precision, precision),
+        ("weights", manifest.weights_sha256, weights),
+        ("device", manifest.device, device.partition(":")[0]),
+        ("PyTorch", manifest.torch, str(torch.__version__)),
+        ("machine", manifest.machine, machine(device)),
+    ):
+        if built != found:
+            raise EngineError(f"{path.name} was built for {what} {built}, found {found}: {again}")
+    index = int(device.partition(":")[2] or 0) if manifest.device == "cuda" else -1
+    model = torch._inductor.aoti_load_package(io.BytesIO(data), device_index=index)  # type: ignore[arg-type]
+
+    def call(*inputs: Tensor) -> Any:
+        size = inputs[0].shape[0]
+        if not manifest.batch.min <= size <= manifest.batch.max:
+            raise ValueError(f"graph {graph}: batch {size} outside {manifest.batch.min}..{manifest.batch.max}")
+        return model(*inputs)
+
+    return call
+
+
+def machine(device: str) -> str:
+    """What native code for a device is bound to: "x86_64 AVX2", or a GPU's compute capability such as "8.6"."""
+    if device.startswith("cuda"):
+        return ".".join(map(str, torch.cuda.get_device_capability(device)))
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _manifest_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
