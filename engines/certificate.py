@@ -27,7 +27,7 @@ from engines.precision.source import load_source
 from engines.precision.typed import retype
 from engines.precision.widen import offenders
 from engines.runtimes import create
-from engines.session import EditSession, _encoder_image
+from engines.session import EditSession, encoder_image
 from engines.similarity import ms_ssim, psnr
 
 Feeds = Mapping[str, np.ndarray]
@@ -157,14 +157,12 @@ class Certifier:
             upper = {"feature": changed, "w_plus": inversion.w + deltas, "style_delta": styles}
             if family.rgb_skip:
                 upper["rgb"] = self._reference("features")({"w_plus": upper["w_plus"], "style_delta": styles})["rgb"]
-            image = _encoder_image(images, family.encoder_size)
+            image = encoder_image(images, family.encoder_size)
             found.add(encoder={"image": image}, e4e={"image": image}, features=edited_code)
             found.add(editor=maps, generator=upper)
         return found
 
-    def fit(
-        self, graph: str, precision: str, *, progress: Callable[[str], None] = lambda message: None
-    ) -> Fitted:
+    def fit(self, graph: str, precision: str, *, progress: Callable[[str], None] = lambda message: None) -> Fitted:
         """Certifies a graph in a precision; if a gate fails, widens the nodes that it fails on.
 
         Raises:

@@ -101,7 +101,7 @@ class EditSession:
         if self._graphs("invert") == ("invert",):
             held = self._run("invert", {"image": images}, FIELDS)
         else:
-            feeds = {"image": _encoder_image(images, self.family.encoder_size)}
+            feeds = {"image": encoder_image(images, self.family.encoder_size)}
             held = self._run("encoder", feeds, ("w", "feature")) | self._run("e4e", feeds, ("w_e",))
             feeds = {"w_plus": held["w_e"], "style_delta": self._zeros(len(images))}
             held |= self._run("features", feeds, ("generator_feature",))
@@ -240,7 +240,7 @@ def _bilinear(source: int, target: int) -> np.ndarray:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _encoder_image(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def encoder_image(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """uint8 B x h x w x 3 to the encoders' float32 B x 3 x h' x w' in [-1, 1].
 
     The same resampling as inside the `invert` graph: block means where both sides shrink by whole factors, bilinear

@@ -18,7 +18,7 @@ def _stages(root: Path) -> list[dict[str, Any]]:
 
 def _batch(stage: Mapping[str, Any]) -> str:
     """Images per step of one process, and how many processes trained together."""
-    batch, processes = stage["config"]["options"]["batch"], stage["processes"]
+    batch, processes = stage["config"]["options"]["batch"], stage.get("processes", 1)
     return str(batch) if processes == 1 else f"{batch} x {processes} processes"
 
 
@@ -62,7 +62,7 @@ def model_card(
         device: what it was trained on, in words.
     """
     stages = _stages(root)
-    together = max(stage["processes"] for stage in stages)
+    together = max(stage.get("processes", 1) for stage in stages)
     options = f" --processes {together} --threads 1" if together > 1 else ""
     hours = sum(stage["seconds"] for stage in stages) / 3600
     steps = "\n".join(

@@ -21,7 +21,7 @@ from engines.errors import BundleError, EdgeditError, OutputError, RuntimeUnavai
 from engines.family import ModelFamily
 from engines.inversion import HeldInversion
 from engines.runtimes.onnxruntime import OnnxRuntime
-from engines.session import EditSession, Inversion, _encoder_image
+from engines.session import EditSession, Inversion, encoder_image
 
 
 def photos(family: ModelFamily, batch: int, seed: int = 0) -> np.ndarray:
@@ -324,4 +324,4 @@ def test_the_encoders_image_is_that_of_the_exported_graph(source: tuple[int, int
     graphs = pytest.importorskip("export.graphs")
     images = np.random.default_rng(1).integers(0, 256, (2, *source, 3), np.uint8)
     expected = graphs.ImageIn(source, target)(torch.from_numpy(images)).numpy()
-    np.testing.assert_allclose(_encoder_image(images, target), expected, atol=2e-6)
+    np.testing.assert_allclose(encoder_image(images, target), expected, atol=2e-6)

@@ -116,7 +116,9 @@ def test_a_newer_opset_is_refused(shipped, monkeypatch):
     monkeypatch.setattr(
         shipped, "read", lambda file: model.SerializeToString() if file.endswith(".onnx") else read(file)
     )
-    with pytest.raises(EngineError, match="graph reconstruct uses ONNX opset 23, and engines are built from at most 20"):
+    with pytest.raises(
+        EngineError, match="graph reconstruct uses ONNX opset 23, and engines are built from at most 20"
+    ):
         load_source(shipped, "reconstruct")
 
 
