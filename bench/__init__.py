@@ -1,4 +1,5 @@
-"""Measurements: latency, accuracy against PyTorch, load, and the report made from their raw samples.
+"""Measurements: what engines take to build, and the baselines in PyTorch that they are compared with.
 
-Not written yet: it comes after the engines and serving, which it measures.
+`python -m bench.engines` builds engines for several families and targets. Latency, load and the report made from raw
+samples are to come.
 """

@@ -1,0 +1,115 @@
+"""What building engines takes and gives: seconds, sizes and the share of FP16, for families and targets.
+
+    python -m bench.engines --bundle demo=edgedit/bundles/demo --target sm86 --target sm89 --out builds.json
+
+Bundles are copied, so that nothing is left in them. TensorRT-RTX builds without a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from engines.building.build import build
+from engines.building.builder import BuildOptions
+from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.engine_manifest import ENGINES_FOLDER, EngineManifest, Profile
+from engines.errors import EdgeditError
+from engines.files import write
+from engines.provenance import provenance
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Build engines and write down what it took."""
+
+    bundle: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """NAME=DIRECTORY of a bundle; may be repeated."""
+    target: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """Architectures, each built for by itself; may be repeated."""
+    precision: str = "fp16"
+    """Of the engines."""
+    pipeline: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """As of `edgedit build`; all and split if left out."""
+    batch: int = 8
+    """The largest batch size of the profile."""
+    out: Path
+    """The JSON file to write; rows of an earlier run in it are kept unless they are measured again."""
+
+
+def measure(name: str, path: Path, target: str, options: Options) -> list[dict[str, Any]]:
+    """One row per graph of a bundle, for one target."""
+    with tempfile.TemporaryDirectory(prefix="edgedit-bench-") as folder:
+        copy = Path(shutil.copytree(path, Path(folder) / path.name, ignore=shutil.ignore_patterns(ENGINES_FOLDER)))
+        manifest = build(
+            copy,
+            runtime="tensorrt-rtx",
+            target=target,
+            precision=options.precision,  # type: ignore[arg-type]
+            pipelines=options.pipeline or ("all", "split"),
+            options=BuildOptions(profile=Profile(min=1, opt=1, max=options.batch)),
+            progress=lambda line: console.print(f"{name} {target}: {line}", markup=False),
+        )
+        weights = Bundle.load(copy, verify=False).manifest.files[WEIGHTS_FILE].bytes
+    return [_row(name, target, graph, manifest, weights, options) for graph in manifest.graphs]
+
+
+def _row(
+    name: str, target: str, graph: str, manifest: EngineManifest, weights: int, options: Options
+) -> dict[str, Any]:
+    entry = manifest.graphs[graph]
+    return {
+        "bundle": name,
+        "target": target,
+        "precision": options.precision,
+        "graph": graph,
+        "batch": f"1:1:{options.batch}",
+        "seconds": entry.seconds,
+        "engine_mb": manifest.files[entry.file].bytes / 1e6,
+        "graph_weights_mb": entry.weight_bytes / 1e6,
+        "bundle_weights_mb": weights / 1e6,
+        "device_mb": None if entry.device_memory is None else entry.device_memory / 1e6,
+        "gmacs": entry.proof.macs / 1e9,
+        "share": entry.proof.share,
+        "wide_layers": len(entry.proof.wide),
+        "library": f"{manifest.built.library} {manifest.built.version}",
+    }
+
+
+def main() -> None:
+    """Runs the command line."""
+    options = tyro.cli(Options, prog="python -m bench.engines", config=(tyro.conf.OmitArgPrefixes,))
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    if options.out.exists():
+        rows = {_key(row): row for row in json.loads(options.out.read_text())["rows"]}
+    for item in options.bundle:
+        name, _, path = item.partition("=")
+        if not path:
+            raise SystemExit(f"error: --bundle {item} must be NAME=DIRECTORY")
+        for target in options.target:
+            try:
+                measured = measure(name, Path(path), target, options)
+            except EdgeditError as error:
+                raise SystemExit(f"error: {error}") from None
+            rows |= {_key(row): row for row in measured}
+            targets = " ".join(f"--target {target}" for target in options.target)
+            command = f"python -m bench.engines --bundle NAME=BUNDLE {targets} --out FILE"
+            result = provenance(command) | {"rows": list(rows.values())}
+            write(options.out, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def _key(row: dict[str, Any]) -> tuple[str, ...]:
+    return (row["bundle"], row["target"], row["precision"], row["graph"])
+
+
+if __name__ == "__main__":
+    main()
