@@ -33,6 +33,9 @@ class Recipe:
     directions: FitOptions
     editor: EditorOptions
     editor_steps: int
+    edited: tuple[str, ...] = ()
+    """Names of the directions that the editor is trained on; empty: all. Principal components of a small model are
+    mostly light, whose pixels would outweigh a smile's."""
     decay: float = 0.0
     """Share of every stage's steps over which the learning rates fall (see `LoopOptions.decay`)."""
 
@@ -92,7 +95,7 @@ def _demo(
             encoder, learning_rate=4e-4, image=dataclasses.replace(image, identity_images=batch // 2)
         ),
         encoder_steps=encoder_steps,
-        directions=FitOptions(samples=fit_samples, photos=True, regression=True, probes=16, components=4),
+        directions=FitOptions(samples=fit_samples, photos=True, regression=True, probes=16, components=4, limit=3.5),
         editor=EditorOptions(
             batch=2 * batch,
             learning_rate=1e-3,
@@ -103,6 +106,7 @@ def _demo(
             bf16=True,
         ),
         editor_steps=editor_steps,
+        edited=("age", "female", "smile", "yaw"),
         decay=0.5,
     )
 
@@ -115,7 +119,7 @@ RECIPES: dict[str, Recipe] = {
         e4e_steps=300,
         encoder_steps=1_600,
         fit_samples=4_000,
-        editor_steps=500,
+        editor_steps=900,
         editor_photos=2_500,
     ),
     "demo-128": _demo(

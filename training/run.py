@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,8 +174,9 @@ def load_system(run: Run, *, editor: bool = True) -> EditingSystem:
     return system.eval().requires_grad_(False)
 
 
-def train_editor(run: Run, options: LoopOptions, names: Sequence[str] = ()) -> int:
-    """Stage d, on everything before it; `names` limits the directions it is trained on."""
+def train_editor(run: Run, options: LoopOptions) -> int:
+    """Stage d, on everything before it."""
+    names = run.recipe.edited
     directions = [d for d in load_run_directions(run) if not names or d.name in names]
     with torch.no_grad():
         system = load_system(run, editor=False)

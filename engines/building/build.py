@@ -148,7 +148,7 @@ def _lower(bundle: Bundle, graph: str, precision: str, folder: Path, widen: froz
     try:
         from engines.precision import lower
     except ModuleNotFoundError as error:
-        raise RuntimeUnavailableError(f"building engines needs {error.name}: pip install 'edgedit[export]'") from error
+        raise RuntimeUnavailableError(f"building engines needs {error.name}: pip install onnx onnx-ir") from error
     return lower(bundle, graph, precision, folder, widen=widen)
 
 

@@ -120,7 +120,7 @@ def work(bundle: Bundle, graph: str) -> Work:
         from engines.precision.macs import macs
         from engines.precision.source import shapes
     except ModuleNotFoundError as error:
-        raise RuntimeUnavailableError(f"planning needs {error.name}: pip install 'edgedit[export]'") from error
+        raise RuntimeUnavailableError(f"planning needs {error.name}: pip install onnx onnx-ir") from error
     file = bundle.graph(graph).file
     try:
         model = ir.from_proto(onnx.load_from_string(bundle.read(file)))
