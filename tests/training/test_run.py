@@ -56,6 +56,7 @@ def recipe(family) -> Recipe:
         directions=FitOptions(samples=40, batch=20, components=1, probes=4, limit=1.0, identity_floor=-1.1),
         editor=EditorOptions(batch=4, discrepancy_from=1),
         editor_steps=2,
+        edited=("smile", "pc00"),
     )
 
 
@@ -73,7 +74,7 @@ def run(recipe, photo_folder, loss_files, judge_files, tmp_path_factory) -> Run:
     assert train_e4e(run, STEPS) == 2
     assert train_encoder(run, STEPS) == 2
     fit_directions(run)
-    assert train_editor(run, STEPS, names=("smile", "pc00")) == 2
+    assert train_editor(run, STEPS) == 2
     return run
 
 
