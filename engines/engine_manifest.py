@@ -8,7 +8,6 @@ other file of the folder with its digest, and engine.sha256 holds the digest of 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from typing import Annotated, Literal, Self
 
@@ -16,7 +15,7 @@ from pydantic import Field, JsonValue, StringConstraints, ValidationError, model
 
 from engines.contracts import Name, TensorSpec
 from engines.errors import EngineError
-from engines.manifest import FileEntry, RelativePath, Strict
+from engines.manifest import FileEntry, RelativePath, Strict, first_fault, json_document
 
 ENGINE_SCHEMA = 1
 ENGINES_FOLDER = "engines"
@@ -154,10 +153,9 @@ def parse_engine_manifest(raw: bytes, folder: str) -> EngineManifest:
     try:
         return EngineManifest.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        fault = f"{where}: {first['msg']}" if where else first["msg"]
-        raise EngineError(f"{folder}: {ENGINE_FILE} is not valid: {fault}; build the engine again") from None
+        raise EngineError(
+            f"{folder}: {ENGINE_FILE} is not valid: {first_fault(error)}; build the engine again"
+        ) from None
 
 
 def engine_manifest_bytes(manifest: EngineManifest) -> bytes:
@@ -166,7 +164,4 @@ def engine_manifest_bytes(manifest: EngineManifest) -> bytes:
     Raises:
         ValueError: if a figure is not finite, or it is too large to be read back.
     """
-    data = (json.dumps(manifest.model_dump(mode="json"), indent=1, allow_nan=False) + "\n").encode()
-    if len(data) > MAX_ENGINE_MANIFEST_BYTES:
-        raise ValueError(f"an engine manifest of {len(data)} bytes is more than {MAX_ENGINE_MANIFEST_BYTES}")
-    return data
+    return json_document(manifest, MAX_ENGINE_MANIFEST_BYTES)

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from engines.contracts import Name
 from engines.errors import EngineError
-from engines.manifest import Strict
+from engines.manifest import Strict, first_fault
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -76,5 +76,4 @@ class LayerReport(Strict):
         try:
             return cls.model_validate_json(raw)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            raise EngineError(f"{file} is not a layer report: {first['msg']}") from None
+            raise EngineError(f"{file} is not a layer report: {first_fault(error)}") from None

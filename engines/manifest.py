@@ -145,10 +145,26 @@ def parse_manifest(raw: bytes, bundle: str) -> Manifest:
             )
         return Manifest.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        fault = f"{where}: {first['msg']}" if where else first["msg"]
-        raise BundleError(f"{bundle}: {MANIFEST_FILE} is not valid: {fault}") from None
+        raise BundleError(f"{bundle}: {MANIFEST_FILE} is not valid: {first_fault(error)}") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a document, and where in it, on one line."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def json_document(model: BaseModel, limit: int) -> bytes:
+    """A model as JSON, small enough to be read back.
+
+    Raises:
+        ValueError: if a figure is not finite, or there are more than `limit` bytes.
+    """
+    data = (json.dumps(model.model_dump(mode="json"), indent=1, allow_nan=False) + "\n").encode()
+    if len(data) > limit:
+        raise ValueError(f"a manifest of {len(data)} bytes is more than the {limit} that are read back")
+    return data
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
@@ -157,7 +173,4 @@ def manifest_bytes(manifest: Manifest) -> bytes:
     Raises:
         ValueError: if a metric is not finite, or it is too large to be read back.
     """
-    data = (json.dumps(manifest.model_dump(mode="json"), indent=1, allow_nan=False) + "\n").encode()
-    if len(data) > MAX_MANIFEST_BYTES:
-        raise ValueError(f"a manifest of {len(data)} bytes is more than the {MAX_MANIFEST_BYTES} that are read back")
-    return data
+    return json_document(manifest, MAX_MANIFEST_BYTES)
