@@ -146,9 +146,10 @@ def shapes(model: ir.Model) -> dict[str, Tensor]:
     values = [*fixed.graph.inputs, *fixed.graph.initializers.values()]
     values += [value for node in fixed.graph for value in node.outputs]
     for value in values:
-        if value.dtype is None or value.shape is None or not all(isinstance(d, int) for d in value.shape):
+        extents = tuple(d for d in value.shape or () if isinstance(d, int))
+        if value.dtype is None or value.shape is None or len(extents) < len(value.shape):
             where = value.producer()
             label = f"{where.op_type} {where.name}" if where else "an input"
             raise EngineError(f"the shape of {value.name} ({label}) does not follow from the graph's inputs")
-        found[str(value.name)] = Tensor(str(value.dtype.numpy()), tuple(int(d) for d in value.shape))
+        found[str(value.name)] = Tensor(str(value.dtype.numpy()), extents)
     return found
