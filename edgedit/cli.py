@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import tyro
 from rich.console import Console
@@ -50,20 +50,7 @@ _CONFIG = (
     tyro.conf.DisallowNone,
     tyro.conf.FlagCreatePairsOff,
 )
-_VERBS = (
-    "edit",
-    "reconstruct",
-    "directions",
-    "demo",
-    "info",
-    "export",
-    "build",
-    "plan",
-    "inspect",
-    "train",
-    "sign",
-    "verify",
-)
+_VERBS = tuple(verb.__metadata__[0].name for verb in get_args(Verb))
 _WRONG_TYPE = re.compile(r"no type matching (\w+) could be instantiated from \[(.*?)\].*")
 _BORDER = "╰╯│─- "
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -11,7 +11,7 @@ codes can go before the identity is lost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,20 +68,30 @@ class Samples:
     scores: dict[str, np.ndarray]
 
 
+def _scored(batches: Iterable[tuple[Tensor, Tensor]], judges: Judges) -> Samples:
+    """Batches of codes, and the images that their scores are of."""
+    codes: list[Tensor] = []
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in judges.names}
+    for w, images in batches:
+        for name, values in judges.score(images).items():
+            scores[name].append(values)
+        codes.append(w.cpu())
+    return Samples(torch.cat(codes).numpy(), {name: np.concatenate(v) for name, v in scores.items()})
+
+
 @torch.no_grad()
 def sample(generator: Generator, judges: Judges, options: FitOptions, *, seed: int = 0) -> Samples:
     """Renders and scores random samples."""
     source = torch.Generator().manual_seed(seed)
     device = generator.input.input.device
-    codes: list[Tensor] = []
-    scores: dict[str, list[np.ndarray]] = {name: [] for name in judges.names}
-    for _ in track(range(options.samples // options.batch), description="scoring samples"):
-        z = torch.randn(options.batch, generator.family.style_dim, generator=source).to(device)
-        w = generator.mapping(z)
-        for name, values in judges.score(generator(generator.broadcast(w))).items():
-            scores[name].append(values)
-        codes.append(w.cpu())
-    return Samples(torch.cat(codes).numpy(), {name: np.concatenate(v) for name, v in scores.items()})
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in track(range(options.samples // options.batch), description="scoring samples"):
+            z = torch.randn(options.batch, generator.family.style_dim, generator=source).to(device)
+            w = generator.mapping(z)
+            yield w, generator(generator.broadcast(w))
+
+    return _scored(batches(), judges)
 
 
 @torch.no_grad()
@@ -102,14 +112,13 @@ def photo_codes(
         mean: D.
     """
     chosen = np.random.default_rng(seed).permutation(len(faces))[: options.samples]
-    codes: list[Tensor] = []
-    scores: dict[str, list[np.ndarray]] = {name: [] for name in judges.names}
-    for start in track(range(0, len(chosen), options.batch), description="scoring photos"):
-        images = faces.tensor(chosen[start : start + options.batch], mean.device)
-        codes.append((e4e(encoder_input(images, generator.family)) + mean).cpu())
-        for name, values in judges.score(images).items():
-            scores[name].append(values)
-    return Samples(torch.cat(codes).numpy(), {name: np.concatenate(v) for name, v in scores.items()})
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for start in track(range(0, len(chosen), options.batch), description="scoring photos"):
+            images = faces.tensor(chosen[start : start + options.batch], mean.device)
+            yield e4e(encoder_input(images, generator.family)) + mean, images
+
+    return _scored(batches(), judges)
 
 
 def slopes(w: np.ndarray, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

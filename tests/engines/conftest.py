@@ -245,3 +245,21 @@ def tiny_bundle_path(make_tiny_bundle: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_bundle_path: Path) -> Bundle:
     return Bundle.load(tiny_bundle_path)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The PEM files of a key pair to sign with: private, public. Needs the `sign` extra."""
+    from tests.engines.engine_folders import write_keys
+
+    return write_keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def private(keys: tuple[Path, Path]) -> Path:
+    return keys[0]
+
+
+@pytest.fixture(scope="module")
+def public(keys: tuple[Path, Path]) -> Path:
+    return keys[1]

@@ -25,22 +25,6 @@ RTX = "tensorrt-rtx-sm86-fp16"
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Private and public."""
-    return write_keys(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture(scope="module")
-def private(keys: tuple[Path, Path]) -> Path:
-    return keys[0]
-
-
-@pytest.fixture(scope="module")
-def public(keys: tuple[Path, Path]) -> Path:
-    return keys[1]
-
-
-@pytest.fixture(scope="module")
 def original(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory, private: Path) -> Path:
     return signed_bundle(tiny_bundle_path, tmp_path_factory.mktemp("signed") / "tiny", private)
 

@@ -14,28 +14,12 @@ from engines.errors import BundleError, EdgeditError, EngineError, SignatureErro
 from engines.folders import EngineFolder, Found
 from engines.manifest import SIGNATURE_FILE, manifest_digest_line
 from engines.signing import ensure_signed, is_signed, open_engine, sign_bundle, verify_signature
-from tests.engines.engine_folders import entry, flip, refusal, signed_bundle, write_engine, write_keys
+from tests.engines.engine_folders import entry, flip, refusal, signed_bundle, write_engine
 
 pytest.importorskip("model_signing", reason="signatures need the sign extra")
 
 RTX = "tensorrt-rtx-sm86-fp16"
 HERE = Found("TensorRT-RTX", "11.4.0", "8.6")
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Private and public."""
-    return write_keys(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture(scope="module")
-def private(keys: tuple[Path, Path]) -> Path:
-    return keys[0]
-
-
-@pytest.fixture(scope="module")
-def public(keys: tuple[Path, Path]) -> Path:
-    return keys[1]
 
 
 @pytest.fixture(scope="module")
