@@ -1,8 +1,11 @@
 """Stage d: the adaptive feature editor T = EDEM + EDFM (paper section 3.3, eq. 3.18-3.22).
 
 Targets of edits are synthetic, G(w_e + alpha dw), and the editor sees the encoder's inversion of their unedited
-counterpart G(w_e); real photos are targets of the edit of strength zero. Both encoders are frozen, so everything they
-say about the training set is computed once.
+counterpart G(w_e); real photos are targets of the edit of strength zero. Where G(w_e) is far from its photo, as it is
+for a small generator, the features of photos are strange to an editor trained so: it then edits G(w_e) well and photos
+hardly. `EditorOptions.photo_share` therefore lets part of the edits start from photos; their target is the photo plus
+what the edit changes in the generator's image, X + G(w_e + alpha dw) - G(w_e), the edit discrepancy taken in pixels.
+Both encoders are frozen, so everything they say about the training set is computed once.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ class EditorOptions:
     learning_rate: float = 1e-4
     edit_share: float = 0.5
     """Share of a batch that is edited; the rest are real photos with strength zero."""
+    photo_share: float = 0.0
+    """Share of the edits whose input is a photo (see the module's text); the paper has none."""
     image: ImageWeights = field(default_factory=ImageWeights)
     discrepancy: float = 0.6
     """Weight of the edit-discrepancy regularisation (eq. 3.21)."""
@@ -50,6 +55,8 @@ class EditorOptions:
     def __post_init__(self) -> None:
         if not 0 < round(self.batch * self.edit_share) < self.batch:
             raise ValueError(f"edit_share {self.edit_share} leaves a part of a batch of {self.batch} empty")
+        if not 0 <= self.photo_share <= 1:
+            raise ValueError(f"photo_share {self.photo_share} is not a share")
 
 
 @dataclass(frozen=True)
@@ -148,28 +155,37 @@ class EditorStage:
     def step(self, step: int) -> dict[str, float | Tensor]:
         o, codes = self.options, self.codes
         indices = self.batches.indices(step)
+        # In this order: photos edited, synthetic images edited, photos with strength zero.
         edits = round(o.batch * o.edit_share)
-        first, rest = indices[:edits], indices[edits:]
+        real = round(edits * o.photo_share)
+        synthetic = indices[real:edits]
         choice = torch.randint(0, len(self.names), (edits,), device=self.device)
         strength = torch.lerp(self.low[choice], self.high[choice], torch.rand(edits, device=self.device))
         delta_w = strength[:, None, None] * self.delta_w[choice]
         delta_s = strength[:, None] * self.delta_s[choice]
-        photos = self.faces.tensor(rest, self.device)
         w_e = self._load(codes.w_e, indices)
-        w = torch.cat([self._load(codes.w_synthetic, first) + delta_w, self._load(codes.w, rest)])
-        enhanced = torch.cat([self._load(codes.feature_synthetic, first), self._load(codes.feature, rest)])
-        padded_s = torch.cat([delta_s, delta_s.new_zeros(len(rest), delta_s.shape[1])])
+        w = self._load(codes.w, indices)
+        enhanced = self._load(codes.feature, indices)
+        w[real:edits] = self._load(codes.w_synthetic, synthetic)
+        enhanced[real:edits] = self._load(codes.feature_synthetic, synthetic)
+        w[:edits] += delta_w
+        padded_s = torch.cat([delta_s, delta_s.new_zeros(o.batch - edits, delta_s.shape[1])])
+        target = self.faces.tensor(indices, self.device)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
             with torch.no_grad():
-                target = self.system.generator(w_e[:edits] + delta_w, delta_s).float()
+                drawn = self.system.generator(w_e[:edits] + delta_w, delta_s).float()
+                if real:
+                    target[:real] += drawn[:real] - self.system.generator(w_e[:real]).float()
+                    target[:real].clamp_(-1, 1)
+                target[real:edits] = drawn[real:]
                 feature = self.system.features(w_e)
                 edited = feature.clone()
                 edited[:edits] = self.system.features(w_e[:edits] + delta_w, delta_s)
             discrepancy = self.editor.discrepancy(feature, edited)
             changed = self.editor.fuse(enhanced, discrepancy)
             output = self.system.render(changed, w, style_delta=padded_s)
-            total, terms = self.loss(output[:edits], target)
-            total_photo, terms_photo = self.loss(output[edits:], photos)
+            total, terms = self.loss(output[:edits], target[:edits])
+            total_photo, terms_photo = self.loss(output[edits:], target[edits:])
             total = total + total_photo
             regular = F.mse_loss((changed - enhanced).float(), discrepancy.float())
             if step >= o.discrepancy_from:

@@ -136,6 +136,47 @@ def test_edits_start_from_the_synthetic_inversion(make, share, edits):
     np.testing.assert_array_equal(seen["enhanced"].numpy(), expected.astype(np.float32))
 
 
+def test_photos_take_what_the_edit_changes_in_the_generators_image(make):
+    stage = make(edit_share=0.75, photo_share=0.67)
+    seen = _watch(stage)
+    pairs: list[torch.Tensor] = []
+    codes_seen: list[torch.Tensor] = []
+    loss, generator = stage.loss, stage.system.generator.forward
+
+    def compare(output, target):
+        pairs.append(target)
+        return loss(output, target)
+
+    def draw(w_plus, *args):
+        codes_seen.append(w_plus)
+        return generator(w_plus, *args)
+
+    stage.loss, stage.system.generator.forward = compare, draw  # type: ignore[assignment]
+    stage.step(0)
+    indices, codes = stage.batches.indices(0), stage.codes
+    expected = codes.feature[indices]
+    expected[2] = codes.feature_synthetic[indices[2]]
+    np.testing.assert_array_equal(seen["enhanced"].numpy(), expected.astype(np.float32))
+    edited, still = codes_seen
+    assert len(edited) == 3 and len(still) == 2
+    with torch.no_grad():
+        after, before = generator(edited), generator(still)
+    photos = stage.faces.tensor(indices)
+    # Directions of style space move the image without the code.
+    in_w = [i for i in range(2) if not torch.equal(edited[i], still[i])]
+    for i in in_w:
+        wanted = (photos[i] + after[i] - before[i]).clamp(-1, 1)
+        torch.testing.assert_close(pairs[0][i], wanted, rtol=1e-4, atol=1e-5)
+    assert in_w
+    torch.testing.assert_close(pairs[0][2], after[2], rtol=1e-4, atol=1e-5)
+    assert torch.equal(pairs[1], photos[3:])
+
+
+def test_a_share_beyond_one_is_refused():
+    with pytest.raises(ValueError, match="photo_share 1.5"):
+        EditorOptions(photo_share=1.5)
+
+
 def test_strengths_stay_in_each_directions_range(make, directions, family):
     stage = make(chosen=[directions[1]], edit_share=0.75)
     seen: list[torch.Tensor] = []
