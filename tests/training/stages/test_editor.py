@@ -173,7 +173,7 @@ def test_photos_take_what_the_edit_changes_in_the_generators_image(make):
 
 
 def test_a_share_beyond_one_is_refused():
-    with pytest.raises(ValueError, match="photo_share 1.5"):
+    with pytest.raises(ValueError, match=r"photo_share 1\.5"):
         EditorOptions(photo_share=1.5)
 
 
