@@ -1,4 +1,4 @@
-"""Serving with Triton Inference Server: model repository, local server, client and web page.
+"""Serving with Triton Inference Server: model repository, development server, clients, gateway, deployment.
 
-Not written yet: it comes after the engines, whose bundles it serves. No torch here.
+No torch here (a test proves it); `tritonclient` and the gateway's packages are imported only by what needs them.
 """

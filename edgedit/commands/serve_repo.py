@@ -1,0 +1,80 @@
+"""The verb `serve repo`: a bundle as a Triton model repository."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from edgedit.commands.building import parse_size
+from edgedit.commands.common import BundlePosition, Reporting, console
+from edgedit.editor import DEMO_BUNDLE, open_bundle
+from engines.errors import OutputError
+from serving.contract import CACHE_BYTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeRepo(Reporting):
+    """Write a bundle as a model repository for Triton: TensorRT on GPUs, ONNX Runtime on machines without one."""
+
+    bundle: BundlePosition = DEMO_BUNDLE
+    """The bundle to serve."""
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="DIRECTORY")]
+    """The repository's folder; a repository that is there is replaced."""
+    add_version: bool = False
+    """Put the bundle into the repository that is there as its models' next version, for a running server to load."""
+    server: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="")] = None
+    """With --add-version: gRPC of a server that watches this repository (--model-control-mode=poll); edit_session gets
+    the new version once the server has loaded the others. For other servers: load edit_session last."""
+    threads: int = 1
+    """Threads of ONNX Runtime for one network; 0 for as many as there are cores."""
+    cache: Annotated[str | None, tyro.conf.arg(metavar="SIZE", help_behavior_hint="(default: 256 MiB)")] = None
+    """What edit_session may keep of inversions, such as 512M or 2G; on a GPU, of its memory."""
+    busy_wait: bool = False
+    """Have TensorRT wait for the GPU in a loop: the lowest latency, and a core at 100 % per model."""
+
+    plans: Annotated[Literal["fp16", "fp32"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """Also write what a server on a GPU builds its TensorRT plans from, in this precision (needs onnx and onnx-ir)."""
+
+    def run(self) -> dict[str, Any]:
+        from serving.repository import Options, add_version, read_repository, wait_until_loaded, write_repository
+
+        options = Options(
+            threads=self.threads,
+            cache_bytes=parse_size("--cache", self.cache) or CACHE_BYTES,
+            busy_wait=self.busy_wait,
+            plan_sources=self.plans,
+        )
+        if self.server is not None and not self.add_version:
+            raise OutputError("--server is of a repository that a version is added to: give --add-version too")
+        bundle = open_bundle(self.bundle)
+        if self.add_version:
+            loaded = None if self.server is None else functools.partial(wait_until_loaded, self.server)
+            path = add_version(bundle, self.out, options, loaded)
+        else:
+            path = write_repository(bundle, self.out, options)
+        written = read_repository(path)
+        console.print(
+            f"wrote {self.out}: {written.bundle} as version {written.version} of {', '.join(written.models)}",
+            markup=False,
+        )
+        for note in written.notes:
+            console.print(note, markup=False)
+        capabilities = sorted({capability for built in written.plans.values() for capability in built})
+        missing = [name for name in written.models if name in bundle.manifest.graphs and name not in written.plans]
+        if capabilities:
+            console.print(f"TensorRT plans for compute capability {', '.join(capabilities)}", markup=False)
+        if written.plan_sources is not None:
+            console.print(
+                f"a server with a GPU builds the plans that it lacks from the graphs in {written.plan_sources}"
+            )
+        elif missing:
+            console.print(
+                f"no TensorRT plan of {', '.join(missing)}: `edgedit build --runtime tensorrt` makes them, --plans "
+                "lets the server do so, and without them it runs on the CPU, with --model-config-name=cpu",
+                markup=False,
+            )
+        return {"out": str(self.out), **asdict(written)}

@@ -1,0 +1,1 @@
+"""The backend `onnxruntime`: model.py runs inside Triton, where edgedit is not installed."""

@@ -1,0 +1,109 @@
+"""What the model repository, its server, its clients and the gateway agree on: names, limits, handles.
+
+Tensors of the graphs are those of `engines.contracts`, with a batch dimension of at most `MAX_BATCH` first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from engines.bundle import Bundle
+from engines.contracts import PARTS, PIPELINES
+from engines.errors import BundleError
+from engines.integrity import FileProblem, read_regular
+from engines.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
+from serving.models.edit_session.session_core import (
+    CACHE_BYTES,
+    HANDLE_DIGITS,
+    MAX_EDITS,
+    MAX_EDITS_BYTES,
+    handle_of,
+)
+
+__all__ = [
+    "BUNDLE_SHA256",
+    "CACHE_BYTES",
+    "CACHE_BYTES_PARAMETER",
+    "CPU_CONFIG",
+    "DIRECTIONS",
+    "EDITED_IMAGE",
+    "EDITS",
+    "EDIT_IMAGE",
+    "EDIT_SESSION",
+    "GRAPH_MODELS",
+    "HANDLE",
+    "HANDLE_DIGITS",
+    "IMAGE",
+    "MAX_BATCH",
+    "MAX_EDITS",
+    "MAX_EDITS_BYTES",
+    "RESEND",
+    "TRITON_TYPES",
+    "VERSION",
+    "bundle_digest",
+    "handle_of",
+]
+
+GRAPH_MODELS = (*PIPELINES, *PARTS)
+"""Models that are one graph of a bundle each, named as the graph is."""
+
+EDIT_IMAGE = "edit_image"
+"""The ensemble `invert` then `edit`: image, delta_w and style_delta in, edited_image out."""
+
+EDITED_IMAGE = "edited_image"
+"""Not "image" too: tensors of one name are one tensor in an ensemble."""
+
+EDIT_SESSION = "edit_session"
+"""Inverts once and edits many times: image and/or handle, and edits in; handle and image out."""
+
+VERSION = "1"
+"""The version that a fresh repository holds."""
+
+MAX_BATCH = 8
+"""`max_batch_size` of every model."""
+
+CPU_CONFIG = "cpu"
+"""`--model-config-name` on a machine without a GPU: configs/cpu.pbtxt."""
+
+IMAGE, HANDLE, EDITS = "image", "handle", "edits"
+"""Tensors of `edit_session`: UINT8 [1, h, w, 3], and strings [1, 1]; an input that is left out is not sent."""
+
+RESEND = "resend image"
+"""What the NOT_FOUND says of a handle that is no longer held."""
+
+DIRECTIONS = "directions"
+"""Parameter of `edit_session`: JSON, name -> {"min_strength", "max_strength", "description"}."""
+
+CACHE_BYTES_PARAMETER = "cache_bytes"
+"""Parameter of `edit_session`: what its inversions may take, in bytes."""
+
+BUNDLE_SHA256 = "bundle_sha256"
+"""Parameter of `edit_session`: `bundle_digest` of its latest version, which handles are made with."""
+
+TRITON_TYPES = {
+    "bool": "BOOL",
+    "uint8": "UINT8",
+    "uint16": "UINT16",
+    "uint32": "UINT32",
+    "uint64": "UINT64",
+    "int8": "INT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "float16": "FP16",
+    "float32": "FP32",
+    "float64": "FP64",
+}
+"""Triton's names of NumPy's types, as clients say them; a configuration puts TYPE_ before."""
+
+
+def bundle_digest(bundle: Bundle) -> str:
+    """SHA-256 of the bundle's manifest, which holds the digests of all else.
+
+    Raises:
+        BundleError: if the manifest can no longer be read.
+    """
+    raw = read_regular(bundle.path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+    if isinstance(raw, FileProblem):
+        raise BundleError(raw.refusal(bundle.name))
+    return hashlib.sha256(raw).hexdigest()

@@ -1,0 +1,59 @@
+"""Strongly typed graphs for a server that builds its plans itself, beside the models that they are built from.
+
+TensorRT takes the precision of a network from its graph alone (see `engines.precision`): the plan of a bundle's FP32
+graph would be one in FP32.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from engines.bundle import Bundle
+from engines.errors import EngineError, RuntimeUnavailableError
+from engines.folders import EngineFolder, check_current, list_engines
+
+PLAN_SOURCE = "model.plan.onnx"
+"""The typed graph in a version's folder; `<graph>.weights` lies beside it."""
+
+PlanPrecision = Literal["fp16", "fp32"]
+
+
+def put_plan_source(bundle: Bundle, graph: str, precision: PlanPrecision, folder: Path) -> None:
+    """Writes the typed graph of a model into its version's folder.
+
+    One that the bundle has among its engines, for ONNX Runtime, is taken as it is: what its certificate found out is in
+    it. Otherwise the graph is typed now.
+
+    Raises:
+        EngineError: if such an engine folder is damaged, or the graph cannot be typed.
+        RuntimeUnavailableError: if there is none, and onnx is not installed.
+        OSError, OutputError: if it cannot be written.
+    """
+    if (built := _built(bundle, graph, precision)) is not None:
+        file = built.graph(graph).file
+        (folder / PLAN_SOURCE).write_bytes(built.read(file))
+        for listed in built.manifest.files:
+            if listed.startswith(f"{graph}.") and listed not in (file, built.graph(graph).layers):
+                (folder / listed).write_bytes(built.read(listed))
+        return
+    try:
+        from engines.precision import lower
+    except ModuleNotFoundError as error:
+        raise RuntimeUnavailableError(
+            f"graphs for TensorRT plans need {error.name}: pip install onnx onnx-ir, or leave --plans out"
+        ) from error
+    lower(bundle, graph, precision, folder).file.rename(folder / PLAN_SOURCE)
+
+
+def _built(bundle: Bundle, graph: str, precision: str) -> EngineFolder | None:
+    for name in list_engines(bundle):
+        if name.startswith("onnxruntime-") and name.endswith(f"-{precision}"):
+            folder = EngineFolder.load(bundle, name)
+            try:
+                check_current(folder.manifest, bundle)
+            except EngineError:
+                continue  # made from other weights
+            if graph in folder.manifest.graphs:
+                return folder
+    return None

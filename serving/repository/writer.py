@@ -1,0 +1,305 @@
+"""Writes a bundle as a Triton model repository, and new versions of its models into one that is there.
+
+    repository.json                 what was written, from which bundle; Triton looks at folders alone
+    <model>/config.pbtxt            tensorrt backend; of `edit_image` and `edit_session` there is no other
+    <model>/configs/cpu.pbtxt       onnxruntime backend, for a server started with --model-config-name=cpu
+    <model>/<version>/model.onnx    the bundle's graph, weights.safetensors beside it
+    <model>/<version>/model_sm89.plan, ...   engines out of the bundle
+    <model>/<version>/model.plan.onnx        if asked for: what a server on a GPU builds its plans from
+    edit_session/<version>/         model.py, session_core.py and what they read
+
+A bundle without the three pipelines gives a repository of its separate graphs, without `edit_image` and
+`edit_session`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+from engines.bundle import Bundle
+from engines.contracts import BATCH, PIPELINES
+from engines.directions import load_directions
+from engines.errors import BundleError, OutputError, RuntimeUnavailableError
+from engines.integrity import check_entry
+from serving.contract import CACHE_BYTES, CPU_CONFIG, EDIT_IMAGE, EDIT_SESSION, GRAPH_MODELS, VERSION, bundle_digest
+from serving.repository.plans import find_plans
+from serving.repository.session import session_files
+from serving.repository.typed import PlanPrecision, put_plan_source
+
+REPOSITORY_FILE = "repository.json"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repository:
+    """What repository.json says."""
+
+    bundle: str
+    """Name of the bundle that was written last."""
+    bundle_sha256: str
+    """Its digest, see `serving.contract.bundle_digest`."""
+    version: int
+    """The version that holds it."""
+    models: list[str]
+    plans: dict[str, list[str]]
+    """Compute capabilities that a model has a plan for."""
+    plan_sources: PlanPrecision | None
+    """Precision of the typed graphs, see `serving.repository.typed`; None if there are none."""
+    notes: list[str]
+    """Engines that are not served, and why."""
+    schema_version: int = _SCHEMA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a bundle is served.
+
+    Raises:
+        ValueError: at construction, for a negative number of threads or bytes.
+    """
+
+    threads: int = 1
+    """Of ONNX Runtime, for one network; 0 for as many as there are cores."""
+    cache_bytes: int = CACHE_BYTES
+    """What `edit_session` may keep of inversions."""
+    busy_wait: bool = False
+    """Have TensorRT wait for the GPU in a loop: fastest, and takes a core per model."""
+    plan_sources: PlanPrecision | None = None
+    """Write typed graphs of this precision too, for a server that builds its plans itself."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 0 or self.cache_bytes < 0:
+            raise ValueError("threads and the bytes of the cache must be 0 or more")
+
+
+def write_repository(bundle: Bundle, out: Path, options: Options | None = None) -> Path:
+    """Writes a repository whose models have version 1; one that is there is replaced.
+
+    Args:
+        bundle: a verified bundle.
+        out: the repository's folder.
+        options: None for the defaults.
+
+    Returns:
+        `out`, resolved.
+
+    Raises:
+        BundleError: if the bundle is damaged or has no graph to serve.
+        EngineError: if an engine folder of TensorRT is damaged.
+        OutputError: if `out` is there and is not a model repository, or it cannot be written.
+        RuntimeUnavailableError: if tritonclient is not installed, or what types graphs if those are asked for.
+    """
+    out = Path(os.path.realpath(out))
+    if os.path.lexists(out) and not _is_repository(out):
+        raise OutputError(f"{out} is there and is not a model repository; give another place, or move it away")
+    staged = _staging(out)
+    try:
+        _write(bundle, staged, int(VERSION), options or Options())
+        _publish(staged, out)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return out
+
+
+def add_version(
+    bundle: Bundle, out: Path, options: Options | None = None, loaded: Callable[[list[str], int], None] | None = None
+) -> Path:
+    """Writes a bundle as the next version of a repository's models, for a running server to load.
+
+    The version before it stays, and is served until the new one is loaded. `edit_session` calls models of its own
+    version alone: it must be loaded after them.
+
+    Args:
+        bundle: a verified bundle of the same family.
+        out: the repository.
+        options: None for the defaults.
+        loaded: called with the models and the version that are in place, before `edit_session` is: a server that
+            looks for new models by itself must have loaded them when it returns.
+
+    Raises:
+        OutputError: if `out` is not a model repository of the same models.
+        BundleError, EngineError, RuntimeUnavailableError: as `write_repository`.
+    """
+    out = Path(os.path.realpath(out))
+    there = read_repository(out)
+    staged = _staging(out)
+    try:
+        new = _write(bundle, staged, there.version + 1, options or Options())
+        graphs = [model for model in new.models if model in GRAPH_MODELS]
+        if new.models != there.models or not _same_tensors(staged, out, graphs):
+            raise OutputError(
+                f"{out} holds other models, or models of another family, than {bundle.name} gives; "
+                "write a repository of its own"
+            )
+        for model in graphs:
+            _add(staged / model, out / model, new.version)
+        if loaded is not None:
+            loaded(graphs, new.version)
+        for model in new.models[len(graphs) :]:
+            _add(staged / model, out / model, new.version)
+        (staged / REPOSITORY_FILE).replace(out / REPOSITORY_FILE)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return out
+
+
+def _add(new: Path, there: Path, version: int) -> None:
+    # The version before the configuration: a server that looks in between sees a whole model both times.
+    (new / str(version)).rename(there / str(version))
+    for file in ("config.pbtxt", f"configs/{CPU_CONFIG}.pbtxt"):
+        if (new / file).is_file() and (new / file).read_bytes() != (there / file).read_bytes():
+            (new / file).replace(there / file)
+
+
+def _same_tensors(new: Path, there: Path, models: list[str]) -> bool:
+    from serving.repository import configs
+
+    def tensors(root: Path, model: str) -> tuple[str, ...]:
+        config = configs.parse((root / model / "config.pbtxt").read_text())
+        return tuple(map(str, (*config.input, *config.output)))
+
+    return all(tensors(new, model) == tensors(there, model) for model in models)
+
+
+def read_repository(path: Path) -> Repository:
+    """What repository.json says.
+
+    Raises:
+        OutputError: if the folder is not a model repository that this edgedit writes.
+    """
+    try:
+        fields = json.loads((path / REPOSITORY_FILE).read_text())
+        if fields["schema_version"] != _SCHEMA:
+            raise ValueError
+        return Repository(**fields)
+    except (OSError, ValueError, TypeError, KeyError):
+        raise OutputError(f"{path} is not a model repository; write one with `edgedit serve repo`") from None
+
+
+def _is_repository(path: Path) -> bool:
+    try:
+        read_repository(path)
+    except OutputError:
+        return False
+    return True
+
+
+def _staging(out: Path) -> Path:
+    staged = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    try:
+        staged.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    return staged
+
+
+def _publish(staged: Path, out: Path) -> None:
+    # A folder cannot be renamed over one that is not empty: the old one steps aside, and back if that fails.
+    aside = out.with_name(f"{staged.name}.old")
+    replaced = os.path.lexists(out)
+    if replaced:
+        out.rename(aside)
+    try:
+        staged.rename(out)
+    except BaseException:
+        if replaced:
+            aside.rename(out)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write(bundle: Bundle, root: Path, version: int, options: Options) -> Repository:
+    try:
+        from serving.repository import configs
+    except ModuleNotFoundError as error:
+        raise RuntimeUnavailableError(f"a model repository needs {error.name}: pip install 'edgedit[serve]'") from error
+    graphs = [name for name in GRAPH_MODELS if name in bundle.manifest.graphs]
+    if not graphs:
+        raise BundleError(f"{bundle.name}: there is no graph to serve; export the bundle with its graphs")
+    digest, (plans, notes) = bundle_digest(bundle), find_plans(bundle)
+    placed = _Weights(bundle)
+    for name in graphs:
+        entry, own = bundle.graph(name), plans.get(name, {})
+        for spec in (*entry.inputs, *entry.outputs):
+            if spec.shape[0] != BATCH or not all(isinstance(extent, int) for extent in spec.shape[1:]):
+                raise BundleError(f"{bundle.name}: {spec.name} of {name} has no batch first, or dynamic extents after")
+        plan_files = {capability: plan.file for capability, plan in own.items()}
+        gpu = configs.tensorrt_config(bundle, name, plan_files, options.busy_wait)
+        _put(root / name / "config.pbtxt", configs.text(gpu).encode())
+        cpu = configs.onnxruntime_config(bundle, name, options.threads)
+        _put(root / name / "configs" / f"{CPU_CONFIG}.pbtxt", configs.text(cpu).encode())
+        folder = root / name / str(version)
+        model = bundle.read(entry.file)
+        _put(folder / "model.onnx", model)
+        placed.put(folder, entry.file, model)
+        for plan in own.values():
+            _put(folder / plan.file, plan.read())
+        if options.plan_sources is not None:
+            put_plan_source(bundle, name, options.plan_sources, folder)
+    models = list(graphs)
+    if all(name in graphs for name in PIPELINES):
+        directions = load_directions(bundle)
+        for name, content in session_files(bundle, digest, directions).items():
+            _put(root / EDIT_SESSION / str(version) / name, content)
+        session = configs.edit_session_config(bundle, digest, directions.values(), options.cache_bytes)
+        _put(root / EDIT_SESSION / "config.pbtxt", configs.text(session).encode())
+        # An ensemble is its configuration, but Triton looks for a folder of its version; not every way of copying a
+        # repository keeps one that is empty.
+        _put(root / EDIT_IMAGE / str(version) / ".keep", b"")
+        _put(root / EDIT_IMAGE / "config.pbtxt", configs.text(configs.edit_image_config(bundle)).encode())
+        models += [EDIT_SESSION, EDIT_IMAGE]
+    repository = Repository(
+        bundle=bundle.name,
+        bundle_sha256=digest,
+        version=version,
+        models=models,
+        plans={name: sorted(own) for name, own in plans.items()},
+        plan_sources=options.plan_sources,
+        notes=notes,
+    )
+    _put(root / REPOSITORY_FILE, (json.dumps(asdict(repository), indent=1) + "\n").encode())
+    return repository
+
+
+class _Weights:
+    """Places external data beside graphs: once on the disk, as hard links where the file system has them."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._first: dict[str, Path] = {}
+
+    def put(self, folder: Path, graph_file: str, model: bytes) -> None:
+        """Places the files that a graph names; a name is stored in it as plain text."""
+        beside = PurePosixPath(graph_file).parent
+        for listed, entry in self._bundle.manifest.files.items():
+            path = PurePosixPath(listed)
+            if path.parent != beside or path.suffix == ".onnx" or path.name.encode() not in model:
+                continue
+            first = self._first.setdefault(listed, folder / path.name)
+            _link(self._bundle.path / listed if first == folder / path.name else first, folder / path.name)
+            # The file that was placed is checked, not the one that was found before.
+            if first == folder / path.name and (fault := check_entry(folder, path.name, entry)):
+                raise BundleError(fault.refusal(self._bundle.name))
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        # Another file system, one without links, or somebody else's file.
+        shutil.copyfile(source, target)
+
+
+def _put(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
