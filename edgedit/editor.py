@@ -12,18 +12,8 @@ from PIL import Image
 
 from engines.bundle import Bundle
 from engines.directions import Direction, load_directions, resolve
-from engines.errors import BundleError, ImageError
-from engines.photo import (
-    Alignment,
-    FaceDetector,
-    PasteMode,
-    Photo,
-    align,
-    aligned_square,
-    choose_face,
-    open_image,
-    paste_back,
-)
+from engines.errors import BundleError
+from engines.photo import Alignment, Cropper, PasteMode, Photo, open_image, paste_back, photo_name
 from engines.session import EditSession, Inversion
 from engines.signing import ensure_signed
 
@@ -86,7 +76,7 @@ class Editor:
         self.session = session
         self.family = session.family
         self.directions = dict(directions)
-        self._detector: FaceDetector | None = None
+        self._cropper = Cropper()
 
     @classmethod
     def load(
@@ -130,7 +120,7 @@ class Editor:
         Raises:
             ImageError: if it cannot be read or, as NoFaceError, has no such face.
         """
-        crop, _ = self._crop(open_image(image), aligned, face, _name(image))
+        crop, _ = self._crop(image, open_image(image), aligned, face)
         return self.session.invert(crop[None])
 
     def reconstruct(self, inversion: Inversion) -> np.ndarray:
@@ -157,7 +147,7 @@ class Editor:
     def portrait(self, photo: ImageSource, aligned: bool = False, *, face: int | None = None) -> Portrait:
         """Finds, aligns and inverts a face of a photo; arguments and errors as `invert`."""
         opened = open_image(photo)
-        crop, alignment = self._crop(opened, aligned, face, _name(photo))
+        crop, alignment = self._crop(photo, opened, aligned, face)
         inversion = self.session.invert(crop[None])
         return Portrait(self, opened, crop, alignment, inversion, self.session.reconstruct(inversion)[0])
 
@@ -189,21 +179,8 @@ class Editor:
         """
         return self.portrait(photo, aligned, face=face).edit(edits, clamp=clamp, mode=mode)
 
-    def _crop(self, photo: Photo, aligned: bool, face: int | None, name: str) -> tuple[np.ndarray, Alignment | None]:
-        size = self.family.size
-        if aligned:
-            if self.family.visible_rows is None:
-                return aligned_square(photo.pixels, size), None
-            height, width = self.family.image_shape
-            return np.asarray(Image.fromarray(photo.pixels).resize((width, height), Image.Resampling.LANCZOS)), None
-        if self.family.visible_rows is not None:
-            raise ImageError(f"family {self.family.name} is not of faces: pass an image that is framed, with --aligned")
-        if self._detector is None:
-            self._detector = FaceDetector()
-        found = choose_face(self._detector(photo.pixels), face, name=name)
-        crop, alignment = align(photo.pixels, found.landmarks, size)
-        return crop, alignment
-
-
-def _name(source: ImageSource) -> str:
-    return str(source) if isinstance(source, str | Path) else "the photo"
+    def _crop(
+        self, source: ImageSource, photo: Photo, aligned: bool, face: int | None
+    ) -> tuple[np.ndarray, Alignment | None]:
+        shape, model = self.family.image_shape, f"family {self.family.name}"
+        return self._cropper(photo, shape, aligned=aligned, face=face, name=photo_name(source), model=model)

@@ -26,6 +26,10 @@ class ImageError(EdgeditError):
     """A file is not an image that can be read, or is out of bounds."""
 
 
+class ImageTooLargeError(ImageError):
+    """An image has more pixels than are accepted."""
+
+
 class NoFaceError(ImageError):
     """No face was found, or not the one asked for."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engines.photo.align import Alignment, align, aligned_square, extract, ffhq_alignment
+from engines.photo.crop import Cropper, photo_name
 from engines.photo.detect import Face, FaceDetector, choose_face
 from engines.photo.images import MAX_MEGAPIXELS, MIN_SIDE, Photo, open_image, save_image
 from engines.photo.paste import PasteMode, feather, paste_back, paste_mode
@@ -11,6 +12,7 @@ __all__ = [
     "MAX_MEGAPIXELS",
     "MIN_SIDE",
     "Alignment",
+    "Cropper",
     "Face",
     "FaceDetector",
     "PasteMode",
@@ -24,5 +26,6 @@ __all__ = [
     "open_image",
     "paste_back",
     "paste_mode",
+    "photo_name",
     "save_image",
 ]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from engines import files
-from engines.errors import ImageError, OutputError
+from engines.errors import ImageError, ImageTooLargeError, OutputError
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Source: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | Pixels"
@@ -49,7 +49,7 @@ class Photo:
     """"PNG", "JPEG", "WEBP", or "array" for a source that was never a file."""
 
 
-def open_image(source: Source) -> Photo:
+def open_image(source: Source, *, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     """Decode a photo.
 
     Files and bytes may be PNG, JPEG or WebP. The size is checked from the header, before anything is decoded. Grey,
@@ -58,17 +58,19 @@ def open_image(source: Source) -> Photo:
 
     Args:
         source: a path, the bytes of a file, a Pillow image, or a uint8 H x W x 3 RGB array (copied).
+        max_megapixels: the largest photo accepted; a limit over `MAX_MEGAPIXELS` is that one.
 
     Raises:
         ImageError: if the source cannot be read, is not such an image, is animated, has a side below `MIN_SIDE`
-            pixels or more than `MAX_MEGAPIXELS` megapixels.
+            pixels or more than `max_megapixels` megapixels.
     """
+    limit = min(max_megapixels, MAX_MEGAPIXELS)
     if isinstance(source, np.ndarray):
-        return Photo(_check_array(source, "the array").copy())
+        return Photo(_check_array(source, "the array", limit).copy())
     if isinstance(source, Image.Image):
-        return _decode(source, "the image")
+        return _decode(source, "the image", limit)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _read(bytes(source), "the image data")
+        return _read(bytes(source), "the image data", limit)
     path = Path(source)
     if path.is_dir():
         raise ImageError(f"{path} is a directory, not an image; name one file")
@@ -78,29 +80,29 @@ def open_image(source: Source) -> Photo:
         raise ImageError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
         raise ImageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return _read(data, str(path))
+    return _read(data, str(path), limit)
 
 
-def check_size(width: int, height: int, name: str) -> None:
+def check_size(width: int, height: int, name: str, limit: float = MAX_MEGAPIXELS) -> None:
     """Refuse sizes outside the limits.
 
     Raises:
-        ImageError: with the size and the limit.
+        ImageError: with the size and the limit; an ImageTooLargeError above it.
     """
-    if width * height > MAX_MEGAPIXELS * 1_000_000:
-        raise ImageError(
-            f"{name} is {width}x{height}, {width * height / 1e6:.0f} megapixels; the limit is {MAX_MEGAPIXELS}, "
+    if width * height > limit * 1_000_000:
+        raise ImageTooLargeError(
+            f"{name} is {width}x{height}, {width * height / 1e6:.0f} megapixels; the limit is {limit:g}, "
             "so scale it down first"
         )
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{name} is {width}x{height}; the shorter side must be at least {MIN_SIDE} pixels")
 
 
-def _check_array(array: Any, name: str) -> Pixels:
+def _check_array(array: Any, name: str, limit: float = MAX_MEGAPIXELS) -> Pixels:
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         found = f"{array.dtype} {'x'.join(map(str, array.shape))}" if isinstance(array, np.ndarray) else type(array)
         raise ImageError(f"{name} must be uint8 of shape height x width x 3 (RGB), got {found}")
-    check_size(array.shape[1], array.shape[0], name)
+    check_size(array.shape[1], array.shape[0], name, limit)
     return array
 
 
@@ -112,28 +114,28 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _read(data: bytes, name: str) -> Photo:
+def _read(data: bytes, name: str, limit: float) -> Photo:
     if not data:
         raise ImageError(f"{name} is empty")
     try:
         with _quiet():
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is over {MAX_MEGAPIXELS} megapixels; scale it down first") from error
+        raise ImageTooLargeError(f"{name} is over {limit:g} megapixels; scale it down first") from error
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name} is not a PNG, JPEG or WebP image") from None
     except _DECODE_ERRORS as error:
         raise ImageError(f"{name} is damaged or truncated: {_one_line(error)}") from error
     with image:
-        return _decode(image, name)
+        return _decode(image, name, limit)
 
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _decode(image: Image.Image, name: str) -> Photo:
-    check_size(*image.size, name)
+def _decode(image: Image.Image, name: str, limit: float) -> Photo:
+    check_size(*image.size, name, limit)
     # A JPEG with several frames (MPO: depth maps, previews) is a photo whose first frame counts.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise ImageError(f"{name} is animated; extract one frame and pass that")
@@ -143,7 +145,7 @@ def _decode(image: Image.Image, name: str) -> Photo:
         profile = image.info.get("icc_profile") or None
         rgb, alpha = _to_rgb(image, profile, name)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is over {MAX_MEGAPIXELS} megapixels; scale it down first") from error
+        raise ImageTooLargeError(f"{name} is over {limit:g} megapixels; scale it down first") from error
     except _DECODE_ERRORS as error:
         raise ImageError(f"{name} is damaged or truncated: {_one_line(error)}") from error
     file_format = {"MPO": "JPEG", None: "array"}.get(image.format, image.format)
@@ -210,11 +212,9 @@ def _to_rgb(image: Image.Image, profile: bytes | None, name: str) -> tuple[Image
 
 
 def save_image(path: str | os.PathLike[str], pixels: Pixels, *, quality: int = 95, alpha: Pixels | None = None) -> Path:
-    """Write sRGB pixels as PNG, JPEG or WebP, by the path's suffix.
+    """Write sRGB pixels as PNG, JPEG or WebP, by the path's suffix; see `encode_image`.
 
-    EXIF of the source photo is dropped on purpose: it holds places, times and serial numbers of cameras, and often a
-    thumbnail of the unedited face. No colour profile is written; pixels without one are sRGB. The file appears whole
-    or not at all: it is written under a temporary name in the same folder and then renamed.
+    The file appears whole or not at all: it is written under a temporary name in the same folder and then renamed.
 
     Args:
         path: the file to write or replace.
@@ -233,8 +233,33 @@ def save_image(path: str | os.PathLike[str], pixels: Pixels, *, quality: int = 9
     file_format = SUFFIXES.get(path.suffix.lower())
     if file_format is None:
         raise OutputError(f"cannot write {path}: its name must end in {', '.join(SUFFIXES)}")
+    try:
+        encoded = encode_image(pixels, file_format, quality=quality, alpha=alpha)
+    except OutputError as error:
+        raise OutputError(f"cannot write {path}: {error}") from error
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a directory")
+    files.write(path, encoded)
+    return path
+
+
+def encode_image(pixels: Pixels, file_format: str, *, quality: int = 95, alpha: Pixels | None = None) -> bytes:
+    """The bytes of a file of sRGB pixels.
+
+    EXIF of the source photo is dropped on purpose: it holds places, times and serial numbers of cameras, and often a
+    thumbnail of the unedited face. No colour profile is written; pixels without one are sRGB.
+
+    Args:
+        file_format: one of `FORMATS`; the other arguments are those of `save_image`.
+
+    Raises:
+        ImageError: if the arrays are not of those shapes.
+        OutputError: for another format or quality, or a size that the format does not hold.
+    """
+    if file_format not in FORMATS:
+        raise OutputError(f"the format must be one of {', '.join(FORMATS)}, got {file_format!r}")
     if not 1 <= quality <= 100:
-        raise OutputError(f"cannot write {path}: quality must be 1 to 100, got {quality}")
+        raise OutputError(f"quality must be 1 to 100, got {quality}")
     image = Image.fromarray(np.ascontiguousarray(_check_array(pixels, "the pixels to write")))
     if alpha is not None:
         if alpha.dtype != np.uint8 or alpha.shape != pixels.shape[:2]:
@@ -244,8 +269,6 @@ def save_image(path: str | os.PathLike[str], pixels: Pixels, *, quality: int = 9
             image = Image.composite(image, Image.new("RGB", image.size, "white"), opacity)
         else:
             image.putalpha(opacity)
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a directory")
     options: dict[str, Any] = {"JPEG": {"quality": quality, "subsampling": 0}, "WEBP": {"quality": quality}}.get(
         file_format, {}
     )
@@ -253,6 +276,5 @@ def save_image(path: str | os.PathLike[str], pixels: Pixels, *, quality: int = 9
     try:
         image.save(encoded, file_format, **options)
     except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write {path} as {file_format}: {_one_line(error)}") from error
-    files.write(path, encoded.getvalue())
-    return path
+        raise OutputError(f"the pixels cannot be written as {file_format}: {_one_line(error)}") from error
+    return encoded.getvalue()

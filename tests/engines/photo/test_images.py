@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from engines.errors import ImageError
+from engines.errors import ImageError, ImageTooLargeError
 from engines.photo import MAX_MEGAPIXELS, Photo, open_image
 
 
@@ -292,3 +292,12 @@ def test_wrong_paths(tmp_path: Path) -> None:
         open_image(tmp_path / "text.jpg" / "below.png")
     with pytest.raises(ImageError, match="is empty"):
         open_image(b"")
+
+
+def test_a_caller_may_take_less() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (1000, 501)).save(stream, "PNG")
+    for source in (stream.getvalue(), np.zeros((501, 1000, 3), np.uint8)):
+        with pytest.raises(ImageTooLargeError, match=r"1000x501, 1 megapixels; the limit is 0\.5"):
+            open_image(source, max_megapixels=0.5)
+        assert open_image(source, max_megapixels=0.501).pixels.shape == (501, 1000, 3)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from engines.errors import ImageError, OutputError
 from engines.photo import open_image, save_image
+from engines.photo.images import encode_image
 
 
 def gradient(width: int = 40, height: int = 24) -> np.ndarray:
@@ -80,3 +81,11 @@ def test_wrong_pixels_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="alpha"):
         save_image(tmp_path / "out.png", gradient(), alpha=np.zeros((3, 3), np.uint8))
     assert not os.listdir(tmp_path)
+
+
+def test_bytes_are_those_of_the_file(tmp_path: Path) -> None:
+    for suffix, kind in (("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP")):
+        path = save_image(tmp_path / f"out.{suffix}", gradient(), quality=70)
+        assert encode_image(gradient(), kind, quality=70) == path.read_bytes()
+    with pytest.raises(OutputError, match="GIF"):
+        encode_image(gradient(), "GIF")

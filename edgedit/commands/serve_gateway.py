@@ -1,0 +1,119 @@
+"""The verbs `serve gateway` and `serve key`: HTTP for people and other languages, in front of Triton."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from edgedit.commands.common import OptionalFile, Reporting, console
+from engines.errors import RuntimeUnavailableError
+
+if TYPE_CHECKING:
+    from serving.gateway.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeGateway(Reporting):
+    """Run the HTTP gateway in front of a Triton that serves a bundle, until Ctrl-C or SIGTERM."""
+
+    triton: str = "127.0.0.1:8001"
+    """gRPC address of the Triton."""
+    host: str = "127.0.0.1"
+    """Address to listen on; one that other machines reach needs --keys."""
+    port: int = 8080
+    """Port to listen on; 0 for any that is free."""
+    keys: OptionalFile = None
+    """File of API keys, as `edgedit serve key` writes it; read again on SIGHUP."""
+    rate: float = 10.0
+    """Requests a second that one key may make for long."""
+    burst: int = 20
+    """Requests that one key may make at once."""
+    running: int = 8
+    """Requests that are worked on at a time."""
+    waiting: int = 32
+    """Further requests that may wait; one more is answered 503."""
+    per_key: int = 16
+    """Requests of one key that may be worked on or wait."""
+    megabytes: float = 20.0
+    """Largest photo, as sent."""
+    megapixels: float = 32.0
+    """Largest photo, decoded."""
+    timeout: float = 30.0
+    """Seconds a request may take that names no deadline."""
+    max_timeout: float = 60.0
+    """Most seconds that a request may ask for."""
+    drain_delay: float = 5.0
+    """Seconds after SIGTERM in which /readyz answers 503 and all else is served as before."""
+    drain_timeout: float = 30.0
+    """Seconds that running requests have to finish then."""
+
+    def settings(self) -> Settings:
+        """The gateway's settings.
+
+        Raises:
+            GatewayError: if they allow nothing, or an address that needs keys has none.
+        """
+        from serving.gateway.settings import Settings
+
+        return Settings(
+            host=self.host,
+            port=self.port,
+            keys=self.keys,
+            rate=self.rate,
+            burst=self.burst,
+            running=self.running,
+            waiting=self.waiting,
+            per_key=self.per_key,
+            body_bytes=int(self.megabytes * 1e6),
+            megapixels=self.megapixels,
+            timeout=self.timeout,
+            max_timeout=self.max_timeout,
+            drain_delay=self.drain_delay,
+            drain_timeout=self.drain_timeout,
+        )
+
+    def run(self) -> dict[str, Any]:
+        settings = self.settings()
+        try:
+            from serving.client import AsyncClient
+            from serving.gateway.server import serve
+        except ModuleNotFoundError as error:
+            raise RuntimeUnavailableError(
+                f"the gateway needs the package {error.name}: pip install 'edgedit[serve,gateway]'"
+            ) from error
+
+        def listening(url: str) -> None:
+            console.print(f"gateway on {url}, Triton at {self.triton}; {url}/openapi.json tells what it does")
+            if settings.keys is None:
+                console.print("no --keys: whoever can reach this address from this machine may use it")
+
+        def connect() -> AsyncClient:
+            # Two requests of the client at a time for each of the gateway's: the edit and what it is compared with.
+            return AsyncClient(self.triton, timeout=settings.max_timeout, concurrency=2 * settings.running)
+
+        serve(connect, settings, listening)
+        console.print("stopped")
+        return {"triton": self.triton, "host": self.host, "port": self.port}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeKey(Reporting):
+    """Make an API key for the gateway: its digest goes to the file, the key itself is shown once."""
+
+    name: tyro.conf.Positional[str]
+    """What logs call it."""
+    keys: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """The file; made if it is not there."""
+    scope: tuple[Literal["edit", "metrics"], ...] = ("edit",)
+    """What it may do: call /v1, read /metrics."""
+
+    def run(self) -> dict[str, Any]:
+        from serving.gateway.keys import add_key
+
+        key = add_key(self.keys, self.name, self.scope)
+        console.print(key, markup=False)
+        console.print(f"{self.name} was added to {self.keys}; keep the key, it is shown only here", markup=False)
+        return {"name": self.name, "keys": str(self.keys), "scope": list(self.scope)}

@@ -1,0 +1,72 @@
+"""How long a call may take and when it is made again: no clock is read and nothing is slept here but through these."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable
+
+from serving.client.errors import DeadlineError
+
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 2.0
+"""Seconds before the first repetition, and at most before any."""
+
+
+class Deadline:
+    """A point in time, `seconds` from now.
+
+    Args:
+        seconds: how long the call may take, waiting and repetitions included.
+        clock: gives seconds that only grow.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._end = clock() + seconds
+
+    def left(self) -> float:
+        """Seconds left, above zero.
+
+        Raises:
+            DeadlineError: if none are.
+        """
+        left = self._end - self._clock()
+        if not left > 0:
+            raise self.error()
+        return left
+
+    def error(self) -> DeadlineError:
+        """What a call raises whose time is over."""
+        return DeadlineError(f"no answer within {self.seconds:g} s; give the call a longer timeout or lower the load")
+
+
+class Backoff:
+    """Says how long to wait before a call is made again: longer each time, and never all clients at the same moment.
+
+    Args:
+        retries: how often a call is repeated at most.
+        random_unit: gives numbers from 0 to 1.
+    """
+
+    def __init__(self, retries: int, random_unit: Callable[[], float] = random.random) -> None:
+        self._retries = retries
+        self._random_unit = random_unit
+        self._made = 0
+
+    def delay(self, deadline: Deadline) -> float | None:
+        """Seconds to wait: half to all of 0.1, 0.2, 0.4 .. 2; None if no repetition is left or could start in time."""
+        if self._made >= self._retries:
+            return None
+        longest = min(LONGEST_DELAY, math.ldexp(FIRST_DELAY, min(self._made, 10)))
+        delay = longest * (0.5 + 0.5 * self._random_unit())
+        try:
+            in_time = delay < deadline.left()
+        except DeadlineError:
+            return None
+        if not in_time:
+            return None
+        self._made += 1
+        return delay

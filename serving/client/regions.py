@@ -1,0 +1,152 @@
+"""System shared memory that a client lends to a server on the same machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+
+import numpy as np
+
+from serving.client.errors import UnavailableError
+
+PREFIX = "edgedit_"
+"""Of the names of regions, under /dev/shm and at the server; the process id follows."""
+
+
+class Region:
+    """Memory for the image that goes with one request, and after it for the image that comes back.
+
+    Should this process be killed, the resource tracker that `multiprocessing` runs unlinks it.
+
+    Args:
+        size: in bytes, for one image; the region is twice that.
+
+    Raises:
+        UnavailableError: if there is no room.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.name = f"{PREFIX}{os.getpid()}_{secrets.token_hex(8)}"
+        try:
+            self._memory = SharedMemory(self.name, create=True, size=2 * size)
+            try:
+                _reserve(self.name, 2 * size)
+            except OSError:
+                self.unlink()
+                raise
+        except OSError as error:
+            raise UnavailableError(
+                f"no shared memory is to be had ({error.strerror or error}); enlarge /dev/shm or do without it"
+            ) from error
+
+    @property
+    def key(self) -> str:
+        """What the server opens."""
+        return f"/{self.name}"
+
+    @property
+    def bytes(self) -> int:
+        """What is registered with the server."""
+        return 2 * self.size
+
+    def write(self, image: np.ndarray) -> None:
+        """Puts an image at the start."""
+        np.ndarray(image.shape, image.dtype, self._memory.buf)[...] = image
+
+    def read(self, size: int, offset: int) -> np.ndarray:
+        """A copy of `size` bytes."""
+        return np.ndarray(size, np.uint8, self._memory.buf, offset).copy()
+
+    def unlink(self) -> None:
+        """Removes the name; a server that has it mapped keeps its mapping until it is unregistered."""
+        with suppress(FileNotFoundError):
+            self._memory.unlink()
+        with suppress(BufferError):
+            self._memory.close()
+
+
+def _reserve(name: str, size: int) -> None:
+    """Takes the memory now: writing to memory that is not there would end the process with SIGBUS."""
+    file = Path("/dev/shm", name)
+    if not file.exists() or not hasattr(os, "posix_fallocate"):
+        return
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
+
+
+class RegionPool:
+    """The regions that a client has registered: those idle, and names of those that must be unregistered yet.
+
+    Only requests under way have one, so there are never more than the client's concurrency. A region whose request
+    failed is not used again, since the server may still be writing to it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[Region] = []
+        self._all: dict[str, Region] = {}
+        self._condemned: list[str] = []
+
+    def take(self, size: int) -> Region | None:
+        """An idle region for images of that size; None if one must be made. Idle ones of other sizes are condemned."""
+        with self._lock:
+            while self._idle:
+                region = self._idle.pop()
+                if region.size == size:
+                    return region
+                self._condemn(region)
+            return None
+
+    def add(self, region: Region) -> None:
+        """Notes a region that is about to be registered, in use."""
+        with self._lock:
+            self._all[region.name] = region
+
+    def give_back(self, region: Region) -> None:
+        """Makes a region idle whose request has been answered."""
+        with self._lock:
+            if region.name in self._all:
+                self._idle.append(region)
+
+    def condemn(self, region: Region) -> None:
+        """Unlinks a region; the server must still be told."""
+        with self._lock:
+            self._condemn(region)
+
+    def condemn_idle(self) -> None:
+        """Unlinks all idle regions, as after the server was restarted."""
+        with self._lock:
+            while self._idle:
+                self._condemn(self._idle.pop())
+
+    def condemn_all(self) -> None:
+        """Unlinks every region, in use or not."""
+        with self._lock:
+            self._idle.clear()
+            for region in list(self._all.values()):
+                self._condemn(region)
+
+    def condemned(self) -> list[str]:
+        """Names to unregister; they are handed out once."""
+        with self._lock:
+            names, self._condemned = self._condemned, []
+            return names
+
+    def still_condemned(self, names: Iterable[str]) -> None:
+        """Notes names that could not be unregistered yet."""
+        with self._lock:
+            self._condemned.extend(names)
+
+    def _condemn(self, region: Region) -> None:
+        if self._all.pop(region.name, None) is not None:
+            region.unlink()
+            self._condemned.append(region.name)

@@ -1,0 +1,166 @@
+"""What is sent and what comes back: `edit_session`'s requests, answers and configuration, without any I/O."""
+
+from __future__ import annotations
+
+import json
+import numbers
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from engines.errors import StrengthWarning
+from serving.client.errors import RequestError, ServingError
+from serving.client.regions import Region
+from serving.contract import DIRECTIONS, EDIT_SESSION, HANDLE, IMAGE
+from serving.models.edit_session.session_core import EditsError, parse_edits
+
+
+@dataclass(frozen=True)
+class DirectionInfo:
+    """What a server says of one of its directions."""
+
+    name: str
+    min_strength: float
+    """Strengths outside [min_strength, max_strength] are known to break the image or the identity."""
+    max_strength: float
+    description: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a server says of its model."""
+
+    shape: tuple[int, int]
+    """Height and width of its images."""
+    directions: Mapping[str, DirectionInfo]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One inference of `edit_session`."""
+
+    shape: tuple[int, int]
+    image: np.ndarray | None = None
+    """uint8 h x w x 3, the face to invert."""
+    handle: str | None = None
+    edits: str | None = None
+    """JSON; None asks for no image."""
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of an image."""
+        return self.shape[0] * self.shape[1] * 3
+
+    def with_image(self, image: np.ndarray) -> Request:
+        """The same request, with the face along in case that the server does not hold its inversion."""
+        return replace(self, image=image)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a request gives: the handle where an image was sent, an image where edits were."""
+
+    handle: str
+    """"" without one."""
+    image: np.ndarray
+    """uint8 h x w x 3, the caller's own; 0 x 0 x 3 without one."""
+
+
+def edits_json(edits: Mapping[str, float]) -> str:
+    """Strengths by direction as the server reads them.
+
+    Raises:
+        RequestError: for what the server would refuse without looking at its directions.
+    """
+    plain: dict[str, float] = {}
+    for name, strength in edits.items():
+        if not isinstance(name, str):
+            raise RequestError(f"directions are named by text, got {name!r}")
+        if not isinstance(strength, numbers.Real) or isinstance(strength, bool | np.bool_):
+            raise RequestError(f"strength of {name} must be a number, got {strength!r}")
+        try:
+            plain[name] = float(strength)
+        except OverflowError:
+            raise RequestError(f"strength of {name} must be finite, got {strength}") from None
+    text = json.dumps(plain)
+    try:
+        parse_edits(text)
+    except EditsError as error:
+        raise RequestError(str(error)) from None
+    return text
+
+
+def within_ranges(profile: Profile, edits: Mapping[str, float], clamp: bool) -> dict[str, float]:
+    """Strengths, limited to the directions' usable ranges if asked; unknown directions are left to the server.
+
+    Warns:
+        StrengthWarning: for a strength outside its direction's range, clamped or not.
+    """
+    kept = dict(edits)
+    for name, strength in edits.items():
+        known = profile.directions.get(name)
+        if known is None or known.min_strength <= strength <= known.max_strength:
+            continue
+        low, high = known.min_strength, known.max_strength
+        limited = min(max(strength, low), high)
+        what = f"using {limited:g}" if clamp else "expect artefacts"
+        warnings.warn(
+            f"strength {strength:g} of {name} is outside {low:g}..{high:g}; {what}", StrengthWarning, stacklevel=2
+        )
+        if clamp:
+            kept[name] = limited
+    return kept
+
+
+def parse_profile(config: Mapping[str, Any]) -> Profile:
+    """Reads the model configuration of `edit_session` as JSON, in either protocol's spelling.
+
+    Raises:
+        ServingError: if it is not that of an edgedit repository.
+    """
+    try:
+        dims = next(one["dims"] for one in config["input"] if one["name"] == IMAGE)
+        height, width, channels = (int(extent) for extent in dims)
+        told = json.loads(config["parameters"][DIRECTIONS]["string_value"])
+        directions = {
+            name: DirectionInfo(
+                name, float(one["min_strength"]), float(one["max_strength"]), str(one.get("description", ""))
+            )
+            for name, one in told.items()
+        }
+        if channels != 3 or min(height, width) < 1:
+            raise ValueError("not an image")
+    except (KeyError, StopIteration, TypeError, ValueError, AttributeError) as error:
+        raise ServingError(
+            f"the server's {EDIT_SESSION} is not one that `edgedit serve repo` wrote; write the repository again"
+        ) from error
+    return Profile((height, width), directions)
+
+
+def read_answer(result: Any, request: Request, region: Region | None) -> Answer:
+    """Reads tritonclient's InferResult, of either protocol.
+
+    Raises:
+        ServingError: if it is not an answer to that request.
+    """
+    handle, image = "", np.empty((0, 0, 3), np.uint8)
+    if request.image is not None:
+        held = result.as_numpy(HANDLE)
+        if held is None or held.size != 1:
+            raise ServingError(f"the server's {EDIT_SESSION} gave no handle; write its repository again")
+        value = held.reshape(-1)[0]
+        handle = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    if request.edits is not None:
+        wanted = (1, *request.shape, 3)
+        if region is not None:
+            pixels = region.read(request.image_bytes, request.image_bytes).reshape(wanted)
+        else:
+            pixels = result.as_numpy(IMAGE)
+        if pixels is None or pixels.shape != wanted or pixels.dtype != np.uint8:
+            found = "nothing" if pixels is None else f"{pixels.dtype} {pixels.shape}"
+            raise ServingError(f"the server gave {found} instead of an image {wanted}; write its repository again")
+        image = np.array(pixels[0])
+    return Answer(handle, image)

@@ -1,0 +1,124 @@
+"""What the gateway needs of Triton: the protocol, what is remembered of its model, and the canary."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from serving.client.errors import ServingError
+from serving.client.handle import Handle
+from serving.client.wire import Profile
+from serving.gateway.problems import Problem
+
+_PROFILE_SECONDS = 10.0
+_ERROR_SECONDS = 1.0
+
+
+class Backend(Protocol):
+    """Inverts and edits; `serving.client.AsyncClient` is one. Its errors are those of `serving.client.errors`.
+
+    Calls run side by side. One that is cancelled stops taking the server's time as soon as it can.
+    """
+
+    async def profile(self) -> Profile:
+        """What the server says of its model."""
+        ...
+
+    async def invert(self, photo: np.ndarray, *, aligned: bool = False) -> Handle:
+        """Inverts a crop, uint8 h x w x 3 of the profile's shape, that is `aligned`."""
+        ...
+
+    async def edit(self, handle: Handle, edits: Mapping[str, float]) -> np.ndarray:
+        """Renders an edit, uint8 h x w x 3; a handle with a crop is inverted again if the server has dropped it."""
+        ...
+
+
+class Model:
+    """What the backend says of its model, asked again when it is older than ten seconds."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._lock = asyncio.Lock()
+        self._profile: Profile | None = None
+        self._error: ServingError | None = None
+        self._then = -float("inf")
+
+    async def profile(self) -> Profile:
+        """Shape and directions; while the server is away, what it said last.
+
+        Raises:
+            ServingError: if it has not said anything yet.
+        """
+        if self._profile is not None and self._lock.locked():
+            return self._profile
+        async with self._lock:
+            # Callers that waited for one answer share it, also if it is a failure: none of them asks anew in turn.
+            if time.monotonic() - self._then > (_PROFILE_SECONDS if self._error is None else _ERROR_SECONDS):
+                try:
+                    self._profile, self._error = await self._backend.profile(), None
+                except ServingError as error:
+                    self._error = error
+                self._then = time.monotonic()
+        if self._profile is not None:
+            return self._profile
+        assert self._error is not None
+        raise self._error
+
+    async def strengths(self, edits: Mapping[str, float], clamp: bool) -> dict[str, float]:
+        """The edits, limited to the directions' ranges if asked.
+
+        Raises:
+            Problem: 422 for a direction that the model does not have, with names that are close.
+        """
+        known = (await self.profile()).directions
+        wanted: dict[str, float] = {}
+        for name, strength in edits.items():
+            if name not in known:
+                close = difflib.get_close_matches(name.lower(), known, n=3)
+                hint = f"did you mean {' or '.join(close)}?" if close else "GET /v1/directions lists all"
+                detail = f"unknown direction {name!r}; {hint}"
+                raise Problem(422, "unknown-direction", detail, suggestions=close)
+            low, high = known[name].min_strength, known[name].max_strength
+            wanted[name] = min(max(strength, low), high) if clamp else strength
+        return wanted
+
+
+class Canary:
+    """Whether an inference comes through, as of a moment ago; callers at the same time share one.
+
+    Args:
+        seconds: how long the inference may take.
+        fresh: how long an answer counts, in seconds.
+    """
+
+    def __init__(self, backend: Backend, model: Model, seconds: float, fresh: float) -> None:
+        self._backend, self._model = backend, model
+        self._seconds, self._fresh = seconds, fresh
+        self._lock = asyncio.Lock()
+        self._then = -float("inf")
+        self._well = False
+
+    async def sings(self) -> bool:
+        """Inverts a picture that never changes and renders it: its inversion is held, the rendering is done anew."""
+        async with self._lock:
+            if time.monotonic() - self._then > self._fresh:
+                try:
+                    async with asyncio.timeout(self._seconds):
+                        self._well = await self._infer()
+                except (TimeoutError, ServingError):
+                    self._well = False
+                self._then = time.monotonic()
+            return self._well
+
+    async def _infer(self) -> bool:
+        height, width = (await self._model.profile()).shape
+        rows, columns = np.linspace(0, 255, height)[:, None], np.linspace(0, 255, width)
+        crop = np.stack(np.broadcast_arrays(rows, columns, (rows + columns) / 2), axis=2).astype(np.uint8)
+        image = await self._backend.edit(await self._backend.invert(crop, aligned=True), {})
+        # A model that died may answer zeros.
+        return image.shape == crop.shape and image.dtype == np.uint8 and bool(image.std() > 0)

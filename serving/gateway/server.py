@@ -1,0 +1,152 @@
+"""Runs the gateway: uvicorn with bounds on connections, and a stop that lets requests finish."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import socket
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from engines.errors import EdgeditError, StrengthWarning
+from serving.gateway.app import Gateway, create_app
+from serving.gateway.backend import Backend
+from serving.gateway.connection import connection_class
+from serving.gateway.logs import configure, log
+from serving.gateway.settings import GatewayError, Settings
+
+_BACKLOG = 512
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn that drains at the first SIGTERM or SIGINT.
+
+    While it drains, /readyz answers 503, all else is served and connections are not kept. After `drain_delay`, or at a
+    second signal, the socket closes, and requests that run may finish for `drain_timeout`, or until a third signal.
+    SIGHUP reads the file of keys again.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        self.gateway: Gateway = app.state.gateway
+        self._settings = settings
+        self._stop_at = math.inf
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                http=connection_class(settings),
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=5,
+                timeout_graceful_shutdown=math.ceil(settings.drain_timeout),
+            )
+        )
+
+    def drain(self) -> None:
+        """Begins to stop."""
+        if not self.gateway.draining:
+            self.gateway.draining = True
+            self._stop_at = time.monotonic() + self._settings.drain_delay
+            log.info("draining")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Not passed on once all is done, as uvicorn does: a drain that was asked for is no failure.
+        if not self.gateway.draining:
+            self.drain()
+        elif not self.should_exit:
+            self.should_exit = True
+        else:
+            self.force_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or time.monotonic() >= self._stop_at
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+        with super().capture_signals(), self._reloading():
+            yield
+
+    @contextlib.contextmanager
+    def _reloading(self) -> Iterator[None]:
+        keys = self.gateway.keys
+        if keys is None or not hasattr(signal, "SIGHUP"):
+            yield
+            return
+
+        def reload(*_: object) -> None:
+            try:
+                keys.reload()
+                log.info("keys read again", extra={"fields": {"keys": len(keys)}})
+            except EdgeditError as error:
+                log.error("keys stay as they were", extra={"fields": {"problem": str(error)}})
+
+        try:
+            before = signal.signal(signal.SIGHUP, reload)
+        except ValueError:
+            # Not the main thread: a test, or somebody else's server.
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+
+def bind(settings: Settings) -> socket.socket:
+    """The listening socket, bound before anything is loaded.
+
+    Raises:
+        GatewayError: if the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host.strip("[]"), settings.port))
+        # From here on callers wait instead of being refused.
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        detail = f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}"
+        raise GatewayError(f"{detail}; choose another --host or --port") from error
+    return listener
+
+
+def serve(
+    connect: Callable[[], AbstractAsyncContextManager[Backend]],
+    settings: Settings,
+    listening: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serves until it is told to stop by a signal.
+
+    Args:
+        connect: opens the backend, see `create_app`.
+        settings: the limits.
+        listening: called with the URL once the address is bound.
+
+    Raises:
+        GatewayError: if the file of keys will not do or the address cannot be bound.
+    """
+    server = GatewayServer(create_app(connect, settings), settings)
+    with contextlib.closing(bind(settings)) as listener:
+        configure()
+        host = settings.host.strip("[]")
+        host = f"[{host}]" if ":" in host else host
+        listening(f"http://{host}:{listener.getsockname()[1]}")
+        # Strengths are the callers' affair: /v1/directions tells them the ranges.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StrengthWarning)
+            server.run([listener])

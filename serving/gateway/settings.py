@@ -1,0 +1,103 @@
+"""What the gateway allows: one frozen dataclass, checked once, so that no limit is written down twice."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from engines.errors import EdgeditError
+from engines.photo import MAX_MEGAPIXELS
+
+JSON_BYTES = 64 * 1024
+"""Largest body that is not a photo; an edit takes a few hundred bytes."""
+
+
+class GatewayError(EdgeditError):
+    """The gateway cannot start as it was asked to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Limits and addresses of one gateway; times in seconds, sizes in bytes.
+
+    The memory that requests may take is bounded by `running` photos decoded (3 bytes a pixel, three of them while a
+    face is put back) and `running + waiting` bodies of `body_bytes`.
+
+    Raises:
+        GatewayError: at construction, for a limit that allows nothing, or an address that needs keys and has none.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    keys: Path | None = None
+    """File of API keys (see `serving.gateway.keys`). Without one only a loopback address may be bound."""
+
+    body_bytes: int = 20 * 1024 * 1024
+    """Largest photo, as sent."""
+    megapixels: float = 32.0
+    """Largest photo, decoded."""
+
+    rate: float = 10.0
+    """Requests a second that one key may make for long."""
+    burst: int = 20
+    """Requests that one key may make at once after a pause."""
+    running: int = 8
+    """Requests that decode, wait for Triton or encode at a time."""
+    waiting: int = 32
+    """Further requests that send their body or wait for their turn; one more is refused."""
+    per_key: int = 16
+    """Requests of one key among the running and waiting ones."""
+    workers: int = min(4, os.cpu_count() or 1)
+    """Threads that decode, align and encode."""
+
+    timeout: float = 30.0
+    """Deadline of a request that names none."""
+    max_timeout: float = 60.0
+    """Longest deadline that X-Request-Timeout may ask for."""
+    head_timeout: float = 10.0
+    """How long the head of a request may take to arrive."""
+    body_timeout: float = 20.0
+    """How long the body of a request may take to arrive."""
+    connections: int = 512
+    """Open connections; one more is refused."""
+
+    canary_timeout: float = 5.0
+    """How long the inference behind /readyz may take."""
+    canary_cache: float = 1.0
+    """How long its answer is passed on before it is asked again."""
+    drain_delay: float = 5.0
+    """How long /readyz answers 503 after SIGTERM before the socket closes, so that balancers look elsewhere."""
+    drain_timeout: float = 30.0
+    """How long running requests may take to finish once the socket is closed."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int | float) or field.name == "port":
+                continue
+            floor_ok = value >= 0 if field.name in ("waiting", "drain_delay", "canary_cache") else value > 0
+            if not floor_ok or not math.isfinite(value):
+                raise GatewayError(f"{field.name.replace('_', '-')} must be positive and finite, got {value}")
+        if not 0 <= self.port <= 65535:
+            raise GatewayError(f"port must be 0 to 65535, got {self.port}")
+        if self.megapixels > MAX_MEGAPIXELS:
+            raise GatewayError(f"megapixels must be at most {MAX_MEGAPIXELS}, got {self.megapixels:g}")
+        if self.timeout > self.max_timeout:
+            raise GatewayError(f"timeout {self.timeout:g} is over max-timeout {self.max_timeout:g}")
+        if self.keys is None and not is_loopback(self.host):
+            raise GatewayError(
+                f"without --keys only loopback may be bound, not {self.host}; make a key with `edgedit serve key`"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, given as a name or an address, is reached from this machine alone."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,120 @@
+"""A port that nobody answers on, a server that is silent, and the demo bundle's editor to compare with."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgedit.commands.photos import ASTRONAUT
+from edgedit.editor import Editor, Portrait
+
+EDITS = {"smile": 1.5, "age": -1.0}
+
+
+@pytest.fixture
+def closed_port() -> str:
+    """host:port where nothing listens."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+class Listener:
+    """A TCP server that treats each connection as told; not one of Triton's protocols."""
+
+    def __init__(self, treat: Callable[[socket.socket], None]) -> None:
+        self._treat = treat
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.connections = 0
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self._server.getsockname()[1]}"
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.append(connection)
+            self._treat(connection)
+
+    def close(self) -> None:
+        # Closing alone does not wake a thread in accept.
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._thread.join()
+        for connection in self._open:
+            connection.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[Listener]:
+    """Takes connections and never says a word."""
+    with closing(Listener(lambda connection: None)) as listener:
+        yield listener
+
+
+@pytest.fixture
+def hanging_up() -> Iterator[Listener]:
+    """Reads a request and closes the connection."""
+
+    def treat(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.close()
+
+    with closing(Listener(treat)) as listener:
+        yield listener
+
+
+@pytest.fixture
+def breaking_off() -> Iterator[Listener]:
+    """Answers HTTP with less than it promises."""
+
+    def treat(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"name":')
+        connection.close()
+
+    with closing(Listener(treat)) as listener:
+        yield listener
+
+
+@pytest.fixture(scope="session")
+def demo() -> Editor:
+    return Editor.load(threads=1)
+
+
+@pytest.fixture(scope="session")
+def demo_portrait(demo: Editor) -> Portrait:
+    return demo.portrait(ASTRONAUT)
+
+
+@pytest.fixture(scope="session")
+def edited(demo: Editor, demo_portrait: Portrait) -> Callable[[float], np.ndarray]:
+    """The astronaut at a strength of age, computed in this process, once each."""
+    held: dict[float, np.ndarray] = {}
+
+    def edit(strength: float) -> np.ndarray:
+        if strength not in held:
+            held[strength] = demo.edit(demo_portrait.inversion, {"age": strength})
+        return held[strength]
+
+    return edit
+
+
+def regions(process: int | None = None) -> set[str]:
+    """What clients of a process, this one unless told, have under /dev/shm."""
+    return {path.name for path in Path("/dev/shm").glob(f"edgedit_{process or os.getpid()}_*")}

@@ -1,0 +1,206 @@
+"""Both clients over both protocols against real sockets that are not Triton's."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.client import AsyncClient, Client
+from serving.client.errors import DeadlineError, RequestError, ServingError, UnavailableError
+from serving.client.wire import Profile
+from tests.serving.client.conftest import Listener
+
+_ROOT = Path(__file__).resolve().parents[3]
+pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
+pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
+
+PROFILE = Profile((16, 16), {})
+PROTOCOLS = pytest.mark.parametrize("protocol", ["grpc", "http"])
+
+
+class Both:
+    """Calls a method on a new client of either kind."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def call(self, url: str, method: str, *args: Any, protocol: str, retries: int = 0, timeout: float = 60.0) -> Any:
+        options: dict[str, Any] = {"protocol": protocol, "retries": retries, "timeout": timeout}
+        if self._kind == "threads":
+            with Client(url, **options) as client:
+                return getattr(client, method)(*args)
+
+        async def call() -> Any:
+            async with AsyncClient(url, **options) as client:
+                return await getattr(client, method)(*args)
+
+        return asyncio.run(call())
+
+
+@pytest.fixture(params=["threads", "asyncio"])
+def both(request: pytest.FixtureRequest) -> Both:
+    return Both(request.param)
+
+
+@PROTOCOLS
+def test_a_server_that_is_not_there(both: Both, protocol: str, closed_port: str) -> None:
+    with pytest.raises(UnavailableError, match=f"{closed_port} cannot be reached") as caught:
+        both.call(closed_port, "directions", protocol=protocol, retries=1)
+    assert "\n" not in str(caught.value)
+    assert both.call(closed_port, "ready", protocol=protocol) is False
+
+
+@PROTOCOLS
+def test_a_server_that_says_nothing(both: Both, protocol: str, silent: Listener) -> None:
+    with pytest.raises(DeadlineError, match="longer timeout"):
+        both.call(silent.url, "directions", protocol=protocol, retries=5, timeout=0.5)
+    assert both.call(silent.url, "ready", protocol=protocol, timeout=0.2) is False
+
+
+def test_a_connection_that_breaks_is_tried_again_as_often_as_asked(both: Both, hanging_up: Listener) -> None:
+    with pytest.raises(UnavailableError):
+        both.call(hanging_up.url, "directions", protocol="http", retries=3)
+    assert hanging_up.connections >= 4
+
+
+def test_half_an_answer_is_no_answer(both: Both, breaking_off: Listener) -> None:
+    with pytest.raises(UnavailableError):
+        both.call(breaking_off.url, "directions", protocol="http")
+
+
+@PROTOCOLS
+def test_waiting_for_a_slot_counts_against_the_deadline(protocol: str, silent: Listener) -> None:
+    with Client(silent.url, protocol=protocol, concurrency=1, retries=0) as client, ThreadPoolExecutor(1) as pool:
+        client._core._profile = PROFILE
+        holding = pool.submit(client.edit, "ab" * 16, {"age": 1}, timeout=3)
+        while client._slots._value:
+            time.sleep(0.01)
+        with pytest.raises(DeadlineError):
+            client.edit("ab" * 16, {"age": 1}, timeout=0.3)
+        assert not holding.done()
+        client.close()
+        with pytest.raises(ServingError):
+            holding.result(60)
+
+
+@PROTOCOLS
+def test_a_task_that_is_cancelled_gives_its_slot_back(protocol: str, silent: Listener) -> None:
+    async def main() -> None:
+        async with AsyncClient(silent.url, protocol=protocol, concurrency=1, retries=0) as client:
+            client._core._profile = PROFILE
+            first = asyncio.create_task(client.edit("ab" * 16, {"age": 1}, timeout=60))
+            while not client._slots.locked():
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            waiting = asyncio.create_task(client.edit("ab" * 16, {"age": 1}, timeout=60))
+            await asyncio.sleep(0.05)
+            for task in (waiting, first):
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert not client._slots.locked()
+
+    asyncio.run(main())
+
+
+@PROTOCOLS
+def test_a_closed_client_says_so(protocol: str, closed_port: str) -> None:
+    client = Client(closed_port, protocol=protocol)
+    client.close()
+    client.close()
+    assert client.ready() is False
+    for call in (client.directions, lambda: client.edit("ab" * 16), lambda: list(client.sweep("ab", "age", 0, 1, 2))):
+        with pytest.raises(ServingError, match="this client is closed"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"protocol": "https"}, "protocol must be grpc or http"),
+        ({"concurrency": 0}, "concurrency must be 1 or more"),
+        ({"url": "http://localhost:8000"}, "host:port"),
+    ],
+)
+def test_arguments_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(RequestError, match=message):
+            kind(**options)
+
+
+def test_sweeps_and_edits_that_cannot_be_are_refused_at_once(closed_port: str) -> None:
+    with Client(closed_port) as client:
+        for arguments, message in (
+            (("age", 0, 1, 0), "steps must be"),
+            (("age", 0, 1, 2.5), "steps must be"),
+            (("age", 0, float("inf"), 3), "finite"),
+            (("age", None, 1, 3), "must be a number"),
+        ):
+            with pytest.raises(RequestError, match=message):
+                client.sweep("ab" * 16, *arguments)
+        with pytest.raises(RequestError, match="direction 'age' is given twice"):
+            client.edit("ab" * 16, {"age": 1}, age=2)
+        with pytest.raises(RequestError, match="edits are strengths by direction"):
+            client.edit("ab" * 16, ["age:1"])  # type: ignore[arg-type]
+        with pytest.raises(RequestError, match="timeout must be"):
+            client.directions(timeout=-1)
+
+
+def test_http_connections_of_threads_that_ended_are_closed() -> None:
+    answered: list[socket.socket] = []
+
+    def treat(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        answered.append(connection)
+
+    with closing(Listener(treat)) as listener, Client(listener.url, protocol="http", retries=0) as client:
+        said: list[bool] = []
+        threads = [threading.Thread(target=lambda: said.append(client.ready())) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert said == [True] * 3 and len(answered) == 3
+        for connection in answered:
+            # An open connection would have the server wait for it when it stops.
+            connection.settimeout(60)
+            assert connection.recv(1000) == b""
+
+
+_ABSENT = """
+import sys
+import serving.client
+loaded = {name.partition(".")[0] for name in sys.modules}
+assert not loaded & {"tritonclient", "grpc", "gevent", "aiohttp", "torch", "onnx"}, loaded
+for name in sys.argv[1:]:
+    sys.modules[name] = None
+from engines.errors import RuntimeUnavailableError
+for kind in (serving.client.Client, serving.client.AsyncClient):
+    for protocol in ("grpc", "http"):
+        try:
+            kind("127.0.0.1:1", protocol=protocol)
+        except RuntimeUnavailableError as error:
+            print(protocol, error)
+"""
+
+
+@pytest.mark.parametrize(("absent", "protocols"), [("tritonclient", "grpc http"), ("grpc", "grpc"), ("gevent", "http")])
+def test_without_tritonclient_one_line_names_the_extra(absent: str, protocols: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _ABSENT, absent], cwd=_ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert {line.split()[0] for line in done.stdout.splitlines()} == set(protocols.split())
+    for line in done.stdout.splitlines():
+        assert line.split(" ", 1)[1] == f"a client needs {absent}, which is not installed; pip install 'edgedit[serve]'"
