@@ -23,6 +23,8 @@ from edgedit.commands.bundles import Directions, Export, Info
 from edgedit.commands.common import check_output
 from edgedit.commands.inspecting import Inspect
 from edgedit.commands.photos import Demo, Edit, Reconstruct
+from edgedit.commands.refitting import Refit
+from edgedit.commands.serving import Serve
 from edgedit.commands.signing import Sign, Verify
 from edgedit.commands.training import Train
 from engines.errors import EdgeditError, OutputError, StrengthWarning
@@ -36,8 +38,10 @@ Verb = (
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Build, tyro.conf.subcommand("build")]
+    | Annotated[Refit, tyro.conf.subcommand("refit")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sign, tyro.conf.subcommand("sign")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
@@ -76,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = _parse(arguments)
         if verb is None:
             return 0
+        verb = getattr(verb, "verb", verb)
         if verb.json is not None:
             check_output(verb.json)
             if verb.json == getattr(verb, "out", None):

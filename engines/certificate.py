@@ -14,16 +14,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 
 from engines.bundle import Bundle
 from engines.contracts import style_width
 from engines.directions import load_directions, resolve
 from engines.errors import EngineError
+from engines.gates import EIGHT_BIT_GATES, GATES, fault, passes
 from engines.precision.emulate import Emulated
 from engines.precision.islands import MOVES
+from engines.precision.quantise import QUANTISED
 from engines.precision.ranges import ranges
-from engines.precision.source import load_source
+from engines.precision.source import copy_of, load_source
 from engines.precision.typed import retype
 from engines.precision.widen import offenders
 from engines.runtimes import create
@@ -37,13 +40,16 @@ Embed = Callable[[np.ndarray], np.ndarray]
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Two sets of uint8 images to one number each."""
 
-GATES = {"psnr": 45.0, "identity": 0.999, "snr": 40.0}
-"""The worst photo's PSNR in dB, the mean identity cosine, and for tensors the signal-to-noise ratio in dB."""
+_WIDEST = {"fp16": "FP32", "int8": "FP16", "fp8": "FP16"}
 PROBES = 8
 """Photos that a search for offenders is run on."""
 EMULATED = (
     "emulated on a CPU: every FP16 node computes in FP32 from FP16 values and its result is rounded to FP16, range "
     "included"
+)
+EMULATED_EIGHT_BIT = (
+    "emulated on a CPU: 8-bit products multiply the values that QuantizeLinear and DequantizeLinear give, and sum in "
+    "FP32; every other node as in FP16, its result rounded to FP16, range included"
 )
 
 
@@ -55,12 +61,24 @@ class Judges:
     lpips: Distance | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Where the ranges of 8-bit data come from."""
+
+    peaks: Callable[[str], Mapping[str, float]]
+    """By graph, see `precision.calibrate`."""
+    photos: int
+    """How many they were measured on."""
+    apart: bool
+    """Whether none of these enters the certificate."""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A precision that was tried on a graph, and widened until its gates held."""
 
     widen: frozenset[str]
-    """Nodes that must stay in FP32 beyond the rules."""
+    """Nodes that must stay one step wider than the rules have them, see `precision.typed.lower`."""
     certificate: dict[str, Any]
 
 
@@ -85,6 +103,7 @@ class Certifier:
             verified against PyTorch.
         source: the reference in words.
         judges: further comparisons.
+        calibration: for 8 bits.
         batch: photos at a time.
         threads: of ONNX Runtime.
 
@@ -100,6 +119,7 @@ class Certifier:
         reference: Callable[[str], Run] | None = None,
         source: str = f"ONNX Runtime {onnxruntime.__version__}, FP32",
         judges: Judges | None = None,
+        calibration: Calibration | None = None,
         batch: int = 8,
         threads: int = 0,
     ) -> None:
@@ -107,10 +127,11 @@ class Certifier:
         if photos.ndim != 4 or photos.shape[1:] != (height, width, 3) or not len(photos):
             raise ValueError(f"certifying {bundle.name} takes photos of {width}x{height}, got {photos.shape}")
         self.bundle, self.photos, self.judges, self.threads = bundle, photos, judges or Judges(), threads
-        self.source = source
+        self.source, self.calibration = source, calibration
         self._make = reference or (lambda graph: create("onnxruntime", bundle, graph, threads=threads).run)
         self._references: dict[str, Run] = {}
         self._kept: tuple[str, dict[int, Mapping[str, np.ndarray]]] = ("", {})
+        self._folded: tuple[str, ir.Model | None] = ("", None)
         self._edits: list[str] = []
         self._feeds = self._collect(batch)
 
@@ -127,6 +148,23 @@ class Certifier:
         if index not in outputs:
             outputs[index] = self._reference(graph)(self._feeds.by_graph[graph][index])
         return outputs[index]
+
+    def feeds(self, graph: str) -> Sequence[Feeds]:
+        """What the FP32 system feeds a graph on these photos, batch by batch."""
+        return self._feeds.by_graph[graph]
+
+    def _retyped(self, graph: str, precision: str, widen: frozenset[str]) -> tuple[ir.Model, dict[str, str]]:
+        model = self._source(graph)
+        measured = self.calibration.peaks(graph) if precision in QUANTISED and self.calibration is not None else None
+        return model, retype(model, precision, widen, measured)
+
+    def _source(self, graph: str) -> ir.Model:
+        """A copy of the graph as `load_source` gives it; its constants are computed once for all that a search asks."""
+        name, model = self._folded
+        if model is None or name != graph:
+            model = load_source(self.bundle, graph)
+            self._folded = (graph, model)
+        return copy_of(model)
 
     def _collect(self, batch: int) -> _Feeds:
         """Photos through the FP32 system, each with one direction at one end of its range."""
@@ -183,9 +221,8 @@ class Certifier:
         certificate = self.certify(graph, precision)
         if certificate["passed"]:
             return Fitted(frozenset(), certificate)
-        progress(f"{graph}: {_fault(certificate)}; looking for the nodes it is due to")
-        model = load_source(self.bundle, graph)
-        wide = retype(model, precision)
+        progress(f"{graph}: {fault(certificate)}; looking for the nodes it is due to")
+        model, wide = self._retyped(graph, precision, frozenset())
         candidates = [
             str(node.name) for node in model.graph if node.op_type not in MOVES and str(node.name) not in wide
         ]
@@ -195,12 +232,14 @@ class Certifier:
             progress=progress,
         )
         if found is None:
-            raise EngineError(f"graph {graph} fails its accuracy gate even in FP32: {_fault(certificate)}")
+            raise EngineError(
+                f"graph {graph} fails its accuracy gate even in {_WIDEST[precision]}: {fault(certificate)}"
+            )
         certificate = self.certify(graph, precision, found)
         if not certificate["passed"]:
             raise EngineError(
                 f"graph {graph} in {precision} fails its accuracy gate with {len(found)} nodes widened: "
-                f"{_fault(certificate)}"
+                f"{fault(certificate)}"
             )
         return Fitted(found, certificate)
 
@@ -208,10 +247,10 @@ class Certifier:
         self, graph: str, precision: str, widen: frozenset[str] = frozenset(), *, photos: int | None = None
     ) -> dict[str, Any]:
         """The certificate of a graph in a precision, emulated; `photos` limits how many are used."""
-        model = load_source(self.bundle, graph)
-        retype(model, precision, widen)
+        model, _ = self._retyped(graph, precision, widen)
         emulated = Emulated(model, watch=precision != "fp32", threads=self.threads)
-        certificate = self.measure(graph, emulated.run, EMULATED, photos=photos)
+        how = EMULATED_EIGHT_BIT if precision in QUANTISED else EMULATED
+        certificate = self.measure(graph, emulated.run, how, precision=precision, photos=photos)
         if precision != "fp32":
             seen = ranges(emulated.peaks)
             certificate["activations"] = {
@@ -221,16 +260,21 @@ class Certifier:
                 "overflowed": seen.overflowed,
             }
             certificate["passed"] = certificate["passed"] and not seen.overflowed
+        if precision in QUANTISED and self.calibration is not None:
+            certificate["calibration"] = {"photos": self.calibration.photos, "apart": self.calibration.apart}
         certificate["widened"] = sorted(widen)
         return certificate
 
-    def measure(self, graph: str, run: Run, arithmetic: str, *, photos: int | None = None) -> dict[str, Any]:
+    def measure(
+        self, graph: str, run: Run, arithmetic: str, *, precision: str = "fp16", photos: int | None = None
+    ) -> dict[str, Any]:
         """Compares any implementation of a graph with the reference.
 
         Args:
             graph: its name.
             run: named inputs to named outputs.
             arithmetic: how it computes, in words.
+            precision: whose gates it is held against.
             photos: how many to use; None: all.
         """
         rendered = graph in ("invert", "encoder") and "reconstruct" in self.bundle.manifest.graphs
@@ -263,9 +307,9 @@ class Certifier:
             "images": self._images(*images) if images is not None else None,
             "tensors": tensors,
             **broken,
-            "gates": GATES,
+            "gates": EIGHT_BIT_GATES if precision in QUANTISED else GATES,
         }
-        certificate["passed"] = not any(broken.values()) and _passes(certificate)
+        certificate["passed"] = not any(broken.values()) and passes(certificate)
         return certificate
 
     def _images(self, reference: np.ndarray, images: np.ndarray) -> dict[str, Any]:
@@ -300,29 +344,3 @@ def _tensor(reference: np.ndarray, value: np.ndarray) -> dict[str, float | None]
 def _finite(value: float) -> float | None:
     """JSON has no infinity."""
     return value if math.isfinite(value) else None
-
-
-def _passes(certificate: Mapping[str, Any]) -> bool:
-    images = certificate["images"]
-    if images is None:
-        return all(
-            t["max_abs"] is not None and (t["snr"] is None or t["snr"] >= GATES["snr"])
-            for t in certificate["tensors"].values()
-        )
-    same = images["identity"] is None or images["identity"]["mean"] >= GATES["identity"]
-    return images["psnr"]["worst"] >= GATES["psnr"] and same
-
-
-def _fault(certificate: Mapping[str, Any]) -> str:
-    """A failed certificate in words."""
-    if certificate["nan"] or certificate["inf"]:
-        return f"{certificate['nan']} values are not numbers and {certificate['inf']} infinite"
-    if overflowed := certificate.get("activations", {}).get("overflowed"):
-        return f"{overflowed[0]} leaves the range of FP16"
-    images = certificate["images"]
-    if images is not None:
-        identity = images["identity"]
-        kept = f", identity {identity['mean']:.4f}" if identity else ""
-        return f"worst PSNR {images['psnr']['worst']:.1f} dB{kept}"
-    name, worst = min(certificate["tensors"].items(), key=lambda item: item[1]["snr"] or math.inf)
-    return f"{name} has a signal-to-noise ratio of {worst['snr']:.1f} dB"

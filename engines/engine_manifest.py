@@ -45,7 +45,7 @@ class Profile(Strict):
 
 
 class WideLayer(Strict):
-    """One layer that computes in FP32 although a lower precision was asked for."""
+    """One layer that computes in a wider type than was asked for: FP32, or FP16 in place of 8 bits."""
 
     name: str
     operator: str
@@ -63,7 +63,7 @@ class PrecisionProof(Strict):
     source: Literal["network", "inspector", "graph"]
     """Where it was read: the strongly typed network (no GPU needed), the engine inspector, or an ONNX graph."""
     wide: list[WideLayer]
-    """The FP32 layers, each with its reason."""
+    """The layers in a wider type, each with its reason; with 8 bits asked, FP16 layers without MACs are not listed."""
 
 
 class EngineGraph(Strict):

@@ -12,6 +12,9 @@ from engines.manifest import Strict, first_fault
 
 Count = Annotated[int, Field(ge=0)]
 
+NO_PRODUCT = "no product: FP16"
+"""The reason of what is in FP16, with 8 bits asked, because it has no MACs; too many layers to list one by one."""
+
 
 class LayerTensor(Strict):
     """One input or output of a layer. Dynamic batches are given at batch 1."""

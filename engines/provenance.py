@@ -9,6 +9,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from engines.libraries import LIBRARIES
+
 TOOLS = (
     "edgedit",
     "numpy",
@@ -18,8 +20,8 @@ TOOLS = (
     "onnxruntime-gpu",
     "onnxscript",
     "safetensors",
-    "tensorrt",
     "torch",
+    *(name for library in LIBRARIES.values() for name in library.distributions),
 )
 """Packages whose versions can change a result."""
 

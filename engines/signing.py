@@ -150,9 +150,11 @@ def open_engine(
         require_signed: PEM file of the public key that must have signed the bundle; None asks for no signature.
 
     Raises:
+        BundleError: if the bundle has no such graph.
         EngineError: if there is no such engine, it is damaged, or was built for another machine or other weights.
         SignatureError: if a signature is required and is not there or does not hold.
     """
+    bundle.graph(graph)
     folder = find_engine(bundle, runtime, graph, precision, target, found)
     if require_signed is not None:
         signed = ensure_signed(bundle, require_signed)

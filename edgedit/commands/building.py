@@ -30,15 +30,16 @@ class Build(Reporting):
     target: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: current; cpu for onnxruntime)")] = None
     """GPU architectures such as sm86 or sm86,sm89, or current; cpu or cuda for onnxruntime."""
     precision: Literal["fp32", "fp16", "int8", "fp8"] = "fp16"
-    """What at least 98 % of the multiply-accumulates must be in."""
+    """What at least 98 % of the multiply-accumulates must be in, with int8 and fp8 at least 90 %. These two need
+    --photos, and fp8 sm89 or newer."""
     pipeline: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """invert, edit, reconstruct, all (these three, the default), split (the five separate graphs) or the name of one;
     may be repeated."""
     batch: str = "1:1:8"
     """Batch sizes as MIN:OPT:MAX."""
     photos: OptionalFile = None
-    """Photos to certify the accuracy on: folder or tar of aligned faces, the last by name are used. Without it the
-    engines get no certificate."""
+    """Photos to certify the accuracy on: folder or tar of aligned faces, the last by name are used; int8 and fp8 take
+    their ranges from those before them. Without it the engines get no certificate."""
     count: int = 64
     """How many of them."""
     lpips: OptionalFile = None
@@ -65,6 +66,7 @@ class Build(Reporting):
     def run(self) -> dict[str, Any]:
         from engines.building.build import build, parse_profile
         from engines.building.builder import BuildOptions
+        from engines.building.proof import check_targets
 
         options = BuildOptions(
             profile=parse_profile(self.batch),
@@ -77,11 +79,19 @@ class Build(Reporting):
             tf32=self.tf32,
             timing_cache=not self.no_timing_cache,
         )
-        fit = None
+        # Before any photo is read; for the GPU at hand, which is not named here, the build says it.
+        check_targets(self.precision, (self.target or "").split(","))
+        fit = peaks = None
         if self.photos is not None:
-            from edgedit.commands.certifying import fitter
+            from edgedit.commands.certifying import judged
 
-            fit = fitter(self)
+            asked = judged(self)
+            fit, peaks = asked.fit, asked.peaks
+        elif self.precision in ("int8", "fp8"):
+            raise EngineError(
+                f"--precision {self.precision} takes the ranges of activations from photos: give a folder or tar of "
+                "aligned faces with --photos"
+            )
         elif self.lpips is not None or self.identity is not None:
             raise EngineError("--lpips and --identity judge photos: give --photos too")
         manifest = build(
@@ -92,6 +102,7 @@ class Build(Reporting):
             pipelines=self.pipeline or ("all",),
             options=options,
             fit=fit,
+            peaks=peaks,
             progress=lambda line: console.print(line, markup=False),
             command=self.command(),
         )

@@ -1,17 +1,20 @@
-"""What `edgedit build --photos` does: an accuracy certificate for every graph, before it is built."""
+"""What `edgedit build --photos` does before a graph is built: ranges for 8 bits, and an accuracy certificate."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgedit.commands.common import console
+from engines.building.build import Fit, Peaks
 from engines.bundle import Bundle
-from engines.certificate import Certifier, Judges
+from engines.certificate import Calibration, Certifier, Judges
 from engines.errors import EngineError, ImageError
 from engines.photo import aligned_square, open_image
 
@@ -21,18 +24,32 @@ if TYPE_CHECKING:
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 
 
-def fitter(verb: Build) -> Callable[[str], tuple[frozenset[str], dict[str, Any] | None]]:
-    """What `engines.building.build.build` calls for each graph.
+CALIBRATION = 64
+"""Most photos that ranges for 8 bits are measured on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What `engines.building.build.build` asks for each graph."""
+
+    fit: Fit
+    peaks: Peaks | None
+    """For 8 bits."""
+
+
+def judged(verb: Build) -> Judged:
+    """What the photos are for.
 
     With PyTorch installed the reference is the network itself; without it, the bundle's FP32 graphs in ONNX Runtime,
-    which the export verified against the network.
+    which the export verified against the network. Ranges for 8 bits are measured on photos that the certificate leaves
+    out, where there are any.
 
     Raises:
         EngineError: if there are not enough photos, or what a judge needs is not installed.
     """
     assert verb.photos is not None
     bundle = Bundle.load(verb.bundle, verify=False)
-    photos = _photos(verb.photos, bundle, verb.count)
+    photos, others = _photos(verb.photos, bundle, verb.count)
     torch = importlib.util.find_spec("torch") is not None
     if not torch and (verb.lpips is not None or verb.identity is not None):
         raise EngineError("--lpips and --identity need torch: pip install 'edgedit[train]'")
@@ -43,41 +60,62 @@ def fitter(verb: Build) -> Callable[[str], tuple[frozenset[str], dict[str, Any] 
         from export.reference import pytorch_reference
 
         options = {"reference": pytorch_reference(bundle), "source": f"PyTorch {installed.__version__}, FP32"}
-    console.print(f"certifying on {len(photos)} photos against {options.get('source', 'ONNX Runtime, FP32')}")
     batch = 8 if bundle.family.size < 512 else 1
-    certifier = Certifier(bundle, photos, judges=_judges(verb), batch=batch, **options)
+    calibration = None
+    if verb.precision in ("int8", "fp8"):
+        calibration = _calibration(bundle, verb.precision, photos, others, batch)
+        whose = "others than are" if calibration.apart else "the ones that are"
+        console.print(f"ranges for {verb.precision} from {calibration.photos} photos, {whose} certified on")
+    console.print(f"certifying on {len(photos)} photos against {options.get('source', 'ONNX Runtime, FP32')}")
+    certifier = Certifier(bundle, photos, judges=_judges(verb), batch=batch, calibration=calibration, **options)
 
     def fit(graph: str) -> tuple[frozenset[str], dict[str, Any] | None]:
         fitted = certifier.fit(graph, verb.precision, progress=lambda line: console.print(line, markup=False))
-        console.print(f"{graph}: {_line(fitted.certificate)}", markup=False)
+        console.print(f"{graph}: {_line(fitted.certificate, verb.precision)}", markup=False)
         return fitted.widen, fitted.certificate
 
-    return fit
+    return Judged(fit=fit, peaks=calibration.peaks if calibration is not None else None)
 
 
-def _photos(source: Path, bundle: Bundle, count: int) -> np.ndarray:
+def _calibration(bundle: Bundle, precision: str, photos: np.ndarray, others: np.ndarray, batch: int) -> Calibration:
+    from engines.precision.calibrate import calibrate
+
+    used = others if len(others) else photos[-CALIBRATION:]
+    system = Certifier(bundle, used, batch=batch)
+
+    @cache
+    def peaks(graph: str) -> Mapping[str, float]:
+        return calibrate(bundle, graph, system.feeds(graph), precision)
+
+    return Calibration(peaks=peaks, photos=len(used), apart=bool(len(others)))
+
+
+def _photos(source: Path, bundle: Bundle, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The last `count` photos by name, and up to `CALIBRATION` of those before them."""
     if not source.exists():
         raise EngineError(f"--photos: there is no {source}")
     if count < 1:
         raise EngineError(f"--count must be 1 or more, got {count}")
     if not source.is_dir():
         return _from_tar(source, bundle, count)
-    files = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)[-count:]
+    files = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)[-count - CALIBRATION :]
     if not files:
         raise EngineError(f"--photos: there is no {', '.join(SUFFIXES)} in {source}")
     size = bundle.family.size
     try:
-        return np.stack([aligned_square(open_image(file).pixels, size) for file in files])
+        read = np.stack([aligned_square(open_image(file).pixels, size) for file in files])
     except ImageError as error:
         raise EngineError(f"--photos: {error}") from error
+    return read[-count:], read[:-count]
 
 
-def _from_tar(source: Path, bundle: Bundle, count: int) -> np.ndarray:
+def _from_tar(source: Path, bundle: Bundle, count: int) -> tuple[np.ndarray, np.ndarray]:
     try:
         from training.data import load_faces
     except ModuleNotFoundError as error:
         raise EngineError(f"photos in a tar need {error.name}; unpack it and give the folder") from error
-    return load_faces(source, bundle.family.size, held_out=count)[1].images
+    others, last = load_faces(source, bundle.family.size, held_out=count)
+    return last.images, others.images[-CALIBRATION:]
 
 
 def _judges(verb: Build) -> Judges:
@@ -108,8 +146,9 @@ def _judges(verb: Build) -> Judges:
     return Judges(identity=embed if embedder is not None else None, lpips=perceptual if distance is not None else None)
 
 
-def _line(certificate: dict[str, Any]) -> str:
-    widened = f"; {len(certificate['widened'])} nodes widened to FP32" if certificate["widened"] else ""
+def _line(certificate: dict[str, Any], precision: str) -> str:
+    wider = "FP32" if precision == "fp16" else "FP16 or FP32"
+    widened = f"; {len(certificate['widened'])} nodes widened to {wider}" if certificate["widened"] else ""
     images = certificate["images"]
     if images is None:
         worst = min((t["snr"] for t in certificate["tensors"].values() if t["snr"] is not None), default=None)

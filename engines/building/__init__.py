@@ -5,6 +5,8 @@ builder.py   one strongly typed ONNX graph to one serialised engine
 timing.py    the timing cache between builds
 proof.py     what the built network's own tensor types say of its precision
 staging.py   the engine folder: staged, locked, published by one rename
+keep.py      the other graphs of a folder that is built again
+refit.py     new weights for an engine that is there
 build.py     all of it, for the graphs of a bundle
 devices.py   what the vendor says of its devices
 plan.py      floors and memory of the pipelines on a device, before anything is built

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from typing import Any
 
 from engines.errors import EngineError, RuntimeUnavailableError
+from engines.libraries import LIBRARIES
 
 OLDEST = (10, 12)
 """The first TensorRT whose strongly typed networks this code path builds."""
@@ -35,19 +35,6 @@ _ELSEWHERE = {
 
 _NOISE = re.compile(r"catchCudaError|cudaError 35|^(While parsing|--- )|ModelImporter\.cpp:14[0-9]:")
 _PLACE = re.compile(r"\s*\.?\s*In \w+ at \S+?:\d+(?=[\s);]|$)")
-
-
-@dataclass(frozen=True)
-class _Package:
-    module: str
-    title: str
-    extra: str
-
-
-_PACKAGES = {
-    "tensorrt": _Package("tensorrt", "TensorRT", "tensorrt"),
-    "tensorrt-rtx": _Package("tensorrt_rtx_bindings", "TensorRT-RTX", "rtx"),
-}
 
 
 @dataclass(frozen=True)
@@ -73,9 +60,8 @@ class Backend:
 
     @property
     def distribution(self) -> str | None:
-        """Name of the installed package, such as "tensorrt_rtx_cu13_bindings"; None for a system's own packages."""
-        names = metadata.packages_distributions().get(_PACKAGES[self.runtime].module)
-        return names[0].replace("-", "_") if names else None
+        """Name of the installed package, such as "tensorrt-rtx-cu13-bindings"; None for a system's own packages."""
+        return LIBRARIES[self.runtime].distribution
 
     @property
     def driver_floor(self) -> str | None:
@@ -110,28 +96,28 @@ def load(runtime: str) -> Backend:
     Raises:
         RuntimeUnavailableError: if it is not installed, too old, or cannot be imported here.
     """
-    package = _PACKAGES[runtime]
+    library = LIBRARIES[runtime]
     try:
         backend = _load(runtime)
     except ModuleNotFoundError:
         raise RuntimeUnavailableError(
-            f"{package.title} is not installed here: pip install 'edgedit[{package.extra}]'"
+            f"{library.title} is not installed here: pip install 'edgedit[{library.extra}]'"
         ) from None
     except (ImportError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RuntimeUnavailableError(f"{package.title} is installed but cannot be imported: {reason}") from error
+        raise RuntimeUnavailableError(f"{library.title} is installed but cannot be imported: {reason}") from error
     if not backend.rtx and _numbers(backend.version) < OLDEST:
         raise RuntimeUnavailableError(
-            f"{package.title} {backend.version} is too old: engines need {'.'.join(map(str, OLDEST))} or newer, "
-            f"pip install 'edgedit[{package.extra}]'"
+            f"{library.title} {backend.version} is too old: engines need {'.'.join(map(str, OLDEST))} or newer, "
+            f"pip install 'edgedit[{library.extra}]'"
         )
     return backend
 
 
 @cache
 def _load(runtime: str) -> Backend:
-    package = _PACKAGES[runtime]
-    api = importlib.import_module(package.module)
+    library = LIBRARIES[runtime]
+    api = importlib.import_module(library.module)
 
     class Listener(api.ILogger):
         """Keeps messages while someone listens."""
@@ -145,7 +131,7 @@ def _load(runtime: str) -> Backend:
             if self.heard is not None and severity.name != "VERBOSE":
                 self.heard.append((severity.name, msg))
 
-    return Backend(runtime, package.title, api, Listener())
+    return Backend(runtime, library.title, api, Listener())
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -11,7 +11,8 @@ from pydantic import JsonValue, ValidationError
 
 from engines.building import backend as backends
 from engines.building.builder import BuildOptions, build_engine
-from engines.building.proof import prove
+from engines.building.keep import keep_others, ordered
+from engines.building.proof import check_targets, prove
 from engines.building.staging import Staging, staged
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.contracts import PARTS, PIPELINES
@@ -40,6 +41,9 @@ Fit = Callable[[str], "tuple[frozenset[str], dict[str, JsonValue] | None]"]
 """By graph, the nodes that its accuracy needs in FP32 beyond the rules, and its certificate; EngineError where
 none will do. See `engines.certificate.Certifier.fit`."""
 
+Peaks = Callable[[str], Mapping[str, float]]
+"""By graph, the ranges of what 8-bit products take. See `engines.precision.calibrate`."""
+
 
 def build(
     bundle_path: str | Path,
@@ -50,10 +54,12 @@ def build(
     pipelines: Collection[str] = ("all",),
     options: BuildOptions | None = None,
     fit: Fit | None = None,
+    peaks: Peaks | None = None,
     progress: Callable[[str], None] = lambda line: None,
     command: str = "edgedit build",
 ) -> EngineManifest:
-    """Builds `engines/<runtime>-<target>-<precision>/` of a bundle; a folder that is there is replaced.
+    """Builds `engines/<runtime>-<target>-<precision>/` of a bundle. A folder that is there is replaced; what it holds
+    of other graphs goes into the new one if it still fits (see `keep`).
 
     Args:
         bundle_path: the bundle's directory.
@@ -64,6 +70,7 @@ def build(
         pipelines: names of graphs, or keys of `SETS`.
         options: profile and flags.
         fit: called for every graph before it is built; its certificate goes into the manifest. None: no certificate.
+        peaks: called for every graph if `precision` has 8 bits.
         progress: called with one line per step.
         command: the command line for the manifest, without paths of this machine.
 
@@ -78,14 +85,17 @@ def build(
     bundle = Bundle.load(bundle_path, verify=False)
     graphs = graph_names(bundle, pipelines)
     maker = _OnnxRuntime(target) if runtime == "onnxruntime" else _TensorRT(runtime, target, options)
+    check_targets(precision, maker.target.split("+"))
+    measured = peaks if precision in ("int8", "fp8") else None
     folder = engine_folder(runtime, maker.target, precision)
     with staged(bundle.path, folder) as staging:
-        entries = {}
+        entries, built = keep_others(staging, bundle, maker.built(command), graphs, progress)
         for index, name in enumerate(graphs, 1):
             progress(f"{name} ({index} of {len(graphs)}): {precision} for {runtime} {maker.target}")
             widen, certificate = fit(name) if fit is not None else (frozenset[str](), None)
             started = time.perf_counter()
-            typed = _lower(bundle, name, precision, staging.work, widen)
+            ranges = measured(name) if measured is not None else None
+            typed = _lower(bundle, name, precision, staging.work, widen, ranges)
             entry = maker.make(staging, typed, precision, options)
             maker.finish(staging, typed)
             entries[name] = EngineGraph(
@@ -105,9 +115,9 @@ def build(
             runtime=runtime,
             target=maker.target,
             precision=precision,
-            graphs=entries,
+            graphs=ordered(entries),
             files=staging.files,
-            built=maker.built(command),
+            built=built,
         )
         staging.publish(manifest)
     return manifest
@@ -144,16 +154,24 @@ def parse_profile(text: str) -> Profile:
         raise EngineError(f"--batch {text} must be MIN:OPT:MAX, whole numbers from 1 on in rising order") from None
 
 
-def _lower(bundle: Bundle, graph: str, precision: str, folder: Path, widen: frozenset[str]) -> TypedGraph:
+def _lower(
+    bundle: Bundle,
+    graph: str,
+    precision: str,
+    folder: Path,
+    widen: frozenset[str],
+    peaks: Mapping[str, float] | None,
+) -> TypedGraph:
     try:
         from engines.precision import lower
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(f"building engines needs {error.name}: pip install onnx onnx-ir") from error
-    return lower(bundle, graph, precision, folder, widen=widen)
+    return lower(bundle, graph, precision, folder, widen=widen, peaks=peaks)
 
 
 def _summary(name: str, entry: EngineGraph, staging: Staging) -> str:
-    wide = f", {len(entry.proof.wide)} layers in FP32 with reasons" if entry.proof.wide else ""
+    wider = "FP32" if entry.proof.asked == "fp16" else "FP16 or FP32"
+    wide = f", {len(entry.proof.wide)} layers in {wider} with reasons" if entry.proof.wide else ""
     size = sum(file.bytes for path, file in staging.files.items() if path.startswith(f"{name}."))
     memory = f", {entry.device_memory / 1e6:.1f} MB on the device" if entry.device_memory is not None else ""
     return (
@@ -197,9 +215,6 @@ class _TensorRT:
             file.unlink()
 
     def built(self, command: str) -> BuiltWith:
-        tools = tool_versions()
-        if (package := self.backend.distribution) is not None:
-            tools[package.replace("_", "-")] = self.backend.version
         return BuiltWith(
             library=self.backend.title,
             version=self.backend.version,
@@ -208,7 +223,7 @@ class _TensorRT:
             version_compatible=self.options.version_compatible,
             driver_floor=self.backend.driver_floor,
             flags=self.options.flags(),
-            tools=tools,
+            tools=tool_versions(),
             command=command,
             date=now(),
         )

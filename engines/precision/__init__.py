@@ -3,8 +3,10 @@
     source.py    the graph with its weights, constants folded, shapes at batch 1
     rewrite.py   exact rewritings: batch norm into convolutions, StyleGAN2 weights and styles pre-normalised
     islands.py   which nodes stay in FP32, and why
+    quantise.py  which products take 8-bit values, and the QuantizeLinear and DequantizeLinear around them
+    calibrate.py the ranges of their data, measured on photos
     typed.py     casts at the borders, the typed model on disk, and the report of its layers
-    emulate.py   FP16 arithmetic on a CPU: rounding and range after every node
+    emulate.py   FP16 and 8-bit arithmetic on a CPU: rounding and range after every node
     ranges.py    the largest activations, and what comes near FP16's limit
     widen.py     finds the nodes that a failed accuracy gate is due to
 

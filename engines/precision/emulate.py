@@ -2,8 +2,9 @@
 its result is rounded to FP16, range included.
 
 That is what a tensor core does, which multiplies FP16 values and adds in FP32; a kernel that keeps a wider value
-between two fused nodes only does better. ONNX Runtime's CPU provider by itself computes FP16 graphs in FP32
-throughout, so that no overflow and hardly any rounding would show.
+between two fused nodes only does better. 8-bit products are those of the graph's own QuantizeLinear and
+DequantizeLinear: what these give is multiplied and summed in FP32, unrounded, as 8-bit kernels sum. ONNX Runtime's CPU
+provider by itself computes FP16 graphs in FP32 throughout, so that no overflow and hardly any rounding would show.
 """
 
 from __future__ import annotations

@@ -24,10 +24,11 @@ WIDENED = "widened: the accuracy gate asked for it"
 
 NORMS = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization")
 MOVES = frozenset(
-    "Cast Concat DepthToSpace Expand Flatten Gather Identity MaxPool Pad Reshape Resize Shape Slice SpaceToDepth Split "
-    "Squeeze Transpose Unsqueeze".split()
+    "Cast Concat DepthToSpace DequantizeLinear Expand Flatten Gather Identity MaxPool Pad QuantizeLinear Reshape "
+    "Resize Shape Slice SpaceToDepth Split Squeeze Transpose Unsqueeze".split()
 )
-"""Operators that compute nothing (a maximum picks): they keep the type of what comes in."""
+"""Operators that compute nothing (a maximum picks): they keep the type of what comes in. The two of quantisation belong
+to the product beside them."""
 
 
 def islands(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -102,6 +103,18 @@ def fold_constants(model: ir.Model) -> None:
         output.replace_all_uses_with(folded, replace_graph_outputs=True)
         graph.remove(node, safe=True)
     RemoveUnusedNodesPass()(model)
+
+
+def copy_of(model: ir.Model) -> ir.Model:
+    """A model of its own to change; arrays are shared. onnx-ir's clones share the types of their values too, and a type
+    that is set on one value would be set on its original."""
+    made = model.clone()
+    graph = made.graph
+    values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    for value in values:
+        if value.type is not None:
+            value.type = copy.copy(value.type)
+    return made
 
 
 def initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:

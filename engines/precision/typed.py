@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,14 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from engines.bundle import Bundle
 from engines.contracts import TensorSpec
 from engines.errors import EngineError, OutputError
-from engines.layers import Layer, LayerReport, LayerTensor
+from engines.layers import NO_PRODUCT, Layer, LayerReport, LayerTensor
 from engines.precision.islands import MOVES, islands
 from engines.precision.macs import macs
+from engines.precision.quantise import QUANTISED, chosen, computes_in, kept, quantise
 from engines.precision.rewrite import fold_batch_norms, prenormalise
 from engines.precision.source import Tensor, constant, load_source, shapes
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", *QUANTISED)
 """What `lower` offers."""
 
 _HALF, _SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
@@ -42,7 +43,13 @@ class TypedGraph:
 
 
 def lower(
-    bundle: Bundle, graph: str, precision: str, folder: Path, *, widen: Collection[str] = frozenset()
+    bundle: Bundle,
+    graph: str,
+    precision: str,
+    folder: Path,
+    *,
+    widen: Collection[str] = frozenset(),
+    peaks: Mapping[str, float] | None = None,
 ) -> TypedGraph:
     """Writes a graph of a bundle in a precision.
 
@@ -51,32 +58,42 @@ def lower(
         graph: its name.
         precision: one of `PRECISIONS`.
         folder: a directory that is there; `<graph>.onnx` and `<graph>.weights` in it are replaced.
-        widen: names of nodes that stay in FP32 beyond those of `islands`.
+        widen: names of nodes that stay one step wider than the rules have them: an 8-bit product in FP16, any other
+            node in FP32.
+        peaks: for 8 bits, the ranges of the data, see `calibrate.calibrate`.
 
     Raises:
-        EngineError: for a precision that is not offered, a node to widen that is not there, or a graph that cannot be
-            read.
+        EngineError: for a precision that is not offered, 8 bits without ranges, a node to widen that is not there, or a
+            graph that cannot be read.
         OutputError: if the folder cannot be written.
     """
     model = load_source(bundle, graph)
-    reasons = retype(model, precision, widen)
+    reasons = retype(model, precision, widen, peaks)
     report = describe(model, graph, precision, reasons)
     entry = bundle.graph(graph)
     file = write_model(model, folder / f"{graph}.onnx")
     return TypedGraph(graph, file, report, list(entry.inputs), list(entry.outputs))
 
 
-def retype(model: ir.Model, precision: str, widen: Collection[str] = frozenset()) -> dict[str, str]:
+def retype(
+    model: ir.Model,
+    precision: str,
+    widen: Collection[str] = frozenset(),
+    peaks: Mapping[str, float] | None = None,
+) -> dict[str, str]:
     """Gives a source graph (see `source.load_source`) the types of a precision, in place.
 
     Returns:
-        By name of an FP32 node, why it is one; empty for "fp32".
+        By name of a node that is wider than was asked for, why; empty for "fp32". With 8 bits asked, products in FP16
+        are named, and what else is in FP16 is not.
 
     Raises:
         EngineError: as `lower`.
     """
     if precision not in PRECISIONS:
         raise EngineError(f"precision {precision!r} is not offered; there are {', '.join(PRECISIONS)}")
+    if precision in QUANTISED and peaks is None:
+        raise EngineError(f"precision {precision} needs the ranges of activations, which are measured on photos")
     fold_batch_norms(model)
     if precision == "fp32":
         RemoveUnusedNodesPass()(model)
@@ -86,10 +103,19 @@ def retype(model: ir.Model, precision: str, widen: Collection[str] = frozenset()
     if unknown := sorted(set(widen) - {str(node.name) for node in model.graph}):
         raise EngineError(f"there is no node {unknown[0]} to widen")
     found = shapes(model)
+    products: list[ir.Node] = []
+    narrow: dict[str, str] = {}
+    if precision in QUANTISED:
+        every, narrow = chosen(model, found, modulated, islands(model, found, modulated))
+        products, back = kept(every, widen)
+        narrow |= back
+        widen = set(widen) - set(back)
     reasons = islands(model, found, modulated, widen)
     _Caster(model, found, reasons).run()
+    if peaks is not None:
+        quantise(model, [node for node in products if str(node.name) not in reasons], precision, peaks)
     RemoveUnusedNodesPass()(model)
-    return reasons
+    return narrow | reasons
 
 
 class _Caster:
@@ -186,11 +212,13 @@ class _Caster:
 
 
 def describe(model: ir.Model, graph: str, precision: str, reasons: dict[str, str]) -> LayerReport:
-    """The layers of an ONNX graph at batch 1."""
+    """The layers of an ONNX graph at batch 1. Weights that are dequantised count as they are stored."""
     found = shapes(model)
     layers = []
     for node in model.graph:
         inputs = [value for value in node.inputs if value is not None]
+        if inputs and all(value.is_initializer() for value in inputs):
+            continue
         tensors = {str(v.name): found[str(v.name)] for v in (*inputs, *node.outputs) if str(v.name) in found}
 
         def listed(values: list[ir.Value], tensors: dict[str, Tensor] = tensors) -> list[LayerTensor]:
@@ -204,11 +232,16 @@ def describe(model: ir.Model, graph: str, precision: str, reasons: dict[str, str
             held = (tensors[str(v.name)] for v in values if str(v.name) in tensors)
             return sum(t.elements * np.dtype(t.dtype).itemsize for t in held)
 
-        weights = [value for value in inputs if value.is_initializer()]
-        data = [value for value in inputs if not value.is_initializer()]
+        stored = {id(value): _stored(value) for value in inputs}
+        weights = [held for value in inputs for held in stored[id(value)]]
+        tensors |= {str(v.name): found[str(v.name)] for v in weights}
+        data = [value for value in inputs if not stored[id(value)]]
         outputs = list(node.outputs)
         computes = next((tensors[str(v.name)].dtype for v in (*data, *outputs) if str(v.name) in tensors), "none")
+        computes = computes_in(node) or computes
         reason = reasons.get(str(node.name)) if node.op_type not in MOVES else None
+        if reason is None and precision in QUANTISED and computes == "float16" and node.op_type not in MOVES:
+            reason = NO_PRODUCT
         layers.append(
             Layer(
                 name=str(node.name),
@@ -223,6 +256,15 @@ def describe(model: ir.Model, graph: str, precision: str, reasons: dict[str, str
             )
         )
     return LayerReport(graph=graph, source="graph", precision=precision, layers=layers)
+
+
+def _stored(value: ir.Value) -> list[ir.Value]:
+    """The initializers behind a constant input; none for data."""
+    if value.is_initializer():
+        return [value]
+    source = value.producer()
+    inputs = [v for v in source.inputs if v is not None] if source is not None else []
+    return inputs if inputs and all(v.is_initializer() for v in inputs) else []
 
 
 def report(bundle: Bundle, graph: str) -> LayerReport:

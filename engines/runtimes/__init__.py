@@ -15,6 +15,7 @@ from typing import Any
 from engines.bundle import Bundle
 from engines.contracts import TensorSpec
 from engines.errors import EdgeditError, RuntimeUnavailableError
+from engines.libraries import LIBRARIES
 from engines.runtimes.protocol import DeviceTensor, Feed, Runtime
 
 __all__ = ["DeviceTensor", "Feed", "Runtime", "TensorSpec", "available", "create", "register"]
@@ -52,8 +53,8 @@ def _tensorrt_rtx() -> type[Runtime]:
 
 _RUNTIMES = {
     "onnxruntime": _Entry(("onnxruntime",), "onnxruntime", _onnxruntime),
-    "tensorrt": _Entry(("tensorrt", "pycuda"), "'edgedit[tensorrt]'", _tensorrt),
-    "tensorrt-rtx": _Entry(("tensorrt_rtx_bindings", "pycuda"), "'edgedit[rtx]' pycuda", _tensorrt_rtx),
+    "tensorrt": _Entry((LIBRARIES["tensorrt"].module, "pycuda"), "'edgedit[tensorrt]'", _tensorrt),
+    "tensorrt-rtx": _Entry((LIBRARIES["tensorrt-rtx"].module, "pycuda"), "'edgedit[rtx]' pycuda", _tensorrt_rtx),
 }
 
 _ELSEWHERE = {"torch": ("bench.runtimes", "'edgedit[train]'")}

@@ -234,7 +234,6 @@ def _of_bundle(bundle: Bundle, graph: str, require_signed: str | Path | None) ->
 def _of_engine(
     bundle: Bundle, graph: str, precision: str | None, target: str | None, require_signed: str | Path | None
 ) -> _Source:
-    bundle.graph(graph)
     found = Found("ONNX Runtime", ort.__version__)
     folder = open_engine(
         bundle, "onnxruntime", graph, found, precision=precision, target=target, require_signed=require_signed

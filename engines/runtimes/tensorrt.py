@@ -29,9 +29,9 @@ from engines.runtimes.trt_engine import (
     check_tensors,
     deserialize,
     driver_version,
-    read_engine,
     stream_weights,
 )
+from engines.signing import open_engine
 
 if TYPE_CHECKING:
     from engines.runtimes.cuda import CudaTensor, Device
@@ -112,10 +112,11 @@ class TensorRT:
         backend = load(cls.name)
         gpu = _device(cls.name, device)
         found = Found(backend.title, backend.version, gpu.compute_capability, driver_version())
-        folder, data = read_engine(
+        folder = open_engine(
             bundle, cls.name, graph, found, precision=precision, target=target, require_signed=require_signed
         )
         entry = folder.graph(graph)
+        data = folder.read(entry.file)
         with gpu.active():
             name = f"{bundle.name}: engines/{folder.name}/{entry.file}"
             loaded = deserialize(backend, data, name)

@@ -1,4 +1,4 @@
-"""An engine of TensorRT or TensorRT-RTX before it runs: found, read, deserialised, checked."""
+"""An engine of TensorRT or TensorRT-RTX before it runs: deserialised, checked."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from engines.building.backend import Backend, fault
-from engines.bundle import Bundle
 from engines.contracts import TensorSpec, mismatch
 from engines.engine_manifest import EngineGraph, Profile
 from engines.errors import EngineError
-from engines.folders import EngineFolder, Found
-from engines.signing import open_engine
+from engines.folders import EngineFolder
 
 _DTYPES = {
     "FLOAT": "float32",
@@ -28,29 +26,6 @@ _DTYPES = {
 }
 
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
-
-
-def read_engine(
-    bundle: Bundle,
-    runtime: str,
-    graph: str,
-    found: Found,
-    *,
-    precision: str | None = None,
-    target: str | None = None,
-    require_signed: str | Path | None = None,
-) -> tuple[EngineFolder, bytes]:
-    """The folder of an engine that fits this machine, and the engine's bytes, whose digest was checked.
-
-    Raises:
-        EngineError: see `TensorRT.load`.
-        SignatureError: likewise.
-    """
-    bundle.graph(graph)
-    folder = open_engine(
-        bundle, runtime, graph, found, precision=precision, target=target, require_signed=require_signed
-    )
-    return folder, folder.read(folder.graph(graph).file)
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from PIL import Image
-from safetensors.numpy import save
 
 from edgedit.cli import main
 from edgedit.commands.photos import ASTRONAUT
 from edgedit.editor import Editor, Portrait
-from engines.bundle import CARD_FILE, WEIGHTS_FILE, BundleWriter, ProducedBy
 from engines.contracts import PIPELINES, style_width
 from engines.directions import Direction
 from engines.family import EditorOptions, ModelFamily
 from engines.photo import open_image
-from tests.engines.conftest import tiny_graph, tiny_weights
+from tests.engines.conftest import write_tiny
 
 FACES = ModelFamily(
     name="tiny-faces",
@@ -67,19 +64,7 @@ def directions() -> list[Direction]:
 
 
 def write_faces(path: Path, family: ModelFamily = FACES) -> Path:
-    weights = save(tiny_weights(family))
-    produced_by = ProducedBy(tools={"onnx": onnx.__version__}, command="pytest", date="2026-01-01T00:00:00Z")
-    with BundleWriter(
-        path, name="faces", family=family, precision="fp16", licence="CC0-1.0", produced_by=produced_by
-    ) as writer:
-        writer.add_bytes(WEIGHTS_FILE, weights)
-        for name in PIPELINES:
-            writer.add_graph(name, tiny_graph(family, name, weights))
-        for direction in directions() if family is FACES else []:
-            writer.add_direction(direction)
-        writer.add_bytes(CARD_FILE, b"# faces\n")
-        writer.metrics["max_error"] = 0.25
-    return path
+    return write_tiny(path, family, PIPELINES, name="faces", directions=directions() if family is FACES else [])
 
 
 @pytest.fixture(scope="session")

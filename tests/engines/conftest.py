@@ -32,9 +32,9 @@ TINY = ModelFamily(
 )
 
 
-def tiny_weights(family: ModelFamily) -> dict[str, np.ndarray]:
+def tiny_weights(family: ModelFamily, seed: int = 7) -> dict[str, np.ndarray]:
     """Random FP16 weights with a few names in the manner of a state dict; the odd length sets others off alignment."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     rows, width, channels, styles = family.w_rows, family.style_dim, family.feature_channels, style_width(family)
     shapes = {
         "a.odd": (3,),
@@ -209,18 +209,33 @@ def tiny_directions(family: ModelFamily) -> list[Direction]:
     ]
 
 
-def write_tiny(path: Path, family: ModelFamily = TINY, graphs: tuple[str, ...] = (*PARTS, *PIPELINES)) -> Path:
-    weights = save(tiny_weights(family))
+def write_tiny(
+    path: Path,
+    family: ModelFamily = TINY,
+    graphs: tuple[str, ...] = (*PARTS, *PIPELINES),
+    *,
+    name: str = "tiny",
+    directions: list[Direction] | None = None,
+    edit: Callable[[str, onnx.ModelProto], None] | None = None,
+    seed: int = 7,
+) -> Path:
+    """Writes a bundle of hand-made graphs; `edit` may change each graph before it is written."""
+    weights = save(tiny_weights(family, seed))
     produced_by = ProducedBy(tools={"onnx": onnx.__version__}, command="pytest", date="2026-01-01T00:00:00Z")
     with BundleWriter(
-        path, name="tiny", family=family, precision="fp16", licence="CC0-1.0", produced_by=produced_by
+        path, name=name, family=family, precision="fp16", licence="CC0-1.0", produced_by=produced_by
     ) as writer:
         writer.add_bytes(WEIGHTS_FILE, weights)
-        for name in graphs:
-            writer.add_graph(name, tiny_graph(family, name, weights))
-        for direction in tiny_directions(family):
+        for graph in graphs:
+            data = tiny_graph(family, graph, weights)
+            if edit is not None:
+                model = onnx.load_from_string(data)
+                edit(graph, model)
+                data = model.SerializeToString()
+            writer.add_graph(graph, data)
+        for direction in tiny_directions(family) if directions is None else directions:
             writer.add_direction(direction)
-        writer.add_bytes("card.md", b"# tiny\n")
+        writer.add_bytes("card.md", f"# {name}\n".encode())
         writer.metrics["max_error"] = 0.25
     return path
 

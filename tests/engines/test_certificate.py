@@ -10,8 +10,11 @@ from edgedit.commands.photos import ASTRONAUT
 from edgedit.editor import Editor
 from engines import certificate as certificates
 from engines.bundle import Bundle
-from engines.certificate import Certifier, Judges
+from engines.certificate import Calibration, Certifier, Judges
 from engines.errors import EngineError
+from engines.gates import EIGHT_BIT_GATES
+from engines.precision.calibrate import calibrate
+from engines.precision.source import load_source
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +98,19 @@ def test_judges_enter_the_certificate_and_the_gate(bundle, photos):
 
 def test_a_failed_gate_widens_what_it_is_due_to(bundle, photos, monkeypatch):
     """A gate one dB above what plain FP16 reaches: some nodes go to FP32, not all, and the gate holds."""
-    certifier = Certifier(bundle, photos[:2], threads=1)
-    plain = certifier.certify("reconstruct", "fp16")["images"]["psnr"]["worst"]
+    plain = Certifier(bundle, photos[:2], threads=1).certify("reconstruct", "fp16")["images"]["psnr"]["worst"]
     monkeypatch.setitem(certificates.GATES, "psnr", plain + 1.0)
-    said = []
+    said, folded = [], []
+
+    def count(*arguments):
+        folded.append(arguments)
+        return load_source(*arguments)
+
+    monkeypatch.setattr(certificates, "load_source", count)
+    certifier = Certifier(bundle, photos[:2], threads=1)
     fitted = certifier.fit("reconstruct", "fp16", progress=said.append)
+    # However many questions the search asks, the graph's constants are computed once.
+    assert len(folded) == 1 and len(said) > 5
     assert fitted.certificate["passed"] and fitted.certificate["images"]["psnr"]["worst"] >= plain + 1.0
     assert fitted.certificate["widened"] == sorted(fitted.widen)
     assert 0 < len(fitted.widen) < 60
@@ -111,6 +122,50 @@ def test_a_gate_that_fp32_misses_too(bundle, photos, monkeypatch):
     monkeypatch.setitem(certificates.GATES, "psnr", 1000.0)
     with pytest.raises(EngineError, match="reconstruct fails its accuracy gate even in FP32: worst PSNR"):
         certifier.fit("reconstruct", "fp16")
+
+
+@pytest.fixture(scope="module")
+def eight_bits(bundle, photos):
+    """Calibrated on two photos, certified on the two others."""
+    system = Certifier(bundle, photos[:2], threads=1)
+
+    def make(precision: str) -> Certifier:
+        def peaks(graph):
+            return calibrate(bundle, graph, system.feeds(graph), precision, threads=1)
+
+        calibration = Calibration(peaks=peaks, photos=2, apart=True)
+        return Certifier(bundle, photos[2:], threads=1, calibration=calibration)
+
+    return make
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+@pytest.mark.parametrize("graph", ["invert", "edit", "reconstruct", "editor"])
+def test_eight_bits_pass_on_the_demo_model(eight_bits, graph, precision):
+    fitted = eight_bits(precision).fit(graph, precision)
+    found = fitted.certificate
+    assert found["passed"] and not fitted.widen and found["gates"] == EIGHT_BIT_GATES
+    assert found["calibration"] == {"photos": 2, "apart": True} and "8-bit products" in found["arithmetic"]
+    json.dumps(found, allow_nan=False)
+    if found["images"] is None:
+        # It is 8 bits that is emulated, and not FP16, which passes 40 dB.
+        assert 25 < found["tensors"]["edited_feature"]["snr"] < 60
+    else:
+        assert 30 < found["images"]["psnr"]["worst"] < 60
+
+
+def test_a_failed_gate_gives_products_back_to_fp16(eight_bits, monkeypatch):
+    certifier = eight_bits("int8")
+    plain = certifier.certify("reconstruct", "int8")["images"]["psnr"]["worst"]
+    monkeypatch.setitem(certificates.EIGHT_BIT_GATES, "psnr", plain + 1.0)
+    fitted = certifier.fit("reconstruct", "int8")
+    assert fitted.certificate["passed"] and fitted.certificate["images"]["psnr"]["worst"] >= plain + 1.0
+    assert 0 < len(fitted.widen) < 10
+
+
+def test_eight_bits_without_ranges(certifier):
+    with pytest.raises(EngineError, match="precision int8 needs the ranges of activations"):
+        certifier.fit("reconstruct", "int8")
 
 
 @pytest.mark.parametrize("shape", [(0, 64, 64, 3), (2, 32, 64, 3), (64, 64, 3)])

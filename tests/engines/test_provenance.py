@@ -7,6 +7,10 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
+from engines.building.backend import load
+from engines.libraries import LIBRARIES
 from engines.provenance import peak_memory, processor, provenance, tool_versions
 
 
@@ -15,6 +19,13 @@ def test_versions_name_python_and_what_is_installed_only():
     assert versions["python"].count(".") == 2
     assert "numpy" in versions and "tensorrt" not in versions
     assert all(versions.values())
+
+
+@pytest.mark.rtx
+def test_versions_name_the_library_that_builds_as_it_names_itself():
+    library = LIBRARIES["tensorrt-rtx"]
+    assert library.distribution is not None
+    assert tool_versions()[library.distribution] == load("tensorrt-rtx").version
 
 
 def test_the_device_names_the_cores_of_this_process():

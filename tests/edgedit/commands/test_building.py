@@ -56,8 +56,9 @@ def test_build_with_rtx(cli: Cli, own_bundle: Path) -> None:
         (("--batch", "8:1"), "--batch 8:1 must be MIN:OPT:MAX"),
         (("--workspace", "lots"), "--workspace lots is not a size; write it as 512M or 2G"),
         (("--memory-budget", "0"), "--memory-budget 0 is not a size"),
-        (("--precision", "int8"), "precision 'int8' is not offered; there are fp32, fp16"),
-        (("--precision", "fp8"), "precision 'fp8' is not offered"),
+        (("--precision", "int8"), "--precision int8 takes the ranges of activations from photos: give a folder or tar"),
+        (("--precision", "fp8"), "--precision fp8 takes the ranges of activations from photos"),
+        (("--precision", "fp8", "--target", "sm86"), "sm86 has no fp8 arithmetic, which needs sm89 or newer"),
     ],
 )
 def test_builds_that_are_refused(cli: Cli, own_bundle: Path, words: tuple[str, ...], message: str) -> None:

@@ -73,3 +73,18 @@ def test_a_damaged_photo(cli: Cli, demo: Path, photos: Path, tmp_path: Path) -> 
     (tmp_path / "torn.jpg").write_bytes((photos / "b.jpg").read_bytes()[:200])
     done = cli("build", demo, *FP16, "--photos", tmp_path)
     assert done.status == 1 and "--photos: " in done.err and "torn.jpg" in done.err
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_eight_bits_for_onnx_runtime(cli: Cli, demo: Path, photos: Path, tmp_path: Path, precision: str) -> None:
+    """One photo is certified, those before it give the ranges; the engine folder then reconstructs a photo."""
+    words = ("--runtime", "onnxruntime", "--precision", precision, "--pipeline", "reconstruct", "--count", "1")
+    done = cli("build", demo, *words, "--photos", photos, "--json", tmp_path / "summary.json")
+    assert done.status == 0, done.err
+    assert f"ranges for {precision} from 2 photos, others than are certified on" in done.out
+    graph = json.loads((tmp_path / "summary.json").read_text())["manifest"]["graphs"]["reconstruct"]
+    assert graph["certificate"]["calibration"] == {"photos": 2, "apart": True} and graph["certificate"]["passed"]
+    assert graph["proof"]["share"] > 0.96 and graph["certificate"]["images"]["psnr"]["worst"] > 30
+    again = cli("build", demo, *words[:-1], "3", "--photos", photos)
+    assert again.status == 0, again.err
+    assert f"ranges for {precision} from 3 photos, the ones that are certified on" in again.out

@@ -11,15 +11,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.numpy import save
 
 from engines.building.backend import Backend, load
-from engines.bundle import WEIGHTS_FILE, BundleWriter, ProducedBy
-from engines.contracts import PARTS, PIPELINES, TensorSpec
+from engines.contracts import TensorSpec
 from engines.errors import RuntimeUnavailableError
 from engines.layers import Layer, LayerReport
 from engines.precision import TypedGraph
-from tests.engines.conftest import TINY, tiny_graph, tiny_weights
+from tests.engines.conftest import TINY, write_tiny
 
 # Without the resize that the parser refuses: the photo has the encoder's size.
 FAMILY = dataclasses.replace(TINY, name="small", visible_rows=None)
@@ -27,21 +25,17 @@ FAMILY = dataclasses.replace(TINY, name="small", visible_rows=None)
 SHAPE = (4, 8, 8)
 
 
-def write_small(path: Path, edit: Callable[[str, onnx.ModelProto], None] = lambda name, model: None) -> Path:
+def write_small(
+    path: Path, edit: Callable[[str, onnx.ModelProto], None] = lambda name, model: None, seed: int = 7
+) -> Path:
     """The tiny bundle with named nodes; `edit` may change each graph before it is written."""
-    weights = save(tiny_weights(FAMILY))
-    produced_by = ProducedBy(tools={"onnx": onnx.__version__}, command="pytest", date="2026-01-01T00:00:00Z")
-    with BundleWriter(
-        path, name="small", family=FAMILY, precision="fp16", licence="CC0-1.0", produced_by=produced_by
-    ) as writer:
-        writer.add_bytes(WEIGHTS_FILE, weights)
-        for name in (*PARTS, *PIPELINES):
-            model = onnx.load_from_string(tiny_graph(FAMILY, name, weights))
-            for index, node in enumerate(model.graph.node):
-                node.name = f"node_{node.op_type}_{index}"
-            edit(name, model)
-            writer.add_graph(name, model.SerializeToString())
-    return path
+
+    def change(name: str, model: onnx.ModelProto) -> None:
+        for index, node in enumerate(model.graph.node):
+            node.name = f"node_{node.op_type}_{index}"
+        edit(name, model)
+
+    return write_tiny(path, FAMILY, name="small", edit=change, seed=seed)
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,14 @@ from onnx import TensorProto, helper
 from edgedit import DEMO_BUNDLE
 from engines.building.backend import Backend
 from engines.building.builder import parse
-from engines.building.proof import describe, prove
+from engines.building.proof import check_targets, describe, prove
 from engines.bundle import Bundle
 from engines.errors import EngineError
-from engines.layers import LayerReport
+from engines.layers import NO_PRODUCT, Layer, LayerReport
 from engines.precision import TypedGraph, lower
+from engines.precision.calibrate import calibrate
 from tests.engines.building.conftest import Typed, ones
+from tests.engines.precision.conftest import feeds_of
 
 pytestmark = pytest.mark.rtx
 
@@ -166,3 +168,67 @@ def test_network_and_graph_agree_on_a_shipped_pipeline(
     assert found.macs == made.report.macs > 10**8
     assert found.share("float16") == made.report.share("float16")
     assert not [layer.name for layer in found.layers if layer.reason == "unexplained"]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("int8", "int8"), ("fp8", "float8_e4m3fn")])
+@pytest.mark.parametrize("graph", ["reconstruct", "editor"])
+def test_network_and_graph_agree_on_a_quantised_pipeline(
+    rtx: Backend, tmp_path: Path, graph: str, precision: str, dtype: str
+) -> None:
+    if not DEMO_BUNDLE.is_dir():
+        pytest.skip("the demo bundle is not here")
+    bundle = Bundle.load(DEMO_BUNDLE, verify=False)
+    peaks = calibrate(bundle, graph, [feeds_of(bundle.graph(graph).inputs, 1)], precision, threads=1)
+    made = lower(bundle, graph, precision, tmp_path, peaks=peaks)
+    found = report(rtx, made, precision)
+    assert found.macs == made.report.macs and found.share(dtype) == made.report.share(dtype) > 0.96
+    proof = prove(found, precision)  # type: ignore[arg-type]
+    # Whatever has MACs in a wider type is listed; activations between the products are not.
+    listed = {wide.name for wide in proof.wide}
+    assert all(layer.name in listed for layer in found.layers if layer.macs and layer.precision != dtype)
+    assert not {"unexplained", NO_PRODUCT} & {wide.reason for wide in proof.wide}
+    # Weights weigh a byte each, and their scales and biases little.
+    for layer in found.layers:
+        if layer.macs and layer.precision == dtype:
+            elements = int(np.prod(layer.inputs[1].shape))
+            assert elements < layer.weight_bytes < 1.2 * elements
+
+
+def test_asked_int8_and_silently_fp16(rtx: Backend, typed: Typed) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="plain", pads=[1] * 4)]
+    found = report(rtx, typed(nodes, {"w": ones(4, 4, 3, 3)}), "int8")
+    with pytest.raises(EngineError, match=r"asked for in int8, and 0.0% of its MACs are \(90% must be\): layer plain"):
+        prove(found, "int8")
+
+
+def layer(name: str, macs: int, precision: str, reason: str | None = None) -> Layer:
+    return Layer(
+        name=name,
+        operator="CONVOLUTION",
+        precision=precision,
+        inputs=[],
+        outputs=[],
+        macs=macs,
+        weight_bytes=0,
+        activation_bytes=0,
+        reason=reason,
+    )
+
+
+def test_fp16_in_an_int8_engine_needs_a_reason() -> None:
+    quantised, plain = layer("a", 95, "int8"), layer("c", 0, "float16", NO_PRODUCT)
+    for reason in (None, "unexplained"):
+        layers = [quantised, layer("b", 5, "float16", reason), plain]
+        with pytest.raises(EngineError, match=r"layer b .* computes 5 MACs in float16, and nothing says why"):
+            prove(LayerReport(graph="g", source="network", precision="int8", layers=layers), "int8")
+    layers = [quantised, layer("b", 5, "float16", "ToRGB"), plain]
+    proof = prove(LayerReport(graph="g", source="network", precision="int8", layers=layers), "int8")
+    assert proof.share == 0.95 and [(wide.name, wide.reason) for wide in proof.wide] == [("b", "ToRGB")]
+
+
+def test_architectures_without_fp8() -> None:
+    for targets in (["sm86"], ["sm89", "sm80"]):
+        with pytest.raises(EngineError, match="has no fp8 arithmetic, which needs sm89 or newer; build int8 or fp16"):
+            check_targets("fp8", targets)
+    check_targets("fp8", ["sm89", "sm120", "cpu", "current", ""])
+    check_targets("int8", ["sm75"])

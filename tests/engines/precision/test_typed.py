@@ -100,7 +100,7 @@ def test_widening(shipped, tmp_path):
 @pytest.mark.parametrize(
     ("precision", "widen", "message"),
     [
-        ("fp4", set(), "precision 'fp4' is not offered; there are fp32, fp16"),
+        ("fp4", set(), "precision 'fp4' is not offered; there are fp32, fp16, int8, fp8"),
         ("fp16", {"no_such_node"}, "there is no node no_such_node to widen"),
     ],
 )

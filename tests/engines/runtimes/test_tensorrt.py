@@ -6,6 +6,7 @@ import importlib.util
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from engines.building.backend import Backend
 from engines.bundle import Bundle
 from engines.engine_manifest import Profile
 from engines.errors import BundleError, EdgeditError, EngineError, RuntimeUnavailableError, SignatureError
-from engines.folders import Found
+from engines.folders import EngineFolder, Found
 from engines.runtimes import _RUNTIMES, create, register
 from engines.runtimes.tensorrt import TensorRT, TensorRTRTX
 from engines.runtimes.trt_engine import (
@@ -23,12 +24,18 @@ from engines.runtimes.trt_engine import (
     deserialize,
     driver_version,
     error_recorder,
-    read_engine,
     stream_weights,
 )
+from engines.signing import open_engine
 from tests.engines.engine_folders import flip, write_engine
 
 RTX = Found("TensorRT-RTX", "11.4.0", "8.6")
+
+
+def read(bundle: Bundle, runtime: str, graph: str, found: Found, **options: Any) -> tuple[EngineFolder, bytes]:
+    """The folder and the bytes that a runtime would load."""
+    folder = open_engine(bundle, runtime, graph, found, **options)
+    return folder, folder.read(folder.graph(graph).file)
 
 
 @pytest.fixture
@@ -54,23 +61,23 @@ def test_missing_packages_are_named_before_anything_is_read(tiny_bundle: Bundle,
 
 def test_preflight_in_order(built: Path, tmp_path: Path) -> None:
     bundle = Bundle.load(built)
-    folder, data = read_engine(bundle, "tensorrt-rtx", "edit", RTX)
+    folder, data = read(bundle, "tensorrt-rtx", "edit", RTX)
     assert data == (folder.path / "edit.engine").read_bytes()
     with pytest.raises(BundleError, match="there is no graph 'teapot'"):
-        read_engine(bundle, "tensorrt-rtx", "teapot", RTX)
+        read(bundle, "tensorrt-rtx", "teapot", RTX)
     with pytest.raises(EngineError, match=r"no tensorrt engine of edit; there are tensorrt-rtx-sm86-fp16 .*build"):
-        read_engine(bundle, "tensorrt", "edit", Found("TensorRT", "11.4.0", "8.6"))
+        read(bundle, "tensorrt", "edit", Found("TensorRT", "11.4.0", "8.6"))
     with pytest.raises(SignatureError, match=r"tiny is not signed|signatures need"):
-        read_engine(bundle, "tensorrt-rtx", "edit", RTX, require_signed=tmp_path / "key.pem")
+        read(bundle, "tensorrt-rtx", "edit", RTX, require_signed=tmp_path / "key.pem")
     other = Found("TensorRT-RTX", "11.3.0", "8.9")
     with pytest.raises(EngineError, match=r"built for SM86 by TensorRT-RTX 11\.4\.0, found SM89 and TensorRT-RTX"):
-        read_engine(bundle, "tensorrt-rtx", "edit", other)
+        read(bundle, "tensorrt-rtx", "edit", other)
     flip(folder.path / "edit.engine")
     with pytest.raises(EngineError, match=r"edit\.engine is damaged \(its digest differs\)"):
-        read_engine(bundle, "tensorrt-rtx", "edit", RTX)
+        read(bundle, "tensorrt-rtx", "edit", RTX)
     flip(folder.path / "engine.json")
     with pytest.raises(EngineError, match=r"engine\.json does not match engine\.sha256"):
-        read_engine(bundle, "tensorrt-rtx", "edit", other, require_signed=tmp_path / "key.pem")
+        read(bundle, "tensorrt-rtx", "edit", other, require_signed=tmp_path / "key.pem")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +129,7 @@ class _Streaming:
 
 
 def test_weight_streaming(built: Path) -> None:
-    entry = read_engine(Bundle.load(built), "tensorrt-rtx", "edit", RTX)[0].graph("edit")
+    entry = read(Bundle.load(built), "tensorrt-rtx", "edit", RTX)[0].graph("edit")
     entry = entry.model_copy(update={"weight_bytes": 1000})
     engine = _Streaming(900, 50)
     # 100 bytes cannot be streamed, and 50 are scratch.
@@ -157,7 +164,7 @@ class _Tensors:
 
 
 def test_an_engine_of_other_tensors_is_refused(built: Path) -> None:
-    entry = read_engine(Bundle.load(built), "tensorrt-rtx", "invert", RTX)[0].graph("invert")
+    entry = read(Bundle.load(built), "tensorrt-rtx", "invert", RTX)[0].graph("invert")
     codes = [(name, "OUTPUT", "FLOAT", (-1, 6, 8)) for name in ("w", "w_e")]
     features = [(name, "OUTPUT", "FLOAT", (-1, 8, 8, 8)) for name in ("feature", "generator_feature")]
     image = ("image", "INPUT", "UINT8", (-1, 12, 16, 3))
@@ -215,16 +222,16 @@ def test_an_engine_that_was_built_here_passes_every_check_before_the_gpu(rtx: Ba
     manifest = build(path, runtime="tensorrt-rtx", target="sm86", precision="fp16", pipelines=("edit",))
     bundle = Bundle.load(path)
     found = Found(rtx.title, rtx.version, "8.6", "999.0")
-    folder, data = read_engine(bundle, "tensorrt-rtx", "edit", found)
+    folder, data = read(bundle, "tensorrt-rtx", "edit", found)
     assert folder.name == manifest.folder and len(data) == manifest.files["edit.engine"].bytes
     with pytest.raises(EngineError, match=r"was built for SM86 by .*, found SM120: run `edgedit build .*sm120"):
-        read_engine(bundle, "tensorrt-rtx", "edit", Found(rtx.title, rtx.version, "12.0"))
+        read(bundle, "tensorrt-rtx", "edit", Found(rtx.title, rtx.version, "12.0"))
     with pytest.raises(EngineError, match="found no GPU"):
-        read_engine(bundle, "tensorrt-rtx", "edit", Found(rtx.title, rtx.version))
+        read(bundle, "tensorrt-rtx", "edit", Found(rtx.title, rtx.version))
     files = {**bundle.manifest.files, "graphs/weights.safetensors": bundle.manifest.files["graphs/edit.onnx"]}
     other = Bundle(bundle.path, bundle.manifest.model_copy(update={"files": files}))
     with pytest.raises(EngineError, match="was built from other weights"):
-        read_engine(other, "tensorrt-rtx", "edit", found)
+        read(other, "tensorrt-rtx", "edit", found)
 
 
 # With a GPU.

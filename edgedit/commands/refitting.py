@@ -1,0 +1,38 @@
+"""`edgedit refit ENGINE --weights BUNDLE`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from edgedit.commands.common import Reporting, console
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refit(Reporting):
+    """Put the weights of another bundle of the same family into engines that were built with --refit, on their GPU."""
+
+    engine: tyro.conf.Positional[Path]
+    """BUNDLE/engines/NAME, in the bundle that it was built from."""
+    weights: Path
+    """The bundle with the new weights; its engines/NAME is written."""
+    require_signed: Annotated[
+        Path | None, tyro.conf.arg(metavar="KEY.pem", help_behavior_hint="(default: no signature is asked for)")
+    ] = None
+    """Refuse an engine whose bundle the holder of this public key has not signed as it is."""
+
+    def run(self) -> dict[str, Any]:
+        from engines.building.refit import refit
+
+        manifest = refit(
+            self.engine,
+            self.weights,
+            require_signed=self.require_signed,
+            progress=lambda line: console.print(line, markup=False),
+            command=f"edgedit refit ENGINE --weights {self.weights.resolve().name}",
+        )
+        console.print(f"wrote engines/{manifest.folder} of {manifest.bundle}", markup=False)
+        return {"bundle": str(self.weights), "folder": manifest.folder, "manifest": manifest.model_dump(mode="json")}

@@ -1,0 +1,54 @@
+"""TensorRT and TensorRT-RTX by name: the one place that knows how they are imported and installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from importlib import metadata
+
+
+@dataclass(frozen=True)
+class Library:
+    """One library."""
+
+    module: str
+    """What is imported."""
+    title: str
+    """Its name in messages and manifests."""
+    extra: str
+    """The extra of edgedit that installs it."""
+    distributions: tuple[str, ...]
+    """Names that the module is installed under; a machine has at most one of them."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether it can be looked for; importing it may still fail."""
+        return importlib.util.find_spec(self.module) is not None
+
+    @property
+    def distribution(self) -> str | None:
+        """Which of `distributions` is installed; None for a system's own packages, and for none."""
+        for name in self.distributions:
+            try:
+                metadata.distribution(name)
+            except metadata.PackageNotFoundError:
+                continue
+            return name
+        return None
+
+
+LIBRARIES = {
+    "tensorrt": Library(
+        "tensorrt",
+        "TensorRT",
+        "tensorrt",
+        ("tensorrt-cu13-bindings", "tensorrt-cu12-bindings", "tensorrt-bindings", "tensorrt"),
+    ),
+    "tensorrt-rtx": Library(
+        "tensorrt_rtx_bindings",
+        "TensorRT-RTX",
+        "rtx",
+        ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
+    ),
+}
+"""By the name of the runtime."""

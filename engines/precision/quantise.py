@@ -1,0 +1,162 @@
+"""Explicit quantisation: QuantizeLinear and DequantizeLinear around the products of an FP16 graph that gain by it.
+
+TensorRT since 11 and TensorRT-RTX quantise nothing by themselves: a kernel of 8 bits is where a product stands between
+two DequantizeLinear, with a zero point of 0, one scale per tensor for the data and one per output channel for the
+weights (TensorRT documentation, "Working with Quantized Types"). Biases and everything else stay as they are in FP16,
+and so does a product whose data or place make it a bad one for 8 bits; each has its reason.
+
+onnxruntime.quantization was tried on the same graphs. Its QDQ form is this one, and external data and FP16 survive it;
+but it keeps the calibration's activations in memory, offers the plain maximum as the only range for INT8 that is quick,
+refuses FP8 on FP16 graphs, and knows nothing of reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from engines.errors import EngineError
+from engines.precision.rewrite import Modulated
+from engines.precision.source import Tensor, constant, initializer
+
+QUANTISED: Mapping[str, tuple[Any, ir.DataType, float]] = {
+    "int8": (np.int8, ir.DataType.INT8, 127.0),
+    "fp8": (ml_dtypes.float8_e4m3fn, ir.DataType.FLOAT8E4M3FN, 448.0),
+}
+"""By precision, NumPy's type, ONNX's, and the largest value that is used. INT8's range is symmetric: -128 is left out.
+"""
+CHANNELS = 16
+"""8-bit kernels take channels in sixteens."""
+_LEAST_SCALE = 2.0**-14
+"""The least normal FP16 value: a scale below it would lose bits of its own."""
+
+COMPUTED = "no constant weights on its right side: attention products, whose one factor is a softmax"
+GROUPED = "grouped convolution: bound by memory, a filter per channel"
+TO_RGB = "ToRGB: its three channels are the picture"
+NARROW = f"its channels are no multiple of {CHANNELS}: pixels, single maps and poolings"
+VECTOR = "a vector per image: little work, and every pixel depends on it"
+HALF = "kept in FP16: the accuracy gate asked for it"
+
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def chosen(
+    model: ir.Model, found: Mapping[str, Tensor], modulated: Collection[Modulated], wide: Mapping[str, str]
+) -> tuple[list[ir.Node], dict[str, str]]:
+    """The products that gain by 8 bits, and by name of every other one why it does not.
+
+    Args:
+        model: rewritten, see `rewrite`, before or after its types were chosen.
+        found: types and shapes of its values.
+        modulated: what `rewrite.prenormalise` gave.
+        wide: the FP32 nodes, which are neither.
+    """
+    rgb = {str(one.convolution.name) for one in modulated if one.rgb is not None}
+    gain, reasons = [], {}
+    for node in model.graph:
+        if node.op_type not in PRODUCTS or str(node.name) in wide:
+            continue
+        reason = TO_RGB if str(node.name) in rgb else _obstacle(node, found)
+        if reason is None:
+            gain.append(node)
+        else:
+            reasons[str(node.name)] = reason
+    return gain, reasons
+
+
+def _obstacle(node: ir.Node, found: Mapping[str, Tensor]) -> str | None:
+    weight, data = constant(node.inputs[1]), node.inputs[0]
+    if weight is None or data is None or data.is_initializer():
+        return COMPUTED
+    if node.attributes.get_int("group", 1) > 1:
+        return GROUPED
+    if any(extent % CHANNELS for extent in (weight.shape[:2] if "Conv" in node.op_type else weight.shape[-2:])):
+        return NARROW
+    shape = found[str(data.name)].shape
+    places = shape[2:] if "Conv" in node.op_type else shape[1:-1]
+    return VECTOR if int(np.prod(places)) == 1 or node.op_type == "Gemm" or weight.ndim not in (2, 4) else None
+
+
+def quantise(model: ir.Model, products: Collection[ir.Node], precision: str, peaks: Mapping[str, float]) -> None:
+    """Puts products between 8-bit data and 8-bit weights, in place. The weights then stand in the graph once, as
+    8-bit values.
+
+    Args:
+        model: typed in FP16, see `typed.retype`.
+        products: of `chosen`.
+        precision: one of `QUANTISED`.
+        peaks: by product's name, the magnitude that the largest 8-bit value stands for, see `calibrate.calibrate`.
+
+    Raises:
+        EngineError: if a product's range was not measured.
+    """
+    graph = model.graph
+    _, _, top = QUANTISED[precision]
+    made: dict[int, ir.Value] = {}
+    for node in products:
+        name, data = str(node.name), node.inputs[0]
+        assert data is not None
+        if name not in peaks:
+            raise EngineError(f"{precision} needs the range of what enters {name}, and it was not measured")
+        if id(data) not in made:
+            # Products of the same data share the first one's 8-bit values.
+            scale = np.float16(max(peaks[name] / top, _LEAST_SCALE))
+            made[id(data)] = _round(graph, node, data, scale, precision)
+        node.replace_input_with(0, made[id(data)])
+        node.replace_input_with(1, _weights(graph, node, precision))
+
+
+def _round(graph: ir.Graph, before: ir.Node, data: ir.Value, scale: np.float16, precision: str) -> ir.Value:
+    numpy_type, onnx_type, _ = QUANTISED[precision]
+    name = str(data.name)
+    parameters = [
+        initializer(graph, f"{name}/{what}", np.array(array))
+        for what, array in (("step", scale), ("zero", np.zeros((), numpy_type)))
+    ]
+    down = ir.node("QuantizeLinear", [data, *parameters], name=f"{name}/quantise")
+    up = ir.node("DequantizeLinear", [down.outputs[0], *parameters], name=f"{name}/dequantise")
+    for node, dtype in ((down, onnx_type), (up, ir.DataType.FLOAT16)):
+        node.outputs[0].name, node.outputs[0].dtype = f"{node.name}.out", dtype
+    graph.insert_before(before, [down, up])
+    return up.outputs[0]
+
+
+def _weights(graph: ir.Graph, node: ir.Node, precision: str) -> ir.Value:
+    numpy_type, _, top = QUANTISED[precision]
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    weight = weight.astype(np.float32)
+    axis = 0 if node.op_type == "Conv" else 1
+    rest = tuple(other for other in range(weight.ndim) if other != axis)
+    scale = np.maximum(np.abs(weight).max(axis=rest) / top, _LEAST_SCALE).astype(np.float16)
+    scaled = weight / np.expand_dims(scale.astype(np.float32), rest)
+    small = np.clip(np.round(scaled) if precision == "int8" else scaled, -top, top).astype(numpy_type)
+    arrays = {"values": small, "scales": scale, "zeros": np.zeros(scale.shape, numpy_type)}
+    inputs = [initializer(graph, f"{node.name}/{what}", array) for what, array in arrays.items()]
+    up = ir.node("DequantizeLinear", inputs, {"axis": axis}, name=f"{node.name}/dequantise_weights")
+    up.outputs[0].name, up.outputs[0].dtype = f"{up.name}.out", ir.DataType.FLOAT16
+    graph.insert_before(node, up)
+    return up.outputs[0]
+
+
+def computes_in(node: ir.Node) -> str | None:
+    """NumPy's name of the 8-bit type that a product computes in; None for one that stands between no two of it."""
+    if node.op_type not in PRODUCTS:
+        return None
+    sources = [value.producer() if value is not None else None for value in node.inputs[:2]]
+    types = {
+        source.inputs[0].dtype if source is not None and source.op_type == "DequantizeLinear" else None  # type: ignore[union-attr]
+        for source in sources
+    }
+    only = types.pop()
+    return str(only.numpy()) if not types and only is not None else None
+
+
+def kept(products: Collection[ir.Node], widen: Collection[str]) -> tuple[list[ir.Node], dict[str, str]]:
+    """Splits the products into those to quantise and, with the reason, those that a gate asked to have back in FP16."""
+    reasons = {str(node.name): HALF for node in products if str(node.name) in widen}
+    return [node for node in products if str(node.name) not in reasons], reasons

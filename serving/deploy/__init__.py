@@ -1,0 +1,5 @@
+"""The production image's own program: builds TensorRT plans where they are served, then becomes tritonserver.
+
+Everything here runs in the serving image on Python 3.12 with the standard library alone (and TensorRT's bindings, where
+the image has them): `python3 -m serving.deploy` starts, `python3 -m serving.deploy.probe` asks whether it serves.
+"""

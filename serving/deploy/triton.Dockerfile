@@ -1,0 +1,35 @@
+# syntax=docker/dockerfile:1
+# Triton with the models of one bundle. Build from the repository's root, after `edgedit serve repo BUNDLE -o models`:
+#   docker build -f serving/deploy/triton.Dockerfile -t edgedit/triton:TAG .
+ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.11-py3
+# The digest belongs into the build argument where images are pinned; a tag here says which release was meant.
+# hadolint ignore=DL3006
+FROM ${TRITON_IMAGE}
+
+LABEL org.opencontainers.image.title="edgedit on Triton Inference Server" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
+WORKDIR /opt/edgedit
+COPY serving/__init__.py serving/
+COPY serving/deploy/*.py serving/deploy/
+COPY models/ /models/
+
+# Everything but these two, /tmp and /dev/shm may be read-only.
+RUN chmod -R a+rX /models /opt/edgedit \
+ && install --directory --owner=1000 --group=1000 /var/cache/edgedit /run/edgedit
+
+# HOME: what the server's libraries write there. PYTHONUNBUFFERED: progress of the builds appears as it is made.
+ENV HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+
+USER 1000:1000
+VOLUME ["/var/cache/edgedit"]
+EXPOSE 8001 8002
+
+# The first start builds plans, which may take minutes per model.
+HEALTHCHECK --start-period=60m --interval=15s --timeout=15s --retries=4 \
+    CMD ["python3", "-m", "serving.deploy.probe", "live"]
+
+# The base image's entry point stays: it sets up CUDA's compatibility libraries for the driver and then runs this.
+CMD ["python3", "-m", "serving.deploy"]
