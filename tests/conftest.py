@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from engines.libraries import LIBRARIES
 
 # How long an example takes is no property of the code: a busy machine must not fail a test.
 settings.register_profile("edgedit", deadline=None)
@@ -34,30 +35,26 @@ def _compute_capabilities() -> frozenset[str]:
     return frozenset(found.stdout.split())
 
 
-def _installed(*packages: str) -> bool:
-    return any(importlib.util.find_spec(package) for package in packages)
-
-
 def _lacks_gpu() -> str | None:
     return None if _compute_capabilities() else "no NVIDIA GPU here (nvidia-smi finds none)"
 
 
 def _lacks_trt() -> str | None:
-    return _lacks_gpu() or (None if _installed("tensorrt") else "the package tensorrt is not installed")
+    return _lacks_gpu() or (None if LIBRARIES["tensorrt"].installed else "the package tensorrt is not installed")
 
 
 def _lacks_rtx() -> str | None:
     # Parsing and building need no GPU; a test that loads an engine is marked gpu as well.
-    if _installed("tensorrt_rtx", "tensorrt_rtx_bindings"):
+    if LIBRARIES["tensorrt-rtx"].installed:
         return None
     return "TensorRT-RTX is not installed (pip install -r requirements/rtx.lock)"
 
 
 def _lacks_triton() -> str | None:
-    named = os.environ.get("EDGEDIT_TRITONSERVER")
-    if (named and Path(named).is_file()) or shutil.which("tritonserver") or _installed("pytriton"):
-        return None
-    return "no Triton server here (not on PATH, no pytriton; EDGEDIT_TRITONSERVER can name the binary)"
+    # Whether it can be installed shows when the first test asks for it.
+    from serving.local.install import unsupported
+
+    return unsupported()
 
 
 def _lacks_browser() -> str | None:

@@ -306,9 +306,10 @@ def test_a_server_that_is_killed_at_work_and_comes_back(
         handle = client.invert(ASTRONAUT)
         for strength in (0.5, 0.75):
             edited(strength)
-        calls = [pool.submit(client.edit, handle, age=0.5) for _ in range(120)]
         sweep = client.sweep(handle, "age", 0.5, 0.75, 200)
         next(sweep)
+        calls = [pool.submit(client.edit, handle, age=0.5) for _ in range(120)]
+        assert np.array_equal(calls[0].result(), edited(0.5))
         assert own.pid is not None
         os.kill(own.pid, signal.SIGKILL)
         with pytest.raises(UnavailableError):

@@ -1,0 +1,34 @@
+"""The processes of a running server, as Linux lists them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def group(leader: int) -> dict[int, str]:
+    """Process id and name of every live process in a process group."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            stat = (folder / "stat").read_text()
+        except OSError:
+            continue
+        # The name stands in brackets and may itself hold brackets and spaces.
+        name, _, rest = stat.partition("(")[2].rpartition(")")
+        state, _, process_group = rest.split()[:3]
+        if int(process_group) == leader and state != "Z":
+            found[int(folder.name)] = name
+    return found
+
+
+def memory_bytes(process: int) -> int:
+    """Proportional set size of a process in bytes: a page that n processes share counts as 1/n. 0 if it is gone."""
+    try:
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
