@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from edgedit.editor import DEMO_BUNDLE, Editor, Portrait
 from engines.errors import EdgeditError
 from engines.session import Inversion
 
-__all__ = ["DEMO_BUNDLE", "EdgeditError", "Editor", "Inversion", "Portrait"]
+if TYPE_CHECKING:
+    from serving.client import AsyncClient, Client
+
+__all__ = ["DEMO_BUNDLE", "AsyncClient", "Client", "EdgeditError", "Editor", "Inversion", "Portrait"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # The clients need the extra `serve`; who edits on this machine does not wait for them.
+    if name in ("AsyncClient", "Client"):
+        import serving.client
+
+        return getattr(serving.client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

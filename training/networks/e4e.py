@@ -6,7 +6,6 @@ checkpoints (their `encoder.` part).
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.family import ModelFamily
-from training.networks.ir import STAGE_UNITS, IRUnit, conv3x3, stage, stem
+from training.networks.ir import IRSE50, conv3x3
 from training.networks.stylegan2 import EqualLinear
 
 COARSE_ROWS = 3
@@ -39,61 +38,65 @@ class StyleHead(nn.Module):
         return self.linear(self.convs(x).flatten(1))
 
 
-class E4EEncoder(nn.Module):
-    """Image to offsets from the mean latent code.
-
-    Row 0 is the first head's output; every other row is row 0 plus its own head's delta.
+class FeaturePyramid(IRSE50):
+    """IR-SE-50 with the lateral 1x1 convolutions of a feature pyramid.
 
     Where the widest stage and the pyramid differ in width (never in the official sizes), a 1x1 convolution
     `toplayer` joins them, as in feature pyramid networks.
     """
 
     def __init__(self, family: ModelFamily) -> None:
-        super().__init__()
         width, head = family.encoder_width, family.head_width
-        unit = functools.partial(IRUnit, squeeze=True)
-        self.input_layer = stem(width)
-        units: list[nn.Module] = []
-        before = width
-        for count, factor in zip(STAGE_UNITS, (1, 2, 4, 8), strict=True):
-            units += stage(unit, before, factor * width, count)
-            before = factor * width
-        self.body = nn.Sequential(*units)
+        super().__init__(width)
         self.toplayer = nn.Conv2d(8 * width, head, 1) if 8 * width != head else nn.Identity()
         self.latlayer1 = nn.Conv2d(4 * width, head, 1)
         self.latlayer2 = nn.Conv2d(2 * width, head, 1)
-        longer = max(family.encoder_size)
-        self.styles = nn.ModuleList(
-            StyleHead(head, head, family.style_dim, longer // (16 if i < COARSE_ROWS else 8 if i < MIDDLE_ROWS else 4))
-            for i in range(family.w_rows)
-        )
 
-    def pyramid(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Coarse, middle and fine maps: B x head_width at 1/16, 1/8 and 1/4 of the image's sides."""
-        last = [sum(STAGE_UNITS[: n + 1]) - 1 for n in range(4)]
-        x = self.input_layer(image)
-        kept: list[Tensor] = []
-        for i, unit in enumerate(self.body):
-            x = unit(x)
-            if i in last[1:]:
-                kept.append(x)
-        c1, c2, c3 = kept
+    def merge(self, trunk: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The maps of `trunk`, fine to coarse, to the pyramid's, coarse to fine."""
+        c1, c2, c3 = trunk
         p3 = self.toplayer(c3)
         p2 = _upsample_add(p3, self.latlayer1(c2))
         p1 = _upsample_add(p2, self.latlayer2(c1))
         return p3, p2, p1
+
+    def pyramid(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Coarse, middle and fine maps: B x head_width at 1/16, 1/8 and 1/4 of the image's sides."""
+        return self.merge(self.trunk(image))
+
+
+def pyramid_level(row: int) -> int:
+    """Which of the pyramid's maps (0 coarse, 1 middle, 2 fine) a W+ row is read from."""
+    return 0 if row < COARSE_ROWS else 1 if row < MIDDLE_ROWS else 2
+
+
+def style_head(family: ModelFamily, row: int) -> StyleHead:
+    """The head of a W+ row, for the map that `pyramid_level` names."""
+    side = max(family.encoder_size) // (16, 8, 4)[pyramid_level(row)]
+    return StyleHead(family.head_width, family.head_width, family.style_dim, side)
+
+
+class E4EEncoder(FeaturePyramid):
+    """Image to offsets from the mean latent code.
+
+    Row 0 is the first head's output; every other row is row 0 plus its own head's delta.
+    """
+
+    def __init__(self, family: ModelFamily) -> None:
+        super().__init__(family)
+        self.styles = nn.ModuleList(style_head(family, row) for row in range(family.w_rows))
+
+    def rows(self, pyramid: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """The pyramid's maps to offsets B x N x D."""
+        rows = [head(pyramid[pyramid_level(i)]) for i, head in enumerate(self.styles)]
+        return torch.stack([rows[0], *(rows[0] + delta for delta in rows[1:])], dim=1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Image B x 3 x h x w in [-1, 1], h x w = `family.encoder_size`, to offsets B x N x D.
 
         The mean latent code is not added.
         """
-        coarse, middle, fine = self.pyramid(image)
-        rows = [
-            head(coarse if i < COARSE_ROWS else middle if i < MIDDLE_ROWS else fine)
-            for i, head in enumerate(self.styles)
-        ]
-        return torch.stack([rows[0], *(rows[0] + delta for delta in rows[1:])], dim=1)
+        return self.rows(self.pyramid(image))
 
 
 def _upsample_add(x: Tensor, lateral: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ are those of the public checkpoints, so that these load without a key map.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -97,3 +98,30 @@ def stage(
 def stem(width: int) -> nn.Sequential:
     """3x3 convolution from RGB, BN, PReLU; the resolution stays."""
     return nn.Sequential(conv3x3(3, width), nn.BatchNorm2d(width), nn.PReLU(width))
+
+
+class IRSE50(nn.Module):
+    """Trunk of a 50-layer IResNet with squeeze-excitation, from an RGB image; the base of the encoders built on it."""
+
+    def __init__(self, width: int) -> None:
+        """`width` is the stem's; the four stages have 1, 2, 4 and 8 times as many channels."""
+        super().__init__()
+        self.input_layer = stem(width)
+        units: list[nn.Module] = []
+        before = width
+        for count, factor in zip(STAGE_UNITS, (1, 2, 4, 8), strict=True):
+            units += stage(functools.partial(IRUnit, squeeze=True), before, factor * width, count)
+            before = factor * width
+        self.body = nn.Sequential(*units)
+
+    def trunk(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """B x 3 x h x w to the outputs of stages two to four, at 1/4, 1/8 and 1/16 of the image's sides."""
+        last = [sum(STAGE_UNITS[: n + 1]) - 1 for n in range(4)]
+        x = self.input_layer(image)
+        kept: list[Tensor] = []
+        for i, unit in enumerate(self.body):
+            x = unit(x)
+            if i in last[1:]:
+                kept.append(x)
+        fine, middle, coarse = kept
+        return fine, middle, coarse

@@ -110,9 +110,13 @@ class ModulatedConv2d(nn.Module):
         if upsample:
             self.blur = Blur((1, 1), gain=4.0)
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """Args: x B x I x H x W; style B x I, the output of `modulation`. Returns B x O x H' x W'."""
-        weight = self.weight[0] * self.scale
+    def forward(self, x: Tensor, style: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Args: x B x I x H x W; style B x I, the output of `modulation`; weight O x I x k x k in place of the layer's.
+
+        Returns:
+            B x O x H' x W'.
+        """
+        weight = (self.weight[0] if weight is None else weight) * self.scale
         x = x * style[:, :, None, None]
         if self.upsample:
             x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))

@@ -1,0 +1,113 @@
+"""The figures of the table against those worked out from the published implementations."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from bench.table5.counts import PAPER, CountsOptions, Row, count_rows, run
+
+FIGURES = {
+    # params and GMACs as the row counts, then complete
+    "e4e": (268.570, 126.239, 297.507, 147.864),
+    "FS": (144.291, 110.171, 144.291, 111.156),
+    "HFGI": (303.751, 252.841, 303.751, 328.224),
+    "CLCAE": (342.199, 308.135, 342.199, 167.859),
+    "StyleRes": (388.821, 411.242, 390.922, 411.242),
+    "SDIC": (321.002, 293.432, 321.002, 293.432),
+    "SFE": (424.601, 380.121, 459.699, 503.095),
+    "HyperStyle": (394.248, 651.323, 394.248, 651.323),
+    "Ours": (503.264, 699.942, 538.392, 811.284),
+    "Ours, no RGB skip": (503.264, 699.942, 538.392, 795.153),
+}
+PARTS = {
+    ("e4e", "encoder"): 72.4809,
+    ("e4e", "decoder"): 75.3831,
+    ("FS", "encoder"): 34.7875,
+    ("HFGI", "residue"): 25.6503,
+    ("HFGI", "grid_align"): 3.9439,
+    ("StyleRes", "modify_feature_alignment"): 91.5365,
+    ("StyleRes", "modify_feature_extraction"): 59.0558,
+    ("StyleRes", "modify_feature_gates"): 106.3214,
+    ("SDIC", "DIP"): 38.7927,
+    ("SDIC", "SAF"): 31.3918,
+    ("SFE", "inverter.fs_backbone"): 109.2783,
+    ("SFE", "inverter.fuser"): 98.7842,
+    ("SFE", "encoder"): 98.7842,
+    ("HyperStyle", "w_encoder"): 32.8293,
+    ("HyperStyle", "hypernet"): 5 * 33.2389,
+    ("Ours", "ftem"): 118.159,
+    ("Ours", "editor.edem"): 55.835,
+    ("Ours", "editor.edfm"): 347.892,
+}
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, Row]:
+    return {row.method: row for row in count_rows()}
+
+
+def test_every_row(rows):
+    found = {
+        name: tuple(round(v, 3) for v in (row.params_m, row.gmacs, row.complete_params_m, row.complete_gmacs))
+        for name, row in rows.items()
+    }
+    assert found == FIGURES
+
+
+def test_the_row_that_the_paper_measured_with_thop_to_its_last_digit(rows):
+    assert rows["SFE"].params_m == 424.600960
+    assert round(rows["SFE"].gmacs, 6) == 380.120899
+    assert "thop" in rows["SFE"].convention and "thop" in rows["Ours"].convention
+
+
+def test_every_part(rows):
+    found = {(name, part.name): part.gmacs for name, row in rows.items() for part in row.components}
+    assert {key: round(found[key], 4 if value < 150 else 3) for key, value in PARTS.items()} == pytest.approx(
+        PARTS, abs=6e-4
+    )
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_parts_make_up_the_row(rows, name):
+    row = rows[name]
+    assert sum(part.params_m for part in row.components) == pytest.approx(row.complete_params_m, abs=1e-9)
+    assert sum(part.gmacs for part in row.components) == pytest.approx(row.complete_gmacs, abs=1e-9)
+
+
+def test_the_papers_figures_stand_beside_ours(rows):
+    assert rows["CLCAE"].paper_params_m == 398.092
+    assert rows["Ours"].paper_gmacs == 689.103
+    assert rows["HyperStyle"].paper_params_m is None
+    assert len(PAPER) == 8
+    for name in ("e4e", "FS", "HFGI", "StyleRes", "SDIC", "SFE"):
+        assert rows[name].params_m == pytest.approx(rows[name].paper_params_m, abs=0.003)
+
+
+def test_the_command_writes_rows_and_prints_a_table(tmp_path, capsys):
+    out = tmp_path / "counts.json"
+    printed = Console(width=80)
+    run(CountsOptions(json=out, components=True), printed)
+    text = capsys.readouterr().out
+    assert "268.570 +0.0" in text and "thop: called modules only" in text and "modify_feature_gates" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+    lines = [line.split() for line in text.splitlines()]
+    assert ["HyperStyle", "-", "394.248", "394.248", "-", "651.323", "651.323"] in lines
+    assert ["StyleRes", "388.822", "388.821", "-0.0", "390.922", "312.896", "411.242", "+31.4", "411.242"] in lines
+    assert "…" not in text.partition("Parts")[0]
+    data = json.loads(out.read_text())
+    names = ["method", "params_m", "gmacs", "paper_params_m", "paper_gmacs", "complete_params_m", "complete_gmacs"]
+    assert all({*names, "convention"} <= set(row) for row in data["rows"])
+    sfe = next(row for row in data["rows"] if row["method"] == "SFE")
+    assert [round(sfe[name], 3) for name in names[1:]] == [424.601, 380.121, 424.601, 380.121, 459.699, 503.095]
+    assert data["command"] == "python -m bench.table5 --counts --json FILE"
+
+
+def test_the_command_asks_for_something_to_do():
+    result = subprocess.run([sys.executable, "-m", "bench.table5"], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.strip() == "error: nothing to do; say --counts"
