@@ -18,6 +18,7 @@ from typing import Annotated, Any, get_args
 import tyro
 from rich.console import Console
 
+from edgedit.commands.benching import Bench
 from edgedit.commands.building import Build, Plan
 from edgedit.commands.bundles import Directions, Export, Info
 from edgedit.commands.common import check_output
@@ -42,6 +43,7 @@ Verb = (
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Serve, tyro.conf.subcommand("serve")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sign, tyro.conf.subcommand("sign")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]

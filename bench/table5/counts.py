@@ -245,7 +245,11 @@ def run(options: CountsOptions, console: Console | None = None) -> list[Row]:
     if options.components:
         console.print(component_table(rows))
     if options.json is not None:
-        command = "python -m bench.table5 --counts --json FILE"
-        result = provenance(command) | {"rows": [dataclasses.asdict(row) for row in rows]}
-        write(options.json, (json.dumps(result, indent=1) + "\n").encode())
+        write(options.json, (json.dumps(summary(rows), indent=1) + "\n").encode())
     return rows
+
+
+def summary(rows: list[Row]) -> dict[str, Any]:
+    """The rows as objects, with where they come from."""
+    rows_as_objects = [dataclasses.asdict(row) for row in rows]
+    return provenance("edgedit bench table5 --counts --json FILE") | {"rows": rows_as_objects}

@@ -24,8 +24,16 @@ VERBS = (
     "info",
     "export",
     "build",
+    "refit",
     "plan",
     "inspect",
+    "serve repo",
+    "serve up",
+    "serve setup",
+    "serve gateway",
+    "serve key",
+    "bench table5",
+    "bench serve",
     "train",
     "sign",
     "verify",
@@ -54,7 +62,7 @@ def process(*words: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help(cli: Cli, verb: str) -> None:
-    done = cli(verb, "--help")
+    done = cli(*verb.split(), "--help")
     assert done.status == 0 and done.err == ""
     assert f"usage: edgedit {verb}" in done.out and "--json FILE" in done.out
     assert str(_ROOT) not in re.sub(r"[│\s]", "", done.out)
