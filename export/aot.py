@@ -24,11 +24,13 @@ from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.contracts import Name
 from engines.engine_manifest import Profile
 from engines.errors import EngineError
+from engines.family import ModelFamily
 from engines.files import write
 from engines.integrity import FileProblem, read_entry, read_regular
 from engines.manifest import FileEntry, Strict
 from export.errors import ExportError
 from export.graphs import GRAPHS
+from training.networks.system import EditingSystem
 from training.weights import load_bundle
 
 Precision = Literal["fp32", "tf32", "fp16"]
@@ -85,8 +87,12 @@ def graph_module(bundle: Bundle, graph: str, precision: Precision = "fp32") -> n
         BundleError: if the bundle is damaged.
         ValueError: if its weights do not fit its family.
     """
-    system = load_bundle(bundle.path, bundle.family).eval().requires_grad_(False)
-    module = GRAPHS[graph].module(system, bundle.family).eval()
+    return network(load_bundle(bundle.path, bundle.family), bundle.family, graph, precision)
+
+
+def network(system: EditingSystem, family: ModelFamily, graph: str, precision: Precision = "fp32") -> nn.Module:
+    """A graph's module around a system, which is frozen."""
+    module = GRAPHS[graph].module(system.eval().requires_grad_(False), family).eval()
     return _Half(module) if precision == "fp16" else module
 
 
@@ -135,20 +141,10 @@ def write_package(
     if not 1 <= least < most:
         raise ValueError(f"batch must be two sizes in rising order, at least 1, got {least} and {most}")
     inputs = tuple(tensor.to(device) for tensor in GRAPHS[graph].example(bundle.family, batch=most))
-    module = graph_module(bundle, graph, precision).to(device)
-    dimension = torch.export.Dim("batch", min=least, max=most)
-    shapes: Any = [{0: dimension} for _ in inputs]
-    if precision == "fp16":  # its inputs are one argument, *inputs
-        shapes = [tuple(shapes)]
-    with tempfile.TemporaryDirectory(prefix="edgedit-aot-") as folder, torch.no_grad(), precise(precision):
-        made = Path(folder) / "graph.pt2"
-        try:
-            exported = torch.export.export(module, inputs, dynamic_shapes=shapes)
-            torch._inductor.aoti_compile_and_package(exported, package_path=str(made))
-        except Exception as error:  # the compilers' errors have no common base
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ExportError(f"graph {graph} could not be compiled by AOTInductor: {reason}") from error
-        data = made.read_bytes()
+    try:
+        data = compiled(graph_module(bundle, graph, precision).to(device), inputs, precision, batch)
+    except ExportError as error:
+        raise ExportError(f"graph {graph}: {error}") from error.__cause__
     manifest = PackageManifest(
         file=FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)),
         bundle=bundle.name,
@@ -163,6 +159,34 @@ def write_package(
     write(path, data)
     write(_manifest_path(path), (manifest.model_dump_json(indent=1) + "\n").encode())
     return manifest
+
+
+def compiled(module: nn.Module, inputs: tuple[Tensor, ...], precision: Precision, batch: tuple[int, int]) -> bytes:
+    """A package of a graph's module, for the device of its example inputs and batches between two sizes.
+
+    Raises:
+        ExportError: if it cannot be compiled here.
+    """
+    dimension = torch.export.Dim("batch", min=batch[0], max=batch[1])
+    shapes: Any = [{0: dimension} for _ in inputs]
+    if precision == "fp16":  # its inputs are one argument, *inputs
+        shapes = [tuple(shapes)]
+    with tempfile.TemporaryDirectory(prefix="edgedit-aot-") as folder, torch.no_grad(), precise(precision):
+        made = Path(folder) / "graph.pt2"
+        try:
+            exported = torch.export.export(module, inputs, dynamic_shapes=shapes)
+            torch._inductor.aoti_compile_and_package(exported, package_path=str(made))
+        except Exception as error:  # the compilers' errors have no common base
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ExportError(f"it could not be compiled by AOTInductor: {reason}") from error
+        return made.read_bytes()
+
+
+def opened(data: bytes, device: str) -> Callable[..., Any]:
+    """What a package's bytes hold; native code, so that they must be trusted."""
+    kind, _, number = device.partition(":")
+    index = int(number or 0) if kind == "cuda" else -1
+    return torch._inductor.aoti_load_package(io.BytesIO(data), device_index=index)  # type: ignore[arg-type]
 
 
 def load_package(
@@ -197,8 +221,7 @@ def load_package(
     ):
         if built != found:
             raise EngineError(f"{path.name} was built for {what} {built}, found {found}: {again}")
-    index = int(device.partition(":")[2] or 0) if manifest.device == "cuda" else -1
-    model = torch._inductor.aoti_load_package(io.BytesIO(data), device_index=index)  # type: ignore[arg-type]
+    model = opened(data, device)
 
     def call(*inputs: Tensor) -> Any:
         size = inputs[0].shape[0]

@@ -1,0 +1,172 @@
+"""The command line: `python -m bench.gpu --minutes 9 --out DIR`; see the package for what it does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich.console import Console
+
+from bench.gpu import machine
+from bench.gpu.accuracy import accuracy
+from bench.gpu.context import Context
+from bench.gpu.jobs import latency, scaling
+from bench.gpu.models import load_models
+from bench.gpu.queue import Queue, Step
+from bench.gpu.runtimes import runtimes
+from bench.gpu.training import training
+from engines.errors import EdgeditError
+from training.judges import JudgeFiles
+
+console = Console(highlight=False, soft_wrap=True)
+
+_DEMO = Path(__file__).resolve().parents[2] / "edgedit" / "bundles" / "demo"
+
+JOBS: dict[str, Callable[[Context], Iterator[Step]]] = {
+    "training": training,
+    "latency": latency,
+    "accuracy": accuracy,
+    "runtimes": runtimes,
+    "scaling": scaling,
+}
+"""In the order in which they are taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Do what waits for a GPU, inside the minutes given; run it again to go on."""
+
+    out: Path
+    """Folder of results and state. To go on from another machine's results, give a copy of its folder."""
+    minutes: float = 9.0
+    """How long it may take."""
+    device: Literal["cuda", "cpu"] = "cuda"
+    """The first GPU; or cpu, which tries the queue itself where there is no GPU."""
+    job: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Only this job; may be repeated."""
+    bundle: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """NAME=DIRECTORY of a bundle; may be repeated. The demo bundle if left out."""
+    random: tuple[str, ...] = ("faces-1024",)
+    """Families to measure with random weights."""
+    row: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Only this row of the latency table; may be repeated."""
+    passes: int = 100
+    """Passes of everything that is timed."""
+    batches: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Batch sizes of the scaling job."""
+    edits: tuple[int, ...] = (1, 4, 16)
+    """Edits of one photo, with one inversion and with an inversion each."""
+    data: Path | None = None
+    """Folder or tar of aligned faces, for training and accuracy."""
+    lpips: Path | None = None
+    """LPIPS weights (safetensors)."""
+    identity: Path | None = None
+    """Face embedder (ONNX)."""
+    age_gender: Path | None = None
+    """Judge of age and gender (ONNX), for the directions."""
+    expression: Path | None = None
+    """Judge of expression (ONNX), for the directions."""
+    pose: Path | None = None
+    """Judge of head pose (ONNX), for the directions."""
+    photos: int = 64
+    """Held-out photos that accuracy is measured on."""
+    recipe: str = "demo-128"
+    """Of the training."""
+    run: Path | None = None
+    """Folder of the training run; OUT-run if left out. Checkpoints in OUT that have gone further are put there."""
+    start: Path | None = None
+    """Bundle that the training starts from."""
+    steps: int | None = None
+    """Training steps of every stage, in place of the recipe's."""
+    training_share: float = 0.4
+    """Of the minutes, what training may take."""
+    least: float = 20.0
+    """Seconds without which no measurement is begun."""
+
+    def command(self) -> str:
+        """What repeats this run, without paths of this machine."""
+        words = ["python -m bench.gpu"]
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            if value == option.default:
+                continue
+            name = f"--{option.name.replace('_', '-')}"
+            if option.name in ("job", "bundle", "row"):
+                items = [item.partition("=")[0] + "=BUNDLE" if option.name == "bundle" else item for item in value]
+                words += [f"{name} {item!r}" if " " in item else f"{name} {item}" for item in items]
+            elif isinstance(value, tuple):
+                words.append(" ".join([name, *map(str, value)]))
+            else:
+                words.append(f"{name} {option.name.upper() if isinstance(value, Path) else value}")
+        return " ".join(words)
+
+
+def run(options: Options) -> None:
+    """Takes the jobs in turn until all are done or the time is up.
+
+    Raises:
+        EdgeditError: for options that will not do, or a device that is not there.
+    """
+    if unknown := [job for job in options.job if job not in JOBS]:
+        raise EdgeditError(f"there is no job {unknown[0]!r}; there are {', '.join(JOBS)}")
+    if options.minutes <= 0 or options.passes < 1:
+        raise EdgeditError("--minutes must be above 0 and --passes 1 or more")
+    if options.device != "cpu" and not torch.cuda.is_available():
+        raise EdgeditError(
+            f"PyTorch {torch.__version__} finds no CUDA device here: give --device cpu to try the queue without one"
+        )
+    context: Context
+
+    def describe() -> dict[str, Any]:
+        about = machine.describe(options.device, options.command())
+        context.ceilings = about["ceilings"]
+        return about
+
+    queue = Queue(options.out, options.minutes * 60, describe, lambda line: console.print(line, markup=False))
+    context = Context(
+        device=options.device,
+        out=options.out,
+        models=load_models(options.bundle or (f"demo={_DEMO}",), options.random, options.device),
+        left=queue.left,
+        seconds=options.minutes * 60,
+        passes=options.passes,
+        warm=min(10, options.passes),
+        least=options.least,
+        rows=options.row,
+        batches=options.batches,
+        edits=options.edits,
+        data=options.data,
+        lpips=options.lpips,
+        identity=options.identity,
+        judges=JudgeFiles(age_gender=options.age_gender, expression=options.expression, pose=options.pose),
+        photos=options.photos,
+        recipe=options.recipe,
+        run=options.run,
+        start=options.start,
+        steps=options.steps,
+        share=options.training_share,
+    )
+    for name, job in JOBS.items():
+        if options.job and name not in options.job:
+            continue
+        if not queue.take(name, job(context)):
+            console.print(f"the time is up; run it again to go on: {options.command()}", markup=False)
+            return
+    console.print(f"nothing waits any more; results are in {options.out}", markup=False)
+
+
+def main() -> None:
+    """Runs the command line."""
+    try:
+        run(tyro.cli(Options, prog="python -m bench.gpu", config=(tyro.conf.OmitArgPrefixes,)))
+    except EdgeditError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What is measured: the networks of a bundle, or of a family with random weights."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from engines.bundle import Bundle
+from engines.errors import EdgeditError
+from engines.family import ModelFamily, family
+from export.aot import Precision, network
+from export.graphs import GRAPHS
+from training.networks.system import EditingSystem
+from training.weights import load_bundle
+
+
+@dataclass
+class Model:
+    """One editing system on a device."""
+
+    name: str
+    family: ModelFamily
+    device: str
+    bundle: Bundle | None = None
+    """None: random weights."""
+    _systems: dict[bool, EditingSystem] = field(default_factory=dict)
+    _gmacs: dict[str, float] = field(default_factory=dict)
+
+    def module(self, graph: str, precision: Precision) -> nn.Module:
+        """A graph's module; those of FP16 share a system of their own, whose weights are channels-last."""
+        half = precision == "fp16"
+        if not self._systems:
+            system = _random(self.family) if self.bundle is None else load_bundle(self.bundle.path, self.family)
+            self._systems[False] = system.to(self.device)
+        if half not in self._systems:
+            self._systems[half] = copy.deepcopy(self._systems[False])
+        return network(self._systems[half], self.family, graph, precision).to(self.device)
+
+    def inputs(self, graph: str, batch: int) -> tuple[Tensor, ...]:
+        """Random inputs on the device."""
+        return tuple(tensor.to(self.device) for tensor in GRAPHS[graph].example(self.family, batch))
+
+    def gmacs(self, graph: str) -> float:
+        """Multiply-accumulates of a graph at batch 1, in thousand millions, as PyTorch counts them."""
+        if graph not in self._gmacs:
+            with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+                self.module(graph, "fp32")(*self.inputs(graph, 1))
+            self._gmacs[graph] = counter.get_total_flops() / 2e9
+        return self._gmacs[graph]
+
+    def about(self) -> dict[str, Any]:
+        """For a result's row."""
+        weights = "random" if self.bundle is None else "the bundle's"
+        return {"model": self.name, "size": self.family.size, "weights": weights}
+
+
+def _random(chosen: ModelFamily) -> EditingSystem:
+    """Random weights everywhere: zeros, which the editor starts training from, cost a GPU less power."""
+    torch.manual_seed(0)
+    system = EditingSystem(chosen)
+    with torch.no_grad():
+        for parameter in system.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.02)
+    return system
+
+
+def load_models(bundles: tuple[str, ...], families: tuple[str, ...], device: str) -> list[Model]:
+    """Models of NAME=DIRECTORY bundles and of families by name.
+
+    Raises:
+        EdgeditError: for a malformed item, something that is not a bundle, or an unknown family.
+    """
+    models = []
+    for item in bundles:
+        name, _, path = item.partition("=")
+        if not path:
+            raise EdgeditError(f"--bundle {item} must be NAME=DIRECTORY")
+        bundle = Bundle.load(Path(path))
+        models.append(Model(name, bundle.family, device, bundle))
+    try:
+        return models + [Model(name, family(name), device) for name in families]
+    except (KeyError, ValueError) as error:
+        raise EdgeditError(f"--random: {error}") from None

@@ -1,0 +1,110 @@
+"""The rows of the latency table. A new row, such as a peer, is one entry in `ROWS`: a name, a precision and what gives
+a function that makes one pass on inputs that lie on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.gpu.models import Model
+from export.aot import Precision, compiled, opened, precise
+
+Pass = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a row is measured on."""
+
+    model: Model
+    graph: str
+    precision: Precision
+    inputs: tuple[Tensor, ...]
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.model.device != "cpu"
+
+    def passing(self, call: Callable[..., Any]) -> Pass:
+        """One pass of a callable on the inputs, without gradients, in the row's arithmetic."""
+
+        def run() -> Any:
+            with torch.inference_mode(), precise(self.precision):
+                return call(*self.inputs)
+
+        return run
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row; `prepare` may take long (compilers) and raises what it cannot do."""
+
+    name: str
+    precision: Precision
+    prepare: Callable[[Setup], Pass]
+    captured: bool = True
+    """Also measure it as a CUDA graph."""
+
+    def lacks(self, device: str) -> str | None:
+        """Why it cannot be measured there."""
+        if self.precision == "tf32" and device == "cpu":
+            return "TF32 is an arithmetic of NVIDIA GPUs"
+        return None
+
+
+def _eager(setup: Setup) -> Pass:
+    return setup.passing(setup.model.module(setup.graph, setup.precision))
+
+
+def _compiled(setup: Setup) -> Pass:
+    torch.compiler.reset()
+    run = setup.passing(torch.compile(setup.model.module(setup.graph, setup.precision), dynamic=False))
+    run()  # compiles
+    return run
+
+
+def _aotinductor(setup: Setup) -> Pass:
+    most = max(2, setup.inputs[0].shape[0])
+    examples = setup.model.inputs(setup.graph, most)
+    module = setup.model.module(setup.graph, setup.precision)
+    # The package was made a moment ago in this process: there is nothing to check it against.
+    return setup.passing(opened(compiled(module, examples, setup.precision, (1, most)), setup.model.device))
+
+
+ROWS: tuple[Row, ...] = (
+    # Most papers time this one: FP32 with TF32 off.
+    Row("eager FP32", "fp32", _eager),
+    Row("eager TF32", "tf32", _eager),
+    Row("eager FP16 channels-last", "fp16", _eager),
+    Row("torch.compile FP16", "fp16", _compiled),
+    Row("AOTInductor FP16", "fp16", _aotinductor),
+)
+BASE = "eager FP32"
+"""The row that ratios are given to."""
+
+
+def capture(run: Pass, device: str) -> Pass:
+    """A pass as a CUDA graph: what it launches, launched at once.
+
+    Raises:
+        RuntimeError: if something in it cannot be captured.
+    """
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        kept = run()
+
+    def replay() -> Any:
+        graph.replay()
+        return kept
+
+    return replay

@@ -1,0 +1,153 @@
+"""Job 4: the runtimes of engines, where they are installed; and what TensorRT-RTX says to a GPU outside its list."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+
+from bench.gpu.context import Context
+from bench.gpu.jobs import summary
+from bench.gpu.models import Model
+from bench.gpu.queue import Outcome, Step
+from bench.gpu.timing import host_passes
+from engines.building import backend as backends
+from engines.building.build import build
+from engines.building.builder import BuildOptions
+from engines.bundle import Bundle
+from engines.contracts import PIPELINES
+from engines.engine_manifest import ENGINES_FOLDER, Profile, RuntimeName
+from engines.libraries import LIBRARIES
+from engines.runtimes import create
+from engines.runtimes.onnxruntime import PROVIDERS
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A runtime and how its graph comes to be."""
+
+    name: str
+    runtime: RuntimeName
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of the runtime's `load`."""
+    precision: str | None = None
+    """Of an engine that is built first; None runs the bundle's own graph."""
+
+    def lacks(self, context: Context) -> str | None:
+        """Why it cannot be measured here."""
+        provider = self.options.get("provider", "cpu")
+        if self.runtime == "onnxruntime":
+            if PROVIDERS[provider] not in onnxruntime.get_available_providers():
+                return f"this ONNX Runtime has no {PROVIDERS[provider]}"
+            return None if provider == "cpu" or context.on_gpu else "needs a CUDA device"
+        library = LIBRARIES[self.runtime]
+        if not library.installed:
+            return f"{library.title} is not installed"
+        return None if context.on_gpu else "needs a CUDA device"
+
+
+ENGINES: tuple[Engine, ...] = (
+    Engine("ONNX Runtime, CPU", "onnxruntime", {"provider": "cpu"}),
+    Engine("ONNX Runtime, CUDA", "onnxruntime", {"provider": "cuda"}),
+    Engine("ONNX Runtime, CUDA, FP16", "onnxruntime", {"provider": "cuda"}, "fp16"),
+    Engine("TensorRT FP16", "tensorrt", {}, "fp16"),
+    Engine("TensorRT FP16, no CUDA graph", "tensorrt", {"cuda_graphs": False}, "fp16"),
+    Engine("TensorRT-RTX FP16", "tensorrt-rtx", {}, "fp16"),
+)
+
+
+def runtimes(context: Context) -> Iterator[Step]:
+    """A step is one runtime on the pipelines of one bundle."""
+    asked = Engine("", "tensorrt-rtx")
+    yield Step("TensorRT-RTX answers", _rtx_answer, asked.lacks(context))
+    for model in context.models:
+        for engine in ENGINES:
+            if model.bundle is not None:
+                yield Step(
+                    f"{model.name} {engine.name}",
+                    _measured(context, model, engine),
+                    engine.lacks(context),
+                    context.least,
+                )
+
+
+def _rtx_answer() -> Outcome:
+    """Builds next to nothing for the GPU at hand; an error is an answer too."""
+    rtx = backends.load("tensorrt-rtx")
+    api = rtx.api
+    with rtx.messages() as messages:
+        builder = api.Builder(rtx.logger)
+        network = builder.create_network(1 << int(api.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        data = network.add_input("x", api.DataType.HALF, (1, 8, 8, 8))
+        network.mark_output(network.add_activation(data, api.ActivationType.RELU).get_output(0))
+        plan = builder.build_serialized_network(network, builder.create_builder_config())
+        said = [{"severity": severity, "text": " ".join(text.split())} for severity, text in messages]
+    capability = backends.current_capability()
+    return Outcome(
+        {
+            "library": f"{rtx.title} {rtx.version}",
+            "compute_capability": ".".join(map(str, capability)) if capability else None,
+            "known": list(rtx.architectures),
+            "built": plan is not None,
+            "messages": said[:20],
+        }
+    )
+
+
+def _measured(context: Context, model: Model, engine: Engine) -> Callable[[], Outcome]:
+    def run() -> Outcome:
+        assert model.bundle is not None
+        with tempfile.TemporaryDirectory(prefix="edgedit-gpu-") as folder:
+            bundle, built = model.bundle, None
+            if engine.precision is not None:
+                ignore = shutil.ignore_patterns(ENGINES_FOLDER)
+                copied = Path(shutil.copytree(bundle.path, Path(folder) / bundle.path.name, ignore=ignore))
+                built = build(
+                    copied,
+                    runtime=engine.runtime,
+                    target="cuda" if engine.runtime == "onnxruntime" else "current",
+                    precision=engine.precision,  # type: ignore[arg-type]
+                    options=BuildOptions(profile=Profile(min=1, opt=1, max=max(context.batches))),
+                )
+                bundle = Bundle.load(copied)
+            rows = {graph: _graph(context, model, bundle, graph, engine) for graph in PIPELINES}
+        if built is not None:
+            for graph, row in rows.items():
+                entry = built.graphs[graph]
+                row |= {"build_seconds": entry.seconds, "engine_bytes": built.files[entry.file].bytes}
+                row |= {"stated_memory_bytes": entry.device_memory, "weight_bytes": entry.weight_bytes}
+        return Outcome({**model.about(), "runtime": engine.name, "clocks": context.clocks(), "graphs": rows})
+
+    return run
+
+
+def _graph(context: Context, model: Model, bundle: Bundle, graph: str, engine: Engine) -> dict[str, Any]:
+    """Latency with inputs and outputs on the device, and the memory that loading and running it took."""
+    before = _free(context)
+    options = engine.options | ({"precision": engine.precision} if engine.precision else {})
+    runtime = create(engine.runtime, bundle, graph, **options)
+    inputs = zip(runtime.inputs, model.inputs(graph, 1), strict=True)
+    feeds = {spec.name: runtime.put(tensor.numpy(force=True)) for spec, tensor in inputs}
+    keep = [spec.name for spec in runtime.outputs]
+    samples = host_passes(
+        {graph: lambda: runtime.run(feeds, keep)},
+        count=context.passes,
+        warm=context.warm,
+        until=lambda: context.left() < 2,
+    )[graph]
+    after = _free(context)
+    used = before - after if before is not None and after is not None else None
+    return {**summary(samples), "memory_bytes": used}
+
+
+def _free(context: Context) -> int | None:
+    if not context.on_gpu:
+        return None
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info(context.device)[0]

@@ -1,0 +1,171 @@
+"""The whole queue, on a CPU: what it measures there is nothing, that it does all it says is everything."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from bench.gpu.__main__ import JOBS, Options, run
+from bench.gpu.models import load_models
+from edgedit import DEMO_BUNDLE
+from edgedit.commands.photos import ASTRONAUT
+from engines.contracts import PIPELINES
+from engines.errors import EdgeditError
+from training import recipes
+from training.losses.image import LossFiles
+from training.recipes import Recipe
+
+
+@pytest.fixture(scope="module")
+def demo() -> str:
+    if not DEMO_BUNDLE.is_dir():
+        pytest.skip("the demo bundle is not here")
+    return f"demo={DEMO_BUNDLE}"
+
+
+def options(out: Path, *jobs: str, **more: Any) -> Options:
+    tiny: dict[str, Any] = {"device": "cpu", "random": (), "passes": 2, "least": 0.0, "minutes": 8.0}
+    return Options(out=out, job=jobs, **(tiny | more))
+
+
+def result(out: Path, job: str) -> dict[str, Any]:
+    return json.loads((out / f"{job}.json").read_text())
+
+
+def state(out: Path, job: str) -> dict[str, Any]:
+    return json.loads((out / "state.json").read_text())["jobs"][job]
+
+
+def test_latency_by_the_command_line(demo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results"
+    words = ["--device", "cpu", "--minutes", "5", "--out", str(out), "--bundle", demo, "--random", "--passes", "2"]
+    words += ["--least", "0", "--job", "latency", "--row", "eager FP32", "--row", "eager TF32"]
+    command = [sys.executable, "-m", "bench.gpu", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    found = result(out, "latency")
+    assert [row["step"] for row in found["rows"]] == [f"demo {graph}" for graph in PIPELINES]
+    for row in found["rows"]:
+        assert list(row["times"]) == ["eager FP32"] and row["ratios"] == {"eager FP32": 1.0}
+        times = row["times"]["eager FP32"]
+        assert len(times["samples_ms"]) == times["passes"] == 2 and times["p10_ms"] <= times["median_ms"]
+        assert row["not_measured"] == {
+            "eager FP32, CUDA graph": "CUDA graphs need a CUDA device",
+            "eager TF32": "TF32 is an arithmetic of NVIDIA GPUs",
+        }
+        assert row["gmacs"] > 0.05 and row["floor_ms"] > 0
+    (about,) = found["runs"]
+    assert {"command", "date", "versions", "host", "device", "ceilings"} == set(about)
+    assert about["ceilings"]["copy_gbs"] > 0 and about["ceilings"]["matmul_tflops"] > 0
+    assert about["device"]["kind"] == "cpu" and "torch" in about["versions"]
+    assert "--bundle demo=BUNDLE" in about["command"] and "--row 'eager FP32'" in about["command"]
+    assert str(tmp_path) not in json.dumps(found) and str(DEMO_BUNDLE) not in json.dumps(found)
+    run(options(out, "latency", bundle=(demo,), row=("eager FP32",)))
+    assert capsys.readouterr().out.count("done by an earlier run") == len(PIPELINES)
+    assert result(out, "latency") == found
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_without_a_gpu_one_line_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.gpu", "--out", str(tmp_path / "results")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+    assert "finds no CUDA device here: give --device cpu" in done.stderr
+
+
+def test_runtimes_that_are_not_here_are_named(demo: str, tmp_path: Path) -> None:
+    run(options(tmp_path, "runtimes", bundle=(demo,)))
+    found = state(tmp_path, "runtimes")
+    assert found["demo ONNX Runtime, CPU"]["status"] == "done"
+    others = {name: one for name, one in found.items() if name != "demo ONNX Runtime, CPU"}
+    assert all(one["status"] == "skipped" and one["reason"] for one in others.values())
+    assert "no CUDAExecutionProvider" in found["demo ONNX Runtime, CUDA"]["reason"]
+    (row,) = result(tmp_path, "runtimes")["rows"]
+    assert list(row["graphs"]) == list(PIPELINES)
+    assert all(one["passes"] == 2 and one["memory_bytes"] is None for one in row["graphs"].values())
+
+
+@pytest.mark.slow
+def test_scaling(demo: str, tmp_path: Path) -> None:
+    run(options(tmp_path, "scaling", bundle=(demo,), passes=1, batches=(1, 2), edits=(1,)))
+    rows = {row["step"]: row for row in result(tmp_path, "scaling")["rows"]}
+    assert rows["demo reconstruct batches"]["weights"] == "the bundle's"
+    assert [one["batch"] for one in rows["demo reconstruct batches"]["batches"]] == [1, 2]
+    times = rows["demo encode once"]["times"]
+    assert list(times) == ["1 edits, one inversion", "1 edits, an inversion each"]
+
+
+def test_random_weights_are_nowhere_zero() -> None:
+    (model,) = load_models((), ("demo-64",), "cpu")
+    module = model.module("edit", "fp32")
+    assert all(parameter.any() for parameter in module.parameters())
+    assert model.about() == {"model": "demo-64", "size": 64, "weights": "random"}
+    # FP16 has weights of its own, laid out differently.
+    assert next(model.module("edit", "fp16").parameters()) is not next(module.parameters())
+
+
+@pytest.mark.slow
+def test_accuracy_of_fp16_on_photos(demo: str, tmp_path: Path) -> None:
+    photo = Image.open(ASTRONAUT).crop((90, 0, 350, 260))
+    (photos := tmp_path / "photos").mkdir()
+    for index, image in enumerate((photo, photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT))):
+        image.save(photos / f"{index}.png")
+    out = tmp_path / "results"
+    run(options(out, "accuracy", bundle=(demo,), data=photos, photos=1))
+    found = {row["graph"]: row["certificate"] for row in result(out, "accuracy")["rows"]}
+    assert set(found) == set(PIPELINES)
+    for certificate in found.values():
+        assert certificate["photos"] == 1 and (certificate["nan"], certificate["inf"]) == (0, 0)
+        assert "FP16 autocast on cpu" in certificate["arithmetic"] and "FP32 on CPU" in certificate["reference"]
+    worst = found["reconstruct"]["images"]["psnr"]["worst"]
+    assert 35 < worst < 99
+
+
+def test_training_stops_travels_and_goes_on(
+    small_recipe: Recipe,
+    photo_folder: Path,
+    loss_files: LossFiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(recipes.RECIPES, "small", small_recipe)
+    files = {"data": photo_folder, "lpips": loss_files.lpips, "identity": loss_files.identity, "recipe": "small"}
+    out = tmp_path / "results"
+    run(options(out, "training", training_share=1e-9, **files))
+    assert state(out, "training")["generator"] == {
+        "status": "skipped",
+        "reason": "training has used its share of the time",
+    }
+    assert state(out, "training")["e4e"]["reason"] == "the generator is not finished"
+    run(options(out, "training", run=tmp_path / "run", training_share=1.0, **files))
+    found = state(out, "training")
+    assert [found[stage]["status"] for stage in ("generator", "e4e", "encoder")] == ["done"] * 3
+    assert found["directions"]["reason"] == "needs --age-gender and --expression"
+    assert found["editor"]["reason"] == "there are no directions"
+    rows = {row["step"]: row for row in result(out, "training")["rows"]}
+    assert [rows["encoder"][key] for key in ("from_step", "to_step", "of_steps")] == [0, 2, 2]
+    shards = list((out / "checkpoints").rglob("*.safetensors"))
+    assert shards and all(file.stat().st_size < 15_000_000 for file in shards)
+    # Another machine: the run folder is not there, the results are.
+    run(options(out, "training", run=tmp_path / "elsewhere", training_share=1.0, **files))
+    assert (tmp_path / "elsewhere" / "encoder" / "checkpoint" / "meta.json").is_file()
+    assert sorted(rows) == sorted(row["step"] for row in result(out, "training")["rows"])
+
+
+def test_what_is_asked_wrongly(tmp_path: Path) -> None:
+    for wrong, message in (
+        ({"bundle": ("demo",)}, "--bundle demo must be NAME=DIRECTORY"),
+        ({"random": ("teapot",)}, "unknown model family 'teapot'"),
+        ({"minutes": 0.0}, "--minutes must be above 0"),
+    ):
+        with pytest.raises(EdgeditError, match=message):
+            run(options(tmp_path / "results", "latency", **wrong))
+    with pytest.raises(EdgeditError, match=f"there is no job 'tea'; there are {', '.join(JOBS)}"):
+        run(options(tmp_path / "results", "tea"))
