@@ -132,14 +132,15 @@ def photo_range(
     identity: Identity,
     direction: Direction,
     *,
-    floor: float = 0.55,
+    floor: float = 0.6,
     step: float = 0.5,
 ) -> tuple[float, float]:
     """The part of a direction's range in which edited photos keep their identity.
 
     Args:
         photos: B x 3 x S x S in [-1, 1].
-        floor: the mean identity cosine between photo and edit that must be kept.
+        floor: the mean identity cosine between photo and edit that must be kept; somewhat above what unseen photos
+            are to keep, where these are photos that the networks were trained on.
         step: the range ends at a multiple of this.
 
     Returns:

@@ -121,9 +121,9 @@ RECIPES: dict[str, Recipe] = {
         batch=8,
         generator_steps=5_500,
         e4e_steps=300,
-        encoder_steps=1_600,
+        encoder_steps=3_800,
         fit_samples=4_000,
-        editor_steps=900,
+        editor_steps=1_300,
         editor_photos=4_000,
     ),
     "demo-128": _demo(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -188,14 +189,18 @@ def train_editor(run: Run, options: LoopOptions) -> int:
 
 
 @torch.no_grad()
-def calibrate(run: Run, photos: int = 32) -> dict[str, dict[str, float]]:
+def calibrate(run: Run, photos: int = 64) -> dict[str, dict[str, float]]:
     """Narrows the range of every direction to strengths at which edited training photos keep their identity.
+
+    Args:
+        photos: how many are edited, spread over the training set: file names may be in order of age.
 
     Returns:
         By direction, the range that was written.
     """
     system = load_system(run)
-    images = run.faces()[0].tensor(slice(0, photos), run.device)
+    faces = run.faces()[0]
+    images = faces.tensor(np.linspace(0, len(faces) - 1, photos).astype(int), run.device)
     identity = Identity(run.losses.identity).to(run.device).eval()
     ranges = {}
     for direction in load_run_directions(run):
