@@ -15,6 +15,4 @@ from edgedit.commands.bench_table5 import BenchTable5
 class Bench:
     """Measure: the paper's Table 5, or what serving adds to an edit."""
 
-    verb: (
-        Annotated[BenchTable5, tyro.conf.subcommand("table5")] | Annotated[BenchServe, tyro.conf.subcommand("serve")]
-    )
+    verb: Annotated[BenchTable5, tyro.conf.subcommand("table5")] | Annotated[BenchServe, tyro.conf.subcommand("serve")]
