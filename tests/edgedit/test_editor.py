@@ -37,7 +37,9 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_the_package_names_its_parts() -> None:
-    assert set(edgedit.__all__) == {"DEMO_BUNDLE", "EdgeditError", "Editor", "Inversion", "Portrait"}
+    parts = {"DEMO_BUNDLE", "EdgeditError", "Editor", "Inversion", "Portrait"}
+    assert set(edgedit.__all__) == parts | {"AsyncClient", "Client"}
+    assert all(hasattr(edgedit, name) for name in edgedit.__all__) and not hasattr(edgedit, "Servant")
     assert edgedit.__version__.count(".") == 2
 
 

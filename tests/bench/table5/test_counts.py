@@ -104,7 +104,7 @@ def test_the_command_writes_rows_and_prints_a_table(tmp_path, capsys):
     assert all({*names, "convention"} <= set(row) for row in data["rows"])
     sfe = next(row for row in data["rows"] if row["method"] == "SFE")
     assert [round(sfe[name], 3) for name in names[1:]] == [424.601, 380.121, 424.601, 380.121, 459.699, 503.095]
-    assert data["command"] == "python -m bench.table5 --counts --json FILE"
+    assert data["command"] == "edgedit bench table5 --counts --json FILE"
 
 
 def test_the_command_asks_for_something_to_do():
