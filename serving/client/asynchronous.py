@@ -18,7 +18,7 @@ from serving.client.blocking import GrpcTransport, HttpTransport
 from serving.client.core import Core, as_handle
 from serving.client.deadline import Backoff
 from serving.client.effects import Compute, Describe, Effect, Flow, Infer, Pause, Register, Slot, Unregister
-from serving.client.errors import ServingError
+from serving.client.errors import FrameError, ServingError
 from serving.client.frames import Frames
 from serving.client.handle import Handle
 from serving.client.sweeps import WINDOW, Sweep, merged, recovery
@@ -157,21 +157,25 @@ class AsyncClient:
                     if stream is None:
                         stream = transport.stream()
                     while (asked := frames.ask()) is not None:
-                        request = sweep.request(profile, *asked)
+                        request = sweep.request(profile, asked)
                         lease = await self._run(core.lease(request, deadline, wait=frames.waiting == 1))
                         if lease is None:
                             frames.unask()
                             break
                         stream.send(request, lease)
-                    answer = await stream.answer(deadline)
+                    image = (await stream.answer(deadline)).image
+                except FrameError:
+                    # By itself it is sent again with the photo if that is what is missing, and its error has a status.
+                    request = sweep.request(profile, frames.next)
+                    image = (await self._run(core.ask(request, sweep.handle.crop, deadline))).image
                 except ServingError as error:
                     if stream is not None:
                         await stream.close()
                         stream = None
-                    if pause := recovery(core, frames, sweep, backoff, deadline, error):
+                    if pause := recovery(core, frames, backoff, deadline, error):
                         await asyncio.sleep(pause)
                     continue
-                yield sweep.strengths[frames.take()], answer.image
+                yield sweep.strengths[frames.take()], image
                 backoff, deadline = Backoff(core.retries), core.deadline(timeout)
         finally:
             if stream is not None:
@@ -188,8 +192,8 @@ class AsyncClient:
         try:
             while not frames.done:
                 while (asked := frames.ask()) is not None:
-                    flow = core.ask(sweep.request(profile, *asked), sweep.handle.crop, core.deadline(timeout))
-                    waiting.append((sweep.strengths[asked[0]], asyncio.create_task(self._run(flow))))
+                    flow = core.ask(sweep.request(profile, asked), sweep.handle.crop, core.deadline(timeout))
+                    waiting.append((sweep.strengths[asked], asyncio.create_task(self._run(flow))))
                 strength, task = waiting[0]
                 image = (await task).image
                 waiting.popleft()

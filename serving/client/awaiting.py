@@ -11,10 +11,9 @@ from typing import Any
 from serving.client.blocking import STREAM_END_SECONDS
 from serving.client.core import Lease
 from serving.client.deadline import Deadline
-from serving.client.errors import ServingError
+from serving.client.errors import FrameError, ServingError
 from serving.client.libraries import (
     GRPC_OPTIONS,
-    GRPC_STREAM_METADATA,
     HTTP_HEADERS,
     grpc_message,
     http_arguments,
@@ -110,7 +109,7 @@ class AsyncGrpcStream:
         self._pending: deque[tuple[Request, Lease]] = deque()
         self._answers: asyncio.Queue[Answer | ServingError] = asyncio.Queue()
         with translated(transport.url):
-            self._call = transport.stub.ModelStreamInfer(self._outgoing(), metadata=GRPC_STREAM_METADATA)
+            self._call = transport.stub.ModelStreamInfer(self._outgoing())
         self._reader = asyncio.create_task(self._read())
 
     def send(self, request: Request, lease: Lease) -> None:
@@ -123,7 +122,9 @@ class AsyncGrpcStream:
         """The next answer.
 
         Raises:
-            ServingError: of the request or the stream; either way the stream is over.
+            FrameError: if this request failed. Triton can give it a status (`triton_grpc_error`), but 2.51 does not
+                survive two such errors on one stream: who asks again by itself gets the status.
+            ServingError: if the stream is over.
         """
         try:
             async with asyncio.timeout(deadline.left()):
@@ -156,9 +157,12 @@ class AsyncGrpcStream:
         try:
             async for response in self._call:
                 request, lease = self._pending.popleft()
+                if response.error_message:
+                    error = FrameError(f"{url} failed on a frame; its log says more")
+                    lease.end(error)
+                    self._answers.put_nowait(error)
+                    continue
                 try:
-                    if response.error_message:
-                        raise ServingError(f"{url} failed on a frame; its log says more")
                     answer = read_answer(result_type(response.infer_response), request, lease.region)
                 except BaseException as error:
                     lease.end(error)

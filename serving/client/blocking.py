@@ -12,10 +12,9 @@ from typing import Any
 
 from serving.client.core import Lease
 from serving.client.deadline import Deadline
-from serving.client.errors import ServingError
+from serving.client.errors import FrameError, ServingError
 from serving.client.libraries import (
     GRPC_OPTIONS,
-    GRPC_STREAM_METADATA,
     HTTP_HEADERS,
     grpc_message,
     http_arguments,
@@ -107,7 +106,7 @@ class GrpcStream:
         self._pending: deque[tuple[Request, Lease]] = deque()
         self._answers: queue.SimpleQueue[Answer | ServingError] = queue.SimpleQueue()
         with translated(transport.url):
-            self._call = transport.stub.ModelStreamInfer(iter(self._requests.get, None), metadata=GRPC_STREAM_METADATA)
+            self._call = transport.stub.ModelStreamInfer(iter(self._requests.get, None))
         self._reader = threading.Thread(target=self._read, name="edgedit-stream", daemon=True)
         self._reader.start()
 
@@ -121,7 +120,9 @@ class GrpcStream:
         """The next answer.
 
         Raises:
-            ServingError: of the request or the stream; either way the stream is over.
+            FrameError: if this request failed. Triton can give it a status (`triton_grpc_error`), but 2.51 does not
+                survive two such errors on one stream: who asks again by itself gets the status.
+            ServingError: if the stream is over.
         """
         try:
             answer = self._answers.get(timeout=deadline.left())
@@ -152,9 +153,12 @@ class GrpcStream:
         try:
             for response in self._call:
                 request, lease = self._pending.popleft()
+                if response.error_message:
+                    error = FrameError(f"{url} failed on a frame; its log says more")
+                    lease.end(error)
+                    self._answers.put(error)
+                    continue
                 try:
-                    if response.error_message:
-                        raise ServingError(f"{url} failed on a frame; its log says more")
                     answer = read_answer(result_type(response.infer_response), request, lease.region)
                 except BaseException as error:
                     lease.end(error)

@@ -29,9 +29,6 @@ GRPC_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 
-GRPC_STREAM_METADATA = (("triton_grpc_error", "true"),)
-"""Errors of a stream come with a status of their own and end it; without, they are a message and no more."""
-
 
 def library(name: str) -> ModuleType:
     """A module of tritonclient or below it.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.client.errors import UnavailableError
+from serving.client.errors import ServingError, UnavailableError
 
 PREFIX = "edgedit_"
 """Of the names of regions, under /dev/shm and at the server; the process id follows."""
@@ -56,12 +56,31 @@ class Region:
         return 2 * self.size
 
     def write(self, image: np.ndarray) -> None:
-        """Puts an image at the start."""
-        np.ndarray(image.shape, image.dtype, self._memory.buf)[...] = image
+        """Puts an image at the start.
+
+        Raises:
+            ServingError: as `read`.
+        """
+        self._view(image.size, 0).reshape(image.shape)[...] = image
 
     def read(self, size: int, offset: int) -> np.ndarray:
-        """A copy of `size` bytes."""
-        return np.ndarray(size, np.uint8, self._memory.buf, offset).copy()
+        """A copy of `size` bytes.
+
+        Raises:
+            ServingError: if the region has been unlinked, by another thread that closed the client.
+        """
+        return self._view(size, offset).copy()
+
+    def _view(self, size: int, offset: int) -> np.ndarray:
+        closed = ServingError("this client was closed while it waited for an answer")
+        buffer = self._memory.buf
+        if buffer is None:
+            # np.ndarray would take it for no buffer and give arbitrary bytes.
+            raise closed
+        try:
+            return np.frombuffer(buffer, np.uint8, size, offset)
+        except ValueError as error:
+            raise closed from error
 
     def unlink(self) -> None:
         """Removes the name; a server that has it mapped keeps its mapping until it is unregistered."""

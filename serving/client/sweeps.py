@@ -8,7 +8,7 @@ import numpy as np
 
 from serving.client.core import Core
 from serving.client.deadline import Backoff, Deadline
-from serving.client.errors import RETRIED, NotFoundError, RequestError, ServingError, UnavailableError
+from serving.client.errors import RETRIED, RequestError, ServingError, UnavailableError
 from serving.client.frames import Frames
 from serving.client.handle import Handle
 from serving.client.wire import Profile, Request, edits_json, within_ranges
@@ -38,11 +38,9 @@ class Sweep:
     def __len__(self) -> int:
         return len(self.strengths)
 
-    def request(self, profile: Profile, index: int, with_image: bool) -> Request:
+    def request(self, profile: Profile, index: int) -> Request:
         """The request of one frame."""
-        edits = edits_json({self.direction: self.strengths[index]})
-        image = self.handle.crop if with_image else None
-        return Request(profile.shape, image=image, handle=self.handle.id, edits=edits)
+        return Request(profile.shape, handle=self.handle.id, edits=edits_json({self.direction: self.strengths[index]}))
 
     def warn(self, profile: Profile) -> None:
         """Warns, once for each end, of strengths outside the direction's usable range."""
@@ -50,27 +48,18 @@ class Sweep:
             within_ranges(profile, {self.direction: strength}, clamp=False)
 
 
-def recovery(
-    core: Core, frames: Frames, sweep: Sweep, backoff: Backoff, deadline: Deadline, error: ServingError
-) -> float:
+def recovery(core: Core, frames: Frames, backoff: Backoff, deadline: Deadline, error: ServingError) -> float:
     """Seconds after which the frames not taken yet are asked for again over a new stream.
 
     Raises:
         ServingError: the error, if that would not help.
     """
-    if isinstance(error, NotFoundError):
-        request = Request((0, 0), image=sweep.handle.crop if frames.sent_image else None, handle=sweep.handle.id)
-        core.resend(request, sweep.handle.crop, error)
-        frames.restart(with_image=True)
-        return 0.0
-    if not isinstance(error, RETRIED):
-        raise error
     if isinstance(error, UnavailableError):
         core.note_away()
-    delay = backoff.delay(deadline)
-    if delay is None or core.closed:
+    delay = backoff.delay(deadline) if isinstance(error, RETRIED) and not core.closed else None
+    if delay is None:
         raise error
-    frames.restart(with_image=False)
+    frames.restart()
     return delay
 
 

@@ -20,7 +20,7 @@ from serving.client.blocking import GrpcStream, GrpcTransport, HttpTransport
 from serving.client.core import Core, as_handle
 from serving.client.deadline import Backoff
 from serving.client.effects import Compute, Describe, Effect, Flow, Infer, Pause, Register, Slot, Unregister
-from serving.client.errors import RequestError, ServingError
+from serving.client.errors import FrameError, RequestError, ServingError
 from serving.client.frames import Frames
 from serving.client.handle import Handle
 from serving.client.sweeps import WINDOW, Sweep, merged, recovery
@@ -233,21 +233,25 @@ class Client:
                     if stream is None:
                         stream = transport.stream()
                     while (asked := frames.ask()) is not None:
-                        request = sweep.request(profile, *asked)
+                        request = sweep.request(profile, asked)
                         lease = self._run(core.lease(request, deadline, wait=frames.waiting == 1))
                         if lease is None:
                             frames.unask()
                             break
                         stream.send(request, lease)
-                    answer = stream.answer(deadline)
+                    image = stream.answer(deadline).image
+                except FrameError:
+                    # By itself it is sent again with the photo if that is what is missing, and its error has a status.
+                    request = sweep.request(profile, frames.next)
+                    image = self._run(core.ask(request, sweep.handle.crop, deadline)).image
                 except ServingError as error:
                     if stream is not None:
                         stream.close()
                         stream = None
-                    if pause := recovery(core, frames, sweep, backoff, deadline, error):
+                    if pause := recovery(core, frames, backoff, deadline, error):
                         time.sleep(pause)
                     continue
-                yield sweep.strengths[frames.take()], answer.image
+                yield sweep.strengths[frames.take()], image
                 backoff, deadline = Backoff(core.retries), core.deadline(timeout)
         finally:
             if stream is not None:
@@ -261,9 +265,9 @@ class Client:
         try:
             while not frames.done:
                 while (asked := frames.ask()) is not None:
-                    request = sweep.request(profile, *asked)
+                    request = sweep.request(profile, asked)
                     work = partial(self._frame, request, sweep.handle.crop, timeout)
-                    waiting.append((sweep.strengths[asked[0]], self._executor().submit(work)))
+                    waiting.append((sweep.strengths[asked], self._executor().submit(work)))
                 strength, future = waiting.popleft()
                 image = future.result()
                 frames.take()
@@ -325,6 +329,7 @@ def _perform(effect: Effect, transport: Transport, slots: threading.Semaphore) -
 
 
 def finish(core: Core, transport: Transport) -> None:
+    """Closes the core of a client, and then its connections."""
     with suppress(ServingError):
         run(core.close(), transport, threading.Semaphore())
     transport.close()

@@ -72,6 +72,8 @@ class Options:
     """Have TensorRT wait for the GPU in a loop: fastest, and takes a core per model."""
     plan_sources: PlanPrecision | None = None
     """Write typed graphs of this precision too, for a server that builds its plans itself."""
+    dynamic_batching: bool = True
+    """Let requests that wait be answered as one batch."""
 
     def __post_init__(self) -> None:
         if self.threads < 0 or self.cache_bytes < 0:
@@ -235,8 +237,11 @@ def _write(bundle: Bundle, root: Path, version: int, options: Options) -> Reposi
                 raise BundleError(f"{bundle.name}: {spec.name} of {name} has no batch first, or dynamic extents after")
         plan_files = {capability: plan.file for capability, plan in own.items()}
         gpu = configs.tensorrt_config(bundle, name, plan_files, options.busy_wait)
-        _put(root / name / "config.pbtxt", configs.text(gpu).encode())
         cpu = configs.onnxruntime_config(bundle, name, options.threads)
+        if not options.dynamic_batching:
+            gpu.ClearField("dynamic_batching")
+            cpu.ClearField("dynamic_batching")
+        _put(root / name / "config.pbtxt", configs.text(gpu).encode())
         _put(root / name / "configs" / f"{CPU_CONFIG}.pbtxt", configs.text(cpu).encode())
         folder = root / name / str(version)
         model = bundle.read(entry.file)
@@ -252,6 +257,8 @@ def _write(bundle: Bundle, root: Path, version: int, options: Options) -> Reposi
         for name, content in session_files(bundle, digest, directions).items():
             _put(root / EDIT_SESSION / str(version) / name, content)
         session = configs.edit_session_config(bundle, digest, directions.values(), options.cache_bytes)
+        if not options.dynamic_batching:
+            session.ClearField("dynamic_batching")
         _put(root / EDIT_SESSION / "config.pbtxt", configs.text(session).encode())
         # An ensemble is its configuration, but Triton looks for a folder of its version; not every way of copying a
         # repository keeps one that is empty.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.client.errors import UnavailableError
+from serving.client.errors import ServingError, UnavailableError
 from serving.client.regions import Region, RegionPool
 from tests.serving.client.conftest import regions
 
@@ -27,6 +27,15 @@ def test_a_region_holds_what_is_sent_before_what_comes_back() -> None:
     finally:
         region.unlink()
     assert not regions()
+
+
+def test_an_unlinked_region_gives_an_error_and_no_arbitrary_bytes() -> None:
+    region = Region(12)
+    region.unlink()
+    with pytest.raises(ServingError, match="closed while it waited"):
+        region.read(12, 12)
+    with pytest.raises(ServingError, match="closed while it waited"):
+        region.write(np.zeros((2, 2, 3), np.uint8))
 
 
 def test_more_memory_than_there_is_is_one_line() -> None:

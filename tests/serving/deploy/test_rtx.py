@@ -8,6 +8,7 @@ import pytest
 
 from edgedit.editor import DEMO_BUNDLE
 from engines.bundle import Bundle
+from engines.libraries import LIBRARIES
 from serving.deploy import build
 from serving.deploy.builders import Builder
 from serving.deploy.errors import StartError
@@ -16,7 +17,7 @@ from serving.deploy.plans import PlanCache
 from serving.deploy.repository import PLAN_SOURCE, assemble
 
 pytestmark = pytest.mark.rtx
-MODULE = "tensorrt_rtx_bindings"
+MODULE = LIBRARIES["tensorrt-rtx"].module
 
 
 @pytest.fixture(scope="module")

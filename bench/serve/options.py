@@ -1,0 +1,91 @@
+"""What is measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engines.errors import EdgeditError
+
+DEMO = Path(__file__).resolve().parents[2] / "edgedit" / "bundles" / "demo"
+
+Model = Literal["edit", "edit_session"]
+"""`edit`: an inversion's tensors and deltas in, an image out; `edit_session`: a handle and strengths in."""
+Transport = Literal["grpc", "http", "shm"]
+"""`shm` is gRPC with the tensors in system shared memory."""
+Batching = Literal["on", "off"]
+"""Whether the server may answer several requests as one batch."""
+
+_PATHS = ("out", "plot", "bundle", "perf_analyzer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure edits through a Triton server on this machine beside edits in process, in turns."""
+
+    out: Path
+    """The JSON file to write."""
+    plot: Path | None = None
+    """Also draw latency and throughput, to this SVG or PNG (needs matplotlib)."""
+    bundle: Path = DEMO
+    """The bundle to serve."""
+    model: tuple[Model, ...] = ("edit", "edit_session")
+    """Models to ask."""
+    transport: tuple[Transport, ...] = ("grpc", "http", "shm")
+    """Ways to ask them; shm is gRPC with images in system shared memory."""
+    batching: tuple[Batching, ...] = ("on", "off")
+    """Servers to ask: with dynamic batching and without, side by side."""
+    concurrency: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Callers at a time, each with one request under way."""
+    rounds: int = 4
+    """How often everything is measured."""
+    seconds: float = 1.0
+    """For how long each time; it begins when every caller has had its first answer."""
+    threads: int = 1
+    """Of ONNX Runtime for one network, in the server and in process; 0 for as many as there are cores."""
+    samples: int = 200
+    """Latencies kept of each row, evenly over the run; percentiles are of all."""
+    perf_analyzer: Path | None = None
+    """NVIDIA's perf_analyzer, or the wheel of tritonclient that holds it, to ask the same server afterwards."""
+
+    def check(self) -> None:
+        """Finds out before any work what will not do.
+
+        Raises:
+            EdgeditError: saying what.
+        """
+        for name in ("model", "transport", "batching", "concurrency"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise EdgeditError(f"--{name} must name at least one, each once")
+        if min(self.concurrency) < 1 or max(self.concurrency) > 256:
+            raise EdgeditError("--concurrency must be 1 to 256")
+        if self.rounds < 1 or self.threads < 0 or self.samples < 1 or not 0 < self.seconds < 3600:
+            raise EdgeditError("--rounds, --seconds and --samples must be above 0, and --threads 0 or more")
+        if self.plot is not None and self.plot.suffix.lower() not in (".svg", ".png"):
+            raise EdgeditError(f"cannot draw {self.plot}: its name must end in .svg or .png")
+        if self.plot is not None and self.plot == self.out:
+            raise EdgeditError(f"--out and --plot both name {self.out}; give each its own file")
+        for path in (self.out, self.plot):
+            if path is not None and not path.parent.is_dir():
+                raise EdgeditError(f"cannot write {path}: there is no directory {path.parent}")
+        if self.perf_analyzer is not None and not self.perf_analyzer.is_file():
+            raise EdgeditError(f"{self.perf_analyzer} is not a file; give perf_analyzer or the wheel that holds it")
+
+    def command(self) -> str:
+        """What repeats this run, without paths of this machine."""
+        words = ["python -m bench.serve"]
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            if value == option.default:
+                continue
+            name = f"--{option.name.replace('_', '-')}"
+            if option.name in _PATHS:
+                words.append(f"{name} {option.name.upper()}")
+            elif isinstance(value, tuple):
+                words.append(" ".join([name, *map(str, value)]))
+            else:
+                words.append(f"{name} {value}")
+        return " ".join(words)
