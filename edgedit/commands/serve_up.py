@@ -112,13 +112,15 @@ def _say(line: str) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM, as service managers send it, does what Ctrl-C does."""
+    """SIGTERM, as service managers send it, does what Ctrl-C does; so does SIGINT to a command that a shell put into
+    the background, where it is ignored otherwise."""
 
     def interrupt(*_: int | FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
