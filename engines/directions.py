@@ -198,6 +198,22 @@ def load_directions(bundle: Bundle) -> dict[str, Direction]:
     return directions
 
 
+def within_range(name: str, strength: float, low: float, high: float, clamp: bool) -> float:
+    """A strength of a direction, limited to its usable range if asked.
+
+    Warns:
+        StrengthWarning: outside the range, clamped or not; it points at the caller's caller.
+    """
+    if low <= strength <= high:
+        return strength
+    limited = min(max(strength, low), high)
+    what = f"using {limited:g}" if clamp else "expect artefacts"
+    warnings.warn(
+        f"strength {strength:g} of {name} is outside {low:g}..{high:g}; {what}", StrengthWarning, stacklevel=3
+    )
+    return limited if clamp else strength
+
+
 def resolve(
     directions: Mapping[str, Direction],
     strengths: Mapping[str, float],
@@ -226,14 +242,7 @@ def resolve(
             raise _unknown(name, directions)
         direction, strength = directions[name], _finite(name, asked)
         low, high = direction.min_strength, direction.max_strength
-        if not low <= strength <= high:
-            limited = min(max(strength, low), high)
-            what = f"using {limited:g}" if clamp else "expect artefacts"
-            warnings.warn(
-                f"strength {strength:g} of {name} is outside {low:g}..{high:g}; {what}", StrengthWarning, stacklevel=2
-            )
-            strength = limited if clamp else strength
-        delta = direction.delta(strength)
+        delta = direction.delta(within_range(name, strength, low, high, clamp))
         target = style_delta if direction.space == "s" else delta_w
         if direction.space == "w" and direction.rows is not None:
             target = delta_w[slice(*direction.rows)]

@@ -25,6 +25,8 @@ MAX_ENGINE_MANIFEST_BYTES = 16 * 2**20
 
 RuntimeName = Literal["tensorrt", "tensorrt-rtx", "onnxruntime"]
 Precision = Literal["fp32", "fp16", "int8", "fp8"]
+EIGHT_BIT: tuple[Precision, ...] = ("int8", "fp8")
+"""Precisions whose graphs are quantised with measured ranges."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 _TARGET = re.compile(r"current|cpu|cuda|sm\d{2,3}(\+sm\d{2,3})*")

@@ -46,5 +46,10 @@ class OutputError(EdgeditError):
     """An output file cannot be written."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception of a library says, on its first line; the name of its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class StrengthWarning(UserWarning):
     """An edit's strength lies outside the direction's usable range."""

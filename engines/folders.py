@@ -26,6 +26,7 @@ from engines.engine_manifest import (
     MAX_ENGINE_MANIFEST_BYTES,
     EngineGraph,
     EngineManifest,
+    Precision,
     engine_digest_line,
     parse_engine_manifest,
 )
@@ -64,7 +65,7 @@ HIDDEN_ENGINES = f"{ENGINES_FOLDER}/."
 """What the paths of a builder's locks and half-written folders begin with."""
 
 _AGAIN = "build the engine again, or copy the bundle again"
-_PREFERRED = ("fp16", "fp32", "int8", "fp8")
+PREFERRED: tuple[Precision, ...] = ("fp16", "fp32", "int8", "fp8")
 """Which precision is taken if none is asked for; the quantised ones have the weakest claims to accuracy."""
 
 
@@ -237,7 +238,7 @@ def find_engine(
         gpu = found.compute_capability if found is not None else None
         target = "cpu" if runtime == "onnxruntime" else target_of(gpu) if gpu else "current"
     command = build_command(
-        bundle.path, runtime, target, precision or _PREFERRED[0], PARTS if graph in PARTS else [graph]
+        bundle.path, runtime, target, precision or PREFERRED[0], PARTS if graph in PARTS else [graph]
     )
     raise EngineError(
         f"{bundle.name}: there is no {wanted} of {graph}; there are {_listing(bundle, names)}: run `{command}`"
@@ -290,7 +291,7 @@ def _rank(folder: EngineFolder, target: str | None, found: Found | None) -> tupl
     return (
         found is not None and not is_compatible(manifest, found),
         target is not None and manifest.target != target,
-        _PREFERRED.index(manifest.precision),
+        PREFERRED.index(manifest.precision),
         folder.name,
     )
 

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.contracts import Name
 from engines.engine_manifest import Profile
-from engines.errors import EngineError
+from engines.errors import EngineError, first_line
 from engines.family import ModelFamily
 from engines.files import write
 from engines.integrity import FileProblem, read_entry, read_regular
-from engines.manifest import FileEntry, Strict
+from engines.manifest import FileEntry, Strict, first_fault
 from export.errors import ExportError
 from export.graphs import GRAPHS
 from training.networks.system import EditingSystem
@@ -177,8 +177,7 @@ def compiled(module: nn.Module, inputs: tuple[Tensor, ...], precision: Precision
             exported = torch.export.export(module, inputs, dynamic_shapes=shapes)
             torch._inductor.aoti_compile_and_package(exported, package_path=str(made))
         except Exception as error:  # the compilers' errors have no common base
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ExportError(f"it could not be compiled by AOTInductor: {reason}") from error
+            raise ExportError(f"it could not be compiled by AOTInductor: {first_line(error)}") from error
         return made.read_bytes()
 
 
@@ -206,7 +205,7 @@ def load_package(
     try:
         manifest = PackageManifest.model_validate_json(raw)
     except ValidationError as error:
-        raise EngineError(f"{_manifest_path(path)} is not valid: {error.errors()[0]['msg']}; {again}") from None
+        raise EngineError(f"{_manifest_path(path)} is not valid: {first_fault(error)}; {again}") from None
     data = read_entry(path.parent, path.name, manifest.file, again)
     if isinstance(data, FileProblem):
         raise EngineError(data.refusal(str(path.parent)))

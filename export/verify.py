@@ -16,6 +16,7 @@ import onnxruntime as ort
 import torch
 from torch import Tensor
 
+from engines.errors import first_line
 from engines.family import ModelFamily
 from export.errors import ExportError
 from export.graphs import GRAPHS, ImageIn
@@ -164,8 +165,7 @@ class Verifier:
         try:
             session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ExportError(f"graph {graph}: ONNX Runtime cannot load it: {reason}") from error
+            raise ExportError(f"graph {graph}: ONNX Runtime cannot load it: {first_line(error)}") from error
         module = GRAPHS[graph].module(self.reference, self.family).eval()
         names = [spec.name for spec in GRAPHS[graph].outputs(self.family)]
         report: dict[str, Any] = {}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from engines.bundle import Bundle
-from engines.errors import BundleError, EngineError, RuntimeUnavailableError
+from engines.errors import BundleError, EngineError, RuntimeUnavailableError, first_line
 from engines.runtimes.protocol import Feed, check_run, zeros
 from export.aot import Precision, graph_module, load_package, precise
 
@@ -114,8 +114,9 @@ class TorchRuntime:
             with torch.inference_mode(), self._arithmetic():
                 given = self._call(*(self._tensor(feeds[spec.name]) for spec in self.inputs))
         except RuntimeError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise EngineError(f"graph {self.graph} failed in PyTorch {torch.__version__}: {reason}") from error
+            raise EngineError(
+                f"graph {self.graph} failed in PyTorch {torch.__version__}: {first_line(error)}"
+            ) from error
         values = (given,) if isinstance(given, Tensor) else tuple(given)
         return {
             spec.name: TorchTensor(value) if spec.name in keep else TorchTensor(value).numpy()

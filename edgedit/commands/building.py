@@ -13,6 +13,7 @@ from rich.table import Table
 
 from edgedit.commands.common import BundlePosition, OptionalFile, Reporting, console
 from edgedit.editor import DEMO_BUNDLE, open_bundle
+from engines.engine_manifest import EIGHT_BIT
 from engines.errors import EngineError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
@@ -87,7 +88,7 @@ class Build(Reporting):
 
             asked = judged(self)
             fit, peaks = asked.fit, asked.peaks
-        elif self.precision in ("int8", "fp8"):
+        elif self.precision in EIGHT_BIT:
             raise EngineError(
                 f"--precision {self.precision} takes the ranges of activations from photos: give a folder or tar of "
                 "aligned faces with --photos"

@@ -15,6 +15,7 @@ from edgedit.commands.common import console
 from engines.building.build import Fit, Peaks
 from engines.bundle import Bundle
 from engines.certificate import Calibration, Certifier, Judges
+from engines.engine_manifest import EIGHT_BIT
 from engines.errors import EngineError, ImageError
 from engines.photo import aligned_square, open_image
 
@@ -62,7 +63,7 @@ def judged(verb: Build) -> Judged:
         options = {"reference": pytorch_reference(bundle), "source": f"PyTorch {installed.__version__}, FP32"}
     batch = 8 if bundle.family.size < 512 else 1
     calibration = None
-    if verb.precision in ("int8", "fp8"):
+    if verb.precision in EIGHT_BIT:
         calibration = _calibration(bundle, verb.precision, photos, others, batch)
         whose = "others than are" if calibration.apart else "the ones that are"
         console.print(f"ranges for {verb.precision} from {calibration.photos} photos, {whose} certified on")

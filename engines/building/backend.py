@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from engines.errors import EngineError, RuntimeUnavailableError
+from engines.errors import EngineError, RuntimeUnavailableError, first_line
 from engines.libraries import LIBRARIES
 
 OLDEST = (10, 12)
@@ -104,8 +104,9 @@ def load(runtime: str) -> Backend:
             f"{library.title} is not installed here: pip install 'edgedit[{library.extra}]'"
         ) from None
     except (ImportError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RuntimeUnavailableError(f"{library.title} is installed but cannot be imported: {reason}") from error
+        raise RuntimeUnavailableError(
+            f"{library.title} is installed but cannot be imported: {first_line(error)}"
+        ) from error
     if not backend.rtx and _numbers(backend.version) < OLDEST:
         raise RuntimeUnavailableError(
             f"{library.title} {backend.version} is too old: engines need {'.'.join(map(str, OLDEST))} or newer, "

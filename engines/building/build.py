@@ -17,6 +17,7 @@ from engines.building.staging import Staging, staged
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.contracts import PARTS, PIPELINES
 from engines.engine_manifest import (
+    EIGHT_BIT,
     ENGINE_SCHEMA,
     BuiltWith,
     EngineGraph,
@@ -86,7 +87,7 @@ def build(
     graphs = graph_names(bundle, pipelines)
     maker = _OnnxRuntime(target) if runtime == "onnxruntime" else _TensorRT(runtime, target, options)
     check_targets(precision, maker.target.split("+"))
-    measured = peaks if precision in ("int8", "fp8") else None
+    measured = peaks if precision in EIGHT_BIT else None
     folder = engine_folder(runtime, maker.target, precision)
     with staged(bundle.path, folder) as staging:
         entries, built = keep_others(staging, bundle, maker.built(command), graphs, progress)

@@ -14,7 +14,7 @@ from typing import Any
 
 from engines.bundle import Bundle
 from engines.contracts import TensorSpec
-from engines.errors import EdgeditError, RuntimeUnavailableError
+from engines.errors import EdgeditError, RuntimeUnavailableError, first_line
 from engines.libraries import LIBRARIES
 from engines.runtimes.protocol import DeviceTensor, Feed, Runtime
 
@@ -107,8 +107,9 @@ def create(name: str, bundle: Bundle, graph: str, **options: Any) -> Runtime:
     try:
         runtime = entry.importer()
     except ImportError as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RuntimeUnavailableError(f"runtime {name} is installed but cannot be imported: {reason}") from error
+        raise RuntimeUnavailableError(
+            f"runtime {name} is installed but cannot be imported: {first_line(error)}"
+        ) from error
     _check_options(name, runtime, options)
     return runtime.load(bundle, graph, **options)
 

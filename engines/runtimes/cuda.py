@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pycuda.driver as driver
 
-from engines.errors import EngineError, RuntimeUnavailableError
+from engines.errors import EngineError, RuntimeUnavailableError, first_line
 
 _IDLE_BYTES = 256 * 2**20
 """How much memory the pool keeps for the next buffers of the same size."""
@@ -36,7 +36,7 @@ def checked() -> Iterator[None]:
     try:
         yield
     except driver.Error as error:
-        raise EngineError(f"CUDA failed: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+        raise EngineError(f"CUDA failed: {first_line(error)}") from error
 
 
 class Device:
@@ -50,10 +50,9 @@ class Device:
                 self._device = driver.Device(index)
                 self._context = self._device.retain_primary_context()
         except driver.Error as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise RuntimeUnavailableError(
-                f"CUDA does not start here ({reason}): run on a machine with an NVIDIA GPU and its driver, or on the "
-                "CPU with --runtime onnxruntime"
+                f"CUDA does not start here ({first_line(error)}): run on a machine with an NVIDIA GPU and its driver, "
+                "or on the CPU with --runtime onnxruntime"
             ) from error
         if not 0 <= index < count:
             raise RuntimeUnavailableError(f"there is no GPU {index} here; there are {count}, counted from 0")

@@ -19,7 +19,7 @@ import onnxruntime as ort
 
 from engines.bundle import Bundle
 from engines.contracts import TensorSpec, mismatch
-from engines.errors import BundleError, EngineError, RuntimeUnavailableError
+from engines.errors import BundleError, EngineError, RuntimeUnavailableError, first_line
 from engines.folders import Found
 from engines.runtimes.ort_values import OrtTensor, Values, dtype_name, tensor, to_host
 from engines.runtimes.protocol import Feed, check_run, extents, zeros
@@ -141,7 +141,7 @@ class OnnxRuntime:
         try:
             session = ort.InferenceSession(model, options, providers=[(asked, provider_options)], enable_fallback=0)
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            reason = _first_line(error)
+            reason = first_line(error)
             if provider != "cpu":
                 raise RuntimeUnavailableError(f"provider {provider} cannot run graph {graph}: {reason}") from error
             raise source.error(f"{source.name} cannot be loaded by ONNX Runtime {ort.__version__}: {reason}") from error
@@ -174,7 +174,7 @@ class OnnxRuntime:
                 }
             except Exception as error:  # as in `load`
                 raise EngineError(
-                    f"graph {self.graph} failed in ONNX Runtime ({PROVIDERS[self.provider]}): {_first_line(error)}"
+                    f"graph {self.graph} failed in ONNX Runtime ({PROVIDERS[self.provider]}): {first_line(error)}"
                 ) from error
             finally:
                 values.release()
@@ -291,7 +291,3 @@ def _check_provider(
 def _spec(node: Any) -> TensorSpec:
     shape = [d if isinstance(d, int) else "dynamic" for d in node.shape]
     return TensorSpec(name=node.name, dtype=dtype_name(str(node.type)), shape=shape)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -19,7 +19,7 @@ import numpy as np
 
 from engines.building.backend import load
 from engines.bundle import Bundle
-from engines.errors import EngineError, RuntimeUnavailableError
+from engines.errors import EngineError, RuntimeUnavailableError, first_line
 from engines.folders import EngineFolder, Found
 from engines.runtimes.protocol import Feed, check_run, zeros
 from engines.runtimes.trt_engine import (
@@ -198,8 +198,7 @@ def _device(runtime: str, index: int) -> Device:
     try:
         from engines.runtimes import cuda
     except ImportError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RuntimeUnavailableError(
-            f"runtime {runtime} needs PyCUDA and an NVIDIA driver, and PyCUDA cannot be imported: {reason}"
+            f"runtime {runtime} needs PyCUDA and an NVIDIA driver, and PyCUDA cannot be imported: {first_line(error)}"
         ) from error
     return cuda.device(index)

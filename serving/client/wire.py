@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import numbers
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from engines.errors import StrengthWarning
+from engines.directions import within_range
 from serving.client.errors import RequestError, ServingError
 from serving.client.regions import Region
 from serving.contract import DIRECTIONS, EDIT_SESSION, HANDLE, IMAGE
@@ -101,17 +100,8 @@ def within_ranges(profile: Profile, edits: Mapping[str, float], clamp: bool) -> 
     """
     kept = dict(edits)
     for name, strength in edits.items():
-        known = profile.directions.get(name)
-        if known is None or known.min_strength <= strength <= known.max_strength:
-            continue
-        low, high = known.min_strength, known.max_strength
-        limited = min(max(strength, low), high)
-        what = f"using {limited:g}" if clamp else "expect artefacts"
-        warnings.warn(
-            f"strength {strength:g} of {name} is outside {low:g}..{high:g}; {what}", StrengthWarning, stacklevel=2
-        )
-        if clamp:
-            kept[name] = limited
+        if (known := profile.directions.get(name)) is not None:
+            kept[name] = within_range(name, strength, known.min_strength, known.max_strength, clamp)
     return kept
 
 

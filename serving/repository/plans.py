@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from engines.bundle import Bundle
 from engines.contracts import mismatch
 from engines.errors import EngineError
-from engines.folders import EngineFolder, check_current, list_engines
+from engines.folders import PREFERRED, EngineFolder, check_current, list_engines
 from engines.preflight import build_command
 from serving.contract import MAX_BATCH
-
-_PREFERRED = ("fp16", "fp32", "int8", "fp8")
-"""Which of several precisions is served; the quantised ones have the weakest claims to accuracy."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ def find_plans(bundle: Bundle) -> tuple[dict[str, dict[str, Plan]], list[str]]:
             notes.append(f"engines/{name} is not served: Triton's tensorrt backend loads no TensorRT-RTX engines")
         elif name.startswith("tensorrt-"):
             folders.append(EngineFolder.load(bundle, name))
-    for folder in sorted(folders, key=lambda folder: _PREFERRED.index(folder.manifest.precision)):
+    for folder in sorted(folders, key=lambda folder: PREFERRED.index(folder.manifest.precision)):
         if fault := _unfit(bundle, folder):
             notes.append(f"engines/{folder.name} is not served: {fault}")
             continue

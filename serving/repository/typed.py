@@ -12,9 +12,7 @@ from typing import Literal
 from engines.bundle import Bundle
 from engines.errors import EngineError, RuntimeUnavailableError
 from engines.folders import EngineFolder, check_current, list_engines
-
-PLAN_SOURCE = "model.plan.onnx"
-"""The typed graph in a version's folder; `<graph>.weights` lies beside it."""
+from serving.deploy.repository import PLAN_SOURCE
 
 PlanPrecision = Literal["fp16", "fp32"]
 

@@ -161,7 +161,7 @@ def test_packages_are_checked_before_they_are_opened(demo: Bundle, tmp_path: Pat
 
     refused(r"edit\.pt2\.json is missing; write the package again")
     beside.write_text("{}")
-    refused(r"edit\.pt2\.json is not valid: Field required")
+    refused(r"edit\.pt2\.json is not valid: file: Field required")
     beside.write_text(manifest.model_dump_json())
     restore = flip(path)
     refused(r"edit\.pt2 is damaged \(its digest differs\); write the package again")

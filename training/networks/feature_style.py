@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.family import ModelFamily
-from training.networks.ir import STAGE_UNITS, ArcFaceUnit, conv3x3, stage, stem
+from training.networks.ir import STAGE_UNITS, ArcFaceUnit, conv3x3, conv_bn_prelu, stage
 
 POOL = 3
 """Side of the grid to which each stage's output is pooled before the style heads."""
@@ -88,7 +88,7 @@ class FeatureStyleEncoder(nn.Module):
             stages.append(nn.Sequential(*stage(ArcFaceUnit, widths[n], widths[n + 1], count, stride)))
             height, breadth = height // stride, breadth // stride
             self.pools.append(GridPool(height, breadth))
-        self.conv = stem(width)
+        self.conv = conv_bn_prelu(3, width)
         self.block_1, self.block_2, self.block_3, self.block_4 = stages
         self.content_layer = nn.Sequential(
             nn.BatchNorm2d(4 * width),

@@ -95,9 +95,9 @@ def stage(
     return [unit(in_channels, out_channels, stride), *(unit(out_channels, out_channels, 1) for _ in range(count - 1))]
 
 
-def stem(width: int) -> nn.Sequential:
-    """3x3 convolution from RGB, BN, PReLU; the resolution stays."""
-    return nn.Sequential(conv3x3(3, width), nn.BatchNorm2d(width), nn.PReLU(width))
+def conv_bn_prelu(in_channels: int, out_channels: int) -> nn.Sequential:
+    """3x3 convolution without bias, BN, PReLU; the resolution stays. From RGB it is the stem of an encoder."""
+    return nn.Sequential(conv3x3(in_channels, out_channels), nn.BatchNorm2d(out_channels), nn.PReLU(out_channels))
 
 
 class IRSE50(nn.Module):
@@ -106,7 +106,7 @@ class IRSE50(nn.Module):
     def __init__(self, width: int) -> None:
         """`width` is the stem's; the four stages have 1, 2, 4 and 8 times as many channels."""
         super().__init__()
-        self.input_layer = stem(width)
+        self.input_layer = conv_bn_prelu(3, width)
         units: list[nn.Module] = []
         before = width
         for count, factor in zip(STAGE_UNITS, (1, 2, 4, 8), strict=True):

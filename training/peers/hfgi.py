@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from engines.family import ModelFamily
 from training.networks.e4e import E4EEncoder
+from training.networks.ir import conv_bn_prelu
 from training.peers.generator import TappedGenerator, first_conv_point
-from training.peers.layers import condition, conv_bn_prelu, ir_units
+from training.peers.layers import condition, ir_units
 from training.peers.protocol import FACES, Peer, PeerInfo, per_row, seen, shrink
 
 

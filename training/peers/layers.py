@@ -29,10 +29,3 @@ def condition(in_channels: int, out_channels: int) -> nn.Sequential:
 def ir_units(*shapes: tuple[int, int, int]) -> nn.Sequential:
     """IR units without squeeze-excitation; a shape is (in, out, stride)."""
     return nn.Sequential(*(IRUnit(*shape) for shape in shapes))
-
-
-def conv_bn_prelu(in_channels: int, out_channels: int) -> nn.Sequential:
-    """3x3 convolution without bias, BN, PReLU."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, 1, 1, bias=False), nn.BatchNorm2d(out_channels), nn.PReLU(out_channels)
-    )

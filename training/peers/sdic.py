@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from engines.family import ModelFamily
 from training.networks.e4e import E4EEncoder
-from training.networks.ir import conv3x3
+from training.networks.ir import conv3x3, conv_bn_prelu
 from training.peers.generator import TappedGenerator, first_conv_point
-from training.peers.layers import condition, conv_bn_prelu
+from training.peers.layers import condition
 from training.peers.protocol import CARS, FACES, Peer, PeerInfo, per_row, seen, shrink, squared
 from training.peers.sdic_volume import BasicConv, DiscrepancyPrediction
 
