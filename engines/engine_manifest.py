@@ -27,6 +27,13 @@ RuntimeName = Literal["tensorrt", "tensorrt-rtx", "onnxruntime"]
 Precision = Literal["fp32", "fp16", "int8", "fp8"]
 EIGHT_BIT: tuple[Precision, ...] = ("int8", "fp8")
 """Precisions whose graphs are quantised with measured ranges."""
+
+
+def wider(precision: str) -> str:
+    """What is wider than a precision that was asked for, in words."""
+    return "FP16 or FP32" if precision in EIGHT_BIT else "FP32"
+
+
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 _TARGET = re.compile(r"current|cpu|cuda|sm\d{2,3}(\+sm\d{2,3})*")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from edgedit.commands.common import BundlePosition, OptionalFile, Reporting, console
 from edgedit.editor import DEMO_BUNDLE, open_bundle
-from engines.engine_manifest import EIGHT_BIT
+from engines.engine_manifest import EIGHT_BIT, Precision
 from engines.errors import EngineError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
@@ -30,7 +30,7 @@ class Build(Reporting):
     graph is written."""
     target: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: current; cpu for onnxruntime)")] = None
     """GPU architectures such as sm86 or sm86,sm89, or current; cpu or cuda for onnxruntime."""
-    precision: Literal["fp32", "fp16", "int8", "fp8"] = "fp16"
+    precision: Precision = "fp16"
     """What at least 98 % of the multiply-accumulates must be in, with int8 and fp8 at least 90 %. These two need
     --photos, and fp8 sm89 or newer."""
     pipeline: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -148,8 +148,8 @@ class Plan(Reporting):
     """The bundle to plan for."""
     device: str = "rtx3090"
     """The device, such as rtx3090, rtx4060, orin-nano or agx-orin; a wrong name lists them."""
-    precision: Literal["fp16", "fp32"] = "fp16"
-    """What the pipelines would be built in."""
+    precision: Precision = "fp16"
+    """What the pipelines would be built in; int8 and fp8 as if every product were."""
     pipeline: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """As of `edgedit build`."""
     batch: int = 1
@@ -167,7 +167,8 @@ class Plan(Reporting):
         )
         rate = gpu.tflops(self.precision)
         console.print(
-            f"{bundle.name} on {gpu.title} ({gpu.architecture}, {self.precision} {rate:g} TFLOP/s, "
+            f"{bundle.name} on {gpu.title} ({gpu.architecture}, {self.precision} {rate:g} "
+            f"{'TOP' if self.precision == 'int8' else 'TFLOP'}/s, "
             f"{gpu.bandwidth_gbs:g} GB/s, {gpu.memory_gb:g} GB), batch {self.batch}; "
             f"edgedit build --runtime {gpu.runtime} builds for it",
             markup=False,
@@ -198,6 +199,8 @@ class Plan(Reporting):
             "Floors are what the datasheet's figures allow, and nothing that was measured; memory is what it takes at "
             "least, and a build says what an engine takes."
         )
+        unchecked = "" if gpu.checked else "; they were not compared with it, check them before relying on them"
+        console.print(f"The device's figures: {gpu.source}{unchecked}.", markup=False)
         return {
             "bundle": str(self.bundle),
             "device": self.device,

@@ -15,7 +15,7 @@ from edgedit.commands.common import console
 from engines.building.build import Fit, Peaks
 from engines.bundle import Bundle
 from engines.certificate import Calibration, Certifier, Judges
-from engines.engine_manifest import EIGHT_BIT
+from engines.engine_manifest import EIGHT_BIT, wider
 from engines.errors import EngineError, ImageError
 from engines.photo import aligned_square, open_image
 
@@ -148,8 +148,7 @@ def _judges(verb: Build) -> Judges:
 
 
 def _line(certificate: dict[str, Any], precision: str) -> str:
-    wider = "FP32" if precision == "fp16" else "FP16 or FP32"
-    widened = f"; {len(certificate['widened'])} nodes widened to {wider}" if certificate["widened"] else ""
+    widened = f"; {len(certificate['widened'])} nodes widened to {wider(precision)}" if certificate["widened"] else ""
     images = certificate["images"]
     if images is None:
         worst = min((t["snr"] for t in certificate["tensors"].values() if t["snr"] is not None), default=None)

@@ -76,7 +76,6 @@ def export(verb: Export) -> dict[str, Any]:
         licence=verb.licence,
         metrics=metrics,
         graphs=verb.graphs,
-        batches=(1,) if chosen.size >= 512 else (1, 3),
         command=command,
         progress=lambda message: console.print(message, markup=False),
     )

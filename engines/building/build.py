@@ -26,6 +26,7 @@ from engines.engine_manifest import (
     Profile,
     RuntimeName,
     engine_folder,
+    wider,
 )
 from engines.errors import EngineError, RuntimeUnavailableError
 from engines.provenance import now, tool_versions
@@ -171,8 +172,7 @@ def _lower(
 
 
 def _summary(name: str, entry: EngineGraph, staging: Staging) -> str:
-    wider = "FP32" if entry.proof.asked == "fp16" else "FP16 or FP32"
-    wide = f", {len(entry.proof.wide)} layers in {wider} with reasons" if entry.proof.wide else ""
+    wide = f", {len(entry.proof.wide)} layers in {wider(entry.proof.asked)} with reasons" if entry.proof.wide else ""
     size = sum(file.bytes for path, file in staging.files.items() if path.startswith(f"{name}."))
     memory = f", {entry.device_memory / 1e6:.1f} MB on the device" if entry.device_memory is not None else ""
     return (

@@ -1,7 +1,9 @@
 """What a device could do at best with a bundle's graphs, and whether they fit, before anything is built.
 
 The floor is a bound that no engine beats: all products at the rate of the tensor cores, weights, inputs and outputs
-once through the memory bus, whichever takes longer. Activations are left out of it, since caches may hold them.
+once through the memory bus, whichever takes longer. Activations are left out of it, since caches may hold them. An
+8-bit engine leaves some products and weights in FP16, so that its floor is a little further away; what passes between
+its nodes is FP16 (see `precision.quantise`).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from engines.building.devices import Gpu
 from engines.bundle import Bundle
+from engines.engine_manifest import EIGHT_BIT, Precision
 from engines.errors import EngineError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
@@ -67,39 +70,41 @@ class Floor:
         return self.needed_bytes < gpu.memory_gb * 1e9
 
 
-def plan(bundle: Bundle, graphs: Collection[str], gpu: Gpu, *, precision: str = "fp16", batch: int = 1) -> list[Floor]:
+def plan(
+    bundle: Bundle, graphs: Collection[str], gpu: Gpu, *, precision: Precision = "fp16", batch: int = 1
+) -> list[Floor]:
     """The floors of graphs on a device.
 
     Args:
         bundle: where the graphs are; their structure is read, their weights are not.
         graphs: names.
         gpu: the device.
-        precision: "fp16" or "fp32".
+        precision: what the products would be in.
         batch: images at once.
 
     Raises:
         BundleError: if a graph is missing or damaged.
-        EngineError: for another precision, a batch below 1, or a graph that cannot be read.
+        EngineError: for a precision that the device lacks, a batch below 1, or a graph that cannot be read.
         RuntimeUnavailableError: if the packages that read graphs are not installed.
     """
-    if precision not in ("fp16", "fp32"):
-        raise EngineError(f"there is no plan for {precision!r}; there is one for fp16 and fp32")
+    gpu.tflops(precision)  # refuses a precision before any graph is read
     if batch < 1:
         raise EngineError(f"--batch must be 1 or more, got {batch}")
     return [floor(work(bundle, name), gpu, precision=precision, batch=batch) for name in graphs]
 
 
-def floor(done: Work, gpu: Gpu, *, precision: str = "fp16", batch: int = 1) -> Floor:
+def floor(done: Work, gpu: Gpu, *, precision: Precision = "fp16", batch: int = 1) -> Floor:
     """What a device takes for a graph at best."""
-    size = 2 if precision == "fp16" else 4
-    macs, weights, interface = done.macs * batch, done.weights * size, done.interface_bytes * batch
+    size = 4 if precision == "fp32" else 2
+    stored = 1 if precision in EIGHT_BIT else size
+    macs, weights, interface = done.macs * batch, done.weights * stored, done.interface_bytes * batch
     return Floor(
         graph=done.graph,
         macs=macs,
         weight_bytes=weights,
         interface_bytes=interface,
         activation_bytes=done.peak * size * batch,
-        # One multiply-accumulate is two floating-point operations.
+        # One multiply-accumulate is two operations.
         compute_ms=2 * macs / (gpu.tflops(precision) * 1e12) * 1e3,
         memory_ms=(weights + interface) / (gpu.bandwidth_gbs * 1e9) * 1e3,
     )

@@ -66,8 +66,10 @@ def assume_device(target: str | None, measured: bool) -> Device | None:
 
 def _named(name: str, note: str = "") -> Device:
     from engines.building.devices import device
+    from engines.building.proof import DTYPES
 
     gpu = device(name)
-    # BF16 runs at FP16's rate on tensor cores. For 8 bits the table has no figures.
-    peaks = {"float16": gpu.fp16_tflops, "bfloat16": gpu.fp16_tflops, "float32": gpu.fp32_tflops}
+    figures = {"fp32": gpu.fp32_tflops, "fp16": gpu.fp16_tflops, "int8": gpu.int8_tops, "fp8": gpu.fp8_tflops}
+    # BF16 runs at FP16's rate on tensor cores.
+    peaks = {"bfloat16": gpu.fp16_tflops} | {DTYPES[name]: rate for name, rate in figures.items() if rate is not None}
     return Device(gpu.title + note, peaks, gpu.bandwidth_gbs)

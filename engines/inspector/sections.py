@@ -1,9 +1,10 @@
-"""The upper part of the report: headings, key figures, facts, certificate and the layers that stayed in FP32."""
+"""The upper part of the report: headings, key figures, facts, certificate and the layers that stayed wider."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engines.engine_manifest import wider
 from engines.inspector.figures import Figures, asked_label, clean, ms, percent, precision_label, si
 from engines.inspector.html import Html, el, raw
 from engines.inspector.roofline import kind
@@ -146,7 +147,7 @@ def _figure(value: float | None, unit: str) -> str:
 
 def wide_section(subject: Subject, figures: Figures) -> Html:
     """The layers that compute in a wider type than asked, by reason."""
-    asked = asked_label(str(subject.asked))
+    asked, wide = asked_label(str(subject.asked)), wider(str(subject.asked))
     groups: list[tuple[str, list[tuple[str, str, int]], str]] = [
         (reason, [(x.name, x.operator, x.macs) for x in layers], precision_label(layers[0].precision))
         for reason, layers in figures.wide.items()
@@ -155,10 +156,10 @@ def wide_section(subject: Subject, figures: Figures) -> Html:
         named: dict[str, list[tuple[str, str, int]]] = {}
         for layer in subject.proof_wide:
             named.setdefault(clean(layer.reason, 300), []).append((layer.name, layer.operator, layer.macs))
-        groups = [(reason, layers, "FP32") for reason, layers in named.items()]
+        groups = [(reason, layers, wide) for reason, layers in named.items()]
     if not groups:
         words = "The graph is FP32 throughout." if asked == "FP32" else f"None: every layer computes in {asked}."
-        return el("section", el("h2", "Layers in FP32"), el("p", words)) if asked != "FP32" else raw("")
+        return el("section", el("h2", f"Layers in {wide}"), el("p", words)) if asked != "FP32" else raw("")
     count = sum(len(layers) for _, layers, _ in groups)
     whole = figures.report.macs
     items = []
@@ -175,8 +176,8 @@ def wide_section(subject: Subject, figures: Figures) -> Html:
         items.append(el("p", f"and {len(groups) - 50:,} more reasons"))
     return el(
         "section",
-        el("h2", "Layers in FP32, and why"),
-        el("p", f"{count:,} layers are wider than the {asked} that was asked for."),
+        el("h2", f"Layers in {wide}, and why"),
+        el("p", f"{count:,} layer{'s are' if count != 1 else ' is'} wider than the {asked} that was asked for."),
         *items,
         class_="reasons",
     )

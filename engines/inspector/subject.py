@@ -97,7 +97,7 @@ class Subject:
 
     @property
     def proof_wide(self) -> list[WideLayer]:
-        """The FP32 layers that the engine's proof names."""
+        """The layers that the engine's proof names as wider than was asked for."""
         return self.engine.graphs[self.graph].proof.wide if self.engine is not None else []
 
     @property

@@ -103,6 +103,16 @@ def test_plan(cli: Cli, bundle_path: Path, tmp_path: Path) -> None:
         assert row["needed_bytes"] == row["weight_bytes"] + row["interface_bytes"] + row["activation_bytes"]
 
 
+def test_a_plan_in_eight_bits_says_where_its_figures_are_from(cli: Cli, bundle_path: Path) -> None:
+    done = cli("plan", bundle_path, "--device", "rtx3080", "--precision", "int8")
+    assert done.status == 0 and "(sm86, int8 238 TOP/s, 760 GB/s, 10 GB)" in done.out
+    assert "figures: NVIDIA Ampere GA102 GPU Architecture whitepaper; they were not compared with it" in done.out
+    done = cli("plan", bundle_path, "--device", "rtx4090", "--precision", "fp8")
+    assert done.status == 0 and "fp8 330.3 TFLOP/s" in done.out
+    assert "figures: NVIDIA Ada GPU Architecture whitepaper." in done.out
+    assert "sm86 has no fp8 arithmetic" in cli("plan", bundle_path, "--precision", "fp8").error
+
+
 def test_plans_that_are_refused(cli: Cli, bundle_path: Path) -> None:
     assert "unknown device 'gtx1080'; there are a100, " in cli("plan", bundle_path, "--device", "gtx1080").error
     assert "--batch must be 1 or more" in cli("plan", bundle_path, "--batch", "0").error

@@ -10,8 +10,10 @@ from edgedit import DEMO_BUNDLE
 from engines.building.backend import Backend
 from engines.building.devices import DEVICES, device
 from engines.building.plan import Work, floor, plan, work
+from engines.building.proof import OLDEST
 from engines.bundle import Bundle
 from engines.contracts import PIPELINES
+from engines.engine_manifest import Precision
 from engines.errors import EngineError
 from engines.precision import lower
 from tests.engines.building.conftest import FAMILY
@@ -36,6 +38,15 @@ def test_the_bus_bounds_what_has_few_products() -> None:
     assert floor(some_work(macs=1000, weights=468 * 10**6), device("rtx3090"), precision="fp32").milliseconds > 1.99
 
 
+@pytest.mark.parametrize(("precision", "name"), [("int8", "rtx3090"), ("fp8", "rtx4090")])
+def test_eight_bits_halve_weights_and_products_and_not_what_passes_between(precision: Precision, name: str) -> None:
+    done, gpu = some_work(macs=10**12), device(name)
+    half, eight = floor(done, gpu), floor(done, gpu, precision=precision)
+    assert eight.compute_ms == pytest.approx(half.compute_ms * gpu.fp16_tflops / gpu.tflops(precision))
+    assert eight.compute_ms < 0.51 * half.compute_ms
+    assert 2 * eight.weight_bytes == half.weight_bytes and eight.activation_bytes == half.activation_bytes
+
+
 @given(GPUS, st.integers(1, 64), st.integers(0, 10**13), st.integers(0, 10**9), st.integers(0, 10**8))
 def test_batches_take_weights_once(name: str, batch: int, macs: int, weights: int, interface: int) -> None:
     gpu, done = device(name), some_work(macs, weights, interface)
@@ -57,6 +68,9 @@ def test_what_does_not_fit(name: str) -> None:
 def test_figures_of_the_devices() -> None:
     for gpu in DEVICES.values():
         assert gpu.fp16_tflops >= 1.9 * gpu.fp32_tflops and gpu.bandwidth_gbs > 0 and gpu.memory_gb >= 8
+        assert gpu.int8_tops >= 1.99 * gpu.fp16_tflops and gpu.source.startswith("NVIDIA ")
+        assert (gpu.fp8_tflops is not None) == (int(gpu.architecture[2:]) >= OLDEST["fp8"])
+        assert gpu.fp8_tflops is None or gpu.fp16_tflops * 1.99 <= gpu.fp8_tflops <= gpu.int8_tops
     with pytest.raises(EngineError, match=r"unknown device 'rtx3091'; there are a100, .*rtx3090"):
         device("rtx3091")
 
@@ -99,7 +113,10 @@ def test_the_plan_counts_what_is_built(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"precision": "int8"}, "there is no plan for 'int8'"), ({"batch": 0}, "--batch must be 1 or more, got 0")],
+    [
+        ({"precision": "fp8"}, "sm86 has no fp8 arithmetic, which needs sm89 or newer; build int8 or fp16 for it"),
+        ({"batch": 0}, "--batch must be 1 or more, got 0"),
+    ],
 )
 def test_plans_that_are_refused(small_path: Path, options: dict, message: str) -> None:
     with pytest.raises(EngineError, match=message):

@@ -144,7 +144,10 @@ def test_cleaning_takes_the_teeth_out_of_terminal_codes_and_direction_marks() ->
 def test_devices() -> None:
     found = find_device("rtx3090")
     assert found is not None and found.name == "GeForce RTX 3090"
-    assert (found.tflops("float32") or 0) < (found.tflops("float16") or 0) and found.tflops("int8") is None
+    assert (found.tflops("float32") or 0) < (found.tflops("float16") or 0) and found.tflops("int8") == 284
+    assert found.tflops("float8_e4m3fn") is None
+    newer = find_device("rtx4090")
+    assert newer is not None and newer.tflops("float8_e4m3fn") == 330.3
     own = find_device(None, 12.5, 300)
     assert own is not None and own.tflops("int8") == 12.5 and own.bandwidth == 300
     assert find_device(None) is None

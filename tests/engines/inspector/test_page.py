@@ -98,6 +98,19 @@ def test_every_layer_has_a_row_a_cell_and_with_arithmetic_a_point() -> None:
         assert words in found.words
 
 
+@pytest.mark.parametrize(
+    ("precision", "dtype", "heading"),
+    [("int8", "int8", "Layers in FP16 or FP32"), ("fp8", "float8_e4m3fn", "Layers in FP16 or FP32")],
+)
+def test_eight_bits_have_wider_layers_of_two_kinds(precision: str, dtype: str, heading: str) -> None:
+    nodes = [layer("a", "Conv", [[1]], [1], macs=9, precision=dtype)]
+    plain = LayerReport(graph="edit", source="graph", precision=precision, layers=nodes)
+    assert heading in page(plain).words and "None: every layer computes in" in page(plain).words
+    nodes += [layer("b", "Conv", [[1]], [1], macs=1, precision="float16", reason="a vector per image")]
+    found = page(plain.model_copy(update={"layers": nodes}))
+    assert f"{heading}, and why" in found.words and "1 layer is wider than the" in found.words
+
+
 def test_points_stand_where_their_figures_say() -> None:
     """Twice the intensity is the same step right everywhere, and what is measured at the floor lies on the roof."""
     nodes = [
