@@ -28,6 +28,15 @@ def free(port: int) -> bool:
     return True
 
 
+def answered(port: int) -> bool:
+    """Whether a server listens on a port now."""
+    try:
+        socket.create_connection((HOST, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
 def check(port: int, purpose: str) -> None:
     """Finds out before a start whether a port can be had.
 

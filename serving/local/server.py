@@ -131,7 +131,7 @@ class LocalTriton:
         return sum(map(processes.memory_bytes, self.processes()))
 
     def start(self) -> Self:
-        """Starts and waits until every model is ready.
+        """Starts and waits until every model is ready and every port is listened on.
 
         Raises:
             RuntimeUnavailableError: if the development server is not set up.
@@ -296,7 +296,8 @@ class LocalTriton:
         self.ready_seconds = time.monotonic() - start
 
     def _wait_ready(self, start: float, written: int) -> None:
-        while not self.ready():
+        # The endpoints open one after the other, metrics after the HTTP that says ready.
+        while not (self.ready() and all(map(ports.answered, self._ports.values()))):
             if self._closing.is_set():
                 raise LocalServerError("the development server was stopped while it started")
             if not self.alive:

@@ -31,7 +31,7 @@ class TritonPythonModel:
 """
 
 SLEEPER = """
-import ctypes
+import ctypes, os
 import triton_python_backend_utils as pb
 
 class TritonPythonModel:
@@ -39,6 +39,7 @@ class TritonPythonModel:
         found = [pb.get_input_tensor_by_name(r, "x").as_numpy() for r in requests]
         # The first pixel says for how many tenths of a second. Nothing else of the process runs meanwhile, as in a
         # network's own code.
+        open(os.path.join(os.environ["HOME"], "asleep"), "w").close()
         ctypes.PyDLL(None).poll(None, 0, 100 * max(int(x.flat[0]) for x in found))
         return [pb.InferenceResponse([pb.Tensor("y", x)]) for x in found]
 """
@@ -69,6 +70,11 @@ def stub(server: LocalTriton, model: str) -> int:
     raise AssertionError(f"{model} has no process")
 
 
+def asleep(server: LocalTriton) -> bool:
+    """Whether a request has reached the model `sleeper` since the server was started."""
+    return (server.log.parent / "asleep").exists()
+
+
 def running(pid: int) -> bool:
     """Whether a process is there and no zombie."""
     try:
@@ -83,8 +89,8 @@ def remains(pids: list[int], prefix: str) -> list[str]:
     return [str(pid) for pid in pids if running(pid)] + [p.name for p in SHARED_MEMORY.glob(f"{prefix}*")]
 
 
-def wait_for(true: Callable[[], object], seconds: float = 30.0) -> bool:
-    """Whether something becomes true in time."""
+def wait_for(true: Callable[[], object], seconds: float = 120.0) -> bool:
+    """Whether something becomes true at all: the time is that of a hang, not of a slow machine."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if true():

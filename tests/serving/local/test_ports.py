@@ -18,7 +18,9 @@ def test_picked_ports_are_free_and_no_client_is_given_one() -> None:
 
 def test_a_port_that_is_listened_on_is_in_use_until_it_is_not() -> None:
     port = ports.pick(1)[0]
+    assert not ports.answered(port)
     with socket.create_server((ports.HOST, port)):
+        assert ports.answered(port)
         with pytest.raises(ports.PortError, match=f"^port {port} for HTTP is in use"):
             ports.check(port, "HTTP")
     ports.check(port, "HTTP")

@@ -110,7 +110,7 @@ def test_a_killed_command_leaves_nothing(up: Up) -> None:
     groups = servers(process.pid)
     prefix = shared_memory_prefix(groups)
     process.kill()
-    assert wait_for(lambda: not any(map(processes.group, groups)) and not regions(prefix), 15)
+    assert wait_for(lambda: not any(map(processes.group, groups)) and not regions(prefix))
 
 
 def test_a_server_that_dies_ends_the_command_without_a_watchdog(up: Up) -> None:
