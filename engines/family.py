@@ -180,6 +180,19 @@ class ModelFamily:
             widths += [self.channels(below), self.channels(here), self.channels(here)]
         return tuple(widths)
 
+    @property
+    def style_rows(self) -> tuple[int, ...]:
+        """The W+ row that each layer of `style_channels` takes its style from; a ToRGB shares that of the next conv."""
+        rows = [0, 1]
+        for block in range(len(self.resolutions) - 1):
+            rows += [2 * block + 1, 2 * block + 2, 2 * block + 3]
+        return tuple(rows)
+
+    @property
+    def rgb_layers(self) -> tuple[int, ...]:
+        """The layers of `style_channels` that are a ToRGB: 1, 4, 7, ..."""
+        return tuple(range(1, len(self.style_channels), 3))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for a manifest or a training configuration."""
         return asdict(self)

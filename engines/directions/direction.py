@@ -1,4 +1,4 @@
-"""Edit directions: vectors in W, W+ or StyleSpace with a usable range, and their composition into one edit.
+"""One edit direction: a vector in W, W+ or StyleSpace with a usable range, and its safetensors file.
 
 Kinds and their sources: InterFaceGAN (Shen et al. 2020: a vector in W or W+), GANSpace (Harkonen et al. 2020: a
 principal component of W on a range of rows), StyleSpace (Wu et al. 2021: single style channels), StyleCLIP (Patashnik
@@ -7,12 +7,9 @@ et al. 2021: global directions in StyleSpace, vectors in W+).
 
 from __future__ import annotations
 
-import difflib
 import math
 import numbers
 import re
-import warnings
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, get_args
@@ -20,9 +17,7 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 import numpy as np
 
 from engines import tensors
-from engines.contracts import style_width
-from engines.errors import DirectionError, StrengthWarning
-from engines.family import ModelFamily
+from engines.errors import DirectionError
 from engines.files import write
 from engines.manifest import direction_file
 
@@ -34,7 +29,7 @@ Space = Literal["w", "w+", "s"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _METADATA = "direction"
-_TEXT_FIELDS = ("name", "kind", "space", "description", "source", "licence")
+_TEXT_FIELDS = ("name", "kind", "space", "description", "source", "licence", "units")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +55,10 @@ class Direction:
     licence: str
     rows: tuple[int, int] | None = None
     """First and one-past-last W+ row that a "w" vector is added to. None: all."""
+    units: str = ""
+    """What a strength of 1 is, such as "standard deviations of the component"."""
+    origin: float | None = None
+    """Coordinate of the mean code along a "w" vector (see `coordinate`). None: not known."""
 
     def __post_init__(self) -> None:
         for field in _TEXT_FIELDS:
@@ -72,7 +71,7 @@ class Direction:
                 raise DirectionError(
                     f"direction {self.name}: {field} must be one of {', '.join(allowed)}, got {getattr(self, field)!r}"
                 )
-        strengths = [_finite(self.name, value) for value in (self.min_strength, self.max_strength)]
+        strengths = [finite_strength(self.name, value) for value in (self.min_strength, self.max_strength)]
         if not strengths[0] < strengths[1]:
             raise DirectionError(f"direction {self.name}: min_strength {strengths[0]} is not below {strengths[1]}")
         try:
@@ -86,12 +85,13 @@ class Direction:
             )
         rows = self.rows
         if rows is not None:
-            integers = isinstance(rows, tuple | list) and [type(row) for row in rows] == [int, int]
-            if self.space != "w" or not integers or not 0 <= rows[0] < rows[1]:
-                raise DirectionError(
-                    f"direction {self.name}: rows must be (first, one past last) of a direction in w, got {rows!r}"
-                )
-            rows = (rows[0], rows[1])
+            if self.space != "w":
+                raise DirectionError(f"direction {self.name}: rows must be left out in {self.space}, got {rows!r}")
+            rows = row_range(f"direction {self.name}", rows)
+        if self.origin is not None:
+            if self.space != "w" or not vector.any():
+                raise DirectionError(f"direction {self.name}: an origin is for a vector in w that is not zero")
+            object.__setattr__(self, "origin", finite_strength(self.name, self.origin))
         vector.flags.writeable = False
         for field, value in zip(
             ("min_strength", "max_strength", "vector", "rows"), (*strengths, vector, rows), strict=True
@@ -105,15 +105,44 @@ class Direction:
             DirectionError: if the strength or the result is not finite.
         """
         with np.errstate(over="ignore"):
-            delta = self.vector.astype(np.float64) * _finite(self.name, strength)
+            delta = self.vector.astype(np.float64) * finite_strength(self.name, strength)
             delta = delta.astype(np.float32)
         if not np.isfinite(delta).all():
             raise DirectionError(f"strength {strength} of {self.name} is too large")
         return delta
 
+    def coordinate(self, code: np.ndarray) -> float:
+        """How far a code lies from the mean code along the vector, in units of strength.
+
+        GANSpace's published edits set this coordinate: `delta(target - coordinate(code))`. As published, it is that of
+        the code's first row, whichever rows are edited.
+
+        Args:
+            code: D in W, or N x D in W+.
+
+        Raises:
+            DirectionError: if the direction has no `origin`, or the code does not fit.
+        """
+        if self.origin is None:
+            raise DirectionError(f"direction {self.name} does not say where the mean code lies along it")
+        code = np.asarray(code, np.float64)
+        if code.ndim not in (1, 2) or code.shape[-1:] != self.vector.shape:
+            raise DirectionError(f"direction {self.name} is {self.extent} and the code has shape {code.shape}")
+        vector = self.vector.astype(np.float64)
+        return float(np.atleast_2d(code)[0] @ vector / (vector @ vector) - self.origin)
+
+    @property
+    def extent(self) -> str:
+        """The vector's space and size, in words."""
+        if self.space == "w+":
+            return "{} rows of {} in w+".format(*self.vector.shape)
+        rows = f" on rows {self.rows[0]} to {self.rows[1] - 1}" if self.rows else ""
+        return f"{self.vector.size} {'style channels' if self.space == 's' else 'values'} in {self.space}{rows}"
+
     def to_bytes(self) -> bytes:
         """A safetensors file with tensor `vector` and the other fields as metadata."""
-        metadata = {name: getattr(self, name) for name in (*_TEXT_FIELDS, "min_strength", "max_strength", "rows")}
+        fields = (*_TEXT_FIELDS, "min_strength", "max_strength", "rows", "origin")
+        metadata = {name: getattr(self, name) for name in fields}
         return tensors.dump({"vector": self.vector}, _METADATA, metadata)
 
     @classmethod
@@ -153,15 +182,12 @@ class Direction:
         return cls.from_bytes(data, str(path))
 
 
-@dataclass(frozen=True, eq=False)
-class Edit:
-    """What an edit adds to an inversion: delta_w (N, D) to the W+ codes, style_delta (T,) to the styles; float32."""
+def finite_strength(name: str, value: float) -> float:
+    """A strength as a float.
 
-    delta_w: np.ndarray
-    style_delta: np.ndarray
-
-
-def _finite(name: str, value: float) -> float:
+    Raises:
+        DirectionError: if it is not a finite number; `name` is the direction's in the message.
+    """
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise DirectionError(f"strength of {name} must be a number, got {value!r}")
     try:
@@ -173,12 +199,16 @@ def _finite(name: str, value: float) -> float:
     return number
 
 
-def _unknown(name: str, known: Iterable[str]) -> DirectionError:
-    known = sorted(known)
-    close = difflib.get_close_matches(name.lower(), known, n=3)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    some = f"{', '.join(known[:8])}{', ...' if len(known) > 8 else ''}" if known else "none"
-    return DirectionError(f"unknown direction {name!r}; {hint}there are {some} (`edgedit info BUNDLE` lists all)")
+def row_range(what: str, rows: tuple[int, int]) -> tuple[int, int]:
+    """(first, one past last) row.
+
+    Raises:
+        DirectionError: if it is not that; `what` names whose rows they are.
+    """
+    integers = isinstance(rows, tuple | list) and [type(row) for row in rows] == [int, int]
+    if not integers or not 0 <= rows[0] < rows[1]:
+        raise DirectionError(f"{what}: rows must be (first, one past last), got {rows!r}")
+    return (rows[0], rows[1])
 
 
 def load_directions(bundle: Bundle) -> dict[str, Direction]:
@@ -196,88 +226,3 @@ def load_directions(bundle: Bundle) -> dict[str, Direction]:
             raise DirectionError(f"{bundle.name}: {file} holds the direction {direction.name!r}")
         directions[name] = direction
     return directions
-
-
-def within_range(name: str, strength: float, low: float, high: float, clamp: bool) -> float:
-    """A strength of a direction, limited to its usable range if asked.
-
-    Warns:
-        StrengthWarning: outside the range, clamped or not; it points at the caller's caller.
-    """
-    if low <= strength <= high:
-        return strength
-    limited = min(max(strength, low), high)
-    what = f"using {limited:g}" if clamp else "expect artefacts"
-    warnings.warn(
-        f"strength {strength:g} of {name} is outside {low:g}..{high:g}; {what}", StrengthWarning, stacklevel=3
-    )
-    return limited if clamp else strength
-
-
-def resolve(
-    directions: Mapping[str, Direction],
-    strengths: Mapping[str, float],
-    family: ModelFamily,
-    clamp: bool = False,
-) -> Edit:
-    """Adds up several directions, each times its strength.
-
-    Args:
-        directions: by name.
-        strengths: by name; nothing at all gives a zero edit.
-        family: the family of the inversion that will be edited.
-        clamp: limit strengths to the directions' ranges.
-
-    Raises:
-        DirectionError: for an unknown direction (the message names close ones), a strength that is not finite, or a
-            direction made for another family.
-
-    Warns:
-        StrengthWarning: for a strength outside its direction's range, clamped or not.
-    """
-    delta_w = np.zeros((family.w_rows, family.style_dim), np.float64)
-    style_delta = np.zeros(style_width(family), np.float64)
-    for name, asked in strengths.items():
-        if name not in directions:
-            raise _unknown(name, directions)
-        direction, strength = directions[name], _finite(name, asked)
-        low, high = direction.min_strength, direction.max_strength
-        delta = direction.delta(within_range(name, strength, low, high, clamp))
-        target = style_delta if direction.space == "s" else delta_w
-        if direction.space == "w" and direction.rows is not None:
-            target = delta_w[slice(*direction.rows)]
-            short = len(target) != direction.rows[1] - direction.rows[0]
-        else:
-            short = False
-        if short or delta.shape != (target.shape[-1:] if direction.space == "w" else target.shape):
-            raise DirectionError(
-                f"direction {name} has {delta.shape} values in {direction.space}"
-                f"{f' on rows {direction.rows}' if direction.rows else ''} and does not fit family {family.name}"
-            )
-        target += delta
-    with np.errstate(over="ignore"):
-        edit = Edit(delta_w.astype(np.float32), style_delta.astype(np.float32))
-    if not (np.isfinite(edit.delta_w).all() and np.isfinite(edit.style_delta).all()):
-        raise DirectionError("these strengths together are too large")
-    return edit
-
-
-def parse_edits(items: Iterable[str]) -> dict[str, float]:
-    """Reads ["smile:2", "age:-1"] as {"smile": 2.0, "age": -1.0}.
-
-    Raises:
-        DirectionError: for an item that is not NAME:STRENGTH with a finite number, or a direction given twice.
-    """
-    edits: dict[str, float] = {}
-    for item in items:
-        name, colon, text = (part.strip() for part in item.rpartition(":"))
-        try:
-            strength = float(text) if colon and name else math.nan
-        except ValueError:
-            strength = math.nan
-        if not math.isfinite(strength):
-            raise DirectionError(f"edit {item!r} is not NAME:STRENGTH, such as smile:2 or age:-1.5")
-        if name in edits:
-            raise DirectionError(f"direction {name!r} is given twice; give one strength for it")
-        edits[name] = strength
-    return edits
