@@ -3,11 +3,10 @@
     python -m bench.gpu --minutes 9 --out DIR --data FACES --lpips FILE --identity FILE ...
 
 queue.py        jobs in order, step by step: resume, time, what is skipped and why, results as JSON
-jobs.py         the jobs: training, latency, accuracy, runtimes, scaling
+jobs.py         the jobs latency and scaling; training, accuracy, runtimes and table5 have files of their own
 rows.py         the rows of the latency table: a new row (a peer, another compiler) is one entry in ROWS
 models.py       what is measured: the bundle's model, and a family with random weights
-timing.py       interleaved passes, device events, raw samples
-machine.py      what the device is, and what it can do at most in this run
+table5.py       the job of the paper's Table 5, measured by `bench.table5`
 checkpoints.py  training checkpoints small enough to travel
 
 With `--device cpu` and few passes the same code runs on any machine, which is how it is tested.

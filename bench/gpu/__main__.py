@@ -12,7 +12,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from bench.gpu import machine
+from bench import machine
 from bench.gpu.accuracy import accuracy
 from bench.gpu.context import Context
 from bench.gpu.jobs import latency, scaling

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.gpu import machine
+from bench import machine
 from bench.gpu.models import Model
 from training.judges import JudgeFiles
 

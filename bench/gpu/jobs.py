@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 
@@ -12,7 +11,7 @@ from bench.gpu.context import Context
 from bench.gpu.models import Model
 from bench.gpu.queue import Outcome, Step
 from bench.gpu.rows import BASE, ROWS, Pass, Setup, capture
-from bench.gpu.timing import passes
+from bench.timing import passes, summary
 from engines.contracts import PIPELINES
 from engines.errors import EdgeditError
 
@@ -160,18 +159,6 @@ def _encode_once(context: Context, model: Model) -> Callable[[], Outcome]:
         return Outcome(row | {"times": {name: summary(times) for name, times in samples.items()}}, whole)
 
     return run
-
-
-def summary(samples: list[float]) -> dict[str, Any]:
-    ordered = sorted(samples)
-    last = len(ordered) - 1
-    return {
-        "median_ms": statistics.median(ordered),
-        "p10_ms": ordered[round(0.1 * last)],
-        "p90_ms": ordered[round(0.9 * last)],
-        "passes": len(ordered),
-        "samples_ms": [round(sample, 5) for sample in samples],
-    }
 
 
 def _ratios(samples: dict[str, list[float]]) -> dict[str, float]:

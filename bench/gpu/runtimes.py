@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-import torch
 
 from bench.gpu.context import Context
-from bench.gpu.jobs import summary
 from bench.gpu.models import Model
 from bench.gpu.queue import Outcome, Step
-from bench.gpu.timing import host_passes
+from bench.machine import free_memory
+from bench.timing import host_passes, summary
 from engines.building import backend as backends
 from engines.building.build import build
 from engines.building.builder import BuildOptions
@@ -129,7 +128,7 @@ def _measured(context: Context, model: Model, engine: Engine) -> Callable[[], Ou
 
 def _graph(context: Context, model: Model, bundle: Bundle, graph: str, engine: Engine) -> dict[str, Any]:
     """Latency with inputs and outputs on the device, and the memory that loading and running it took."""
-    before = _free(context)
+    before = free_memory(context.device) if context.on_gpu else None
     options = engine.options | ({"precision": engine.precision} if engine.precision else {})
     runtime = create(engine.runtime, bundle, graph, **options)
     inputs = zip(runtime.inputs, model.inputs(graph, 1), strict=True)
@@ -141,13 +140,6 @@ def _graph(context: Context, model: Model, bundle: Bundle, graph: str, engine: E
         warm=context.warm,
         until=lambda: context.left() < 2,
     )[graph]
-    after = _free(context)
+    after = free_memory(context.device) if context.on_gpu else None
     used = before - after if before is not None and after is not None else None
     return {**summary(samples), "memory_bytes": used}
-
-
-def _free(context: Context) -> int | None:
-    if not context.on_gpu:
-        return None
-    torch.cuda.empty_cache()
-    return torch.cuda.mem_get_info(context.device)[0]

@@ -1,15 +1,16 @@
-"""What a device is, and what it can do at most: the ceilings that every time stands beside."""
+"""What a device is, what it has free, and what it can do at most: the ceilings that every time stands beside."""
 
 from __future__ import annotations
 
 import shutil
 import statistics
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.gpu.timing import passes
+from bench.timing import passes
 from engines.provenance import provenance
 from engines.runtimes.trt_engine import driver_version
 
@@ -18,10 +19,20 @@ _CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.
 
 def describe(device: str, command: str) -> dict[str, Any]:
     """What the results of a run say of it: device, driver, clocks, versions, date, command, ceilings."""
-    about: dict[str, Any] = provenance(command)
-    about["host"] = about.pop("device")
+    told = about(device, command)
+    told["ceilings"] = ceilings(device)
+    if device != "cpu":
+        # Under load they say more than at rest.
+        told["device"]["clocks_after_ceilings"] = clocks(device)
+    return told
+
+
+def about(device: str, command: str) -> dict[str, Any]:
+    """As `describe`, but for what has to be measured."""
+    told: dict[str, Any] = provenance(command)
+    told["host"] = told.pop("device")
     if device == "cpu":
-        return about | {"device": {"name": about["host"], "kind": "cpu"}, "ceilings": ceilings(device)}
+        return told | {"device": {"name": told["host"], "kind": "cpu"}}
     found = torch.cuda.get_device_properties(device)
     gpu = {
         "name": found.name,
@@ -34,9 +45,7 @@ def describe(device: str, command: str) -> dict[str, Any]:
         "cudnn": torch.backends.cudnn.version(),
         "clocks_before": clocks(device),
     }
-    peaks = ceilings(device)
-    # Under load they say more than at rest.
-    return about | {"device": gpu | {"clocks_after_ceilings": clocks(device)}, "ceilings": peaks}
+    return told | {"device": gpu}
 
 
 def clocks(device: str) -> dict[str, str]:
@@ -85,3 +94,15 @@ def ceilings(device: str) -> dict[str, Any]:
         "copy_ms": copied,
         "matmul_ms": multiplied,
     }
+
+
+def free_memory(device: str) -> int | None:
+    """Bytes that a GPU has free once PyTorch keeps none in reserve, or that the host has; None if it does not tell."""
+    if device != "cpu":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)

@@ -1,0 +1,157 @@
+"""Times of things that are compared: pass by pass in turn, so that clocks and heat meet all of them alike."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+Call = Callable[[], object]
+
+
+def passes(
+    calls: Mapping[str, Call],
+    *,
+    count: int,
+    warm: int,
+    device: str,
+    until: Callable[[], bool] = lambda: False,
+) -> dict[str, list[float]]:
+    """Milliseconds of every pass, by call. On a GPU the calls of a round are queued one behind the other.
+
+    Args:
+        calls: what is measured; each leaves its results on the device.
+        count: passes of each.
+        warm: passes before those.
+        device: "cpu" or a CUDA device, which is timed by its own events.
+        until: asked after every round; True ends it early, after one round at least.
+    """
+    for _ in range(warm):
+        for call in calls.values():
+            call()
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    synchronize(device)
+    for _ in range(count):
+        marks = {name: _marked((call,), device) for name, call in calls.items()}
+        synchronize(device)
+        for name, mark in marks.items():
+            samples[name] += _between(mark)
+        if until():
+            break
+    return samples
+
+
+def host_passes(
+    calls: Mapping[str, Call], *, count: int, warm: int, until: Callable[[], bool] = lambda: False
+) -> dict[str, list[float]]:
+    """As `passes`, for calls that return when their results are there: by the host's clock."""
+    return passes(calls, count=count, warm=warm, device="cpu", until=until)
+
+
+@dataclass
+class Rounds:
+    """What `rounds` measured."""
+
+    samples: dict[str, list[tuple[float, ...]]]
+    """Milliseconds by call, one tuple of its stages for every round."""
+    orders: list[list[str]] = field(default_factory=list)
+    """In which the calls were taken, by round."""
+
+
+def rounds(
+    calls: Mapping[str, Sequence[Call]],
+    *,
+    count: int,
+    device: str,
+    seed: int = 0,
+    until: Callable[[], bool] = lambda: False,
+    after: Callable[[str], None] = lambda name: None,
+) -> Rounds:
+    """Rounds of calls in stages, in an order that is drawn anew for every round; each call begins on an idle device.
+
+    Args:
+        calls: by name, stages that run one behind the other; the times of the stages add up to that of the call.
+        count: rounds.
+        device: "cpu" (the host's clock, for stages that return when their results are there) or a CUDA device.
+        seed: of the orders.
+        until: asked after every round; True ends it early, after one round at least.
+        after: told the name of every call that has ended.
+    """
+    source = random.Random(seed)
+    found = Rounds({name: [] for name in calls})
+    for _ in range(count):
+        order = list(calls)
+        source.shuffle(order)
+        found.orders.append(order)
+        for name in order:
+            synchronize(device)
+            marks = _marked(calls[name], device)
+            synchronize(device)
+            found.samples[name].append(tuple(_between(marks)))
+            after(name)
+        if until():
+            break
+    return found
+
+
+def synchronize(device: str) -> None:
+    """Waits for a GPU."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+def _marked(stages: Sequence[Call], device: str) -> list[Any]:
+    """Marks in time before, between and after the stages: events of a GPU, or the host's seconds."""
+    marks = [_mark(device)]
+    for stage in stages:
+        stage()
+        marks.append(_mark(device))
+    return marks
+
+
+def _mark(device: str) -> Any:
+    if device == "cpu":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _between(marks: Sequence[Any]) -> list[float]:
+    """Milliseconds from mark to mark; a GPU must have reached them."""
+    pairs = itertools.pairwise(marks)
+    return [(b - a) * 1e3 if isinstance(a, float) else a.elapsed_time(b) for a, b in pairs]
+
+
+def summary(samples: Sequence[float]) -> dict[str, Any]:
+    """Median and spread of milliseconds, with all of them.
+
+    The interquartile range and the median absolute deviation do not mind a few passes that something disturbed.
+    """
+    ordered = sorted(samples)
+    last = len(ordered) - 1
+    median = statistics.median(ordered)
+    low, high = quartiles(ordered)
+    return {
+        "median_ms": median,
+        "iqr_ms": high - low,
+        "mad_ms": statistics.median(abs(sample - median) for sample in ordered),
+        "p10_ms": ordered[round(0.1 * last)],
+        "p90_ms": ordered[round(0.9 * last)],
+        "passes": len(ordered),
+        "samples_ms": [round(sample, 5) for sample in samples],
+    }
+
+
+def quartiles(samples: Sequence[float]) -> tuple[float, float]:
+    """The first and the third, interpolated; of a single sample, that sample twice."""
+    if len(samples) == 1:
+        return samples[0], samples[0]
+    low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
+    return low, high
