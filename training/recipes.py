@@ -61,8 +61,9 @@ def _demo(
     step of stage a, the adversarial loss one in eight, the encoder E one in four. The facial features count twice.
     Directions come from the codes of photos, since so short an adversarial training gives no faithful samples.
 
-    One weight is not the paper's: identity counts 0.5 in stage c and 0.3 in stage d, not 0.1. On 64 pixels its gradient
-    is small beside the pixels', and likeness stayed behind long after hair and background were right.
+    Two things are not the paper's. Identity counts 1.0 in stage c and 0.3 in stage d, not 0.1: on 64 pixels its gradient
+    is small beside the pixels', and likeness stayed behind long after hair and background were right. And the
+    generator's upper half learns with E in stage c (`EncoderOptions.upper_rate`): frozen, it bounded the likeness.
     """
     image = ImageWeights(l2_root=True, face=1.0, identity_images=max(batch // 4, 2))
     e4e = E4EOptions(batch=2 * batch, learning_rate=3e-3, image=image, latent=0.01, ema_images=8_000.0, bf16=True)
@@ -95,7 +96,11 @@ def _demo(
         e4e=dataclasses.replace(e4e, learning_rate=1e-3),
         e4e_steps=e4e_steps,
         encoder=dataclasses.replace(
-            encoder, learning_rate=6e-4, image=dataclasses.replace(image, identity=0.5, identity_images=0)
+            encoder,
+            learning_rate=6e-4,
+            image=dataclasses.replace(image, identity=1.0, identity_images=0),
+            w_images=batch // 4,
+            upper_rate=1e-3,
         ),
         encoder_steps=encoder_steps,
         directions=FitOptions(samples=fit_samples, photos=True, regression=True, probes=16, components=4, limit=5.0),

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from engines.directions import Direction
+from engines.bundle import Bundle
+from engines.directions import Direction, load_directions
 from engines.files import write
 from training.data import FaceSet, load_faces
 from training.directions import fit, photo_codes
@@ -26,7 +27,9 @@ from training.loop import LoopOptions, Stage, train
 from training.losses.identity import Identity
 from training.losses.image import LossFiles
 from training.losses.lpips import LPIPS
-from training.networks.e4e import E4EEncoder
+from training.networks.discriminator import Discriminator
+from training.networks.editor import FeatureEditor
+from training.networks.stylegan2 import Generator
 from training.networks.system import EditingSystem
 from training.recipes import Recipe
 from training.stages.e4e import E4EStage
@@ -49,13 +52,27 @@ class Run:
     losses: LossFiles
     judges: JudgeFiles
     start: Path | None = None
-    """A bundle whose networks the generator and editor stages start from, in place of random weights. What a bundle
-    does not hold, the discriminators, starts anew. A stage that has a checkpoint resumes that."""
+    """A bundle that stands in for what the run folder does not hold: networks start from its weights in place of random
+    ones, and a stage that was not run counts as done with them. What a bundle does not hold, the discriminators,
+    starts anew. A stage that has a checkpoint resumes that."""
     device: str = "cpu"
 
     def faces(self) -> tuple[FaceSet, FaceSet]:
         """Training and held-out photos at the recipe's size."""
         return load_faces(self.data, self.recipe.family.size, held_out=self.recipe.held_out, cache=self.root / "cache")
+
+
+_STARTED: dict[str, dict[str, tuple[str, str]]] = {
+    "generator": {
+        "generator": ("generator", "average"),
+        "e4e_encoder": ("e4e", "e4e_average"),
+        "encoder_encoder": ("encoder", "encoder_average"),
+    },
+    "e4e": {"encoder": ("e4e", "average")},
+    "encoder": {"encoder": ("encoder", "average")},
+    "editor": {"editor": ("editor", "average")},
+}
+"""By stage: which of its modules start from which part of a bundle, and the averaged copy that does too."""
 
 
 def _start(run: Run, stage: Stage) -> None:
@@ -65,16 +82,29 @@ def _start(run: Run, stage: Stage) -> None:
     system = load_bundle(run.start, run.recipe.family)
     encoder = Encoder(run.recipe.family)
     encoder.encoder, encoder.ftem = system.encoder, system.ftem
-    parts: dict[str, tuple[nn.Module, str]] = {
-        "generator": (system.generator, "average"),
-        "e4e_encoder": (system.e4e, "e4e_average"),
-        "encoder_encoder": (encoder, "encoder_average"),
-        "editor": (system.editor, "average"),
+    parts: dict[str, nn.Module] = {
+        "generator": system.generator,
+        "e4e": system.e4e,
+        "encoder": encoder,
+        "editor": system.editor,
     }
-    for name, (part, average) in parts.items():
+    for name, (part, average) in _STARTED[stage.name].items():
         if name in stage.modules:
-            stage.modules[name].load_state_dict(part.state_dict())
-            stage.modules[average].module.load_state_dict(part.state_dict())
+            stage.modules[name].load_state_dict(parts[part].state_dict())
+            stage.modules[average].module.load_state_dict(parts[part].state_dict())
+
+
+def _trained(run: Run, stage: str) -> bool:
+    """Whether a stage's own checkpoint counts; without one a bundle to start from stands in."""
+    return run.start is None or (run.root / stage / "checkpoint").exists()
+
+
+def _generator(run: Run) -> Generator:
+    """The generator as stage a left it, averaged and frozen."""
+    if _trained(run, "generator"):
+        return load_generator(run.root / "generator", run.recipe.family)
+    assert run.start is not None
+    return load_bundle(run.start, run.recipe.family).generator.eval().requires_grad_(False)
 
 
 def train_generator(run: Run, options: LoopOptions) -> int:
@@ -94,11 +124,12 @@ def train_generator(run: Run, options: LoopOptions) -> int:
 def train_e4e(run: Run, options: LoopOptions) -> int:
     """Stage b, on the generator of stage a, and from the encoder that was trained beside it if there is one."""
     family = run.recipe.family
-    generator = load_generator(run.root / "generator", family)
     stage = E4EStage(
-        family, generator, run.faces()[0], run.losses, run.recipe.e4e, seed=options.seed, device=run.device
+        family, _generator(run), run.faces()[0], run.losses, run.recipe.e4e, seed=options.seed, device=run.device
     )
-    if run.recipe.joint is not None:
+    if not _trained(run, "generator"):
+        _start(run, stage)
+    elif run.recipe.joint is not None:
         for name in ("encoder", "latent", "average"):
             load_module(run.root / "generator", "generator", f"e4e_{name}", stage.modules[name])
     return train(stage, run.root / "e4e", options)
@@ -106,35 +137,40 @@ def train_e4e(run: Run, options: LoopOptions) -> int:
 
 def train_encoder(run: Run, options: LoopOptions) -> int:
     """Stage c, on the networks of stage a, and from the encoder that was trained beside them if there is one."""
-    family, source = run.recipe.family, run.root / "generator"
-    generator, discriminator = load_generator(source, family), load_discriminator(source, family)
+    family, source, settings = run.recipe.family, run.root / "generator", run.recipe.encoder
+    if _trained(run, "generator"):
+        discriminator = load_discriminator(source, family)
+    else:
+        # A bundle holds no discriminator, and one that starts anew has nothing to say in a short run.
+        discriminator = Discriminator(family)
+        settings = dataclasses.replace(settings, adversarial_from=options.steps)
     stage = EncoderStage(
         family,
-        generator,
+        _generator(run),
         discriminator,
         run.faces()[0],
         run.losses,
-        run.recipe.encoder,
+        settings,
         seed=options.seed,
         device=run.device,
     )
-    if run.recipe.joint is not None and run.recipe.joint.encoder is not None:
+    if not _trained(run, "generator"):
+        _start(run, stage)
+    elif run.recipe.joint is not None and run.recipe.joint.encoder is not None:
         for name in ("encoder", "average"):
             load_module(source, "generator", f"encoder_{name}", stage.modules[name])
     return train(stage, run.root / "encoder", options)
 
 
 def fit_directions(run: Run, seed: int = 0) -> list[Direction]:
-    """Directions of stage a's generator, written to `directions/` with what they do to each attribute."""
-    generator = load_generator(run.root / "generator", run.recipe.family).to(run.device)
+    """Directions of the trained generator, written to `directions/` with what they do to each attribute."""
+    system = load_system(run, encoder=False, editor=False).to(run.device)
+    generator = system.generator
     identity = Identity(run.losses.identity).to(run.device).eval()
     judges, options = Judges(run.judges), run.recipe.directions
     samples = None
     if options.photos:
-        e4e = E4EEncoder(run.recipe.family)
-        load_module(run.root / "e4e", "e4e", "average.module", e4e)
-        e4e = e4e.to(run.device).eval()
-        samples = photo_codes(e4e, generator, mean_w(generator), run.faces()[0], judges, options, seed=seed)
+        samples = photo_codes(system.e4e, generator, system.latent_avg, run.faces()[0], judges, options, seed=seed)
     directions, effects = fit(generator, judges, identity, options, seed=seed, samples=samples)
     folder = run.root / "directions"
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,32 +181,42 @@ def fit_directions(run: Run, seed: int = 0) -> list[Direction]:
 
 
 def load_run_directions(run: Run) -> list[Direction]:
-    """What `fit_directions` wrote, by name.
+    """What `fit_directions` wrote, by name; else those of the bundle that the run starts from.
 
     Raises:
         FileNotFoundError: if there is nothing.
     """
     files = sorted((run.root / "directions").glob("*.safetensors"))
+    if not files and run.start is not None:
+        return list(load_directions(Bundle.load(run.start)).values())
     if not files:
         raise FileNotFoundError(f"no directions in {run.root / 'directions'}; run `edgedit train directions` first")
     return [Direction.load(file) for file in files]
 
 
-def load_system(run: Run, *, editor: bool = True) -> EditingSystem:
+def load_system(run: Run, *, encoder: bool = True, editor: bool = True) -> EditingSystem:
     """The trained parts (averaged weights) as one system, in evaluation mode.
 
     Args:
+        encoder: also load stage c, and the generator's upper half as that stage left it.
         editor: also load stage d; without it the editor is a fresh one, which changes nothing.
     """
     family = run.recipe.family
-    system = EditingSystem(family)
-    system.generator = load_generator(run.root / "generator", family)
-    system.latent_avg.copy_(mean_w(system.generator))
-    load_module(run.root / "e4e", "e4e", "average.module", system.e4e)
-    encoder = Encoder(family)
-    load_module(run.root / "encoder", "encoder", "average.module", encoder)
-    system.encoder, system.ftem = encoder.encoder, encoder.ftem
-    if editor:
+    system = EditingSystem(family) if run.start is None else load_bundle(run.start, family)
+    if _trained(run, "generator"):
+        system.generator = load_generator(run.root / "generator", family)
+        system.latent_avg.copy_(mean_w(system.generator))
+    if _trained(run, "e4e"):
+        load_module(run.root / "e4e", "e4e", "average.module", system.e4e)
+    if encoder and _trained(run, "encoder"):
+        own = Encoder(family)
+        meta = load_module(run.root / "encoder", "encoder", "average.module", own)
+        system.encoder, system.ftem = own.encoder, own.ftem
+        if meta["config"]["options"].get("upper_rate"):
+            load_module(run.root / "encoder", "encoder", "generator_average.module", system.generator)
+    if not editor:
+        system.editor = FeatureEditor(family)
+    elif _trained(run, "editor"):
         load_module(run.root / "editor", "editor", "average.module", system.editor)
     return system.eval().requires_grad_(False)
 
@@ -200,6 +246,7 @@ def calibrate(run: Run, photos: int = 64) -> dict[str, dict[str, float]]:
     """
     system = load_system(run)
     faces = run.faces()[0]
+    (run.root / "directions").mkdir(parents=True, exist_ok=True)
     images = faces.tensor(np.linspace(0, len(faces) - 1, photos).astype(int), run.device)
     identity = Identity(run.losses.identity).to(run.device).eval()
     ranges = {}

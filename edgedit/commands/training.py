@@ -37,7 +37,8 @@ class Train(Reporting):
     pose: OptionalFile = None
     """Judge of head pose (ONNX): for directions and evaluate."""
     start: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """A bundle whose networks the generator and editor stages start from; a stage with a checkpoint resumes that."""
+    """A bundle that stands in for what the run folder lacks: stages start from its networks, and those that were not
+    run count as done; a stage with a checkpoint resumes that."""
     steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Optimizer steps in all, in place of the recipe's."""
     minutes: Annotated[float, tyro.conf.arg(help_behavior_hint="(default: no limit)")] = math.inf

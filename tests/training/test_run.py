@@ -245,6 +245,10 @@ def test_attributes_without_a_target_are_left_out():
     assert set(result) == {"psnr", "lpips", "identity"}
 
 
+def _with_upper(options: EncoderOptions) -> EncoderOptions:
+    return dataclasses.replace(options, learning_rate=1e-4, upper_rate=1e-3)
+
+
 def test_a_bundle_is_a_start_for_training(run, recipe, tmp_path_factory):
     root = tmp_path_factory.mktemp("started")
     bundle = root / "bundle"
@@ -260,6 +264,20 @@ def test_a_bundle_is_a_start_for_training(run, recipe, tmp_path_factory):
     begun, random = trained.generator.state_dict()[name], Generator(recipe.family).state_dict()[name]
     gap = (tensors[f"average.module.{name}"] - begun).abs().max()
     assert gap < 0.05 < (random - begun).abs().max()
+
+    # A run folder that holds nothing but an encoder trained on from the bundle is a whole system.
+    tuned = dataclasses.replace(
+        run, root=root / "tuned", start=bundle, recipe=dataclasses.replace(recipe, encoder=_with_upper(recipe.encoder))
+    )
+    train_encoder(tuned, STEPS)
+    stored = _stored(tuned, "encoder", "generator_average.module")
+    system, shipped = load_system(tuned), load_bundle(bundle, recipe.family)
+    assert all(torch.equal(t, stored[n]) for n, t in system.generator.state_dict().items())
+    last = f"to_rgbs.{len(shipped.generator.to_rgbs) - 1}.conv.weight"
+    assert not torch.equal(stored[last], shipped.generator.state_dict()[last])
+    for part in ("e4e", "editor"):
+        own, kept = getattr(system, part).state_dict(), getattr(shipped, part).state_dict()
+        assert all(torch.equal(own[n], kept[n]) for n in kept)
 
     with pytest.raises(ValueError, match="which is not"):
         load_bundle(bundle, dataclasses.replace(recipe.family, name="another"))

@@ -44,6 +44,10 @@ class EncoderOptions:
     r1_gamma: float = 0.1
     feature: float = 0.01
     """Weight of the feature regularisation (eq. 3.16)."""
+    upper_rate: float = 0.0
+    """Learning rate of the generator's upper half, trained with E on the same losses; 0 keeps it frozen, as the paper
+    does. The upper half of a small, shortly trained generator bounds how faithful any E can be. What lies below the
+    feature stays, so W+ codes, directions and e4e remain valid."""
     ema_images: float = 5_000.0
     bf16: bool = False
 
@@ -69,7 +73,10 @@ def reconstruct(generator: Generator, feature: Tensor, w: Tensor, rgb: Tensor) -
 
 
 class EncoderStage:
-    """Trains `Encoder` against a frozen generator, or with it if `generator_optimizer` is set, and a discriminator."""
+    """Trains `Encoder` against a frozen generator and a discriminator.
+
+    The generator learns with it if `generator_optimizer` is set, its upper half if `EncoderOptions.upper_rate` is.
+    """
 
     name = "encoder"
 
@@ -98,11 +105,21 @@ class EncoderStage:
             "encoder": Ranger(self.encoder.parameters(), lr=options.learning_rate),
             "discriminator": Adam(self.discriminator.parameters(), lr=options.discriminator_rate, betas=(0.0, 0.99)),
         }
+        self.generator_average: Averaged | None = None
+        if options.upper_rate:
+            self.generator_average = Averaged(self.generator, half_life=options.ema_images)
+            upper = [p for layer in self.generator.upper_modules() for p in layer.parameters()]
+            for parameter in upper:
+                parameter.requires_grad_(True)
+            self._optimizers["upper"] = Adam(upper, options.upper_rate, betas=(0.9, 0.99))
         self.batches = Batches(len(faces), options.batch, seed)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder, "discriminator": self.discriminator, "average": self.average}
+        modules = {"encoder": self.encoder, "discriminator": self.discriminator, "average": self.average}
+        if self.generator_average is not None:
+            modules |= {"generator": self.generator, "generator_average": self.generator_average}
+        return modules
 
     @property
     def optimizers(self) -> dict[str, Optimizer]:
@@ -135,15 +152,18 @@ class EncoderStage:
                     F.softplus(-self.discriminator(output)).mean() + F.softplus(-self.discriminator(output_w)).mean()
                 )
                 total = total + o.adversarial * o.adversarial_every * fooled
-        if self.generator_optimizer is not None:
-            self.generator_optimizer.zero_grad(set_to_none=True)
+        beside = self.generator_optimizer or self._optimizers.get("upper")
+        if beside is not None:
+            beside.zero_grad(set_to_none=True)
         self._update("encoder", total)
-        if self.generator_optimizer is not None:
-            self.generator_optimizer.step()
+        if beside is not None:
+            beside.step()
         scalars = {**terms, **{f"w_{k}": v for k, v in terms_w.items()}, "feature": regular.detach()}
         if adversarial:
             scalars |= self._discriminator_step(images, torch.cat([output, output_w]).detach().float())
         self.average.update(self.encoder, (step + 1) * o.batch, o.batch)
+        if self.generator_average is not None:
+            self.generator_average.update(self.generator, (step + 1) * o.batch, o.batch)
         return scalars
 
     def _discriminator_step(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -167,6 +187,7 @@ class EncoderStage:
     def grid(self) -> Tensor:
         images = self.faces.tensor(slice(0, 8), self.device)
         w, feature = self.average.module(encoder_input(images, self.family), self.mean)
-        own_feature, rgb = self.generator.lower(w)
-        output = reconstruct(self.generator, feature, w, rgb)
-        return torch.stack([images, output, self.generator.upper(own_feature, w, rgb)])
+        generator = self.generator if self.generator_average is None else self.generator_average.module
+        own_feature, rgb = generator.lower(w)
+        output = reconstruct(generator, feature, w, rgb)
+        return torch.stack([images, output, generator.upper(own_feature, w, rgb)])

@@ -14,7 +14,9 @@ from training.stages.encoder import Encoder, EncoderOptions, EncoderStage, recon
 def make(family, faces, loss_files, generator, discriminator):
     def stage(seed: int = 3, **options) -> EncoderStage:
         options = EncoderOptions(**{"batch": 3, "learning_rate": 1e-3, "adversarial_from": 2, **options})
-        return EncoderStage(family, generator, copy.deepcopy(discriminator), faces, loss_files, options, seed=seed)
+        return EncoderStage(
+            family, copy.deepcopy(generator), copy.deepcopy(discriminator), faces, loss_files, options, seed=seed
+        )
 
     return stage
 
@@ -76,18 +78,36 @@ def test_the_encoders_loss_does_not_train_the_discriminator(make):
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
-def test_only_the_encoder_changes(make, state, changed, generator):
+def test_only_the_encoder_changes(make, state, changed):
     stage = make(adversarial_from=100)
-    frozen, judge = state(generator), state(stage.discriminator)
+    frozen, judge = state(stage.generator), state(stage.discriminator)
     before = {name: state(module) for name, module in stage.modules.items()}
     for step in range(7):
         stage.step(step)
-    assert not changed(frozen, stage.generator) and all(p.grad is None for p in generator.parameters())
+    assert not changed(frozen, stage.generator) and all(p.grad is None for p in stage.generator.parameters())
     assert not changed(judge, stage.discriminator)
     parameters = {n for n, _ in stage.encoder.named_parameters()}
     assert len(changed(before["encoder"], stage.encoder) & parameters) > 0.5 * len(parameters)
     assert any(name.startswith("ftem.") for name in changed(before["encoder"], stage.encoder))
     assert changed(before["average"], stage.average)
+
+
+def test_the_upper_half_learns_if_asked(make, state, changed):
+    """And nothing below the feature does: codes, directions and e4e stay valid."""
+    stage = make(adversarial_from=100, upper_rate=1e-3)
+    before, lower = state(stage.generator), {n for n, _ in stage.generator.named_parameters()}
+    for layer in stage.generator.upper_modules():
+        names = {id(p) for p in layer.parameters()}
+        lower -= {n for n, p in stage.generator.named_parameters() if id(p) in names}
+    for step in range(3):
+        stage.step(step)
+    moved = changed(before, stage.generator)
+    assert moved and lower and not moved & lower
+    assert changed(before, stage.modules["generator_average"].module) == moved
+
+
+def test_resume_is_exact_with_the_upper_half(make, assert_exact_resume):
+    assert_exact_resume(lambda: make(adversarial_from=100, upper_rate=1e-3), cut=2, total=4)
 
 
 def test_the_encoder_adds_the_mean_before_the_ftem(family):
