@@ -163,6 +163,19 @@ def _generator(system: EditingSystem, family: ModelFamily) -> nn.Module:
     return GeneratorWithSkip(system, family) if family.rgb_skip else Generator(system, family)
 
 
+@dataclass(frozen=True, eq=False)
+class BoundGraph:
+    """A graph around networks that are there: what is traced, and what verification compares with."""
+
+    name: str
+    module: nn.Module
+    """In evaluation mode; it holds the networks under `SYSTEM_PREFIX`."""
+    inputs: list[TensorSpec]
+    """In the order of the module's arguments; the first dimension is the batch."""
+    outputs: list[TensorSpec]
+    """In the order of the module's results."""
+
+
 @dataclass(frozen=True)
 class GraphSpec:
     """A graph's name and module; its tensors are those of `engines.contracts`, for any family."""
@@ -177,6 +190,10 @@ class GraphSpec:
     def outputs(self, family: ModelFamily) -> list[TensorSpec]:
         """Likewise, in the order of the module's results."""
         return graph_contract(family, self.name)[1]
+
+    def bind(self, system: EditingSystem, family: ModelFamily) -> BoundGraph:
+        """The graph of one system."""
+        return BoundGraph(self.name, self.module(system, family).eval(), self.inputs(family), self.outputs(family))
 
     def example(self, family: ModelFamily, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
         """Random inputs: normal for float32, uniform for uint8."""

@@ -8,11 +8,13 @@ W * scale, stay in the graph: runtimes fold them at load, and the bundle holds e
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -23,8 +25,9 @@ from engines.bundle import EXTERNAL_LOCATION
 from engines.contracts import TensorSpec
 from engines.family import ModelFamily
 from export.errors import ExportError
-from export.graphs import GRAPHS, SYSTEM_PREFIX
+from export.graphs import GRAPHS, SYSTEM_PREFIX, BoundGraph, example_inputs
 from export.weights import WeightEntry
+from training.networks.system import EditingSystem
 
 OPSET = 20
 """Attention stays decomposed (the fused operator of opset 23 fails in FP32 with TensorRT-RTX)."""
@@ -66,19 +69,20 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _trace(name: str, module: torch.nn.Module, family: ModelFamily) -> ir.Model:
-    spec = GRAPHS[name]
-    inputs, outputs = spec.inputs(family), spec.outputs(family)
-    args = spec.example(family, batch=2)
+def _trace(graph: BoundGraph) -> ir.Model:
+    args = example_inputs(graph.inputs, batch=2)
+    shapes: Any = tuple({0: torch.export.Dim.DYNAMIC} for _ in args)
+    if any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(graph.module.forward).parameters.values()):
+        shapes = (shapes,)  # what is gathered in *tensors is one argument to the tracer
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            module,
+            graph.module,
             args,
             dynamo=True,
             opset_version=OPSET,
-            input_names=[tensor.name for tensor in inputs],
-            output_names=[tensor.name for tensor in outputs],
-            dynamic_shapes=tuple({0: torch.export.Dim.DYNAMIC} for _ in args),
+            input_names=[tensor.name for tensor in graph.inputs],
+            output_names=[tensor.name for tensor in graph.outputs],
+            dynamic_shapes=shapes,
             optimize=False,
             verbose=False,
         )
@@ -185,28 +189,37 @@ def _strip(model: ir.Model) -> None:
 
 
 def export_graph(
-    name: str, system: torch.nn.Module, family: ModelFamily, table: Mapping[str, WeightEntry]
+    name: str, system: EditingSystem, family: ModelFamily, table: Mapping[str, WeightEntry]
 ) -> ExportedGraph:
-    """One graph of `GRAPHS` as ONNX structure, with a dynamic batch.
+    """One graph of `GRAPHS` as ONNX structure, with a dynamic batch; see `export_bound`.
 
     Args:
         name: a key of `GRAPHS`.
         system: the editing system whose state dict the weights file holds.
         family: the system's family.
         table: of the weights file, see `export.weights`.
+    """
+    return export_bound(GRAPHS[name].bind(system, family), table)
+
+
+def export_bound(graph: BoundGraph, table: Mapping[str, WeightEntry]) -> ExportedGraph:
+    """A graph as ONNX structure, with a dynamic batch.
+
+    Args:
+        graph: its networks' state dict is what the weights file holds.
+        table: of the weights file, see `export.weights`.
 
     Raises:
         ExportError: if the graph does not meet its contract, or holds a large constant that is no named weight.
     """
-    spec = GRAPHS[name]
-    inputs, outputs = spec.inputs(family), spec.outputs(family)
-    model = _trace(name, spec.module(system, family).eval(), family)
+    name, inputs, outputs = graph.name, graph.inputs, graph.outputs
+    model = _trace(graph)
     hidden = _hide_weights(model, table)
     # Whatever is larger a runtime folds at load: window masks, for one, grow with the square of the window.
     optimize_ir(model, output_size_limit=INLINE_LIMIT // 4)
     RemoveUnusedNodesPass()(model)
     used = _attach_weights(model, hidden, table)
-    _check_constants(name, model, used, {key for key, _ in system.named_buffers()})
+    _check_constants(name, model, used, {key.removeprefix(SYSTEM_PREFIX) for key, _ in graph.module.named_buffers()})
     _set_contract(name, "input", list(model.graph.inputs), inputs)
     _set_contract(name, "output", list(model.graph.outputs), outputs)
     _strip(model)

@@ -168,20 +168,21 @@ class CLCAE(Peer):
         self.decoder = TappedGenerator(family)
         self.register_buffer("mean_image", torch.zeros(3, *family.encoder_size))
 
-    def _code(self, offsets: Tensor, base: Tensor) -> Tensor:
+    def code(self, offsets: Tensor, base: Tensor) -> Tensor:
+        """Offsets B x N x D and base code B x D to the code B x N x D."""
         return offsets + (base + self.latent_avg)[:, None]
 
     def invert(self, image: Tensor) -> CLCAEInversion:
         evidence = self.encoder.evidence(image - self.mean_image)
         offsets, feature = self.encoder.attend(evidence)
-        w = self._code(offsets, evidence.base)
+        w = self.code(offsets, evidence.base)
         return CLCAEInversion(w, feature, self.decoder.feature(w, self.point), *evidence)
 
     def edit(self, inversion: CLCAEInversion, delta: Tensor) -> Tensor:
         if delta.dim() == 2:
             base = inversion.base + delta
             offsets, feature = self.encoder.attend(Evidence(base, inversion.values, inversion.fine))
-            w = self._code(offsets, base)
+            w = self.code(offsets, base)
         else:
             w, feature = inversion.w + delta, inversion.feature
         return self.decoder.render(w, self.point, lambda x: feature + x - inversion.generator_feature)

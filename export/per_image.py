@@ -1,0 +1,77 @@
+"""A generator whose convolution weights differ by image, in a form that exports with a dynamic batch.
+
+HyperStyle multiplies each convolution's weight by 1 + delta, another delta for each photo. A grouped convolution would
+need the batch as its number of groups, which ONNX fixes; a sum of one matrix product per tap of the kernel needs no
+groups. Both compute the same.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.networks.stylegan2 import StyledConv
+from training.peers.generator import TappedGenerator
+
+
+def per_image_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """3x3 convolution with padding 1: B x I x H x W and B x O x I x 3 x 3 to B x O x H x W."""
+    height, width = x.shape[2:]
+    padded = F.pad(x, (1, 1, 1, 1))
+    total: Tensor | None = None
+    for a in range(3):
+        for b in range(3):
+            shifted = padded[:, :, a : a + height, b : b + width].flatten(2)
+            product = weight[..., a, b] @ shifted
+            total = product if total is None else total + product
+    assert total is not None
+    return total.unflatten(2, (height, width))
+
+
+def per_image_conv_transpose(x: Tensor, weight: Tensor) -> Tensor:
+    """3x3 transposed convolution with stride 2: B x I x H x W, B x O x I x 3 x 3 to B x O x (2H + 1) x (2W + 1).
+
+    Output pixels of even and odd row and column are four images of their own, of 4, 2, 2 and 1 taps: no product with
+    an inserted zero is computed.
+    """
+    height, width = x.shape[2] + 1, x.shape[3] + 1
+    padded = F.pad(x, (1, 1, 1, 1))
+    phases: list[Tensor] = []
+    for row in range(2):
+        for column in range(2):
+            total: Tensor | None = None
+            for a in range(row, 3, 2):
+                for b in range(column, 3, 2):
+                    # Pixel 2i + row takes tap a from input row i - a // 2.
+                    top, left = 1 - a // 2, 1 - b // 2
+                    shifted = padded[:, :, top : top + height, left : left + width].flatten(2)
+                    product = weight[..., a, b] @ shifted
+                    total = product if total is None else total + product
+            assert total is not None
+            phases.append(total.unflatten(2, (height, width)))
+    whole = F.pixel_shuffle(torch.stack(phases, dim=2).flatten(1, 2), 2)
+    return whole[:, :, :-1, :-1]
+
+
+class PerImageGenerator(TappedGenerator):
+    """A `TappedGenerator` whose deltas are applied to the whole batch at once."""
+
+    def _styled(self, index: int, layer: StyledConv, x: Tensor, w_plus: Tensor, delta: Tensor | None) -> Tensor:
+        if delta is None:
+            return super()._styled(index, layer, x, w_plus, delta)
+        conv = layer.conv
+        style = conv.modulation(w_plus[:, index])
+        weight = conv.weight * conv.scale * (1 + delta)
+        # By the largest style, per image, as engines do with shared weights: the demodulation takes it back.
+        largest = style.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
+        style = style / largest
+        scaled = x * style[:, :, None, None]
+        if conv.upsample:
+            y = conv.blur(per_image_conv_transpose(scaled, weight))
+        else:
+            y = per_image_conv(scaled, weight)
+        energy = (weight.square().sum(dim=(3, 4)) @ style.square()[:, :, None])[:, :, 0]
+        y = y * torch.rsqrt(energy + 1e-8 / largest.square())[:, :, None, None]
+        noise = self.noises.get_buffer(f"noise_{index}")
+        return self._bounded(layer.activate(layer.noise(y, noise)))
