@@ -20,8 +20,10 @@ from rich.console import Console
 
 from edgedit.commands.benching import Bench
 from edgedit.commands.building import Build, Plan
-from edgedit.commands.bundles import Directions, Export, Info
+from edgedit.commands.bundles import Export, Info
 from edgedit.commands.common import check_output
+from edgedit.commands.directions import Directions, spelt_out
+from edgedit.commands.importing import Import
 from edgedit.commands.inspecting import Inspect
 from edgedit.commands.photos import Demo, Edit, Reconstruct
 from edgedit.commands.refitting import Refit
@@ -38,6 +40,7 @@ Verb = (
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Build, tyro.conf.subcommand("build")]
     | Annotated[Refit, tyro.conf.subcommand("refit")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
@@ -68,7 +71,7 @@ class _UsageError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = spelt_out(list(sys.argv[1:] if arguments is None else arguments))
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     shown: list[str] = []
 
@@ -82,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = _parse(arguments)
         if verb is None:
             return 0
-        verb = getattr(verb, "verb", verb)
+        while hasattr(verb, "verb"):
+            verb = verb.verb
         if verb.json is not None:
             check_output(verb.json)
             if verb.json == getattr(verb, "out", None):

@@ -23,6 +23,7 @@ VERBS = (
     "demo",
     "info",
     "export",
+    "import",
     "build",
     "refit",
     "plan",

@@ -6,7 +6,11 @@ are part of this project; what the licence of the official ones allows is said i
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from engines.errors import near
 from engines.family import ModelFamily
+from training.imported import fill, read
 from training.peers.clcae import CLCAE
 from training.peers.e4e import E4E
 from training.peers.fs import FS
@@ -33,7 +37,7 @@ def method(key: str) -> type[Peer]:
     try:
         return METHODS[key]
     except KeyError:
-        raise ValueError(f"unknown method {key!r}; there are {', '.join(METHODS)}") from None
+        raise ValueError(f"unknown method {key!r}; {near(key, METHODS)}there are {', '.join(METHODS)}") from None
 
 
 def create(key: str, family: ModelFamily) -> Peer:
@@ -47,3 +51,17 @@ def create(key: str, family: ModelFamily) -> Peer:
         there = ", ".join(kind.info.families)
         raise ValueError(f"{kind.info.title} exists for {there}, not for {family.name}; choose another family")
     return kind(family).eval()
+
+
+def load(path: str | Path) -> Peer:
+    """A method with the weights of a file that `edgedit import` wrote, in evaluation mode.
+
+    Raises:
+        ValueError: if the file is damaged, holds no method, or its tensors are not exactly the method's.
+    """
+    imported = read(path)
+    if imported.kind not in METHODS or imported.family is None:
+        raise ValueError(f"{path} holds {imported.kind}, which is no method of Table 5")
+    peer = create(imported.kind, imported.family)
+    fill(peer, imported.tensors, path)
+    return peer
