@@ -95,6 +95,9 @@ class EngineGraph(Strict):
     """What the build took."""
     certificate: dict[str, JsonValue] | None
     """Accuracy against the FP32 graph, see `engines.certificate`; None if it was not measured."""
+    ranges: RelativePath | None = None
+    """JSON of `engines.building.calibrated.Calibrated`: what its 8-bit data stand for. None in other precisions, and in
+    engines that were built before ranges were kept."""
 
 
 class BuiltWith(Strict):
@@ -132,7 +135,7 @@ class EngineManifest(Strict):
     @model_validator(mode="after")
     def _check_references(self) -> Self:
         for name, graph in self.graphs.items():
-            for file in (graph.file, graph.layers):
+            for file in (graph.file, graph.layers, graph.ranges):
                 if file is not None and file not in self.files:
                     raise ValueError(f"graph {name} refers to {file}, which is not among the files")
         return self

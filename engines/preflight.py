@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.contracts import PARTS, PIPELINES
-from engines.engine_manifest import ENGINES_FOLDER, EngineManifest, Profile
+from engines.engine_manifest import EIGHT_BIT, ENGINES_FOLDER, EngineManifest, Profile
 from engines.errors import EngineError
 from engines.manifest import WEIGHTS_FILE
 
@@ -87,6 +87,8 @@ def rebuild_command(manifest: EngineManifest, bundle: str | Path, target: str | 
     options = ["--version-compatible"] if manifest.built.version_compatible else []
     if (level := manifest.built.flags.get("hardware")) in _HARDWARE_LEVELS:
         options += ["--hardware", str(level)]
+    if manifest.precision in EIGHT_BIT:
+        options += ["--photos", "PHOTOS"]
     target = target or manifest.target
     return build_command(bundle, manifest.runtime, target, manifest.precision, manifest.graphs, shared, options=options)
 

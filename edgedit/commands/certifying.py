@@ -61,14 +61,14 @@ def judged(verb: Build) -> Judged:
         from export.reference import pytorch_reference
 
         options = {"reference": pytorch_reference(bundle), "source": f"PyTorch {installed.__version__}, FP32"}
-    batch = 8 if bundle.family.size < 512 else 1
     calibration = None
     if verb.precision in EIGHT_BIT:
-        calibration = _calibration(bundle, verb.precision, photos, others, batch)
+        calibration = _calibration(bundle, verb.precision, photos, others)
         whose = "others than are" if calibration.apart else "the ones that are"
         console.print(f"ranges for {verb.precision} from {calibration.photos} photos, {whose} certified on")
     console.print(f"certifying on {len(photos)} photos against {options.get('source', 'ONNX Runtime, FP32')}")
-    certifier = Certifier(bundle, photos, judges=_judges(verb), batch=batch, calibration=calibration, **options)
+    options |= {"judges": _judges(verb), "batch": _batch(bundle), "calibration": calibration}
+    certifier = Certifier(bundle, photos, **options)
 
     def fit(graph: str) -> tuple[frozenset[str], dict[str, Any] | None]:
         fitted = certifier.fit(graph, verb.precision, progress=lambda line: console.print(line, markup=False))
@@ -78,15 +78,33 @@ def judged(verb: Build) -> Judged:
     return Judged(fit=fit, peaks=calibration.peaks if calibration is not None else None)
 
 
-def _calibration(bundle: Bundle, precision: str, photos: np.ndarray, others: np.ndarray, batch: int) -> Calibration:
+def measured_ranges(bundle: Bundle, precision: str, source: Path) -> Peaks:
+    """By graph, the ranges of 8-bit data on the last photos of a folder or tar, measured when they are asked for.
+
+    Raises:
+        EngineError: if there are no photos.
+    """
+    photos, _ = _photos(source, bundle, CALIBRATION)
+    console.print(f"ranges for {precision} from {len(photos)} photos")
+    return _calibration(bundle, precision, photos, photos[:0]).peaks
+
+
+def _batch(bundle: Bundle) -> int:
+    return 8 if bundle.family.size < 512 else 1
+
+
+def _calibration(bundle: Bundle, precision: str, photos: np.ndarray, others: np.ndarray) -> Calibration:
     from engines.precision.calibrate import calibrate
 
     used = others if len(others) else photos[-CALIBRATION:]
-    system = Certifier(bundle, used, batch=batch)
+
+    @cache
+    def system() -> Certifier:
+        return Certifier(bundle, used, batch=_batch(bundle))
 
     @cache
     def peaks(graph: str) -> Mapping[str, float]:
-        return calibrate(bundle, graph, system.feeds(graph), precision)
+        return calibrate(bundle, graph, system().feeds(graph), precision)
 
     return Calibration(peaks=peaks, photos=len(used), apart=bool(len(others)))
 

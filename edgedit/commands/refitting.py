@@ -8,7 +8,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import Reporting, console
+from edgedit.commands.common import OptionalFile, Reporting, console
+from engines.bundle import Bundle
+from engines.engine_manifest import EIGHT_BIT
+from engines.errors import EngineError
+from engines.folders import EngineFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +23,9 @@ class Refit(Reporting):
     """BUNDLE/engines/NAME, in the bundle that it was built from."""
     weights: Path
     """The bundle with the new weights; its engines/NAME is written."""
+    photos: OptionalFile = None
+    """For int8 and fp8: photos to measure the ranges of activations on, with the new weights; folder or tar of aligned
+    faces, the last by name are used. Without it the engine keeps the ranges it was built with."""
     require_signed: Annotated[
         Path | None, tyro.conf.arg(metavar="KEY.pem", help_behavior_hint="(default: no signature is asked for)")
     ] = None
@@ -27,10 +34,19 @@ class Refit(Reporting):
     def run(self) -> dict[str, Any]:
         from engines.building.refit import refit
 
+        peaks = None
+        if self.photos is not None:
+            from edgedit.commands.certifying import measured_ranges
+
+            precision = EngineFolder.at(self.engine).manifest.precision
+            if precision not in EIGHT_BIT:
+                raise EngineError(f"--photos measures ranges for int8 and fp8, and {self.engine.name} is {precision}")
+            peaks = measured_ranges(Bundle.load(self.weights, verify=False), precision, self.photos)
         manifest = refit(
             self.engine,
             self.weights,
             require_signed=self.require_signed,
+            peaks=peaks,
             progress=lambda line: console.print(line, markup=False),
             command=f"edgedit refit ENGINE --weights {self.weights.resolve().name}",
         )

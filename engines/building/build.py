@@ -11,6 +11,7 @@ from pydantic import JsonValue, ValidationError
 
 from engines.building import backend as backends
 from engines.building.builder import BuildOptions, build_engine
+from engines.building.calibrated import Calibrated
 from engines.building.keep import keep_others, ordered
 from engines.building.proof import check_targets, prove
 from engines.building.staging import Staging, staged
@@ -96,16 +97,19 @@ def build(
             progress(f"{name} ({index} of {len(graphs)}): {precision} for {runtime} {maker.target}")
             widen, certificate = fit(name) if fit is not None else (frozenset[str](), None)
             started = time.perf_counter()
-            ranges = measured(name) if measured is not None else None
-            typed = _lower(bundle, name, precision, staging.work, widen, ranges)
+            ranges = Calibrated.of(name, measured(name)) if measured is not None else None
+            typed = _lower(bundle, name, precision, staging.work, widen, ranges.peaks if ranges else None)
             entry = maker.make(staging, typed, precision, options)
             maker.finish(staging, typed)
+            if ranges is not None:
+                staging.add(ranges.file, ranges.document())
             entries[name] = EngineGraph(
                 source_sha256=bundle.manifest.files[bundle.graph(name).file].sha256,
                 inputs=typed.inputs,
                 outputs=typed.outputs,
                 profile=options.profile,
                 certificate=certificate,
+                ranges=ranges.file if ranges is not None else None,
                 seconds=round(time.perf_counter() - started, 3),
                 **entry,
             )

@@ -76,9 +76,10 @@ def ordered(graphs: dict[str, EngineGraph]) -> dict[str, EngineGraph]:
 
 
 def files_of(manifest: EngineManifest, graph: str) -> list[str]:
-    """Files of the folder that belong to a graph: the engine, its layers and, for ONNX Runtime, its weights."""
+    """Files of the folder that belong to a graph: engine, layers, ranges and, for ONNX Runtime, weights."""
     entry = manifest.graphs[graph]
-    return [file for file in manifest.files if file in (entry.file, entry.layers) or file.startswith(f"{graph}.")]
+    named = (entry.file, entry.layers, entry.ranges)
+    return [file for file in manifest.files if file in named or file.startswith(f"{graph}.")]
 
 
 def _difference(old: EngineManifest, graph: str, bundle: Bundle, built: BuiltWith) -> str | None:

@@ -2,7 +2,9 @@
 
 The typed graphs of both bundles are written and compared: they must be the same but for the values of their weights.
 Those that differ are put into the engine under their own names, which the parser keeps. Refitting runs on the GPU that
-the engine was built for. What was measured of the old weights does not hold for the new ones: certificates go.
+the engine was built for. What was measured of the old weights does not hold for the new ones: certificates go. A
+quantised engine keeps the ranges that stand beside it, or takes others that were measured on the new weights; both are
+weights of its graph like any other.
 """
 
 from __future__ import annotations
@@ -11,23 +13,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from engines.building import backend as backends
 from engines.building.backend import Backend
+from engines.building.build import Peaks
+from engines.building.calibrated import Calibrated
 from engines.building.keep import files_of, keep_others, ordered
+from engines.building.proof import DTYPES
 from engines.building.staging import staged
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.engine_manifest import ENGINE_SCHEMA, EngineGraph, EngineManifest
+from engines.engine_manifest import EIGHT_BIT, ENGINE_SCHEMA, EngineGraph, EngineManifest
 from engines.errors import EngineError, RuntimeUnavailableError
 from engines.folders import EngineFolder, Found, rebuild_command
 from engines.provenance import now, tool_versions
 from engines.runtimes.trt_engine import deserialize, driver_version, error_recorder
 from engines.signing import open_engine
-
-PRECISIONS = ("fp32", "fp16")
-"""What can be refitted: the scales of a quantised engine belong to the weights it was built with."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def refit(
     weights: str | Path,
     *,
     require_signed: str | Path | None = None,
+    peaks: Peaks | None = None,
     progress: Callable[[str], None] = lambda line: None,
     command: str = "edgedit refit",
 ) -> EngineManifest:
@@ -54,6 +58,8 @@ def refit(
         engine: BUNDLE/engines/NAME, built with `--refit`, beside the bundle that it was built from.
         weights: the bundle with the new weights; a folder NAME in its `engines` is replaced as a build would do it.
         require_signed: PEM file of the public key that must have signed the engine's bundle.
+        peaks: called for every graph of a quantised engine, for ranges measured on the new weights; None keeps those
+            that the engine has.
         progress: called with one line per step.
         command: the command line for the manifest, without paths of this machine.
 
@@ -93,13 +99,16 @@ def refit(
         for name in names:
             entry = manifest.graphs[name]
             started = time.perf_counter()
-            found_weights = compare(old, new, name, manifest, staging.work)
+            ranges = _ranges(folder, name, peaks, progress)
+            found_weights = compare(old, new, name, manifest, staging.work, ranges)
             progress(f"{name}: {len(found_weights.changed)} of {len(found_weights.all)} weights differ")
             label = f"{old.name}: engines/{folder.name}/{entry.file}"
             staging.add(entry.file, refit_engine(backend, folder.read(entry.file), found_weights, label))
             for file in files_of(manifest, name):
-                if file != entry.file:
+                if file not in (entry.file, entry.ranges):
                     staging.add(file, folder.read(file))
+            if ranges is not None:
+                staging.add(ranges[1].file, ranges[1].document())
             if entry.certificate is not None:
                 progress(f"{name}: its certificate was that of the old weights and is left out")
             entries[name] = _refitted(entry, new, name, time.perf_counter() - started)
@@ -118,6 +127,22 @@ def refit(
     return result
 
 
+def _ranges(
+    folder: EngineFolder, graph: str, peaks: Peaks | None, progress: Callable[[str], None]
+) -> tuple[Calibrated, Calibrated] | None:
+    """What the data of a quantised graph stand for: in the engine as it is, and with the new weights."""
+    entry = folder.manifest.graphs[graph]
+    if entry.ranges is None:
+        return None
+    was = Calibrated.parse(folder.read(entry.ranges), f"{folder.name}/{entry.ranges}")
+    if was.graph != graph:
+        raise EngineError(f"{folder.name}/{entry.ranges} is of graph {was.graph}, not {graph}; build the engine again")
+    if peaks is not None:
+        return was, Calibrated.of(graph, peaks(graph))
+    progress(f"{graph}: keeps the ranges of the old weights; --photos measures those of the new ones")
+    return was, was
+
+
 def _refitted(entry: EngineGraph, new: Bundle, name: str, seconds: float) -> EngineGraph:
     digest = new.manifest.files[new.graph(name).file].sha256
     return entry.model_copy(update={"source_sha256": digest, "certificate": None, "seconds": round(seconds, 3)})
@@ -133,8 +158,8 @@ def check_refittable(manifest: EngineManifest, old: Bundle, new: Bundle) -> None
     name = manifest.folder
     if manifest.runtime == "onnxruntime":
         raise EngineError(f"{name} holds ONNX graphs, into which nothing is refitted: {again}")
-    if manifest.precision not in PRECISIONS:
-        raise EngineError(f"{name} is quantised, and its scales belong to the weights it was built with: {again}")
+    if manifest.precision in EIGHT_BIT and any(entry.ranges is None for entry in manifest.graphs.values()):
+        raise EngineError(f"{name} is quantised, and the ranges it was built with are not kept beside it: {again}")
     if manifest.built.flags.get("refit") is not True:
         raise EngineError(f"{name} was built without --refit, so that its weights are fixed: {again}")
     if old.family != new.family:
@@ -148,7 +173,14 @@ def check_refittable(manifest: EngineManifest, old: Bundle, new: Bundle) -> None
         new.graph(graph)
 
 
-def compare(old: Bundle, new: Bundle, graph: str, manifest: EngineManifest, folder: Path) -> Weights:
+def compare(
+    old: Bundle,
+    new: Bundle,
+    graph: str,
+    manifest: EngineManifest,
+    folder: Path,
+    ranges: tuple[Calibrated, Calibrated] | None = None,
+) -> Weights:
     """The weights of a graph of two bundles, typed as the engine was.
 
     Args:
@@ -157,6 +189,7 @@ def compare(old: Bundle, new: Bundle, graph: str, manifest: EngineManifest, fold
         graph: its name.
         manifest: the engine's.
         folder: for files that are not kept.
+        ranges: for 8 bits, those of the engine and those that the new weights should have.
 
     Raises:
         EngineError: if the graphs differ in more than their weights, or a weight does not fit the precision.
@@ -168,8 +201,11 @@ def compare(old: Bundle, new: Bundle, graph: str, manifest: EngineManifest, fold
         from engines.precision import lower
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(f"refitting engines needs {error.name}: pip install onnx onnx-ir") from error
-    was, before = _read(lower(old, graph, manifest.precision, folder, widen=widen).file)
-    now_, after = _read(lower(new, graph, manifest.precision, folder, widen=widen).file)
+    peaks = (None, None) if ranges is None else (ranges[0].peaks, ranges[1].peaks)
+    (was, before), (now_, after) = (
+        _read(lower(bundle, graph, manifest.precision, folder, widen=widen, peaks=measured).file)
+        for bundle, measured in zip((old, new), peaks, strict=True)
+    )
     for file in folder.iterdir():
         file.unlink()
     if was != now_:
@@ -224,7 +260,7 @@ def refit_engine(backend: Backend, data: bytes, weights: Weights, name: str) -> 
     def put(weight: str) -> None:
         array = np.ascontiguousarray(weights.all[weight])
         held.append(array)
-        if not refitter.set_named_weights(weight, api.Weights(array)):
+        if not refitter.set_named_weights(weight, _weights(api, array)):
             raise EngineError(f"{name}: {weight} ({array.dtype} {list(array.shape)}) is refused: {recorder.text()}")
 
     for weight in weights.changed:
@@ -246,6 +282,13 @@ def refit_engine(backend: Backend, data: bytes, weights: Weights, name: str) -> 
     if plan is None:
         raise EngineError(f"{name} was refitted and cannot be written: {recorder.text()}")
     return memoryview(plan)
+
+
+def _weights(api: Any, array: np.ndarray) -> Any:
+    """The library's view of an array. NumPy has no FP8 of its own, and the library knows nobody else's."""
+    if array.dtype.name == DTYPES["fp8"]:
+        return api.Weights(api.DataType.FP8, array.ctypes.data, array.size)
+    return api.Weights(array)
 
 
 def _listed(names: Sequence[str]) -> str:

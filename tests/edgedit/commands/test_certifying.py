@@ -85,6 +85,9 @@ def test_eight_bits_for_onnx_runtime(cli: Cli, demo: Path, photos: Path, tmp_pat
     graph = json.loads((tmp_path / "summary.json").read_text())["manifest"]["graphs"]["reconstruct"]
     assert graph["certificate"]["calibration"] == {"photos": 2, "apart": True} and graph["certificate"]["passed"]
     assert graph["proof"]["share"] > 0.96 and graph["certificate"]["images"]["psnr"]["worst"] > 30
+    kept = json.loads((demo / "engines" / f"onnxruntime-cpu-{precision}" / graph["ranges"]).read_text())
+    quantised = {name for name, peak in kept["peaks"].items() if 0 < peak < 1e3}
+    assert graph["ranges"] == "reconstruct.ranges.json" and len(quantised) == len(kept["peaks"]) == 4
     again = cli("build", demo, *words[:-1], "3", "--photos", photos)
     assert again.status == 0, again.err
     assert f"ranges for {precision} from 3 photos, the ones that are certified on" in again.out

@@ -14,6 +14,8 @@ def test_what_cannot_be_refitted_is_one_line(cli: Cli, own_bundle: Path, bundle_
     assert "was built without --refit" in cli("refit", folder, "--weights", bundle_path).error
     assert "is not an engine folder" in cli("refit", own_bundle, "--weights", bundle_path).error
     assert "required" in cli("refit", folder).error
+    words = ("refit", folder, "--weights", bundle_path, "--photos", own_bundle)
+    assert "--photos measures ranges for int8 and fp8, and tensorrt-rtx-sm86-fp16 is fp16" in cli(*words).error
 
 
 @pytest.mark.rtx

@@ -1,27 +1,31 @@
 from __future__ import annotations
 
+import ctypes
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+import safetensors.numpy
 
 from edgedit import DEMO_BUNDLE
 from engines.building import refit as module
 from engines.building.backend import Backend, current_capability
 from engines.building.builder import parse
+from engines.building.calibrated import Calibrated
 from engines.building.refit import Weights, compare, refit, refit_engine
-from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.engine_manifest import EngineManifest
+from engines.bundle import WEIGHTS_FILE, Bundle, BundleWriter
+from engines.engine_manifest import EIGHT_BIT, EngineManifest, engine_manifest_bytes, parse_engine_manifest
 from engines.errors import EngineError
 from engines.folders import EngineFolder
 from engines.precision import lower
 from tests.engines.building.conftest import write_small
 from tests.engines.conftest import TINY, write_tiny
-from tests.engines.engine_folders import flip, write_engine
+from tests.engines.engine_folders import entry, flip, seal, write_engine
 from tests.engines.runtimes.fake_gpu import FakeRecorder
 
 NAME = "tensorrt-rtx-sm86-fp32"
@@ -55,9 +59,6 @@ def engine(path: Path, precision: str = "fp32", runtime: str = "tensorrt-rtx", r
 
 def flat(folder: Path) -> None:
     """Layer reports where a build puts them."""
-    from engines.engine_manifest import engine_manifest_bytes, parse_engine_manifest
-    from tests.engines.engine_folders import seal
-
     raw = (folder / "engine.json").read_bytes()
     for graph in GRAPHS:
         raw = raw.replace(f"layers/{graph}.json".encode(), f"{graph}.layers.json".encode())
@@ -77,7 +78,7 @@ def refusal(engine: Path, weights: Path, **options: Any) -> str:
     ("kind", "message"),
     [
         ({"refit": False}, "was built without --refit, so that its weights are fixed: run `edgedit build "),
-        ({"precision": "int8"}, "tensorrt-rtx-sm86-int8 is quantised, and its scales belong to the weights"),
+        ({"precision": "int8"}, "tensorrt-rtx-sm86-int8 is quantised, and the ranges it was built with are not kept"),
         ({"runtime": "onnxruntime"}, "onnxruntime-cpu-fp32 holds ONNX graphs"),
     ],
 )
@@ -133,21 +134,71 @@ def test_a_graph_that_computes_something_else(old: Path, tmp_path: Path) -> None
         compare(Bundle.load(old), other, "edit", manifest(old), work)
 
 
-@pytest.mark.rtx
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_parser_keeps_the_names_of_weights(rtx: Backend, precision: str, tmp_path: Path) -> None:
-    """What is replaced by name is known by that name to the network, weights of the demo model all of them."""
+@pytest.fixture(scope="module")
+def demo() -> Bundle:
     if not DEMO_BUNDLE.is_dir():
         pytest.skip("the demo bundle is not here")
-    typed = lower(Bundle.load(DEMO_BUNDLE), "reconstruct", precision, tmp_path)
+    return Bundle.load(DEMO_BUNDLE, verify=False)
+
+
+@pytest.fixture(scope="module")
+def peaks(demo: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """Ranges for every product of `reconstruct` that could be quantised."""
+    report = lower(demo, "reconstruct", "fp32", tmp_path_factory.mktemp("fp32")).report
+    return {layer.name: 4.0 for layer in report.layers if layer.macs}
+
+
+@pytest.mark.rtx
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "fp8"])
+def test_the_parser_keeps_the_names_of_weights(
+    rtx: Backend, demo: Bundle, peaks: dict[str, float], precision: str, tmp_path: Path
+) -> None:
+    """What is replaced by name is known by that name to the network, weights of the demo model all of them."""
+    typed = lower(demo, "reconstruct", precision, tmp_path, peaks=peaks if precision in EIGHT_BIT else None)
     stored = onnx.load(typed.file).graph.initializer
-    floating = [t for t in stored if t.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)]
+    kinds = onnx.TensorProto
+    small = [t for t in stored if t.data_type in (kinds.INT8, kinds.FLOAT8E4M3FN) and t.name.endswith("/values")]
+    assert len(small) == (4 if precision in EIGHT_BIT else 0)
+    floating = [t for t in stored if t.data_type in (kinds.FLOAT, kinds.FLOAT16)] + small
     with rtx.messages() as messages:
         network = parse(rtx, rtx.api.Builder(rtx.logger), typed.file, "reconstruct", messages)
         unknown = [t for t in floating if not network.mark_weights_refittable(t.name)]
         assert not network.mark_weights_refittable("teapot")
     # The limits of Clip become a layer's attributes; they are no weights and the same in every model.
     assert len(floating) > 40 and all(not t.dims for t in unknown) and len(unknown) <= 2
+
+
+def test_eight_bit_weights_and_ranges_are_told_apart(demo: Bundle, peaks: dict[str, float], tmp_path: Path) -> None:
+    """Other weights change values and their scales, other ranges the steps of data, and nothing else changes."""
+    weights = {
+        name: (array * 1.03).astype(array.dtype)
+        for name, array in safetensors.numpy.load(demo.read(WEIGHTS_FILE)).items()
+    }
+    graph = demo.graph("reconstruct")
+    with BundleWriter(
+        tmp_path / "new",
+        name="new",
+        family=demo.family,
+        precision="fp16",
+        licence="CC0-1.0",
+        produced_by=demo.manifest.produced_by,
+    ) as writer:
+        writer.add_bytes(WEIGHTS_FILE, safetensors.numpy.save(weights))
+        writer.add_graph("reconstruct", demo.read(graph.file))
+        writer.add_bytes("card.md", b"# new")
+    other = Bundle.load(tmp_path / "new")
+    engine = SimpleNamespace(graphs={"reconstruct": SimpleNamespace(certificate=None)}, precision="int8")
+    was = Calibrated.of("reconstruct", peaks)
+    (work := tmp_path / "work").mkdir()
+
+    def changed(new: Bundle, ranges: Calibrated) -> set[str]:
+        found = compare(demo, new, "reconstruct", engine, work, (was, ranges))  # type: ignore[arg-type]
+        return {name.rsplit("/", 1)[-1] for name in found.changed}
+
+    assert changed(demo, was) == set()
+    assert changed(demo, Calibrated.of("reconstruct", dict.fromkeys(peaks, 6.0))) == {"step"}
+    kinds = changed(other, was)
+    assert "scales" in kinds and "step" not in kinds
 
 
 class Api:
@@ -161,7 +212,13 @@ class Api:
         self.flags: set[str] = set()
         self.SerializationFlag = SimpleNamespace(EXCLUDE_WEIGHTS="exclude", INCLUDE_REFIT="refit")
 
-    def Weights(self, array: np.ndarray) -> np.ndarray:
+    class DataType:
+        FP8 = "fp8"
+
+    def Weights(self, array: Any, pointer: int = 0, count: int = 0) -> np.ndarray:
+        if isinstance(array, str):
+            return np.ctypeslib.as_array((ctypes.c_uint8 * count).from_address(pointer)).view(ml_dtypes.float8_e4m3fn)
+        assert array.dtype.kind in "fiu"
         return array
 
     def Runtime(self, logger: Any) -> Any:
@@ -216,6 +273,20 @@ def test_weights_are_put_under_their_names() -> None:
     assert all(np.array_equal(api.given[name], WEIGHTS.all[name]) for name in "abc")
 
 
+def test_fp8_weights_are_put_though_numpy_does_not_know_them() -> None:
+    values = np.array([-448, 0.5, 3], ml_dtypes.float8_e4m3fn)
+    api = Api(known={"a"})
+    refit_engine(backend_of(api), b"", Weights({"a": values}, ["a"]), "e")
+    assert np.array_equal(api.given["a"], values)
+
+
+@pytest.mark.rtx
+@pytest.mark.parametrize("dtype", [np.int8, np.float16, np.float32, ml_dtypes.float8_e4m3fn])
+def test_the_library_takes_weights_of_every_type(rtx: Backend, dtype: Any) -> None:
+    given = module._weights(rtx.api, np.ones(3, dtype))
+    assert given.size == 3 and given.dtype.itemsize == np.dtype(dtype).itemsize
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -263,6 +334,59 @@ def test_the_folder_of_the_new_bundle(old: Path, new: Path, gpu: Api) -> None:
         assert entry.certificate is None and (entry.proof, entry.profile) == (was.proof, was.profile)
         assert entry.layers is not None and made.files[entry.layers] == before.files[entry.layers]
     assert lines == ["edit: 0 of 1 weights differ", "reconstruct: 0 of 1 weights differ"]
+
+
+@pytest.fixture
+def quantised(own_bundle: Path) -> Path:
+    """An INT8 engine folder with ranges, as its manifest says."""
+    folder = engine(own_bundle, precision="int8")
+    made = parse_engine_manifest((folder / "engine.json").read_bytes(), folder.name)
+    graphs, files = dict(made.graphs), dict(made.files)
+    for graph in GRAPHS:
+        ranges = Calibrated.of(graph, {"node": 2.5})
+        (folder / ranges.file).write_bytes(ranges.document())
+        files[ranges.file] = entry(ranges.document())
+        graphs[graph] = graphs[graph].model_copy(update={"ranges": ranges.file})
+    seal(folder, engine_manifest_bytes(made.model_copy(update={"graphs": graphs, "files": files})))
+    return folder
+
+
+@pytest.mark.parametrize("measured", [None, {"node": 3.5}])
+def test_a_quantised_folder_keeps_its_ranges_or_takes_new_ones(
+    own_bundle: Path, quantised: Path, new: Path, gpu: Api, monkeypatch: pytest.MonkeyPatch, measured: dict | None
+) -> None:
+    asked: list[tuple[dict, dict]] = []
+
+    def compared(old: Bundle, new: Bundle, graph: str, *rest: Any) -> Weights:
+        asked.append(tuple(ranges.peaks for ranges in rest[-1]))
+        return Weights({"a": np.ones(1, np.float32)}, [])
+
+    monkeypatch.setattr(module, "compare", compared)
+    lines: list[str] = []
+    made = refit(quantised, new, peaks=(lambda graph: measured) if measured else None, progress=lines.append)
+    folder = EngineFolder.load(Bundle.load(new), quantised.name)
+    assert folder.verify() == [] and asked == [({"node": 2.5}, measured or {"node": 2.5})] * 2
+    for graph in GRAPHS:
+        file = made.graphs[graph].ranges
+        assert file == f"{graph}.ranges.json"
+        assert Calibrated.parse(folder.read(file), file).peaks == (measured or {"node": 2.5})
+    assert ("edit: keeps the ranges of the old weights; --photos measures those of the new ones" in lines) == (
+        measured is None
+    )
+
+
+def test_ranges_that_are_none_or_of_another_graph(quantised: Path, new: Path, gpu: Api) -> None:
+    for content, message in (
+        (b"{}", "int8/edit.ranges.json holds no ranges: graph: "),
+        (Calibrated.of("edit", {"n": 1.0}).document().replace(b"1.0", b"-1"), "holds no ranges: peaks.n: "),
+        (Calibrated.of("reconstruct", {"n": 1.0}).document(), "edit.ranges.json is of graph reconstruct, not edit"),
+    ):
+        made = parse_engine_manifest((quantised / "engine.json").read_bytes(), quantised.name)
+        (quantised / "edit.ranges.json").write_bytes(content)
+        files = dict(made.files) | {"edit.ranges.json": entry(content)}
+        seal(quantised, engine_manifest_bytes(made.model_copy(update={"files": files})))
+        assert message in refusal(quantised, new)
+        assert not (new / "engines").exists()
 
 
 def test_what_fails_halfway_leaves_nothing(old: Path, new: Path, gpu: Api) -> None:

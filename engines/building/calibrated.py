@@ -1,0 +1,52 @@
+"""The ranges that an engine's 8-bit data stand for, kept beside the engine.
+
+They are the one input of a quantised graph that is not in the bundle. With them the typed graph can be written again,
+which is how new weights find their places in an engine that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from engines.contracts import Name
+from engines.errors import EngineError
+from engines.manifest import Strict, first_fault
+
+
+class Calibrated(Strict):
+    """The content of `<graph>.ranges.json` in an engine folder."""
+
+    schema_version: Literal[1] = 1
+    graph: Name
+    peaks: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    """By name of a product, the magnitude that the largest 8-bit value of its data stands for, see
+    `precision.calibrate`."""
+
+    @classmethod
+    def of(cls, graph: str, peaks: Mapping[str, float]) -> Self:
+        """What was measured of a graph."""
+        return cls(graph=graph, peaks={name: float(peak) for name, peak in peaks.items()})
+
+    @classmethod
+    def parse(cls, raw: bytes, file: str) -> Self:
+        """The ranges in these bytes; `file` names it in messages.
+
+        Raises:
+            EngineError: if they are none.
+        """
+        try:
+            return cls.model_validate_json(raw)
+        except ValidationError as error:
+            raise EngineError(f"{file} holds no ranges: {first_fault(error)}; build the engine again") from None
+
+    @property
+    def file(self) -> str:
+        """Its name in the engine folder."""
+        return f"{self.graph}.ranges.json"
+
+    def document(self) -> bytes:
+        """The file's content."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
