@@ -5,13 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgedit.editor import DEMO_BUNDLE, Editor, Portrait
+from engines.directions import Direction, Strength
 from engines.errors import EdgeditError
 from engines.session import Inversion
 
 if TYPE_CHECKING:
     from serving.client import AsyncClient, Client
 
-__all__ = ["DEMO_BUNDLE", "AsyncClient", "Client", "EdgeditError", "Editor", "Inversion", "Portrait"]
+__all__ = [
+    "DEMO_BUNDLE",
+    "AsyncClient",
+    "Client",
+    "Direction",
+    "EdgeditError",
+    "Editor",
+    "Inversion",
+    "Portrait",
+    "Strength",
+]
 __version__ = "0.1.0"
 
 

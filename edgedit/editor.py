@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from engines.bundle import Bundle
-from engines.directions import Direction, load_directions, resolve
-from engines.errors import BundleError
+from engines.directions import Direction, Strength, load_directions, pick, resolve
+from engines.errors import BundleError, DirectionError
 from engines.photo import Alignment, Cropper, PasteMode, Photo, open_image, paste_back, photo_name
 from engines.session import EditSession, Inversion
 from engines.signing import ensure_signed
@@ -49,7 +49,9 @@ class Portrait:
     reconstruction: np.ndarray
     """uint8 S x S x 3: the face as the model renders it without an edit."""
 
-    def edit(self, edits: Mapping[str, float], *, clamp: bool = False, mode: PasteMode = "auto") -> np.ndarray:
+    def edit(
+        self, edits: Mapping[str, float | Strength], *, clamp: bool = False, mode: PasteMode = "auto"
+    ) -> np.ndarray:
         """The photo with the face edited and put back, uint8 H x W x 3; see `Editor.edit_photo`."""
         edited = self.editor.edit(self.inversion, edits, clamp=clamp)
         return self._put_back(edited, self.reconstruction, mode)
@@ -109,6 +111,20 @@ class Editor:
         session.prepare("invert")
         return cls(session, load_directions(loaded))
 
+    def add_direction(self, direction: Direction | str | Path) -> Direction:
+        """Makes a direction known under its own name, such as one that `edgedit directions import` wrote.
+
+        Args:
+            direction: itself or its file; one of the same name is replaced.
+
+        Raises:
+            DirectionError: if the file is not a direction, or it was made for another family.
+        """
+        added = direction if isinstance(direction, Direction) else Direction.load(direction)
+        resolve({added.name: added}, {added.name: added.max_strength}, self.family)
+        self.directions[added.name] = added
+        return added
+
     def invert(self, image: ImageSource, aligned: bool = False, *, face: int | None = None) -> Inversion:
         """Inverts one face; edits of it cost no inversion again.
 
@@ -127,22 +143,81 @@ class Editor:
         """The inverted face without an edit, S x S x 3 uint8, of the inversion's first photo."""
         return self.session.reconstruct(inversion[0])[0]
 
-    def edit(self, inversion: Inversion, edits: Mapping[str, float], *, clamp: bool = False) -> np.ndarray:
+    def edit(
+        self,
+        inversion: Inversion,
+        edits: Mapping[str, float | Strength],
+        *,
+        clamp: bool = False,
+        delta_w: np.ndarray | None = None,
+    ) -> np.ndarray:
         """An edited face, S x S x 3 uint8, of the inversion's first photo.
 
         Args:
             inversion: from `invert`.
-            edits: strength by direction; several are added up.
+            edits: strength by direction, a number or a `Strength` that acts on some W+ rows; several are added up.
             clamp: limit strengths to the directions' usable ranges.
+            delta_w: N x D, added to the directions' sum, such as what a latent mapper gives for `inversion`'s code.
 
         Raises:
-            DirectionError: for an unknown direction or a strength that is not finite.
+            DirectionError: for an unknown direction, a strength that is not finite, or a `delta_w` that does not fit.
 
         Warns:
             StrengthWarning: for a strength outside its direction's usable range.
         """
         edit = resolve(self.directions, edits, self.family, clamp)
-        return self.session.edit(inversion[0], edit.delta_w, edit.style_delta)[0]
+        moved = edit.delta_w
+        if delta_w is not None:
+            delta_w = np.asarray(delta_w)
+            if delta_w.shape != moved.shape or delta_w.dtype.kind != "f" or not np.isfinite(delta_w).all():
+                raise DirectionError(
+                    f"delta_w must be {moved.shape[0]} x {moved.shape[1]} finite numbers for family "
+                    f"{self.family.name}, got {delta_w.dtype} of shape {delta_w.shape}"
+                )
+            moved = moved + delta_w.astype(np.float32)
+        return self.session.edit(inversion[0], moved, edit.style_delta)[0]
+
+    def sweep(
+        self,
+        inversion: Inversion,
+        direction: str,
+        start: float,
+        stop: float,
+        steps: int,
+        *,
+        edits: Mapping[str, float | Strength] | None = None,
+        clamp: bool = False,
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """One direction at `steps` strengths from `start` to `stop`, both included, each with its edited face.
+
+        Args:
+            inversion, clamp: as `edit`.
+            direction: the one that changes.
+            edits: others, held.
+
+        Raises:
+            DirectionError: as `edit`, at once, or for fewer than one step.
+
+        Warns:
+            StrengthWarning: as `edit`.
+        """
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise DirectionError(f"steps must be 1 or more, got {steps!r}")
+        frames = [{**(edits or {}), direction: value} for value in np.linspace(start, stop, steps).tolist()]
+        for ends in (frames[0], frames[-1]):
+            resolve(self.directions, ends, self.family, clamp)
+        return ((frame[direction], self.edit(inversion, frame, clamp=clamp)) for frame in frames)
+
+    def strength_to(self, inversion: Inversion, direction: str, coordinate: float) -> float:
+        """The strength that takes the inversion's first photo to a coordinate along a GANSpace component.
+
+        GANSpace's published strengths are such coordinates: how far the edited code lies from the mean code, in
+        standard deviations, where it started left aside.
+
+        Raises:
+            DirectionError: for an unknown direction, or one that does not know the mean code.
+        """
+        return coordinate - pick(self.directions, direction).coordinate(inversion[0].host().w_e[0])
 
     def portrait(self, photo: ImageSource, aligned: bool = False, *, face: int | None = None) -> Portrait:
         """Finds, aligns and inverts a face of a photo; arguments and errors as `invert`."""
@@ -154,7 +229,7 @@ class Editor:
     def edit_photo(
         self,
         photo: ImageSource,
-        edits: Mapping[str, float],
+        edits: Mapping[str, float | Strength],
         *,
         aligned: bool = False,
         face: int | None = None,

@@ -1,4 +1,4 @@
-"""Verbs on bundles: directions, info, export."""
+"""Verbs on bundles: info, export."""
 
 from __future__ import annotations
 
@@ -12,39 +12,9 @@ from rich.table import Table
 from edgedit.commands.common import BundlePosition, OptionalFile, Reporting, console
 from edgedit.editor import DEMO_BUNDLE, open_bundle
 from engines.bundle import Bundle
-from engines.directions import load_directions
 from engines.errors import BundleError, EngineError
 from engines.folders import ENGINES_FOLDER, EngineFolder, check_current, list_engines
 from engines.signing import is_signed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Directions(Reporting):
-    """List a bundle's edit directions with their usable strengths."""
-
-    bundle: BundlePosition = DEMO_BUNDLE
-    """The bundle to look into."""
-
-    def run(self) -> dict[str, Any]:
-        directions = load_directions(open_bundle(self.bundle))
-        table = Table("direction", "strength", "kind", "space", "what it does")
-        for name, d in directions.items():
-            table.add_row(name, f"{d.min_strength:g} .. {d.max_strength:g}", d.kind, d.space, d.description)
-        console.print(table)
-        rows = {
-            name: {
-                "kind": d.kind,
-                "space": d.space,
-                "rows": d.rows,
-                "min_strength": d.min_strength,
-                "max_strength": d.max_strength,
-                "description": d.description,
-                "source": d.source,
-                "licence": d.licence,
-            }
-            for name, d in directions.items()
-        }
-        return {"bundle": str(self.bundle), "directions": rows}
 
 
 @dataclass(frozen=True, kw_only=True)

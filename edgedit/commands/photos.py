@@ -39,7 +39,8 @@ class Edit(Picking):
     photo: tyro.conf.Positional[Path]
     """PNG, JPEG or WebP."""
     direction: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=("-d",))]
-    """A direction, as NAME with --strength, or NAME:STRENGTH; may be given several times."""
+    """A direction, as NAME with --strength, or NAME:STRENGTH; may be given several times. A name that ends in
+    .safetensors is a file, as `edgedit directions import` writes."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """Where to write; the suffix chooses PNG, JPEG or WebP."""
     strength: Annotated[float | None, tyro.conf.arg(aliases=("-s",), help_behavior_hint="")] = None
@@ -70,6 +71,11 @@ class Edit(Picking):
         what = ", ".join(f"{name} {strength:+g}" for name, strength in edits.items())
         console.print(f"editing {self.photo}: {what}", markup=False)
         editor = self.load()
+        files = [name for name in edits if name.endswith(".safetensors")]
+        added = {name: editor.add_direction(name).name for name in files}
+        if len({added.get(name, name) for name in edits}) < len(edits):
+            raise DirectionError("two of these directions have the same name; give one strength for it")
+        edits = {added.get(name, name): strength for name, strength in edits.items()}
         # Also before the inversion, which may take long: a name may be misspelt.
         resolve(editor.directions, edits, editor.family, self.clamp)
         portrait = editor.portrait(self.photo, self.aligned, face=self.face)

@@ -4,7 +4,7 @@
 the published methods into directions, and `recipes` holds the named edits that those methods published.
 """
 
-from engines.directions.compose import Edit, Strength, parse_edits, resolve, within_range
+from engines.directions.compose import Edit, Strength, parse_edits, pick, resolve, within_range
 from engines.directions.direction import Direction, Kind, Space, load_directions
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Strength",
     "load_directions",
     "parse_edits",
+    "pick",
     "resolve",
     "within_range",
 ]

@@ -66,12 +66,19 @@ class Strength:
         return shares
 
 
-def _unknown(name: str, known: Iterable[str]) -> DirectionError:
-    known = sorted(known)
+def pick(directions: Mapping[str, Direction], name: str) -> Direction:
+    """The direction of that name.
+
+    Raises:
+        DirectionError: if there is none; the message names close ones.
+    """
+    if name in directions:
+        return directions[name]
+    known = sorted(directions)
     close = difflib.get_close_matches(name.lower(), known, n=3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     some = f"{', '.join(known[:8])}{', ...' if len(known) > 8 else ''}" if known else "none"
-    return DirectionError(f"unknown direction {name!r}; {hint}there are {some} (`edgedit info BUNDLE` lists all)")
+    raise DirectionError(f"unknown direction {name!r}; {hint}there are {some} (`edgedit info BUNDLE` lists all)")
 
 
 def within_range(name: str, strength: float, low: float, high: float, clamp: bool) -> float:
@@ -114,9 +121,7 @@ def resolve(
     delta_w = np.zeros((family.w_rows, family.style_dim), np.float64)
     style_delta = np.zeros(style_width(family), np.float64)
     for name, asked in strengths.items():
-        if name not in directions:
-            raise _unknown(name, directions)
-        direction = directions[name]
+        direction = pick(directions, name)
         strength = finite_strength(name, asked.value if isinstance(asked, Strength) else asked)
         low, high = direction.min_strength, direction.max_strength
         delta = direction.delta(within_range(name, strength, low, high, clamp))

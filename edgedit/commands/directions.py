@@ -1,0 +1,328 @@
+"""`edgedit directions ...`: what a bundle can do, and published direction files turned into edgedit's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.table import Table
+
+from edgedit.commands.common import BundlePosition, Reporting, check_output, console
+from edgedit.editor import DEMO_BUNDLE, open_bundle
+from engines.directions import Direction, load_directions
+from engines.directions.published import About, ganspace, interfacegan, style_deviations, styleclip_global, stylespace
+from engines.directions.recipes import CHANNELS, COMPONENTS, Channels, recipe
+from engines.errors import DirectionError
+from engines.family import FACES_1024, ModelFamily, family
+
+SUFFIX = ".safetensors"
+OptionalText = Annotated[str | None, tyro.conf.arg(help_behavior_hint="")]
+
+
+@dataclass(frozen=True)
+class Known:
+    """An official file, recognised by its digest."""
+
+    name: str
+    source: str
+    licence: str
+    range: tuple[float, float] | None = None
+    """Strengths that its publication shows."""
+
+
+_INTERFACEGAN = "InterFaceGAN direction (Shen et al. 2020) distributed with encoder4editing (Tov et al. 2021)"
+_GANSPACE = "GANSpace components (Harkonen et al. 2020) distributed with encoder4editing (Tov et al. 2021)"
+_BOTH = "MIT AND Apache-2.0"
+_SHOWN = (-5.0, 5.0)
+"""The strengths encoder4editing shows InterFaceGAN's directions with, and StyleCLIP single style channels."""
+
+KNOWN = {
+    "50074516b1629707d89b5e43d6b8abd1792212fa3b961a87a11323d6a5222ae0": Known("age", _INTERFACEGAN, "MIT", _SHOWN),
+    "736e0eacc8488fa0b020a2e7bd256b957284c364191dfea693705e5d06d43e7d": Known("pose", _INTERFACEGAN, "MIT", _SHOWN),
+    "817a7e732b59dee9eba862bec8bd7e8373568443bc9f9731a21cf9b0356f0653": Known("smile", _INTERFACEGAN, "MIT", _SHOWN),
+    "4d7f9df1c96180d9026b9cb8d04753579fbf385f321a9d0e263641601c5e5d36": Known("ffhq_pca", _GANSPACE, _BOTH),
+    "a5c3bae61ecd85de077fbbf103f5f30cf4b7676fe23a8508166eaf2ce73c8392": Known("cars_pca", _GANSPACE, _BOTH),
+    "d35879347e5df307287404d08b9166c4e304c544c07e5c0d345d346bde77656f": Known(
+        "S_mean_std",
+        "style channels (Wu et al. 2021), deviations from StyleCLIP (Patashnik et al. 2021)",
+        "MIT",
+        _SHOWN,
+    ),
+}
+"""By SHA-256."""
+
+_GUI = (-15.0, 25.0)
+"""The strengths that StyleCLIP's own interface offers for a global direction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class List(Reporting):
+    """List a bundle's edit directions with their usable strengths."""
+
+    bundle: BundlePosition = DEMO_BUNDLE
+    """The bundle to look into."""
+
+    def run(self) -> dict[str, Any]:
+        directions = load_directions(open_bundle(self.bundle))
+        table = Table("direction", "strength", "kind", "space", "what it does")
+        for name, d in directions.items():
+            table.add_row(name, f"{d.min_strength:g} .. {d.max_strength:g}", d.kind, d.space, d.description)
+        console.print(table)
+        return {"bundle": str(self.bundle), "directions": {name: _row(d) for name, d in directions.items()}}
+
+
+def _row(d: Direction) -> dict[str, Any]:
+    fields = ("kind", "space", "rows", "min_strength", "max_strength", "units", "description", "source", "licence")
+    return {field: getattr(d, field) for field in fields}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importing(Reporting):
+    """Options of every kind."""
+
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+    """The file to write; its name ends in .safetensors."""
+    name: OptionalText = None
+    """The direction's name; the recipe's, or the file's without its suffix, if it is left out."""
+    family: str = FACES_1024.name
+    """The family of the generator that it was found for."""
+    range: Annotated[
+        tuple[float, float] | None, tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="(default: as published)")
+    ] = None
+    """Usable strengths."""
+    description: OptionalText = None
+    """What it does."""
+    source: OptionalText = None
+    """Where it comes from."""
+    licence: OptionalText = None
+    """Its terms (SPDX); needed for a file that is not one of the official ones that edgedit knows."""
+
+    @property
+    def model_family(self) -> ModelFamily:
+        """`family`, looked up."""
+        return family(self.family)
+
+    def about(self, name: str, description: str, known: Known | None, shown: tuple[float, float] | None) -> About:
+        """What is said of the direction.
+
+        Args:
+            name, description: unless options give others.
+            known: the official file it comes from.
+            shown: strengths that were published.
+
+        Raises:
+            DirectionError: if its terms or its range are neither known nor given.
+        """
+        licence = self.licence or (known.licence if known else None)
+        source = self.source or (known.source if known else "a file that edgedit does not know")
+        strengths = self.range or shown
+        if licence is None:
+            raise DirectionError("this is not an official file that edgedit knows; say its terms with --licence")
+        if strengths is None:
+            raise DirectionError("no usable strengths are published for this; say them with --range LOW HIGH")
+        return About(
+            name=self.name or name,
+            min_strength=strengths[0],
+            max_strength=strengths[1],
+            description=self.description or description,
+            source=source,
+            licence=licence,
+        )
+
+    def written(self, direction: Direction, **more: Any) -> dict[str, Any]:
+        """Writes the direction and says so."""
+        direction.save(self.out)
+        console.print(
+            f"wrote {self.out}: {direction.name}, {direction.kind}, {direction.extent}, strengths "
+            f"{direction.min_strength:g} to {direction.max_strength:g} {direction.units}; licence {direction.licence}",
+            markup=False,
+        )
+        return {
+            "out": str(self.out),
+            "family": self.family,
+            "direction": {"name": direction.name} | _row(direction) | more,
+        }
+
+
+FilePosition = tyro.conf.Positional[Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interfacegan(Importing):
+    """A vector in W or W+ (.pt or .npy): 1 x 512, or 1 x rows x 512."""
+
+    file: FilePosition
+    """The official file."""
+
+    def run(self) -> dict[str, Any]:
+        check_output(self.out, (SUFFIX,))
+        value, known = _read(self.file)
+        if isinstance(value, dict | list):
+            held = ", ".join(value) if isinstance(value, dict) else "lists of arrays"
+            raise DirectionError(f"{self.file} holds {held} and not one vector; is it of another kind?")
+        about = self.about(self.file.stem, self.file.stem, known, known.range if known else None)
+        return self.written(interfacegan(value, self.model_family, about))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ganspace(Importing):
+    """A principal component of W on some rows, from a PCA file (.pt with mean, comp, std)."""
+
+    file: FilePosition
+    """The official file."""
+    recipe: OptionalText = None
+    """A published edit by name, such as head_angle_up for faces-1024 or cube for cars-512x384."""
+    component: Annotated[int | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """The component, from 0, in place of a recipe."""
+    rows: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="FIRST END", help_behavior_hint="(default: all)")] = (
+        None
+    )
+    """First and one-past-last W+ row of that component's edit."""
+
+    def run(self) -> dict[str, Any]:
+        check_output(self.out, (SUFFIX,))
+        if (self.recipe is None) == (self.component is None):
+            raise DirectionError("give either --recipe NAME or --component NUMBER")
+        component, rows, shown = self.component, self.rows, None
+        if self.recipe is not None:
+            if rows is not None:
+                raise DirectionError("a recipe has its rows; leave --rows out")
+            found = recipe(COMPONENTS, self.family, self.recipe)
+            component, rows, shown = found.component, found.rows, found.range
+        assert component is not None
+        value, known = _read(self.file)
+        if not isinstance(value, dict):
+            raise DirectionError(f"{self.file} holds no mean, comp and std and is no GANSpace file")
+        name = self.recipe or f"pc{component:02d}"
+        about = self.about(name, f"{name.replace('_', ' ')} (component {component})", known, shown)
+        return self.written(ganspace(value, self.model_family, component, rows, about), component=component)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stylespace(Importing):
+    """Single style channels, in standard deviations from a statistics file (S_mean_std) or in a unit of your own."""
+
+    file: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[FILE]", help_behavior_hint="")] = None
+    """The statistics of the style channels, a pickle of means and deviations by layer."""
+    recipe: OptionalText = None
+    """A published edit by name, such as smiling for faces-1024 or headlights for cars-512x384."""
+    channels: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LAYER:CHANNEL", help_behavior_hint="")] = ()
+    """Style channels in place of a recipe, such as 6:501; the layers count ToRGB too, as StyleSpace's do."""
+    unit: Annotated[float | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """What a strength of 1 adds to each channel, where there are no statistics."""
+
+    def run(self) -> dict[str, Any]:
+        check_output(self.out, (SUFFIX,))
+        if (self.recipe is None) == (not self.channels):
+            raise DirectionError("give either --recipe NAME or --channels LAYER:CHANNEL ...")
+        if (self.file is None) == (self.unit is None):
+            raise DirectionError("give either a statistics file or --unit NUMBER")
+        channels = _channels(self.channels) if self.recipe is None else recipe(CHANNELS, self.family, self.recipe)
+        known = None
+        if self.file is not None:
+            value, known = _read(self.file)
+            unit: Any = style_deviations(_lists(self.file, value), self.model_family)
+        else:
+            unit = self.unit
+        words = ", ".join(f"{layer}:{channel}" for layer, channel in channels)
+        name = self.recipe or "-".join(f"s{layer}.{channel}" for layer, channel in channels)
+        about = self.about(name, f"{name.replace('_', ' ')} (style {words})", known, known.range if known else None)
+        return self.written(stylespace(channels, self.model_family, unit, about), channels=channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Styleclip(Importing):
+    """StyleCLIP's global direction for a text, from the CLIP direction of each style channel (fs3.npy)."""
+
+    file: FilePosition
+    """The channel matrix: channels of the convolutions x 512 (6,048 x 512 for faces-1024)."""
+    text: Path
+    """The CLIP embedding of the target text less that of the neutral one: 512 numbers (.npy or .pt)."""
+    statistics: Path
+    """The statistics of the style channels (S_mean_std)."""
+    beta: float
+    """Channels less relevant to the text than this stay as they are; StyleCLIP's interface offers 0.08 to 0.4."""
+
+    def run(self) -> dict[str, Any]:
+        check_output(self.out, (SUFFIX,))
+        about = self.about(self.text.stem, self.text.stem, None, _GUI)
+        deviations = style_deviations(_lists(self.statistics, _read(self.statistics)[0]), self.model_family)
+        matrix, text = _read(self.file)[0], _read(self.text)[0]
+        direction, moved = styleclip_global(matrix, text, deviations, self.model_family, self.beta, about)
+        console.print(f"{moved} style channels move")
+        return self.written(direction, beta=self.beta, moved=moved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mapper(Importing):
+    """A StyleCLIP latent mapper (.pt): a network, so it is written as weights, or as a graph where --out ends in .onnx.
+
+    Neither is a direction: `edgedit.Editor.edit` takes what a mapper gives for a code as `delta_w`.
+    """
+
+    file: FilePosition
+    """The official checkpoint."""
+
+    def run(self) -> dict[str, Any]:
+        check_output(self.out, (SUFFIX, ".onnx"))
+        try:
+            from edgedit.commands import mapping
+        except ModuleNotFoundError as error:
+            raise DirectionError(f"reading a mapper needs {error.name}: pip install 'edgedit[export]'") from error
+        return mapping.run(self)
+
+
+@dataclass(frozen=True)
+class Import:
+    """Turn a published direction file into one of edgedit's: kind, layers, units, usable strengths and licence with it.
+
+    Reading runs no code of the file. What is written goes into `edgedit edit --direction FILE:STRENGTH`,
+    `Editor.add_direction` or a bundle that is exported.
+    """
+
+    verb: (
+        Annotated[Interfacegan, tyro.conf.subcommand("interfacegan")]
+        | Annotated[Ganspace, tyro.conf.subcommand("ganspace")]
+        | Annotated[Stylespace, tyro.conf.subcommand("stylespace")]
+        | Annotated[Styleclip, tyro.conf.subcommand("styleclip")]
+        | Annotated[Mapper, tyro.conf.subcommand("mapper")]
+    )
+
+
+@dataclass(frozen=True)
+class Directions:
+    """List a bundle's directions, or import published ones; `directions [DIRECTORY]` is short for `directions list`."""
+
+    verb: Annotated[List, tyro.conf.subcommand("list")] | Annotated[Import, tyro.conf.subcommand("import")]
+
+
+def spelt_out(arguments: list[str]) -> list[str]:
+    """The command line with the `list` that `edgedit directions [DIRECTORY]` leaves out."""
+    if arguments[:1] == ["directions"] and arguments[1:2] not in (["list"], ["import"], ["-h"], ["--help"]):
+        return ["directions", "list", *arguments[1:]]
+    return arguments
+
+
+def _read(path: Path) -> tuple[Any, Known | None]:
+    from training.importers.arrays import read_arrays
+
+    file = read_arrays(path)
+    return file.value, KNOWN.get(file.sha256)
+
+
+def _lists(path: Path, value: Any) -> list[Any]:
+    if not isinstance(value, list) or not all(isinstance(part, list) for part in value):
+        raise DirectionError(f"{path} holds no lists of means and deviations by style layer")
+    return value
+
+
+def _channels(items: tuple[str, ...]) -> Channels:
+    found = []
+    for item in items:
+        layer, colon, channel = item.partition(":")
+        if not colon or not layer.isdecimal() or not channel.isdecimal():
+            raise DirectionError(f"{item!r} is not LAYER:CHANNEL, such as 6:501")
+        found.append((int(layer), int(channel)))
+    return tuple(found)
