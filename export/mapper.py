@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import onnxruntime
 import torch
 
 from engines.family import ModelFamily
 from export.errors import ExportError
-from export.onnx_graph import OPSET
+from export.onnx_graph import OPSET, quiet
 from training.networks.mapper import LatentMapper
 
 TOLERANCE = 1e-4
@@ -24,8 +22,7 @@ def export_mapper(mapper: LatentMapper, family: ModelFamily) -> bytes:
         ExportError: if ONNX Runtime does not give what PyTorch gives.
     """
     example = torch.randn(2, family.w_rows, family.style_dim, generator=torch.Generator().manual_seed(0))
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             mapper,
             (example,),

@@ -56,7 +56,7 @@ class ExportedGraph:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps the exporter's notes on its own internals from the user's screen; its errors are exceptions."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -74,7 +74,7 @@ def _trace(graph: BoundGraph) -> ir.Model:
     shapes: Any = tuple({0: torch.export.Dim.DYNAMIC} for _ in args)
     if any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(graph.module.forward).parameters.values()):
         shapes = (shapes,)  # what is gathered in *tensors is one argument to the tracer
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph.module,
             args,

@@ -59,7 +59,8 @@ _GUI = (-15.0, 25.0)
 
 @dataclass(frozen=True, kw_only=True)
 class List(Reporting):
-    """List a bundle's edit directions with their usable strengths."""
+    """List a bundle's edit directions with their usable strengths. Published ones are made into files of edgedit's by
+    `edgedit directions import` (see its --help)."""
 
     bundle: BundlePosition = DEMO_BUNDLE
     """The bundle to look into."""
@@ -293,14 +294,14 @@ class Import:
 
 @dataclass(frozen=True)
 class Directions:
-    """List a bundle's directions, or import published ones; `directions [DIRECTORY]` is short for `directions list`."""
+    """List a bundle's edit directions with their usable strengths; `directions import` reads published ones."""
 
     verb: Annotated[List, tyro.conf.subcommand("list")] | Annotated[Import, tyro.conf.subcommand("import")]
 
 
 def spelt_out(arguments: list[str]) -> list[str]:
-    """The command line with the `list` that `edgedit directions [DIRECTORY]` leaves out."""
-    if arguments[:1] == ["directions"] and arguments[1:2] not in (["list"], ["import"], ["-h"], ["--help"]):
+    """The command line with the `list` put in that `edgedit directions [DIRECTORY]` leaves out."""
+    if arguments[:1] == ["directions"] and arguments[1:2] not in (["list"], ["import"]):
         return ["directions", "list", *arguments[1:]]
     return arguments
 

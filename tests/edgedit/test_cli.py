@@ -158,6 +158,6 @@ def test_stopping_is_no_error(cli: Cli, bundle_path: Path, monkeypatch: pytest.M
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgedit.commands.bundles.load_directions", interrupted)
+    monkeypatch.setattr("edgedit.commands.directions.load_directions", interrupted)
     done = cli("directions", bundle_path)
     assert (done.status, done.err) == (130, "stopped\n")

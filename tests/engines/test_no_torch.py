@@ -16,8 +16,8 @@ from engines.errors import EdgeditError
 
 package = importlib.import_module(sys.argv[1])
 names = [sys.argv[1]] + [m.name for m in pkgutil.walk_packages(package.__path__, sys.argv[1] + ".")]
-# The bodies of `edgedit train` and `edgedit export`, which only those verbs import.
-torch_side = {"edgedit.commands.exporting", "edgedit.commands.stages"}
+# The bodies of verbs that need PyTorch, which only those verbs import.
+torch_side = {"edgedit.commands." + name for name in ("exporting", "mapping", "stages")}
 for name in names:
     if name.endswith(".__main__") or name in torch_side:
         continue
