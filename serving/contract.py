@@ -33,6 +33,7 @@ __all__ = [
     "GRAPH_MODELS",
     "HANDLE",
     "HANDLE_DIGITS",
+    "HANDLE_HEADER",
     "IMAGE",
     "MAX_BATCH",
     "MAX_EDITS",
@@ -67,6 +68,10 @@ CPU_CONFIG = "cpu"
 
 IMAGE, HANDLE, EDITS = "image", "handle", "edits"
 """Tensors of `edit_session`: UINT8 [1, h, w, 3], and strings [1, 1]; an input that is left out is not sent."""
+
+HANDLE_HEADER = "edgedit-handle"
+"""gRPC metadata and HTTP header with the handle that a request is about, or that its image will get. Balancers route by
+it, so that a session stays on the server that holds its inversion; without it any server may be asked."""
 
 RESEND = "resend image"
 """What the NOT_FOUND says of a handle that is no longer held."""

@@ -155,7 +155,7 @@ class AsyncClient:
             while not frames.done:
                 try:
                     if stream is None:
-                        stream = transport.stream()
+                        stream = transport.stream(sweep.handle.id)
                     while (asked := frames.ask()) is not None:
                         request = sweep.request(profile, asked)
                         lease = await self._run(core.lease(request, deadline, wait=frames.waiting == 1))

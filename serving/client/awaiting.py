@@ -18,6 +18,7 @@ from serving.client.libraries import (
     grpc_message,
     http_arguments,
     library,
+    routing,
     translated,
 )
 from serving.client.regions import Region
@@ -58,7 +59,8 @@ class AsyncGrpcTransport:
         """
         with translated(self.url):
             message = grpc_message(self.service, request, region)
-            response = await self.stub.ModelInfer(message, timeout=deadline.left())
+            metadata = tuple(routing(request.home).items())
+            response = await self.stub.ModelInfer(message, timeout=deadline.left(), metadata=metadata)
             return read_answer(self.library.InferResult(response), request, region)
 
     async def describe(self, deadline: Deadline) -> dict[str, Any]:
@@ -90,9 +92,9 @@ class AsyncGrpcTransport:
             request = self.service.SystemSharedMemoryUnregisterRequest(name=name)
             await self.stub.SystemSharedMemoryUnregister(request, timeout=deadline.left())
 
-    def stream(self) -> AsyncGrpcStream:
-        """Opens a bidirectional stream."""
-        return AsyncGrpcStream(self)
+    def stream(self, home: str) -> AsyncGrpcStream:
+        """Opens a bidirectional stream for requests about one inversion."""
+        return AsyncGrpcStream(self, home)
 
     async def close(self) -> None:
         """Closes the channel; what is under way fails."""
@@ -103,13 +105,14 @@ class AsyncGrpcTransport:
 class AsyncGrpcStream:
     """As `blocking.GrpcStream`, for one task."""
 
-    def __init__(self, transport: AsyncGrpcTransport) -> None:
+    def __init__(self, transport: AsyncGrpcTransport, home: str) -> None:
         self._transport = transport
         self._requests: asyncio.Queue[Any] = asyncio.Queue()
         self._pending: deque[tuple[Request, Lease]] = deque()
         self._answers: asyncio.Queue[Answer | ServingError] = asyncio.Queue()
         with translated(transport.url):
-            self._call = transport.stub.ModelStreamInfer(self._outgoing())
+            metadata = tuple(routing(home).items())
+            self._call = transport.stub.ModelStreamInfer(self._outgoing(), metadata=metadata)
         self._reader = asyncio.create_task(self._read())
 
     def send(self, request: Request, lease: Lease) -> None:

@@ -19,6 +19,7 @@ from serving.client.libraries import (
     grpc_message,
     http_arguments,
     library,
+    routing,
     translated,
 )
 from serving.client.regions import Region
@@ -52,7 +53,8 @@ class GrpcTransport:
         """
         with translated(self.url):
             message = grpc_message(self.service, request, region)
-            response = self.stub.ModelInfer(message, timeout=deadline.left())
+            metadata = tuple(routing(request.home).items())
+            response = self.stub.ModelInfer(message, timeout=deadline.left(), metadata=metadata)
             return read_answer(self.library.InferResult(response), request, region)
 
     def describe(self, deadline: Deadline) -> dict[str, Any]:
@@ -85,9 +87,9 @@ class GrpcTransport:
             request = self.service.SystemSharedMemoryUnregisterRequest(name=name)
             self.stub.SystemSharedMemoryUnregister(request, timeout=deadline.left())
 
-    def stream(self) -> GrpcStream:
-        """Opens a bidirectional stream."""
-        return GrpcStream(self)
+    def stream(self, home: str) -> GrpcStream:
+        """Opens a bidirectional stream for requests about one inversion."""
+        return GrpcStream(self, home)
 
     def close(self) -> None:
         """Closes the channel; what is under way fails."""
@@ -100,13 +102,14 @@ class GrpcStream:
     The answers are taken off the stream as they come, so that neither slots nor regions wait for a slow caller.
     """
 
-    def __init__(self, transport: GrpcTransport) -> None:
+    def __init__(self, transport: GrpcTransport, home: str) -> None:
         self._transport = transport
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._pending: deque[tuple[Request, Lease]] = deque()
         self._answers: queue.SimpleQueue[Answer | ServingError] = queue.SimpleQueue()
         with translated(transport.url):
-            self._call = transport.stub.ModelStreamInfer(iter(self._requests.get, None))
+            metadata = tuple(routing(home).items())
+            self._call = transport.stub.ModelStreamInfer(iter(self._requests.get, None), metadata=metadata)
         self._reader = threading.Thread(target=self._read, name="edgedit-stream", daemon=True)
         self._reader.start()
 

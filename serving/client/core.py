@@ -115,8 +115,8 @@ class Core:
     def invert(self, photo: Source, aligned: bool, face: int | None, deadline: Deadline) -> Flow[Handle]:
         """See `Client.invert`."""
         profile = yield from self.profile(deadline)
-        _, crop, alignment = yield Compute(lambda: self._open(photo, profile.shape, aligned, face))
-        answer = yield from self.ask(Request(profile.shape, image=crop), None, deadline)
+        _, crop, alignment, home = yield Compute(lambda: self._open(photo, profile, aligned, face))
+        answer = yield from self.ask(Request(profile.shape, image=crop, image_handle=home), None, deadline)
         return Handle(answer.handle, crop, alignment)
 
     def edit(
@@ -144,11 +144,11 @@ class Core:
         edits_json(edits)
         profile = yield from self.profile(deadline)
         text = edits_json(within_ranges(profile, edits, clamp))
-        opened, crop, alignment = yield Compute(lambda: self._open(photo, profile.shape, aligned, face))
+        opened, crop, alignment, home = yield Compute(lambda: self._open(photo, profile, aligned, face))
+        first = Request(profile.shape, image=crop, edits=text if alignment is None else "{}", image_handle=home)
+        base = yield from self.ask(first, None, deadline)
         if alignment is None:
-            request = Request(profile.shape, image=crop, edits=text)
-            return (yield from self.ask(request, None, deadline)).image
-        base = yield from self.ask(Request(profile.shape, image=crop, edits="{}"), None, deadline)
+            return base.image
         request = Request(profile.shape, handle=base.handle, edits=text)
         edited = yield from self.ask(request, crop, deadline)
         return (yield Compute(lambda: paste_back(opened.pixels, edited.image, base.image, alignment, mode)))
@@ -283,11 +283,13 @@ class Core:
         return bool(kept)
 
     def _open(
-        self, photo: Source, shape: tuple[int, int], aligned: bool, face: int | None
-    ) -> tuple[Photo, np.ndarray, Alignment | None]:
-        opened = open_image(photo)
-        crop, alignment = self._cropper(opened, shape, aligned=aligned, face=face, name=photo_name(photo), model=MODEL)
-        return opened, np.ascontiguousarray(crop), alignment
+        self, photo: Source, profile: Profile, aligned: bool, face: int | None
+    ) -> tuple[Photo, np.ndarray, Alignment | None, str]:
+        """The photo, its face, where it lies, and what the server will call its inversion."""
+        opened, name = open_image(photo), photo_name(photo)
+        crop, alignment = self._cropper(opened, profile.shape, aligned=aligned, face=face, name=name, model=MODEL)
+        crop = np.ascontiguousarray(crop)
+        return opened, crop, alignment, profile.handle(crop)
 
     def _check_open(self) -> None:
         if self.closed:

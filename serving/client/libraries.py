@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -14,10 +15,12 @@ from engines.errors import RuntimeUnavailableError
 from serving.client.regions import Region
 from serving.client.translate import translate
 from serving.client.wire import Request
-from serving.contract import EDIT_SESSION, EDITS, HANDLE, IMAGE
+from serving.contract import EDIT_SESSION, EDITS, HANDLE, HANDLE_DIGITS, HANDLE_HEADER, IMAGE
 
 HTTP_HEADERS = {"Accept-Encoding": "identity"}
 """Triton compresses what it may, which takes longer than sending it."""
+
+_ROUTABLE = re.compile(rf"[0-9a-f]{{{HANDLE_DIGITS}}}")
 
 GRPC_OPTIONS = (
     ("grpc.max_send_message_length", 2**31 - 1),
@@ -57,6 +60,12 @@ def translated(url: str) -> Iterator[None]:
         if translation is error:
             raise
         raise translation from error
+
+
+def routing(home: str) -> dict[str, str]:
+    """Headers, or gRPC metadata, that send a request to the server that holds an inversion. Anybody's text may be given
+    as a handle; what cannot be one goes to any server, which says so."""
+    return {HANDLE_HEADER: home} if _ROUTABLE.fullmatch(home) else {}
 
 
 def grpc_message(service: ModuleType, request: Request, region: Region | None) -> Any:
@@ -114,4 +123,5 @@ def http_arguments(http: ModuleType, request: Request, region: Region | None) ->
         if region is not None:
             output.set_shared_memory(region.name, request.image_bytes, request.image_bytes)
         outputs.append(output)
-    return {"model_name": EDIT_SESSION, "inputs": inputs, "outputs": outputs, "headers": dict(HTTP_HEADERS)}
+    headers = HTTP_HEADERS | routing(request.home)
+    return {"model_name": EDIT_SESSION, "inputs": inputs, "outputs": outputs, "headers": headers}

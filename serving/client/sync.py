@@ -231,7 +231,7 @@ class Client:
             while not frames.done:
                 try:
                     if stream is None:
-                        stream = transport.stream()
+                        stream = transport.stream(sweep.handle.id)
                     while (asked := frames.ask()) is not None:
                         request = sweep.request(profile, asked)
                         lease = self._run(core.lease(request, deadline, wait=frames.waiting == 1))

@@ -13,7 +13,7 @@ import numpy as np
 from engines.directions import within_range
 from serving.client.errors import RequestError, ServingError
 from serving.client.regions import Region
-from serving.contract import DIRECTIONS, EDIT_SESSION, HANDLE, IMAGE
+from serving.contract import BUNDLE_SHA256, DIRECTIONS, EDIT_SESSION, HANDLE, IMAGE, handle_of
 from serving.models.edit_session.session_core import EditsError, parse_edits
 
 
@@ -35,6 +35,12 @@ class Profile:
     shape: tuple[int, int]
     """Height and width of its images."""
     directions: Mapping[str, DirectionInfo]
+    bundle_sha256: str = ""
+    """What handles are made with; "" if it does not say."""
+
+    def handle(self, crop: np.ndarray) -> str:
+        """What the server will call the inversion of a face, uint8 h x w x 3: "" if it does not say."""
+        return handle_of(crop, self.bundle_sha256) if self.bundle_sha256 else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +53,13 @@ class Request:
     handle: str | None = None
     edits: str | None = None
     """JSON; None asks for no image."""
+    image_handle: str = ""
+    """What the server will call the image's inversion, as far as is known."""
+
+    @property
+    def home(self) -> str:
+        """The handle by which a balancer finds the server that holds the inversion; "" if any will do."""
+        return self.handle or self.image_handle
 
     @property
     def image_bytes(self) -> int:
@@ -115,6 +128,7 @@ def parse_profile(config: Mapping[str, Any]) -> Profile:
         dims = next(one["dims"] for one in config["input"] if one["name"] == IMAGE)
         height, width, channels = (int(extent) for extent in dims)
         told = json.loads(config["parameters"][DIRECTIONS]["string_value"])
+        digest = config["parameters"].get(BUNDLE_SHA256, {}).get("string_value", "")
         directions = {
             name: DirectionInfo(
                 name, float(one["min_strength"]), float(one["max_strength"]), str(one.get("description", ""))
@@ -127,7 +141,7 @@ def parse_profile(config: Mapping[str, Any]) -> Profile:
         raise ServingError(
             f"the server's {EDIT_SESSION} is not one that `edgedit serve repo` wrote; write the repository again"
         ) from error
-    return Profile((height, width), directions)
+    return Profile((height, width), directions, str(digest))
 
 
 def read_answer(result: Any, request: Request, region: Region | None) -> Answer:

@@ -102,9 +102,14 @@ class Canary:
         self._lock = asyncio.Lock()
         self._then = -float("inf")
         self._well = False
+        self._turn = 0
 
     async def sings(self) -> bool:
-        """Inverts a picture that never changes and renders it: its inversion is held, the rendering is done anew."""
+        """Inverts a picture and renders it: its inversion is held, the rendering is done anew.
+
+        The picture changes only after a failure: another one is routed to another Triton, and one that is ill must not
+        make all gateways seem so.
+        """
         async with self._lock:
             if time.monotonic() - self._then > self._fresh:
                 try:
@@ -112,6 +117,7 @@ class Canary:
                         self._well = await self._infer()
                 except (TimeoutError, ServingError):
                     self._well = False
+                self._turn += not self._well
                 self._then = time.monotonic()
             return self._well
 
@@ -119,6 +125,7 @@ class Canary:
         height, width = (await self._model.profile()).shape
         rows, columns = np.linspace(0, 255, height)[:, None], np.linspace(0, 255, width)
         crop = np.stack(np.broadcast_arrays(rows, columns, (rows + columns) / 2), axis=2).astype(np.uint8)
+        crop = np.roll(crop, self._turn % width, axis=1)
         image = await self._backend.edit(await self._backend.invert(crop, aligned=True), {})
         # A model that died may answer zeros.
         return image.shape == crop.shape and image.dtype == np.uint8 and bool(image.std() > 0)

@@ -11,11 +11,12 @@ from serving.client.libraries import grpc_message, http_arguments, library
 from serving.client.regions import Region
 from serving.client.wire import DirectionInfo, Profile, Request, edits_json, parse_profile, read_answer, within_ranges
 
-PROFILE = Profile((6, 4), {"smile": DirectionInfo("smile", -3.0, 3.0, "a smile")})
+PROFILE = Profile((6, 4), {"smile": DirectionInfo("smile", -3.0, 3.0, "a smile")}, "ab" * 32)
 CONFIG = {
     "input": [{"name": "handle", "dims": [1]}, {"name": "image", "dims": ["6", "4", "3"]}],
     "parameters": {
-        "directions": {"string_value": '{"smile": {"min_strength": -3, "max_strength": 3, "description": "a smile"}}'}
+        "bundle_sha256": {"string_value": "ab" * 32},
+        "directions": {"string_value": '{"smile": {"min_strength": -3, "max_strength": 3, "description": "a smile"}}'},
     },
 }
 
@@ -54,6 +55,9 @@ def test_strengths_outside_the_range_warn_and_are_limited_if_asked() -> None:
 
 def test_the_profile_is_read_from_either_protocols_configuration() -> None:
     assert parse_profile(CONFIG) == PROFILE
+    # An older repository's, which lets any server be asked.
+    older = {name: value for name, value in CONFIG["parameters"].items() if name == "directions"}
+    assert parse_profile({**CONFIG, "parameters": older}).bundle_sha256 == ""
     with pytest.raises(ServingError, match="is not one that `edgedit serve repo` wrote"):
         parse_profile({**CONFIG, "parameters": {}})
     with pytest.raises(ServingError, match="is not one that `edgedit serve repo` wrote"):
@@ -90,7 +94,7 @@ def test_both_protocols_are_sent_the_same(shared: bool) -> None:
                 outputs[-1].set_shared_memory(region.name, 72, 72)
         own = _get_inference_request("edit_session", inputs, "", "", outputs, 0, False, False, 0, None, None)
         assert message == own
-        assert arguments["headers"] == {"Accept-Encoding": "identity"}
+        assert arguments["headers"] == {"Accept-Encoding": "identity", "edgedit-handle": "ab" * 16}
         if region is not None:
             assert np.array_equal(region.read(72, 0).reshape(6, 4, 3), image)
     finally:

@@ -17,15 +17,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from edgedit.editor import DEMO_BUNDLE, open_bundle
+from serving.client import Client
+from serving.contract import HANDLE_HEADER
 from serving.local import ports
+from serving.local.install import Installation
+from serving.local.server import LocalTriton
 from tests.serving.deploy.conftest import KUBERNETES
 
 grpc = pytest.importorskip("grpc", reason="gRPC is not installed (pip install 'edgedit[serve]')")
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (pip install -r requirements/deploy.lock)")
 
-HEADER = "edgedit-handle"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 HEALTH = "/grpc.health.v1.Health/Check"
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
@@ -66,7 +71,7 @@ class Backend(grpc.GenericRpcHandler):
 class Envoy:
     """One sidecar."""
 
-    def __init__(self, program: str, folder: Path, backends: list[Backend]) -> None:
+    def __init__(self, program: str, folder: Path, backends: list[int]) -> None:
         self.port, self.admin, own_admin = ports.pick(3)
         config = yaml.safe_load(CONFIG.read_text())
         listeners = config["static_resources"]["listeners"]
@@ -75,7 +80,7 @@ class Envoy:
             listener["address"]["socket_address"] |= {"address": "127.0.0.1", "port_value": port}
         config["admin"]["address"]["socket_address"]["port_value"] = own_admin
         admin["load_assignment"]["endpoints"][0]["lb_endpoints"] = [endpoint(own_admin)]
-        triton["load_assignment"]["endpoints"][0]["lb_endpoints"] = [endpoint(backend.port) for backend in backends]
+        triton["load_assignment"]["endpoints"][0]["lb_endpoints"] = [endpoint(port) for port in backends]
         # Sooner than in production, so that the test does not wait.
         triton["health_checks"][0] |= {"interval": "0.2s", "no_traffic_interval": "0.2s"}
         path = folder / f"envoy-{self.port}.yaml"
@@ -88,7 +93,7 @@ class Envoy:
         self.call = self.channel.unary_unary(INFER)
 
     def ask(self, handle: str | None, body: bytes = b"", timeout: float = 20) -> list[int]:
-        metadata = [] if handle is None else [(HEADER, handle)]
+        metadata = [] if handle is None else [(HANDLE_HEADER, handle)]
         return json.loads(self.call(body, timeout=timeout, metadata=metadata))
 
     def get(self, path: str, method: str = "GET") -> tuple[int, str]:
@@ -131,7 +136,7 @@ def backends() -> Iterator[list[Backend]]:
 @pytest.fixture
 def envoys(program: Callable[[str], str], backends: list[Backend], tmp_path: Path) -> Iterator[list[Envoy]]:
     """Two of them, as of two gateways."""
-    started = [Envoy(program("envoy"), tmp_path, backends) for _ in range(2)]
+    started = [Envoy(program("envoy"), tmp_path, [backend.port for backend in backends]) for _ in range(2)]
     try:
         for envoy in started:
             envoy.wait(healthy=3)
@@ -152,6 +157,21 @@ def test_the_file_is_valid(program: Callable[[str], str]) -> None:
     command = [program("envoy"), "--mode", "validate", "-c", str(CONFIG)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_it_routes_by_what_the_client_sends() -> None:
+    """In every route to Triton: a header of another name would leave each request to chance, and nobody would see."""
+    text = CONFIG.read_text()
+    (policy,) = (
+        route["route"]["hash_policy"]
+        for listener in yaml.safe_load(text)["static_resources"]["listeners"]
+        for chain in listener["filter_chains"]
+        for one in chain["filters"]
+        for host in one["typed_config"]["route_config"]["virtual_hosts"]
+        for route in host["routes"]
+        if route["route"]["cluster"] == "triton"
+    )
+    assert policy == [{"header": {"header_name": HANDLE_HEADER}}]
 
 
 def test_sessions_have_a_home(envoys: list[Envoy], backends: list[Backend]) -> None:
@@ -213,3 +233,33 @@ def test_what_is_seen_from_outside(envoys: list[Envoy]) -> None:
     for path, method in (("/config_dump", "GET"), ("/quitquitquit", "POST"), ("/ready", "POST"), ("/logging", "POST")):
         assert envoys[0].get(path, method)[0] == 404
     assert envoys[0].process.poll() is None
+
+
+@pytest.mark.triton
+def test_a_photo_is_inverted_once_whichever_triton_holds_it(
+    program: Callable[[str], str], triton: LocalTriton, development_server: Installation, tmp_path: Path
+) -> None:
+    """The client says where it belongs from the first request on: no inversion is lost and made again elsewhere."""
+    bundle = open_bundle(DEMO_BUNDLE)
+    crops = np.random.default_rng(3).integers(0, 256, (12, *bundle.family.image_shape, 3), np.uint8)
+
+    def inverted(server: LocalTriton) -> int:
+        with urllib.request.urlopen(f"http://{server.http}/v2/models/invert/stats", timeout=60) as answer:
+            return json.load(answer)["model_stats"][0]["inference_count"]
+
+    with LocalTriton(bundle, installation=development_server) as other:
+        both = triton, other
+        envoy = Envoy(program("envoy"), tmp_path, [int(server.grpc.rpartition(":")[2]) for server in both])
+        try:
+            envoy.wait(healthy=2)
+            before = [inverted(server) for server in both]
+            with Client(f"127.0.0.1:{envoy.port}", timeout=240) as client:
+                # Handles alone: without the photo, one that comes to the wrong server fails.
+                handles = [client.invert(crop, aligned=True).id for crop in crops]
+                for handle in handles:
+                    client.edit(handle, {"smile": 1})
+                    assert len(list(client.sweep(handle, "smile", -1, 1, 3))) == 3
+            counts = [inverted(server) - count for server, count in zip(both, before, strict=True)]
+        finally:
+            envoy.stop()
+    assert sum(counts) == len(crops) and min(counts) > 0

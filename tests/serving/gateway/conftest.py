@@ -31,7 +31,7 @@ from serving.gateway.settings import Settings
 class EditorBackend:
     """The editor as a backend: it infers, holds inversions and forgets them as Triton's model does.
 
-    `gate` holds edits up until it is set; `fault` is raised in place of an answer.
+    `gate` holds edits up until it is set; `fault` is raised in place of an answer, `edit_fault` in place of an image.
     """
 
     def __init__(self, editor: Editor) -> None:
@@ -39,6 +39,7 @@ class EditorBackend:
         self.held: dict[str, Inversion] = {}
         self.gate: asyncio.Event | None = None
         self.fault: Exception | None = None
+        self.edit_fault: Exception | None = None
         self.inversions = self.edits = self.cancelled = self.most = self._now = 0
         self._digest = bundle_digest(editor.session.bundle)
 
@@ -66,6 +67,8 @@ class EditorBackend:
 
     async def edit(self, handle: Handle, edits: Mapping[str, float]) -> np.ndarray:
         self._check()
+        if self.edit_fault is not None:
+            raise self.edit_fault
         self._now += 1
         self.most = max(self.most, self._now)
         try:

@@ -235,12 +235,25 @@ async def test_readiness_really_infers_and_is_remembered_for_a_moment(backend: E
         # The model's description is asked for again a second after it could not be had.
         client.app.state.gateway.model._then -= 2  # type: ignore[attr-defined]
         assert (await client.get("/readyz")).status_code == 200
+        # The canary's picture is the same while all is well, and another one after each failure: it goes elsewhere.
+        held = set(backend.held)
+        assert (await client.get("/readyz")).status_code == 200 and set(backend.held) == held
+        backend.edit_fault = UnavailableError("this Triton is ill")
+        problem(await client.get("/readyz"), 503, "not-ready")
+        backend.edit_fault = None
+        assert set(backend.held) == held
+        assert (await client.get("/readyz")).status_code == 200
+        assert len(set(backend.held) - held) == 1
     async with gateway(backend, canary_cache=0.0, canary_timeout=0.3) as client:
         backend.gate = asyncio.Event()
         problem(await client.get("/readyz"), 503, "not-ready")
 
 
-async def test_while_the_server_is_away_nobody_waits_for_the_other(backend: EditorBackend) -> None:
+async def test_while_the_server_is_away_nobody_waits_for_the_other(
+    backend: EditorBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However long twenty requests take here: they come within the time that a failure counts.
+    monkeypatch.setattr("serving.gateway.backend._ERROR_SECONDS", 600.0)
     asked = 0
 
     async def profile() -> None:

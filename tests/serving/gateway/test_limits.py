@@ -88,7 +88,7 @@ async def test_turns_are_bounded_and_a_cancelled_wait_costs_none() -> None:
     tasks[5].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert most == 2 and admission.working == 0
-    await asyncio.wait_for(work(), 5)
+    await asyncio.wait_for(work(), 30)
 
 
 async def test_a_caller_that_leaves_still_counts_until_its_thread_is_done() -> None:

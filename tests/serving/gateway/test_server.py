@@ -113,13 +113,13 @@ def test_a_slow_head_is_408(backend: EditorBackend) -> None:
             assert first.startswith(b"HTTP/1.1 200")
             link.sendall(b"GET /healthz HT")
             assert _all(link).startswith("HTTP/1.1 408")
-        assert httpx.get(f"{running.url}/healthz").status_code == 200
+        assert httpx.get(f"{running.url}/healthz", timeout=60).status_code == 200
 
 
 def test_a_refusal_arrives_although_the_body_is_still_being_sent(backend: EditorBackend) -> None:
     with served(backend, body_bytes=100_000) as running:
         answer = httpx.post(
-            f"{running.url}/v1/inversions", content=bytes(5_000_000), headers={"content-type": "image/png"}
+            f"{running.url}/v1/inversions", content=bytes(5_000_000), headers={"content-type": "image/png"}, timeout=60
         )
         assert answer.status_code == 413 and answer.json()["type"].endswith("body-too-large")
 
@@ -171,7 +171,7 @@ def test_more_connections_than_allowed_are_refused_at_once(backend: EditorBacken
                 answer = _all(link)
             assert answer.startswith("HTTP/1.1 503") and "Retry-After: 1" in answer
         _until(lambda: not running.server.server_state.connections)
-        assert httpx.get(f"{running.url}/healthz").status_code == 200
+        assert httpx.get(f"{running.url}/healthz", timeout=60).status_code == 200
 
 
 def test_who_leaves_takes_the_work_along(backend: EditorBackend, face_png: bytes) -> None:
@@ -183,7 +183,7 @@ def test_who_leaves_takes_the_work_along(backend: EditorBackend, face_png: bytes
             _until(lambda: backend.most == 1)
         _until(lambda: backend.cancelled == 1)
         _until(lambda: running.app.state.gateway.admission.inside == 0)
-        assert 'status="499"' in httpx.get(f"{running.url}/metrics").text
+        assert 'status="499"' in httpx.get(f"{running.url}/metrics", timeout=60).text
         # Also while the body is on its way.
         with _connect(running, _HEAD + "Content-Length: 1000\r\n\r\nxx"):
             _until(lambda: running.app.state.gateway.admission.inside == 1)

@@ -60,7 +60,7 @@ class Caller(threading.Thread):
             while not self.done.wait(0.01):
                 began = time.monotonic()
                 try:
-                    assert call(self.server, "echo", 7, 20)[0, 0, 0, 0] == 248
+                    assert call(self.server, "echo", 7, 60)[0, 0, 0, 0] == 248
                     self.good += 1
                 except InferError as error:
                     self.errors.append(error)
@@ -149,7 +149,7 @@ def test_a_server_that_was_killed_is_started_again(server: LocalTriton) -> None:
 
 def test_a_model_that_hangs_is_healed(tmp_path: Path, development_server: Installation) -> None:
     server = LocalTriton(write_small(tmp_path, echo=ECHO, hung=HUNG), installation=development_server)
-    with server, Watchdog(server, interval=0.1, deadline=0.5) as watchdog:
+    with server, Watchdog(server, interval=0.1, deadline=1) as watchdog:
         assert wait_for(lambda: watchdog.events)
         assert watchdog.events[0].healed and watchdog.events[0].model == "hung"
         watchdog.stop()
@@ -161,21 +161,21 @@ def test_a_busy_model_is_left_alone(server: LocalTriton) -> None:
 
     def keep_busy() -> None:
         while not done.is_set():
-            call(server, "sleeper", 8, 60)
+            call(server, "sleeper", 15, 60)
 
     threads = [threading.Thread(target=keep_busy, daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
     states = []
-    with Watchdog(server, interval=0.1, deadline=0.5) as watchdog:
-        canary = Canary(server.http, 0.5)
-        states = [canary.check("sleeper")[0] for _ in range(12)]
+    with Watchdog(server, interval=0.1, deadline=1) as watchdog:
+        canary = Canary(server.http, 1)
+        states = [canary.check("sleeper")[0] for _ in range(7)]
         assert watchdog.events == []
     done.set()
     for thread in threads:
         thread.join(30)
     # It was busy enough for a canary to come too late, more often than a hung model is allowed.
-    assert states.count("late") > 6
+    assert states.count("late") > 3
 
 
 def test_a_model_that_fails_by_itself_is_told_of_once_and_not_restarted(
