@@ -5,11 +5,12 @@ The held-out split is the last files by name, so that every stage and every meas
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,8 @@ class FaceSet:
 
     images: np.ndarray
     names: tuple[str, ...]
+    shares: np.ndarray | None = None
+    """How often each image is drawn, M shares that sum to 1; None: all alike."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -121,11 +124,56 @@ def encoder_input(images: Tensor, family: ModelFamily) -> Tensor:
     return images if images.shape[2:] == size else F.interpolate(images, size=size, mode="area")
 
 
+_BINS = 9
+_MOST_OFTEN = 8.0
+
+
+def even_shares(names: Sequence[str], labels: Path, column: str) -> np.ndarray:
+    """Shares that draw the values of a label evenly, so that rare ones (old faces, say) are learnt as well.
+
+    The values are sorted into bins of equal width, each drawn as often as another; no image is drawn more than
+    eight times as often as it would be by chance, since a handful of images learnt by heart helps nobody.
+
+    Args:
+        names: files of the images, M.
+        labels: CSV with a column `file` and the label's.
+        column: a numeric column.
+
+    Returns:
+        Shares (M), which sum to 1.
+
+    Raises:
+        ValueError: if the table lacks a column, an image, or holds something that is not a number.
+    """
+    with labels.open(newline="") as stream:
+        rows = csv.DictReader(stream)
+        for needed in ("file", column):
+            if needed not in (rows.fieldnames or ()):
+                raise ValueError(f"{labels} has no column {needed!r}; it has {', '.join(rows.fieldnames or ())}")
+        try:
+            known = {row["file"]: float(row[column]) for row in rows}
+        except (TypeError, ValueError):
+            raise ValueError(f"column {column!r} of {labels} holds something that is not a number") from None
+    if lost := [name for name in names if name not in known]:
+        raise ValueError(f"{labels} says nothing of {len(lost)} images, {lost[0]} among them")
+    values = np.array([known[name] for name in names])
+    if not np.isfinite(values).all():
+        raise ValueError(f"column {column!r} of {labels} holds something that is not a number")
+    edges = np.linspace(values.min(), values.max(), _BINS + 1)[1:-1]
+    bins = np.digitize(values, edges)
+    counts = np.bincount(bins, minlength=_BINS)
+    often = np.minimum(len(values) / np.count_nonzero(counts) / counts[bins], _MOST_OFTEN)
+    return often / often.sum()
+
+
 class Batches:
     """Endless shuffled batches whose content depends on the seed and the step alone, so that a resumed run sees
-    exactly the batches an uninterrupted one would have seen. Processes that train together get batches of their own."""
+    exactly the batches an uninterrupted one would have seen. Processes that train together get batches of their own.
 
-    def __init__(self, count: int, batch: int, seed: int) -> None:
+    With `shares` (see `FaceSet.shares`) images are drawn by them, with replacement; without, an epoch has each once.
+    """
+
+    def __init__(self, count: int, batch: int, seed: int, shares: np.ndarray | None = None) -> None:
         together = batch * parallel.processes()
         if together > count:
             raise ValueError(f"batch {together} is larger than the data set of {count} images")
@@ -133,6 +181,7 @@ class Batches:
         self.per_epoch = count // together
         self.count = count
         self.seed = seed
+        self.shares = shares
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
 
@@ -140,7 +189,11 @@ class Batches:
         """Indices of the images of batch `step`, counted from 0."""
         epoch, position = divmod(step, self.per_epoch)
         if epoch != self._epoch:
-            self._order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
+            draws = np.random.default_rng((self.seed, epoch))
+            by_chance = self.shares is None
+            self._order = (
+                draws.permutation(self.count) if by_chance else draws.choice(self.count, self.count, p=self.shares)
+            )
             self._epoch = epoch
         first = (position * parallel.processes() + parallel.rank()) * self.batch
         return self._order[first : first + self.batch]

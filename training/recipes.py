@@ -61,9 +61,9 @@ def _demo(
     step of stage a, the adversarial loss one in eight, the encoder E one in four. The facial features count twice.
     Directions come from the codes of photos, since so short an adversarial training gives no faithful samples.
 
-    Two things are not the paper's. Identity counts 1.0 in stage c and 0.3 in stage d, not 0.1: on 64 pixels its gradient
-    is small beside the pixels', and likeness stayed behind long after hair and background were right. And the
-    generator's upper half learns with E in stage c (`EncoderOptions.upper_rate`): frozen, it bounded the likeness.
+    Two things are not the paper's. Identity counts 1.0 in stage c and 0.3 in stage d, not 0.1: on 64 pixels its
+    gradient is small beside the pixels', and likeness stayed behind long after hair and background were right. And the
+    generator's upper half learns with E in stage c (`EncoderOptions.upper_rate`).
     """
     image = ImageWeights(l2_root=True, face=1.0, identity_images=max(batch // 4, 2))
     e4e = E4EOptions(batch=2 * batch, learning_rate=3e-3, image=image, latent=0.01, ema_images=8_000.0, bf16=True)

@@ -19,7 +19,7 @@ from torch import nn
 from engines.bundle import Bundle
 from engines.directions import Direction, load_directions
 from engines.files import write
-from training.data import FaceSet, load_faces
+from training.data import FaceSet, even_shares, load_faces
 from training.directions import fit, photo_codes
 from training.evaluate import TARGETS, Evaluator, photo_range
 from training.judges import JudgeFiles, Judges
@@ -56,10 +56,17 @@ class Run:
     ones, and a stage that was not run counts as done with them. What a bundle does not hold, the discriminators,
     starts anew. A stage that has a checkpoint resumes that."""
     device: str = "cpu"
+    even: tuple[Path, str] | None = None
+    """A table of labels and the column whose values are drawn evenly (see `training.data.even_shares`)."""
 
     def faces(self) -> tuple[FaceSet, FaceSet]:
         """Training and held-out photos at the recipe's size."""
-        return load_faces(self.data, self.recipe.family.size, held_out=self.recipe.held_out, cache=self.root / "cache")
+        training, held_out = load_faces(
+            self.data, self.recipe.family.size, held_out=self.recipe.held_out, cache=self.root / "cache"
+        )
+        if self.even is not None:
+            training = dataclasses.replace(training, shares=even_shares(training.names, *self.even))
+        return training, held_out
 
 
 _STARTED: dict[str, dict[str, tuple[str, str]]] = {

@@ -49,7 +49,9 @@ def run_stage(verb: Train) -> dict[str, Any]:
     needs = _NEEDS[verb.stage]
     if verb.stage == "generator" and chosen.joint is not None:
         needs = _NEEDS["e4e"]
-    for name in (*needs, "data"):
+    if (verb.even is None) != (verb.labels is None):
+        raise EdgeditError("--even names a column of the table that --labels gives: both are needed, or neither")
+    for name in (*needs, "data", *(["labels"] if verb.labels else [])):
         path: Path | None = getattr(verb, name)
         option = f"--{name.replace('_', '-')}"
         if path is None:
@@ -75,6 +77,7 @@ def run_stage(verb: Train) -> dict[str, Any]:
         losses=LossFiles(lpips=verb.lpips or unused, identity=verb.identity or unused),
         judges=JudgeFiles(age_gender=verb.age_gender, expression=verb.expression, pose=verb.pose),
         start=verb.start,
+        even=(verb.labels, verb.even) if verb.labels and verb.even else None,
         device=device,
     )
     # Of processes that train together the first speaks for all.

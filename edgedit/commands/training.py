@@ -39,6 +39,10 @@ class Train(Reporting):
     start: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
     """A bundle that stands in for what the run folder lacks: stages start from its networks, and those that were not
     run count as done; a stage with a checkpoint resumes that."""
+    labels: OptionalFile = None
+    """Table (CSV) of the photos' labels with a column `file`, for --even."""
+    even: Annotated[str | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """Column of --labels whose values are drawn evenly, so that rare ones (old faces, say) are learnt as well."""
     steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Optimizer steps in all, in place of the recipe's."""
     minutes: Annotated[float, tyro.conf.arg(help_behavior_hint="(default: no limit)")] = math.inf

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from training import data
-from training.data import Batches, FaceSet, load_faces
+from training.data import Batches, FaceSet, even_shares, load_faces
 
 
 def _tar(folder: Path, path: Path) -> Path:
@@ -155,3 +155,39 @@ def test_batches_differ_by_epoch_and_seed():
 def test_batch_larger_than_the_set():
     with pytest.raises(ValueError, match="batch 5 is larger than the data set of 4 images"):
         Batches(4, 5, 0)
+
+
+def _labels(path: Path, values: dict[str, object]) -> Path:
+    path.write_text("file,age\n" + "".join(f"{name},{value}\n" for name, value in values.items()))
+    return path
+
+
+def test_even_shares_draw_rare_values_as_often(tmp_path):
+    """90 young, 9 middle-aged, 1 old: all three bins as often, but for the limit of eight times by chance."""
+    names = [f"{i}.png" for i in range(100)]
+    ages = [20] * 90 + [50] * 9 + [80]
+    shares = even_shares(names, _labels(tmp_path / "l.csv", dict(zip(names, ages, strict=True))), "age")
+    often = np.array([100 / 3 / 90] * 90 + [100 / 3 / 9] * 9 + [8.0])
+    np.testing.assert_allclose(shares, often / often.sum())
+    drawn = np.bincount(
+        np.concatenate([Batches(100, 20, 5, shares).indices(step) for step in range(2_000)]), minlength=100
+    )
+    np.testing.assert_allclose(drawn[:90].sum() / drawn.sum(), shares[:90].sum(), atol=0.01)
+    np.testing.assert_allclose(drawn[99] / drawn.sum(), shares[99], atol=0.01)
+    used = Batches(100, 20, 5, shares)
+    used.indices(77)
+    np.testing.assert_array_equal(used.indices(3), Batches(100, 20, 5, shares).indices(3))
+
+
+@pytest.mark.parametrize(
+    ("values", "column", "message"),
+    [
+        ({"a.png": 3}, "age", "says nothing of 1 images, b.png among them"),
+        ({"a.png": 3, "b.png": "old"}, "age", "holds something that is not a number"),
+        ({"a.png": 3, "b.png": "nan"}, "age", "holds something that is not a number"),
+        ({"a.png": 3, "b.png": 4}, "years", "has no column 'years'; it has file, age"),
+    ],
+)
+def test_labels_that_do_not_serve(tmp_path, values, column, message):
+    with pytest.raises(ValueError, match=message):
+        even_shares(["a.png", "b.png"], _labels(tmp_path / "l.csv", values), column)

@@ -87,7 +87,7 @@ class E4EStage:
             "encoder": Ranger(self.encoder.parameters(), lr=options.learning_rate),
             "latent": Adam(self.latent.parameters(), lr=2e-5 * options.learning_rate / 1e-4, betas=(0.0, 0.99)),
         }
-        self.batches = Batches(len(faces), options.batch, seed)
+        self.batches = Batches(len(faces), options.batch, seed, faces.shares)
 
     @property
     def modules(self) -> dict[str, nn.Module]:

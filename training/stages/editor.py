@@ -47,8 +47,8 @@ class EditorOptions:
     discrepancy_from: int = 20_000
     """Step from which that regularisation counts."""
     photos: int = 0
-    """How many training photos are encoded and used, the first of a shuffle by seed; 0: all. Encoding them all takes
-    longer than a short run."""
+    """How many training photos are encoded and used, drawn by seed (and by the set's shares); 0: all. Encoding them all
+    takes longer than a short run."""
     ema_images: float = 5_000.0
     bf16: bool = False
 
@@ -116,7 +116,8 @@ class EditorStage:
         torch.manual_seed(seed)
         self.family: ModelFamily = system.family
         if 0 < options.photos < len(faces):
-            chosen = np.sort(np.random.default_rng(seed).permutation(len(faces))[: options.photos])
+            draws = np.random.default_rng(seed)
+            chosen = np.sort(draws.choice(len(faces), options.photos, replace=False, p=faces.shares))
             faces = FaceSet(faces.images[chosen], tuple(faces.names[i] for i in chosen))
         self.faces, self.options, self.device = faces, options, device
         system.editor = FeatureEditor(self.family)
@@ -134,7 +135,7 @@ class EditorStage:
         self.delta_w = torch.from_numpy(np.stack([unit.delta_w for unit in units])).to(device)
         self.delta_s = torch.from_numpy(np.stack([unit.style_delta for unit in units])).to(device)
         self._optimizers: dict[str, Optimizer] = {"editor": Ranger(self.editor.parameters(), lr=options.learning_rate)}
-        self.batches = Batches(len(faces), options.batch, seed)
+        self.batches = Batches(len(faces), options.batch, seed, faces.shares)
 
     @property
     def modules(self) -> dict[str, nn.Module]:

@@ -112,7 +112,7 @@ class EncoderStage:
             for parameter in upper:
                 parameter.requires_grad_(True)
             self._optimizers["upper"] = Adam(upper, options.upper_rate, betas=(0.9, 0.99))
-        self.batches = Batches(len(faces), options.batch, seed)
+        self.batches = Batches(len(faces), options.batch, seed, faces.shares)
 
     @property
     def modules(self) -> dict[str, nn.Module]:

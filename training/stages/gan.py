@@ -67,7 +67,7 @@ class GanStage:
                 self.discriminator.parameters(), options.learning_rate * lazy, betas=(0.0, 0.99**lazy)
             ),
         }
-        self.batches = Batches(len(faces), options.batch, seed)
+        self.batches = Batches(len(faces), options.batch, seed, faces.shares)
         self.fixed_z = torch.randn(32, family.style_dim, device=device)
 
     @property

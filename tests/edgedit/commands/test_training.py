@@ -18,6 +18,8 @@ BOTH = ("--lpips", "{data}", "--identity", "{data}")
         (("directions", "--identity", "{data}"), "stage directions needs --age-gender"),
         (("encoder", "--lpips", "missing.safetensors"), "--lpips: there is no missing.safetensors"),
         (("e4e", *BOTH, "--data", "missing"), "--data: there is no missing"),
+        (("generator", "--even", "age"), "--even names a column of the table that --labels gives"),
+        (("e4e", *BOTH, "--even", "age", "--labels", "missing.csv"), "--labels: there is no missing.csv"),
         (("generator", "--recipe", "best"), "unknown recipe 'best'; there are "),
         (("e4e", *BOTH, "--device", "abacus"), "--device abacus cannot be used: "),
     ],
