@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from pydantic import JsonValue, TypeAdapter
 
-from engines.contracts import TensorSpec, graph_contract
+from engines.contracts import OURS, TensorSpec, graph_contract
 from engines.errors import BundleError, OutputError
 from engines.family import ModelFamily
 from engines.files import walk
@@ -92,6 +92,27 @@ class Bundle:
     @property
     def name(self) -> str:
         return self.manifest.name
+
+    @property
+    def method(self) -> str:
+        """The key of the method that the graphs are of."""
+        return self.manifest.method
+
+    @property
+    def inversion(self) -> list[TensorSpec]:
+        """The tensors of an inversion, in order: what the graph `invert` gives.
+
+        Raises:
+            BundleError: if another method's bundle lacks that graph.
+        """
+        if self.method == OURS and "invert" not in self.manifest.graphs:
+            return graph_contract(self.family, "invert")[1]
+        return self.graph("invert").outputs
+
+    @property
+    def edits_styles(self) -> bool:
+        """Whether an edit may also move styles: other methods' graphs take codes alone."""
+        return self.method == OURS or any(spec.name == "style_delta" for spec in self.graph("edit").inputs)
 
     @classmethod
     def load(cls, path: str | Path, verify: bool = True) -> Self:
@@ -200,11 +221,13 @@ class BundleWriter:
         licence: str,
         produced_by: ProducedBy,
         metrics: dict[str, JsonValue] | None = None,
+        method: str = OURS,
     ) -> None:
         self.path = Path(os.path.realpath(path))
         self.metrics = dict(metrics or {})
         self._fields: dict[str, Any] = {
             "name": name,
+            "method": method,
             "family": json.loads(json.dumps(family.to_dict())),
             "precision": precision,
             "licence": licence,

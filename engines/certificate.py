@@ -18,7 +18,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from engines.bundle import Bundle
-from engines.contracts import style_width
+from engines.contracts import PIPELINES, style_width
 from engines.directions import load_directions, resolve
 from engines.errors import EngineError
 from engines.gates import EIGHT_BIT_GATES, GATES, fault, passes
@@ -170,7 +170,6 @@ class Certifier:
         """Photos through the FP32 system, each with one direction at one end of its range."""
         family, held = self.bundle.family, self.bundle.manifest.graphs
         session = EditSession(self.bundle, threads=self.threads)
-        session = EditSession(self.bundle, threads=self.threads)
         directions = load_directions(self.bundle)
         ends = [(name, s) for name, d in directions.items() for s in (d.max_strength, d.min_strength)]
         found = _Feeds()
@@ -185,13 +184,10 @@ class Certifier:
                     self._edits.append(f"{name}:{strength:g}")
                     edit = resolve(directions, {name: strength}, family)
                     deltas[row], styles[row] = edit.delta_w, edit.style_delta
-            codes = {"w": inversion.w, "feature": inversion.feature}
-            whole = codes | {"w_e": inversion.w_e, "generator_feature": inversion.generator_feature}
-            found.add(
-                invert={"image": images},
-                edit=whole | {"delta_w": deltas, "style_delta": styles},
-                reconstruct=codes,
-            )
+            moves = {"delta_w": deltas, "style_delta": styles}
+            known = {name: inversion.array(name) for name in inversion.names} | {"image": images} | moves
+            for graph in (name for name in PIPELINES if name in held):
+                found.add(**{graph: {spec.name: known[spec.name] for spec in held[graph].inputs}})
             if "features" not in held or "editor" not in held:
                 continue
             edited_code = {"w_plus": inversion.w_e + deltas, "style_delta": styles}
@@ -288,7 +284,8 @@ class Certifier:
             for store, values in ((want, self._wanted(graph, index)), (have, run(feeds))):
                 values = dict(values)
                 if rendered:
-                    codes = {"w": values["w"], "feature": values["feature"]}
+                    read = self.bundle.graph("reconstruct").inputs
+                    codes = {spec.name: values[spec.name] for spec in read}
                     values["rendered"] = self._reference("reconstruct")(codes)["image"]
                 for name, value in values.items():
                     store.setdefault(name, []).append(value)

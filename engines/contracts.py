@@ -6,7 +6,7 @@ bundle it was given speaks them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -22,6 +22,9 @@ PIPELINES = ("invert", "edit", "reconstruct")
 
 PARTS = ("encoder", "e4e", "features", "editor", "generator")
 """The separate graphs, float32 throughout."""
+
+OURS = "ours"
+"""The method whose graphs have the contracts of `graph_contract`; those of any other are in its bundle's manifest."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 """A name that is safe as one path component."""
@@ -89,6 +92,31 @@ def graph_contract(family: ModelFamily, graph: str) -> tuple[list[TensorSpec], l
         "reconstruct": ([code("w"), feature("feature")], [photo]),
     }
     return contracts[graph]
+
+
+def pipeline_contract(
+    family: ModelFamily, pipeline: str, inversion: Sequence[TensorSpec], inputs: Sequence[TensorSpec]
+) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Inputs and outputs that a pipeline of any method has, given the tensors of its inversion.
+
+    `edit` and `reconstruct` need not read all of the inversion, and `edit` takes a style delta if the method has one:
+    what they do read is what `inputs` name.
+
+    Raises:
+        KeyError: for anything but a pipeline.
+    """
+    named = {spec.name for spec in inputs}
+    photo, delta_w, style_delta = (
+        graph_contract(family, graph)[side][place]
+        for graph, side, place in (("invert", 0, 0), ("edit", 0, -2), ("edit", 0, -1))
+    )
+    read = [spec for spec in inversion if spec.name in named]
+    styles = [style_delta] if style_delta.name in named else []
+    return {
+        "invert": ([photo], list(inversion)),
+        "edit": ([*read, delta_w, *styles], [photo]),
+        "reconstruct": (read, [photo]),
+    }[pipeline]
 
 
 def mismatch(expected: list[TensorSpec], actual: list[TensorSpec]) -> str | None:

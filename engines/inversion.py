@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -16,47 +15,71 @@ from engines.files import write
 from engines.runtimes import DeviceTensor
 
 _METADATA = "inversion"
+_MAX_TENSORS = 128
+"""Of one inversion; far above any method's."""
 
 
-@dataclass(frozen=True, eq=False)
 class Inversion:
-    """Everything that an edit needs of a batch of photos; float32, first axis the photos.
+    """Everything that an edit needs of a batch of photos: named float32 arrays, first axis the photos.
+
+    Names and shapes are those that the `invert` graph of the bundle gives (`Bundle.inversion`), another set for each
+    method. Each array is an attribute of its name, too. Of the project's own method they are
+
+        w                  B x N x D, the reconstruction code
+        feature            B x C x H x W, the enhanced feature tensor f' (eq. 3.3)
+        w_e                B x N x D, the editing-friendly code
+        generator_feature  B x C x H x W, F = G(w_e^{1:k}), the generator's own feature
+
+    Args:
+        arrays: by name, in the order of the graph.
 
     Raises:
-        ValueError: at construction, if an array is not float32 or the shapes do not fit together.
+        ValueError: if there are none, an array is not float32, or they are not of the same number of photos.
     """
 
-    w: np.ndarray
-    """B x N x D, the reconstruction code."""
-    feature: np.ndarray
-    """B x C x H x W, the enhanced feature tensor f' (eq. 3.3)."""
-    w_e: np.ndarray
-    """B x N x D, the editing-friendly code."""
-    generator_feature: np.ndarray
-    """B x C x H x W, F = G(w_e^{1:k}), the generator's own feature."""
+    _arrays: dict[str, np.ndarray]
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            array = getattr(self, field.name)
-            if not isinstance(array, np.ndarray) or array.dtype != np.float32:
-                raise ValueError(f"inversion: {field.name} must be a float32 array")
-        pairs = ((self.w, self.w_e, 3), (self.feature, self.generator_feature, 4))
-        if any(a.shape != b.shape or a.ndim != n for a, b, n in pairs) or len(self.w) != len(self.feature):
-            shapes = ", ".join(f"{field.name} {getattr(self, field.name).shape}" for field in fields(self))
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim < 2:
+                raise ValueError(f"inversion: {name} must be a float32 array with the photos first")
+        if not 1 <= len(arrays) <= _MAX_TENSORS or len({len(array) for array in arrays.values()}) > 1:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "no arrays"
             raise ValueError(f"inversion: the shapes do not fit together: {shapes}")
+        self._arrays = dict(arrays)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the arrays, in order."""
+        return tuple(self._arrays)
 
     @property
     def batch(self) -> int:
         """B, how many photos."""
-        return self.shape("w")[0]
+        return self.shape(self.names[0])[0]
 
-    def shape(self, field: str) -> tuple[int, ...]:
+    def shape(self, name: str) -> tuple[int, ...]:
         """Extents of one of the arrays."""
-        return getattr(self, field).shape
+        return self._arrays[name].shape
+
+    def array(self, name: str) -> np.ndarray:
+        """One of the arrays.
+
+        Raises:
+            KeyError: if there is none of that name.
+        """
+        return self._arrays[name]
 
     def host(self) -> Inversion:
         """This inversion in arrays of its own on the host, holding no memory of a runtime."""
         return self
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        # Reached only for what is no attribute. `_arrays` itself is not there yet while a copy is being made.
+        try:
+            return self.__dict__["_arrays"][name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
 
     def __len__(self) -> int:
         return self.batch
@@ -73,7 +96,7 @@ class Inversion:
             chosen = [int(index)]
         else:
             chosen = list(index)
-        return Inversion(*(getattr(self, field.name)[chosen] for field in fields(self)))
+        return Inversion({name: self.array(name)[chosen] for name in self.names})
 
     def save(self, path: str | Path) -> None:
         """Writes a safetensors file.
@@ -81,12 +104,11 @@ class Inversion:
         Raises:
             OutputError: if it cannot be written.
         """
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        write(path, tensors.dump(arrays, _METADATA, {"version": 1}))
+        write(path, tensors.dump({name: self.array(name) for name in self.names}, _METADATA, {"version": 1}))
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Reads what `save` wrote.
+    def load(cls, path: str | Path) -> Inversion:
+        """Reads what `save` wrote. Whether it is one of the bundle at hand shows when a session is given it.
 
         Raises:
             EdgeditError: if it cannot be read or is not an inversion.
@@ -95,7 +117,7 @@ class Inversion:
             arrays, metadata = tensors.parse(Path(path).read_bytes(), _METADATA)
             if metadata != {"version": 1}:
                 raise ValueError(f"version {metadata.get('version')!r} is not read by this edgedit")
-            inversion = cls(**arrays)
+            inversion = Inversion(arrays)
         except OSError as error:
             raise EdgeditError(f"cannot read {path}: {error.strerror or error}") from error
         except (TypeError, ValueError) as error:
@@ -103,9 +125,6 @@ class Inversion:
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise EdgeditError(f"{path} is damaged: it holds values that are not finite; invert the photo again")
         return inversion
-
-
-FIELDS = tuple(field.name for field in fields(Inversion))
 
 
 class HeldInversion(Inversion):
@@ -121,21 +140,33 @@ class HeldInversion(Inversion):
 
     def __init__(self, held: Mapping[str, DeviceTensor], owner: object) -> None:
         """Args:
-        held: tensors by field, not checked.
+        held: tensors by name, not checked.
         owner: the session whose runtime holds them; it is not kept alive.
         """
-        object.__setattr__(self, "_held", dict(held))
-        object.__setattr__(self, "_owner", weakref.ref(owner))
+        self._arrays = {}
+        self._held = dict(held)
+        self._owner = weakref.ref(owner)
 
     def held_by(self, session: object) -> dict[str, DeviceTensor] | None:
         """The tensors, for the session that holds them; None for any other."""
         return self._held if session is self._owner() else None
 
-    def shape(self, field: str) -> tuple[int, ...]:
-        return self._held[field].shape
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._held)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._held[name].shape
+
+    def array(self, name: str) -> np.ndarray:
+        if name not in self._arrays:
+            array = self._held[name].numpy()
+            array.flags.writeable = False
+            self._arrays[name] = array
+        return self._arrays[name]
 
     def host(self) -> Inversion:
-        return Inversion(*(self._held[name].numpy() for name in FIELDS))
+        return Inversion({name: tensor.numpy() for name, tensor in self._held.items()})
 
     def __getitem__(self, index: int | slice | Iterable[int]) -> Inversion:
         if not isinstance(index, int | slice | np.integer):
@@ -144,14 +175,10 @@ class HeldInversion(Inversion):
         return self if np.array_equal(np.atleast_1d(everyone[index]), everyone) else super().__getitem__(index)
 
     def __getattr__(self, name: str) -> np.ndarray:
-        # Reached only for what is not there yet.
-        if name not in FIELDS:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        array = self._held[name].numpy()
-        array.flags.writeable = False
-        object.__setattr__(self, name, array)
-        return array
+        if name in self.__dict__.get("_held", ()):
+            return self.array(name)
+        return super().__getattr__(name)
 
-    def __reduce__(self) -> tuple[type[Inversion], tuple[np.ndarray, ...]]:
+    def __reduce__(self) -> tuple[type[Inversion], tuple[dict[str, np.ndarray]]]:
         # A copy, or what another process gets, cannot be held.
-        return Inversion, tuple(self._held[name].numpy() for name in FIELDS)
+        return Inversion, ({name: tensor.numpy() for name, tensor in self._held.items()},)

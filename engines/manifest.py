@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from engines.contracts import Name, TensorSpec
+from engines.contracts import OURS, Name, TensorSpec
 from engines.errors import BundleError
 from engines.family import ModelFamily
 
@@ -82,6 +82,8 @@ class Manifest(Strict):
 
     schema_version: Literal[1]
     name: Name
+    method: Name = OURS
+    """What the graphs are: the project's own method, or the key of one of `training.peers`."""
     family: dict[str, JsonValue]
     graphs: dict[Name, GraphEntry]
     precision: str

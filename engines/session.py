@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from engines.bundle import Bundle
-from engines.contracts import graph_contract, mismatch, style_width
-from engines.errors import BundleError
+from engines.contracts import OURS, TensorSpec, graph_contract, mismatch, pipeline_contract, style_width
+from engines.errors import BundleError, DirectionError
 from engines.family import ModelFamily
-from engines.inversion import FIELDS, HeldInversion, Inversion
+from engines.inversion import HeldInversion, Inversion
 from engines.runtimes import Feed, Runtime, create
 
 __all__ = ["EditSession", "Inversion"]
@@ -27,7 +27,7 @@ _PARTS = {
 
 
 class EditSession:
-    """Inverts photos and edits them with the graphs of one bundle.
+    """Inverts photos and edits them with the graphs of one bundle, of any method.
 
     Graphs are loaded when they are first needed. A bundle may hold the fused pipelines `invert`, `edit` and
     `reconstruct` or the separate graphs; each pipeline that is missing is composed of those.
@@ -52,15 +52,21 @@ class EditSession:
         self._options = options
         self._loaded: dict[str, Runtime] = {}
         self._lock = threading.Lock()
+        self._inversion = {spec.name: spec for spec in self.bundle.inversion}
         for name, entry in self.bundle.manifest.graphs.items():
             try:
-                inputs, outputs = graph_contract(self.family, name)
+                inputs, outputs = self._contract(name, entry.inputs)
             except KeyError:
                 continue
             if fault := mismatch(inputs, entry.inputs) or mismatch(outputs, entry.outputs):
                 raise BundleError(
                     f"{self.bundle.name}: graph {name} does not fit family {self.family.name}: {fault}; export it again"
                 )
+
+    def _contract(self, graph: str, inputs: list[TensorSpec]) -> tuple[list[TensorSpec], list[TensorSpec]]:
+        if self.bundle.method == OURS:
+            return graph_contract(self.family, graph)
+        return pipeline_contract(self.family, graph, list(self._inversion.values()), inputs)
 
     def prepare(self, *pipelines: str) -> None:
         """Loads the graphs of some of `invert`, `edit` and `reconstruct` now, so that what is wrong is found now.
@@ -99,13 +105,13 @@ class EditSession:
         if images.ndim != 4 or images.shape[1:] != (height, width, 3) or not len(images):
             raise ValueError(f"images must be (batch, {height}, {width}, 3), got {images.shape}")
         if self._graphs("invert") == ("invert",):
-            held = self._run("invert", {"image": images}, FIELDS)
+            held = self._run("invert", {"image": images}, self._inversion)
         else:
             feeds = {"image": encoder_image(images, self.family.encoder_size)}
             held = self._run("encoder", feeds, ("w", "feature")) | self._run("e4e", feeds, ("w_e",))
             feeds = {"w_plus": held["w_e"], "style_delta": self._zeros(len(images))}
             held |= self._run("features", feeds, ("generator_feature",))
-        return HeldInversion({name: held[name] for name in FIELDS}, self)
+        return HeldInversion({name: held[name] for name in self._inversion}, self)
 
     def hold(self, inversion: Inversion) -> Inversion:
         """Copies an inversion, such as one from a file, to where the runtime computes, for edits to find it there.
@@ -117,7 +123,7 @@ class EditSession:
         if isinstance(inversion, HeldInversion) and inversion.held_by(self) is not None:
             return inversion
         runtime = self._load(self._graphs("edit")[0])
-        return HeldInversion({name: runtime.put(getattr(inversion, name)) for name in FIELDS}, self)
+        return HeldInversion({name: runtime.put(inversion.array(name)) for name in self._inversion}, self)
 
     def edit(self, inversion: Inversion, delta_w: np.ndarray, style_delta: np.ndarray | None = None) -> np.ndarray:
         """Renders an edit.
@@ -131,6 +137,7 @@ class EditSession:
             uint8 B x h x w x 3.
 
         Raises:
+            DirectionError: for a style delta that is not zero, if the bundle's method edits codes alone.
             ValueError: for a shape that does not fit, or deltas that are not finite.
         """
         batch = self._check(inversion)
@@ -141,7 +148,15 @@ class EditSession:
             style_delta = _per_photo("style_delta", style_delta, batch, (style_width(self.family),))
         parts = self._parts(inversion)
         if self._graphs("edit") == ("edit",):
-            return self._run("edit", {**parts, "delta_w": delta_w, "style_delta": style_delta})["image"]
+            feeds = {**self._read("edit", parts), "delta_w": delta_w}
+            if self.bundle.edits_styles:
+                feeds["style_delta"] = style_delta
+            elif style_delta.any():
+                raise DirectionError(
+                    f"{self.bundle.name}: method {self.bundle.method} edits codes alone, and this edit moves styles; "
+                    "use directions in W or W+"
+                )
+            return self._run("edit", feeds)["image"]
         # The codes are small; the feature tensors are not, and stay where they are.
         feeds = {"w_plus": inversion.w_e + delta_w, "style_delta": style_delta}
         edited = self._run("features", feeds, ("generator_feature",))
@@ -165,7 +180,7 @@ class EditSession:
         batch = self._check(inversion)
         parts = self._parts(inversion)
         if self._graphs("reconstruct") == ("reconstruct",):
-            return self._run("reconstruct", {name: parts[name] for name in ("w", "feature")})["image"]
+            return self._run("reconstruct", self._read("reconstruct", parts))["image"]
         return self._render(parts["feature"], parts["w"], self._zeros(batch))
 
     def _render(self, feature: Feed, w_plus: Feed, style_delta: np.ndarray) -> np.ndarray:
@@ -181,6 +196,8 @@ class EditSession:
         held = self.bundle.manifest.graphs
         if pipeline in held:
             return (pipeline,)
+        if self.bundle.method != OURS:
+            self.bundle.graph(pipeline)
         parts = _PARTS[pipeline]
         if pipeline == "reconstruct" and self.family.rgb_skip:
             parts = ("features", *parts)
@@ -203,17 +220,24 @@ class EditSession:
     def _parts(self, inversion: Inversion) -> dict[str, Feed]:
         """What to feed of an inversion: the tensors this session holds, or its arrays."""
         held = inversion.held_by(self) if isinstance(inversion, HeldInversion) else None
-        return dict(held) if held is not None else {name: getattr(inversion, name) for name in FIELDS}
+        return dict(held) if held is not None else {name: inversion.array(name) for name in self._inversion}
+
+    def _read(self, graph: str, parts: Mapping[str, Feed]) -> dict[str, Feed]:
+        """What of an inversion a graph takes."""
+        return {spec.name: parts[spec.name] for spec in self.bundle.graph(graph).inputs if spec.name in parts}
 
     def _zeros(self, batch: int) -> np.ndarray:
         return np.zeros((batch, style_width(self.family)), np.float32)
 
     def _check(self, inversion: Inversion) -> int:
-        code, feature = (self.family.w_rows, self.family.style_dim), self.family.feature_shape
-        if inversion.shape("w")[1:] != code or inversion.shape("feature")[1:] != feature or not inversion.batch:
+        wanted = {name: tuple(spec.shape[1:]) for name, spec in self._inversion.items()}
+        have = {name: inversion.shape(name)[1:] for name in inversion.names}
+        if have != wanted or not inversion.batch:
+            name = next((n for n in wanted if have.get(n) != wanted[n]), next(iter(have.keys() - wanted.keys()), None))
+            what = f"{name} {inversion.shape(name)}" if name in have else f"no {name}" if name else "no photos"
+            takes = ", ".join(f"{n} ({', '.join(map(str, ('batch', *shape)))})" for n, shape in wanted.items())
             raise ValueError(
-                f"the inversion has codes {inversion.shape('w')} and features {inversion.shape('feature')}; family "
-                f"{self.family.name} takes (batch, {code[0]}, {code[1]}) and (batch, {', '.join(map(str, feature))})"
+                f"the inversion has {what}; family {self.family.name} takes, with method {self.bundle.method}, {takes}"
             )
         return inversion.batch
 

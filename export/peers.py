@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from engines.bundle import EXTERNAL_LOCATION
 from engines.contracts import BATCH, PIPELINES, TensorSpec
-from engines.family import ModelFamily
 from export.graphs import BoundGraph, ImageIn, ImageOut
 from export.onnx_graph import export_bound
 from export.per_image import PerImageGenerator

@@ -12,7 +12,6 @@ import numpy as np
 
 from engines.bundle import Bundle
 from engines.directions import load_directions, resolve
-from engines.inversion import FIELDS
 from engines.session import EditSession
 from serving.client import Client
 from serving.client.libraries import GRPC_OPTIONS, HTTP_HEADERS, library
@@ -55,8 +54,9 @@ class Subject:
     def feeds(self) -> dict[str, np.ndarray]:
         """The tensors of one edit, by the names of the graph's inputs."""
         inversion = self.inversion(1).host()
-        feeds = {name: np.ascontiguousarray(getattr(inversion, name)) for name in FIELDS}
-        return feeds | {"delta_w": self.delta_w[None], "style_delta": self.style_delta[None]}
+        known = {name: np.ascontiguousarray(inversion.array(name)) for name in inversion.names}
+        known |= {"delta_w": self.delta_w[None], "style_delta": self.style_delta[None]}
+        return {spec.name: known[spec.name] for spec in self.session.bundle.graph("edit").inputs}
 
 
 class InProcess:

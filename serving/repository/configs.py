@@ -107,7 +107,8 @@ def edit_image_config(bundle: Bundle) -> Any:
     deltas = [spec for spec in edit.inputs if spec.name in ("delta_w", "style_delta")]
     config = _PB.ModelConfig(name=EDIT_IMAGE, platform="ensemble", max_batch_size=MAX_BATCH)
     _add_tensors(config, [photo, *deltas], [edit.outputs[0].model_copy(update={"name": EDITED_IMAGE})])
-    inversion = [spec.name for spec in bundle.graph("invert").outputs]
+    read = {spec.name for spec in edit.inputs}
+    inversion = [spec.name for spec in bundle.graph("invert").outputs if spec.name in read]
     steps = config.ensemble_scheduling.step
     # Tensors of one name are one tensor in all of an ensemble.
     steps.add(

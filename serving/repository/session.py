@@ -14,7 +14,7 @@ import numpy as np
 from engines.bundle import Bundle
 from engines.contracts import style_width
 from engines.directions import Direction, resolve
-from engines.errors import StrengthWarning
+from engines.errors import DirectionError, StrengthWarning
 from serving.models.edit_session.session_core import DELTA_W_FILE, SESSION_FILE, STYLE_DELTA_FILE
 
 _TEMPLATE = "serving.models.edit_session"
@@ -25,10 +25,10 @@ def session_files(bundle: Bundle, digest: str, directions: Mapping[str, Directio
     """Content by name: code, the units of the directions, and what else the model must know of its bundle.
 
     Raises:
-        BundleError: if the bundle has no graph `invert`.
-        DirectionError: if a direction was made for another family.
+        BundleError: if the bundle lacks one of the three pipelines.
+        DirectionError: if a direction was made for another family, or moves styles where the method edits codes alone.
     """
-    family, inversion = bundle.family, bundle.graph("invert").outputs
+    family, inversion = bundle.family, bundle.inversion
     delta_w = np.zeros((len(directions), family.w_rows, family.style_dim), np.float32)
     style_delta = np.zeros((len(directions), style_width(family)), np.float32)
     with warnings.catch_warnings():
@@ -37,8 +37,24 @@ def session_files(bundle: Bundle, digest: str, directions: Mapping[str, Directio
         for k, name in enumerate(directions):
             unit = resolve(directions, {name: 1.0}, family)
             delta_w[k], style_delta[k] = unit.delta_w, unit.style_delta
-    size = sum(math.prod(map(int, spec.shape[1:])) * np.dtype(spec.dtype).itemsize for spec in inversion)
-    session = {"bundle_sha256": digest, "directions": list(directions), "inversion_bytes": size}
+    if style_delta.any() and not bundle.edits_styles:
+        raise DirectionError(
+            f"{bundle.name}: method {bundle.method} edits codes alone, and the bundle has directions that move styles"
+        )
+    names = [spec.name for spec in inversion]
+    taken = {graph: {spec.name for spec in bundle.graph(graph).inputs} for graph in ("edit", "reconstruct")}
+    reads = {graph: [name for name in names if name in inputs] for graph, inputs in taken.items()}
+    kept = {name for read in reads.values() for name in read}
+    size = sum(
+        math.prod(map(int, spec.shape[1:])) * np.dtype(spec.dtype).itemsize for spec in inversion if spec.name in kept
+    )
+    session = {
+        "bundle_sha256": digest,
+        "directions": list(directions),
+        "inversion_bytes": size,
+        "reads": reads,
+        "deltas": [name for name in ("delta_w", "style_delta") if name in taken["edit"]],
+    }
     code = {name: files(_TEMPLATE).joinpath(name).read_bytes() for name in _CODE}
     return {
         **code,

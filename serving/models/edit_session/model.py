@@ -17,8 +17,6 @@ from session_core import CACHE_BYTES, SESSION_FILE, Cache, EditsError, Units, ha
 _NOT_LOADED = "is not ready"
 """What Triton says, with no code of its own, of a model or a version that is not there."""
 
-_INVERSION = ("w", "feature", "w_e", "generator_feature")
-
 
 class _Refusal(Exception):
     """What a client is told: a message without paths, and one of TritonError's codes."""
@@ -39,6 +37,10 @@ class TritonPythonModel:
         self._version = int(args["model_version"])
         self._digest: str = session["bundle_sha256"]
         self._bytes: int = session["inversion_bytes"]
+        self._reads: dict[str, list[str]] = session["reads"]
+        # What neither reads is not asked for.
+        self._kept = sorted({name for names in self._reads.values() for name in names})
+        self._deltas: list[str] = session["deltas"]
         self._units = Units.load(folder)
         self._cache = Cache(int(parameters.get("cache_bytes", {}).get("string_value", CACHE_BYTES)))
 
@@ -93,14 +95,15 @@ class TritonPythonModel:
         if strengths is None or not wants_image:
             return answer
         if deltas is None:
-            feeds = [_tensor(name, inversion[name]) for name in ("w", "feature")]
+            feeds = [_tensor(name, inversion[name]) for name in self._reads["reconstruct"]]
             return answer + await self._call("reconstruct", feeds, ["image"])
-        feeds = [_tensor(name, inversion[name]) for name in _INVERSION]
-        feeds += [pb.Tensor(name, delta[None]) for name, delta in zip(("delta_w", "style_delta"), deltas, strict=True)]
+        feeds = [_tensor(name, inversion[name]) for name in self._reads["edit"]]
+        moves = dict(zip(("delta_w", "style_delta"), deltas, strict=True))
+        feeds += [pb.Tensor(name, moves[name][None]) for name in self._deltas]
         return answer + await self._call("edit", feeds, ["image"])
 
     async def _invert(self, handle: str, image: np.ndarray) -> dict[str, pb.Tensor | np.ndarray]:
-        tensors = await self._call("invert", [pb.Tensor("image", image)], list(_INVERSION))
+        tensors = await self._call("invert", [pb.Tensor("image", image)], self._kept)
         # Tensors on a device stay there, as they are. One on the host lies in the stub's shared memory, which is
         # neither large nor ever given back: a copy leaves it.
         inversion = {t.name(): t.as_numpy().copy() if t.is_cpu() else t for t in tensors}
