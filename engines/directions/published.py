@@ -70,7 +70,7 @@ def interfacegan(array: np.ndarray, family: ModelFamily, about: About) -> Direct
     fitting = [f.name for f in FAMILIES.values() if array.shape[-2:] == (f.w_rows, f.style_dim)]
     if array.ndim in (2, 3) and (fitting or array.shape[-1] == width) and array.size == np.prod(array.shape[-2:]):
         held = f"{array.shape[-2]} rows of {array.shape[-1]} in w+"
-    elif array.size == array.shape[-1]:
+    elif array.shape[-1:] == (array.size,):
         held = f"{array.size} values in w"
         if array.size == style_width(family):
             held = f"{array.size} style channels in s, which is not a space of InterFaceGAN"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,9 @@ MAX_BYTES = 64 * 2**20
 MAX_ITEMS = 10_000
 """Arrays, numbers and containers in one pickle; one that stands in several places counts at each."""
 
-_ZIP, _NUMPY, _OLD_TORCH = b"PK", b"\x93NUMPY", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_NUMPY = b"\x93NUMPY"
+_TORCH = (b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")
+"""As in `training.importers.opening`, which needs PyTorch: what is no torch file is read without it."""
 _ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 _NUMBERS = {f"{kind}{size}" for kind in "fiu" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
 
@@ -63,31 +64,18 @@ def _content(path: Path, data: bytes) -> Any:
             return np.load(io.BytesIO(data), allow_pickle=False)
         except (ValueError, EOFError, MemoryError, SyntaxError) as error:
             raise DirectionError(f"{path} is damaged, or holds objects that are not numbers") from error
-    if data.startswith((_ZIP, _OLD_TORCH)):
-        return _from_torch(_torch_content(path, data), path)
+    if data.startswith(_TORCH):
+        try:
+            from training.importers.opening import torch_content
+        except ModuleNotFoundError as error:
+            raise DirectionError(f"reading {path} needs {error.name}: pip install 'edgedit[train]'") from error
+        return _from_torch(torch_content(path, data[:16], len(data)), path)
     if not data.startswith(b"\x80"):
         raise DirectionError(f"{path} is neither a torch, a NumPy nor a pickle file")
     try:
         return _from_pickle(read_pickle(io.BytesIO(data), str(path)), path, [MAX_ITEMS])
     except RecursionError as error:
         raise CheckpointError(f"{path} nests lists more deeply than arrays do") from error
-
-
-def _torch_content(path: Path, data: bytes) -> Any:
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise DirectionError(f"reading {path} needs PyTorch: pip install 'edgedit[train]'") from error
-    try:
-        unpacked = 0
-        if data.startswith(_ZIP):
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked <= MAX_BYTES:
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # of a damaged file torch and zipfile raise anything
-        raise DirectionError(f"{path} is damaged, or holds more than tensors; nothing of it ran") from error
-    raise DirectionError(f"{path} unpacks to more than {MAX_BYTES // 2**20} MiB; no direction does")
 
 
 def _from_torch(value: Any, path: Path) -> Any:

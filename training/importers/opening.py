@@ -22,8 +22,11 @@ from training.importers.pickled import read_pickle
 LIMIT = 8 * 2**30
 """Largest file that is read, in bytes; the largest official one, with optimizers, stays below half of it."""
 
+_ZIP = b"PK\x03\x04"
 _OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """How torch's format before version 1.6 begins: a pickled magic number."""
+TORCH_STARTS = (_ZIP, _OLD_TORCH)
+"""How torch's files begin."""
 _IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 
 
@@ -81,11 +84,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _content(path: Path, start: bytes, size: int) -> dict[str, Any]:
-    if start.startswith(b"PK\x03\x04"):
-        _check_zip(path, size)
-        content = _torch_content(path, mapped=True)
-    elif start.startswith(_OLD_TORCH):
-        content = _torch_content(path, mapped=False)
+    if start.startswith(TORCH_STARTS):
+        content = torch_content(path, start, size)
     elif start.startswith(b"\x80"):
         content = _nvidia_content(path)
     elif start[8:9] == b"{":
@@ -97,6 +97,22 @@ def _content(path: Path, start: bytes, size: int) -> dict[str, Any]:
     if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
         raise CheckpointError(f"{path} holds no dictionary of tensors")
     return content
+
+
+def torch_content(path: Path, start: bytes, size: int) -> Any:
+    """What `torch.save` wrote into a file, on the CPU.
+
+    Args:
+        path: the file.
+        start: its first bytes, one of `TORCH_STARTS`.
+        size: its size in bytes; it unpacks to no more.
+
+    Raises:
+        CheckpointError: if it asks for more than tensors and settings need, or is damaged.
+    """
+    if start.startswith(_ZIP):
+        _check_zip(path, size)
+    return _torch_content(path, mapped=start.startswith(_ZIP))
 
 
 def _check_zip(path: Path, size: int) -> None:
