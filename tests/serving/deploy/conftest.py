@@ -21,6 +21,14 @@ OVERLAYS = {"base": KUBERNETES / "base"} | {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Before -m is looked at, which comes in a hook of this name too.
+    for item in items:
+        if "program" in getattr(item, "fixturenames", ()):
+            item.add_marker("deploy")
+
+
 @pytest.fixture(scope="session")
 def program() -> Callable[[str], str]:
     """A program that a package of requirements/deploy.lock brings, by name; skips where it is not installed."""

@@ -25,6 +25,7 @@ def query(rule: dict[str, Any]) -> str:
     return rule["metricsQuery"].replace("<<.LabelMatchers>>", matchers).replace("<<.GroupBy>>", "pod")
 
 
+@pytest.mark.deploy
 @pytest.mark.parametrize("name", sorted(rules()))
 def test_queries_are_promql(name: str) -> None:
     promql = pytest.importorskip("promql_parser", reason="not installed (pip install -r requirements/deploy.lock)")
