@@ -72,8 +72,12 @@ def _content(path: Path, data: bytes) -> Any:
         return _from_torch(torch_content(path, data[:16], len(data)), path)
     if not data.startswith(b"\x80"):
         raise DirectionError(f"{path} is neither a torch, a NumPy nor a pickle file")
+    stream = io.BytesIO(data)
+    node = read_pickle(stream, str(path))
+    if stream.read(1):
+        raise CheckpointError(f"{path} goes on after its end: damaged, or of another kind")
     try:
-        return _from_pickle(read_pickle(io.BytesIO(data), str(path)), path, [MAX_ITEMS])
+        return _from_pickle(node, path, [MAX_ITEMS])
     except RecursionError as error:
         raise CheckpointError(f"{path} nests lists more deeply than arrays do") from error
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from engines.directions.published import style_index
 from training.networks.discriminator import minibatch_stddev
 from training.networks.stylegan2 import Generator, ModulatedConv2d, UpsampleRGB
 
@@ -114,6 +115,36 @@ def test_style_delta_adds_to_the_styles(generator, tiny):
     torch.testing.assert_close(generator(w, delta.expand(2, -1)), expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(generator(w), expected, atol=1e-2)
     assert torch.equal(generator(w, torch.zeros(2, len(delta))), generator(w))
+
+
+@torch.no_grad()
+def test_a_style_channel_reaches_the_modulated_convolution_of_its_number(generator, tiny):
+    """StyleSpace's numbering with ToRGB: conv1, to_rgb1, then two convolutions and a ToRGB of each resolution."""
+    layers = [generator.conv1, generator.to_rgb1]
+    for block, to_rgb in enumerate(generator.to_rgbs):
+        layers += [generator.convs[2 * block], generator.convs[2 * block + 1], to_rgb]
+    assert [layer.conv.weight.shape[2] for layer in layers] == list(tiny.style_channels)
+    assert [i for i, layer in enumerate(layers) if layer in (generator.to_rgb1, *generator.to_rgbs)] == list(
+        tiny.rgb_layers
+    )
+    styles: dict[int, torch.Tensor] = {}
+    for number, layer in enumerate(layers):
+        layer.conv.register_forward_pre_hook(lambda _, inputs, number=number: styles.update({number: inputs[1]}))
+    w = code(tiny)
+    generator(w)
+    before = dict(styles)
+    for number, layer in enumerate(layers):
+        torch.testing.assert_close(before[number], layer.conv.modulation(w[:, tiny.style_rows[number]]))
+        channel = (7 * number + 3) % tiny.style_channels[number]
+        delta = torch.zeros(len(w), sum(tiny.style_channels))
+        delta[:, style_index(tiny, number, channel)] = 2.0
+        generator(w, delta)
+        for other in styles:
+            moved = styles[other] - before[other]
+            expected = torch.zeros_like(moved)
+            if other == number:
+                expected[:, channel] = 2.0
+            torch.testing.assert_close(moved, expected, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
