@@ -59,7 +59,7 @@ class Import(Reporting):
                 raise OutputError(f"--out names {path}, which is to be read; give another name")
         try:
             from training.imported import write
-            from training.importers import import_checkpoint
+            from training.importers.checkpoints import import_checkpoint
         except ModuleNotFoundError as error:
             raise EdgeditError(f"`edgedit import` needs {error.name}: pip install 'edgedit[train]'") from error
         console.print(f"importing {self.kind} from {', '.join(map(str, self.files))}", markup=False)

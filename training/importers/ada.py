@@ -47,13 +47,13 @@ def _renamed(name: str) -> tuple[str, int, int] | None:
         return None
     block, layer, rest = _block(match[1]), match[2], match[3]
     index = 2 * block + int(layer == "conv1")
-    if rest == "noise_const" and layer != "torgb":
+    if rest == "noise_const" and layer != "torgb" and index >= -1:
         return f"noises.noise_{index + 1}", 2, 0
     if layer == "torgb":
         module, names = "to_rgb1" if block < 0 else f"to_rgbs.{block}", _RGB
     else:
         module, names = "conv1" if index < 0 else f"convs.{index}", _CONV
-    if rest not in names or index < -1:
+    if rest not in names or (layer == "conv0" and block < 0):
         return None
     name, before, after = names[rest]
     return f"{module}.{name}", before, after

@@ -83,20 +83,21 @@ def _tensor(node: Any, source: str) -> Tensor:
     numbers = (offset, *size, *stride) if isinstance(size, tuple) and isinstance(stride, tuple) else (None,)
     if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(size) != len(stride) or len(size) > 8:
         raise CheckpointError(f"{source} has an impossible layout")
-    data = _storage(storage, source)
+    data, dtype = _storage(storage, source)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if math.prod(size) else -1
     # Without this, `set_` would enlarge the storage to fit. A tensor larger than what it repeats is no weight either.
-    if last >= len(data) or math.prod(size) > len(data):
+    room = data.nbytes() // dtype.itemsize
+    if last >= room or math.prod(size) > room:
         raise CheckpointError(f"{source} reaches beyond its data: truncated or damaged")
-    return torch.empty(0, dtype=data.dtype).set_(data, offset, size, stride)
+    return torch.empty(0, dtype=dtype).set_(data, offset, size, stride)
 
 
-def _storage(node: Any, source: str) -> Any:
+def _storage(node: Any, source: str) -> tuple[torch.UntypedStorage, torch.dtype]:
     if isinstance(node, Call) and node.name == "torch.storage._load_from_bytes" and len(node.args) == 1:
         try:
             storage = torch.load(io.BytesIO(node.args[0]), map_location="cpu", weights_only=True)
         except Exception as error:
             raise CheckpointError(f"{source} has data that cannot be read as a tensor's: refused") from error
         if isinstance(storage, torch.storage.TypedStorage):
-            return storage
+            return storage._untyped_storage, storage.dtype
     raise CheckpointError(f"{source} has no data that can be read as a tensor's")

@@ -1,0 +1,197 @@
+"""Official checkpoints to imported weights (`training.imported`), without running any code that is in them.
+
+file -> `opening` (what torch or `pickled` read as data) -> `ledger` (every tensor accounted for)
+     -> `looks` (what it looks like) -> `formats` (which tensor goes where)
+     -> `sizes` (the family) -> `accounting` (against the network)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from engines.family import ModelFamily
+from engines.photo.images import open_image
+from training.imported import GENERATOR, Imported
+from training.importers.accounting import account, mean_code
+from training.importers.errors import CheckpointError
+from training.importers.formats import FORMATS, MAIN, Files, Format
+from training.importers.ledger import Ledger, LeftOut
+from training.importers.looks import Look, recognise
+from training.importers.opening import open_checkpoint
+from training.importers.sizes import check_asked, derive, generator_size
+
+_HEAD = re.compile(r"(?:encoder|e4e_encoder|inverter\.fs_backbone)\.styles(_others)?\.(\d{1,3})\..*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What an import gives."""
+
+    imported: Imported
+    left_out: list[tuple[str, LeftOut]]
+    """File names, and what of each was recognised and is not part of the network."""
+
+
+def import_checkpoint(kind: str, paths: Sequence[Path], family: ModelFamily | None = None) -> Result:
+    """Reads the official files of a kind, in any order: what each is shows in its tensors.
+
+    Args:
+        kind: a key of `FORMATS`.
+        paths: all files that the kind needs.
+        family: the one expected; if left out, the one that the tensors show.
+
+    Raises:
+        CheckpointError: if a file cannot be read, is of another kind or resolution, is missing, or has tensors that the
+            network does not have or lacks some that it has.
+        ValueError: if the kind does not exist for the family.
+    """
+    if kind not in FORMATS:
+        raise CheckpointError(f"unknown kind {kind!r}; there are {', '.join(FORMATS)}")
+    form = FORMATS[kind]
+    files, looks = _assigned(kind, form, [Ledger(open_checkpoint(Path(path))) for path in paths])
+    source = " with ".join(str(ledger.path) for ledger in files.values())
+    _same_size(files)
+    means, tensors = {}, {}
+    for name, tensor in form.assemble(files).items():
+        (means if name.endswith("latent_avg") else tensors)[name] = tensor
+    if means:
+        cars = _cars(files, default=form.stored_as != GENERATOR)
+        found = derive(tensors, str(files[MAIN].path), cars=cars)
+        if family is not None:
+            check_asked(found, family, str(files[MAIN].path))
+        family = family or found
+        _check_heads(tensors, family, form, files[MAIN])
+    else:
+        family = None
+    expected = form.expected(family, tensors)
+    for name, value in means.items():
+        tensors[name] = mean_code(value, expected[name].shape, source)
+    if "mean image" in files:
+        tensors["mean_image"] = _mean_image(files["mean image"].path, expected["mean_image"].shape)
+    for ledger in files.values():
+        ledger.close()
+    what = f"{kind} of {family.name}" if family else kind
+    found_tensors, filled = account(tensors, expected, what, source)
+    if filled:
+        files[MAIN].leave("batch-norm counters", 0, f"{filled} missing and set to zero; inference does without them")
+    imported = Imported(
+        kind=form.stored_as,
+        family=family,
+        licence=_licence(form, looks),
+        sources=[
+            {
+                "role": role,
+                "file": ledger.path.name,
+                "format": looks[role].key,
+                "bytes": ledger.checkpoint.size,
+                "sha256": ledger.checkpoint.digest,
+            }
+            for role, ledger in files.items()
+        ],
+        tensors=found_tensors,
+    )
+    left_out = [(ledger.path.name, item) for ledger in files.values() for item in ledger.left_out]
+    return Result(imported=imported, left_out=left_out)
+
+
+def _assigned(kind: str, form: Format, ledgers: list[Ledger]) -> tuple[Files, dict[str, Look]]:
+    """Files and looks by role.
+
+    Raises:
+        CheckpointError: if a file is of another kind, or missing.
+    """
+    seen = [(ledger, recognise(ledger)) for ledger in ledgers]
+    files: dict[str, Ledger] = {}
+    looks: dict[str, Look] = {}
+    missing: list[str] = []
+    for wanted in form.sources:
+        index = next((i for i, (_, look) in enumerate(seen) if look in wanted.looks), None)
+        if index is not None:
+            files[wanted.role], looks[wanted.role] = seen.pop(index)
+        else:
+            missing.append(wanted.words)
+    if MAIN not in files or (seen and not missing):
+        ledger, look = seen[0] if seen else (None, None)
+        if ledger is None or look is None:
+            raise CheckpointError(f"{kind} needs {form.sources[0].words}; name the file")
+        hint = f"; `edgedit import {look.key}` reads that" if look.key in FORMATS and MAIN not in files else ""
+        wanted_words = form.sources[0].words if MAIN not in files else "a file that is still needed"
+        raise CheckpointError(f"{ledger.path} looks like {look.words}, not like {wanted_words}{hint}")
+    if missing:
+        other = f" ({seen[0][0].path} looks like {seen[0][1].words})" if seen else ""
+        raise CheckpointError(f"{kind} is missing a file{other}: also name {', and '.join(missing)}")
+    return files, looks
+
+
+def _same_size(files: Files) -> None:
+    """
+    Raises:
+        CheckpointError: if the files hold generators of different sizes.
+    """
+    sizes = {}
+    for ledger in files.values():
+        if size := generator_size(name for section in ledger.sections.values() for name in section):
+            sizes.setdefault(size, ledger.path)
+    if len(sizes) > 1:
+        (first, path), (second, other) = list(sizes.items())[:2]
+        raise CheckpointError(f"{other} is of another resolution: {second} pixels, and {path} has {first}")
+
+
+def _cars(files: Files, *, default: bool) -> bool:
+    """Whether 512 pixels show cars: as the training options say, else the default."""
+    named = files[MAIN].options.get("dataset_type")
+    return "car" in named if isinstance(named, str) else default
+
+
+def _check_heads(tensors: dict[str, Tensor], family: ModelFamily, form: Format, main: Ledger) -> None:
+    """Compares style heads with the generator's rows; heads that no row needs are left out where that is harmless.
+
+    Raises:
+        CheckpointError: if the encoder is for another generator.
+    """
+    spare: set[str] = set()
+    heads: dict[str, set[tuple[str, str]]] = {}
+    for name in tensors:
+        if match := _HEAD.fullmatch(name):
+            encoder = name.split(".styles")[0]
+            heads.setdefault(encoder, set()).add((match[1] or "", match[2]))
+            if not match[1] and int(match[2]) >= family.w_rows:
+                spare.add(name)
+    for encoder, found in heads.items():
+        too_many = len(found) > family.w_rows
+        if len(found) < family.w_rows or (too_many and not (form.extra_rows and encoder == "encoder")):
+            raise CheckpointError(
+                f"{main.path} is of another resolution: {encoder} has {len(found)} style heads, "
+                f"and the generator of {family.size} pixels takes {family.w_rows}"
+            )
+    for name in spare:
+        del tensors[name]
+    if spare:
+        main.leave("encoder.styles", len(spare), f"heads beyond the generator's {family.w_rows} rows")
+
+
+def _mean_image(path: Path, shape: torch.Size) -> Tensor:
+    """The mean photo in [-1, 1], 3 x h x w, resized as photos are."""
+    height, width = shape[1:]
+    pixels = open_image(path).pixels
+    if pixels.shape[:2] != (height, width):
+        pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1.0
+
+
+def _licence(form: Format, looks: dict[str, Look]) -> str:
+    parts = [form.licence]
+    for role, look in looks.items():
+        if role != MAIN and look.key in FORMATS:
+            parts.append(f"{role}: {FORMATS[look.key].licence}")
+        elif look.key == "psp":
+            parts.append(f"{role}: the terms of the pSp file")
+    return "; ".join(parts)
