@@ -5,6 +5,9 @@ The command line prints the message and exits non-zero, without a traceback.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class EdgeditError(Exception):
     """Base of all errors with a message for the user."""
@@ -49,6 +52,12 @@ class OutputError(EdgeditError):
 def first_line(error: BaseException) -> str:
     """What an exception of a library says, on its first line; the name of its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What a wrong name may have meant: "did you mean smile? ", or nothing; `known` are in lower case."""
+    close = difflib.get_close_matches(name.lower(), known, n=3)
+    return f"did you mean {' or '.join(close)}? " if close else ""
 
 
 class StrengthWarning(UserWarning):

@@ -56,17 +56,22 @@ class PackageManifest(Strict):
     torch: str
 
 
+def channels_last(module: nn.Module) -> nn.Module:
+    """The module itself, with the weights of its 2D convolutions laid out channels-last."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+        elif tensor.ndim == 5 and len(tensor) == 1:  # a modulated convolution: 1 x O x I x k x k
+            tensor.data = tensor.data[0].contiguous(memory_format=torch.channels_last)[None]
+    return module
+
+
 class _Half(nn.Module):
     """A graph under FP16 autocast, its weights channels-last; floating outputs are FP32 again, as the contract says."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = module
-        for parameter in (*module.parameters(), *module.buffers()):
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-            elif parameter.ndim == 5:  # a modulated convolution: 1 x O x I x k x k
-                parameter.data = parameter.data[0].contiguous(memory_format=torch.channels_last)[None]
+        self.module = channels_last(module)
 
     def forward(self, *inputs: Tensor) -> Any:
         with torch.autocast(inputs[0].device.type, torch.float16):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.random_weights import random_weights
 from engines.bundle import Bundle
 from engines.errors import EdgeditError
 from engines.family import ModelFamily, family
@@ -36,7 +37,10 @@ class Model:
         """A graph's module; those of FP16 share a system of their own, whose weights are channels-last."""
         half = precision == "fp16"
         if not self._systems:
-            system = _random(self.family) if self.bundle is None else load_bundle(self.bundle.path, self.family)
+            if self.bundle is None:
+                system = random_weights(lambda: EditingSystem(self.family))
+            else:
+                system = load_bundle(self.bundle.path, self.family)
             self._systems[False] = system.to(self.device)
         if half not in self._systems:
             self._systems[half] = copy.deepcopy(self._systems[False])
@@ -58,17 +62,6 @@ class Model:
         """For a result's row."""
         weights = "random" if self.bundle is None else "the bundle's"
         return {"model": self.name, "size": self.family.size, "weights": weights}
-
-
-def _random(chosen: ModelFamily) -> EditingSystem:
-    """Random weights everywhere: zeros, which the editor starts training from, cost a GPU less power."""
-    torch.manual_seed(0)
-    system = EditingSystem(chosen)
-    with torch.no_grad():
-        for parameter in system.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.02)
-    return system
 
 
 def load_models(bundles: tuple[str, ...], families: tuple[str, ...], device: str) -> list[Model]:

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
+from bench.figures import Figure, save
 from bench.serve.statistics import IN_PROCESS
-from engines.errors import RuntimeUnavailableError
-from engines.files import write
-
-try:
-    import matplotlib
-    from matplotlib.figure import Figure
-except ModuleNotFoundError as error:
-    raise RuntimeUnavailableError(f"a plot needs {error.name}: pip install 'edgedit[bench]'") from error
 
 _COLOURS = {IN_PROCESS: "#222222", "grpc": "#1f77b4", "http": "#d95f02", "shm": "#1b9e77"}
 _NAMES = {"grpc": "gRPC", "http": "HTTP", "shm": "gRPC, shared memory"}
@@ -56,12 +48,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axes[0][column].set_title(f"{model}, {result['bundle']}")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False, fontsize=8)
-    drawn = io.BytesIO()
-    kind = path.suffix.lower().lstrip(".")
-    # The same result gives the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "edgedit", "svg.fonttype": "none"}):
-        figure.savefig(drawn, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    write(path, drawn.getvalue())
+    save(figure, path)
 
 
 def _lines(rows: list[dict[str, Any]], model: str) -> dict[tuple[str, str], list[dict[str, Any]]]:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich import box
@@ -23,35 +21,39 @@ from torch import Tensor, nn
 
 from bench.table5.counter import Count, count, count_called_modules
 from engines.family import CARS_512, FACES_1024, ModelFamily
-from engines.files import write
 from engines.provenance import provenance
 from training.peers import METHODS, create
 from training.peers.protocol import Peer
 
-PAPER: dict[str, tuple[float, float]] = {
-    "e4e": (268.568, 123.718),
-    "fs": (144.291, 113.165),
-    "hfgi": (303.753, 253.863),
-    "clcae": (398.092, 320.425),
-    "styleres": (388.822, 312.896),
-    "sdic": (321.002, 269.421),
-    "sfe": (424.601, 380.121),
-    "ours": (502.738, 689.103),
+
+class Published(NamedTuple):
+    """A row as the paper prints it."""
+
+    params_m: float
+    """Millions of parameters."""
+    gmacs: float
+    seconds: float
+    """For one edited image."""
+
+
+PAPER: dict[str, Published] = {
+    "e4e": Published(268.568, 123.718, 0.036),
+    "fs": Published(144.291, 113.165, 0.042),
+    "hfgi": Published(303.753, 253.863, 0.075),
+    "clcae": Published(398.092, 320.425, 0.059),
+    "styleres": Published(388.822, 312.896, 0.058),
+    "sdic": Published(321.002, 269.421, 0.113),
+    "sfe": Published(424.601, 380.121, 0.078),
+    "ours": Published(502.738, 689.103, 0.121),
 }
-"""Millions of parameters and GMACs that Table 5 prints."""
+"""Table 5 by method."""
+
+PAPER_DEVICE = "NVIDIA GeForce RTX 3090"
+"""What the paper ran all its experiments on (its implementation details); of precision and batch size in Table 5 it
+says nothing but "a single edited image"."""
 
 _CONTAINERS = ("inverter", "editor")
 """Parts that are shown by their own parts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CountsOptions:
-    """Count parameters and GMACs of every row of Table 5."""
-
-    json: Path | None = None
-    """File to write the rows to."""
-    components: bool = False
-    """Also print every row's parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,7 @@ def _thop(model: Peer, complete: Count, run: Callable[[], Any]) -> tuple[int, in
     return found.params, found.macs
 
 
-def _complete(model: Peer, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
+def _as_it_is(model: Peer, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
     return complete.params, complete.macs
 
 
@@ -135,9 +137,9 @@ _CONVENTIONS: dict[str, Callable[[Peer, Count, Callable[[], Any]], tuple[int, in
     "hfgi": _hfgi,
     "clcae": _clcae,
     "styleres": _styleres,
-    "sdic": _complete,
+    "sdic": _as_it_is,
     "sfe": _thop,
-    "hyperstyle": _complete,
+    "hyperstyle": _as_it_is,
     "ours": _thop,
 }
 
@@ -157,37 +159,59 @@ def _components(model: nn.Module, complete: Count) -> tuple[Component, ...]:
     )
 
 
-@functools.cache
-def count_row(key: str, family: ModelFamily = FACES_1024, *, title: str | None = None) -> Row:
-    """One row, on the meta device: nothing is allocated or computed. Edits are directions in W."""
+def row_family(key: str, family: ModelFamily) -> ModelFamily:
+    """The family that a method's row stands for.
+
+    The paper does not say whether its generator keeps the RGB skip below the feature. The row "Ours" keeps it, as FS
+    and SFE do.
+    """
+    return dataclasses.replace(family, rgb_skip=True) if key == "ours" else family
+
+
+def _on_meta(key: str, family: ModelFamily) -> tuple[Peer, Callable[[], Tensor]]:
+    """A method that allocates and computes nothing, and one edit of one image with it: a direction in W."""
     with torch.device("meta"):
         model = create(key, family)
-        run = edit_once(model, torch.empty(1, 3, *model.input_size), torch.empty(1, family.style_dim))
-        complete = count(model, run)
-        params, macs = _CONVENTIONS[key](model, complete, run)
-    paper = PAPER.get(key, (None, None))
+        return model, edit_once(model, torch.empty(1, 3, *model.input_size), torch.empty(1, family.style_dim))
+
+
+@functools.cache
+def complete(key: str, family: ModelFamily) -> Count:
+    """All parameters that are loaded, and everything that runs for one edit of one image.
+
+    Raises:
+        ValueError: if there is no such method, or it does not exist for the family.
+    """
+    with torch.device("meta"):
+        return count(*_on_meta(key, family))
+
+
+@functools.cache
+def count_row(key: str, family: ModelFamily = FACES_1024, *, title: str | None = None) -> Row:
+    """One row, on the meta device. Edits are directions in W."""
+    whole = complete(key, family)
+    with torch.device("meta"):
+        model, run = _on_meta(key, family)
+        params, macs = _CONVENTIONS[key](model, whole, run)
+    paper = PAPER.get(key)
     return Row(
         method=title or model.info.title,
         family=family.name,
         params_m=params / 1e6,
         gmacs=macs / 1e9,
-        paper_params_m=paper[0],
-        paper_gmacs=paper[1],
-        complete_params_m=complete.params / 1e6,
-        complete_gmacs=complete.macs / 1e9,
+        paper_params_m=paper.params_m if paper else None,
+        paper_gmacs=paper.gmacs if paper else None,
+        complete_params_m=whole.params / 1e6,
+        complete_gmacs=whole.macs / 1e9,
         convention=model.info.convention,
-        components=_components(model, complete),
+        components=_components(model, whole),
     )
 
 
 def count_rows() -> list[Row]:
-    """All rows in the table's order, at 1024 x 1024.
-
-    The paper does not say whether its generator keeps the RGB skip below the feature. The row "Ours" keeps it, as FS
-    and SFE do; the last row is the paper's formula, in which the feature alone goes up.
-    """
-    kept = dataclasses.replace(FACES_1024, rgb_skip=True)
-    rows = [count_row(key, kept if key == "ours" else FACES_1024) for key in METHODS]
+    """All rows in the table's order, at 1024 x 1024; the last is the paper's formula, without the RGB skip: the
+    feature alone goes up."""
+    rows = [count_row(key, row_family(key, FACES_1024)) for key in METHODS]
     return [*rows, count_row("ours", title="Ours, no RGB skip")]
 
 
@@ -234,19 +258,14 @@ def component_table(rows: list[Row]) -> Table:
     return result
 
 
-def run(options: CountsOptions, console: Console | None = None) -> list[Row]:
-    """Counts, prints the table and writes the file, if one is asked for."""
-    rows = count_rows()
-    console = console or Console()
+def report(rows: list[Row], console: Console, *, components: bool = False) -> None:
+    """Prints the table and what each row counts, and the rows' parts if asked for."""
     console.print(table(rows))
     console.print("What each row of the paper counts, as far as its figures show:")
     for row in rows:
         console.print(f"  {row.method}: {row.convention}", markup=False, highlight=False)
-    if options.components:
+    if components:
         console.print(component_table(rows))
-    if options.json is not None:
-        write(options.json, (json.dumps(summary(rows), indent=1) + "\n").encode())
-    return rows
 
 
 def summary(rows: list[Row]) -> dict[str, Any]:

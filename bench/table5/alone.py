@@ -1,0 +1,110 @@
+"""One method in a process of its own: exported there, so that nothing of it stays, and the memory of one edit.
+
+Peak memory on the CPU is that of a process that does nothing else: it makes the method, inverts and edits one image
+once, and tells the most it has held since it began and what it held before the method was made. Where several methods
+share a process no such figure exists, since memory that one gives back serves the next.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from bench.table5.subjects import Eager, Exported, Setting, Subject, write_graphs
+from engines.errors import EdgeditError
+from engines.provenance import peak_memory
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WHAT = (
+    "a process that makes this method alone and does one edit of one image: the most it held, less what it held "
+    "before the method was made"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of a process that runs one method."""
+
+    before: int
+    """Python and the libraries."""
+    held: int
+    """After the edit."""
+    peak: int
+
+    @property
+    def own(self) -> int:
+        """Of the method, at the most."""
+        return self.peak - self.before
+
+    @property
+    def stays(self) -> int:
+        """Of the method, between edits."""
+        return self.held - self.before
+
+
+def prepare(key: str, setting: Setting, folder: Path) -> Subject:
+    """A method that can be timed; `folder` is where its graphs are, if it runs from graphs.
+
+    Raises:
+        EdgeditError: if it cannot be exported.
+        ValueError: if it does not exist for the family.
+    """
+    return Eager(key, setting) if setting.how == "eager" else Exported(folder, setting)
+
+
+def apart(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """What a function gives in a new process; function and arguments can be pickled.
+
+    Raises:
+        EdgeditError: if the process ends without an answer; whatever the function raises comes through.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(call, *arguments, **named).result()
+        except BrokenProcessPool:
+            raise EdgeditError("its process was ended from outside; was there memory enough?") from None
+
+
+def exported(key: str, setting: Setting, folder: Path) -> None:
+    """Writes a method's graphs, in a process of its own; see `write_graphs`."""
+    apart(write_graphs, key, setting, folder)
+
+
+def memory(key: str, setting: Setting, folder: Path) -> Memory | None:
+    """Of one edit on the CPU; None where the system does not tell."""
+    return apart(_measured, key, setting, folder)
+
+
+def _measured(key: str, setting: Setting, folder: Path) -> Memory | None:
+    before = _resident()
+    subject = prepare(key, setting, folder)
+    subject.invert()
+    subject.edit()
+    held, peak = _resident(), _peak()
+    return Memory(before=before, held=held, peak=peak) if before and held and peak else None
+
+
+def _resident() -> int | None:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _peak() -> int | None:
+    """Of this process. Not `ru_maxrss` where it can be helped: Linux hands that on from parent to child."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        gib = peak_memory()
+        return None if gib is None else int(gib * 2**30)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
