@@ -118,16 +118,21 @@ def _assigned(kind: str, form: Format, ledgers: list[Ledger]) -> tuple[Files, di
             files[wanted.role], looks[wanted.role] = seen.pop(index)
         else:
             missing.append(wanted.words)
-    if MAIN not in files or (seen and not missing):
-        ledger, look = seen[0] if seen else (None, None)
-        if ledger is None or look is None:
-            raise CheckpointError(f"{kind} needs {form.sources[0].words}; name the file")
-        hint = f"; `edgedit import {look.key}` reads that" if look.key in FORMATS and MAIN not in files else ""
-        wanted_words = form.sources[0].words if MAIN not in files else "a file that is still needed"
-        raise CheckpointError(f"{ledger.path} looks like {look.words}, not like {wanted_words}{hint}")
+    main = form.sources[0].words
+    if MAIN not in files:
+        others = seen or [(files[role], looks[role]) for role in files]
+        if not others:
+            raise CheckpointError(f"{kind} needs {main}; name the file")
+        ledger, look = others[0]
+        hint = f"; `edgedit import {look.key}` reads that" if look.key in FORMATS else ""
+        raise CheckpointError(f"{ledger.path} looks like {look.words}, not like {main}{hint}")
+    stray = f"{seen[0][0].path} looks like {seen[0][1].words}" if seen else ""
     if missing:
-        other = f" ({seen[0][0].path} looks like {seen[0][1].words})" if seen else ""
-        raise CheckpointError(f"{kind} is missing a file{other}: also name {', and '.join(missing)}")
+        raise CheckpointError(
+            f"{kind} is missing a file{f' ({stray})' if stray else ''}: also name {', and '.join(missing)}"
+        )
+    if stray:
+        raise CheckpointError(f"{stray}, which {kind} does not need; leave it out")
     return files, looks
 
 

@@ -116,11 +116,11 @@ class Ledger:
             for first, count in groups.items():
                 self.leave(first, count, _extra(first) or "")
         for key, count in self._nested.items():
-            why = _extra(key)
-            if count and not why:
-                unknown.append(key)
+            why = _extra(key) if count else "settings"
+            if why:
+                self.leave(key, count, why)
             else:
-                self.leave(key, count, why or "settings")
+                unknown.append(key)
         if unknown:
             raise CheckpointError(f"{self.path} has {listed(unknown, 'unexpected tensor')}")
 

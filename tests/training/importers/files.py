@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from engines.family import ModelFamily
 from tests.training.importers import official as o
 from tests.training.importers import official_methods as m
+from training.importers.checkpoints import import_checkpoint
+from training.importers.errors import CheckpointError
 
 Values = Callable[[o.Shapes], dict[str, Tensor]]
 
@@ -171,3 +175,12 @@ def write_ada(path: Path, tensors: Mapping[str, Tensor], *, protocol: int = 4, m
         }
         path.write_bytes(pickle.dumps(data, protocol=protocol))
     return path
+
+
+def message(kind: str, *paths: Path, family: ModelFamily | None = None) -> str:
+    """The one line with which files are refused."""
+    with pytest.raises(CheckpointError) as caught:
+        import_checkpoint(kind, paths, family)
+    text = str(caught.value)
+    assert "\n" not in text and len(text) < 1200
+    return text

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from edgedit.commands.importing import Kind
+from tests.edgedit.conftest import Cli
+from tests.training.importers.files import write
+from training.importers.formats import FORMATS
+from training.peers import load
+
+
+def test_kinds_are_those_of_the_importers() -> None:
+    assert list(get_args(Kind)) == list(FORMATS)
+
+
+def test_import(cli: Cli, tmp_path: Path) -> None:
+    first, second = write(tmp_path, "hyperstyle")
+    out, report = tmp_path / "w.safetensors", tmp_path / "r.json"
+    done = cli("import", "hyperstyle", second, first, "-o", out, "--json", report)
+    assert done.status == 0 and done.err == ""
+    assert "licence: MIT (2021, code); no separate statement for the weights" in done.out
+    assert "left out of hyperstyle-checkpoint.pt: best_val_loss (settings)" in done.out
+    assert f"wrote {out}: hyperstyle of square-64" in done.out
+    summary = json.loads(report.read_text())
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (first, second)}
+    assert {source["file"]: source["sha256"] for source in summary["sources"]} == digests
+    assert all(digest in done.out for digest in digests.values())
+    assert summary["family"] == "square-64" and summary["kind"] == "hyperstyle"
+    with safe_open(out, "pt") as file:
+        metadata = file.metadata()
+        assert len(file.keys()) == summary["tensors"]
+    assert metadata["licence"] == summary["licence"] and json.loads(metadata["sources"]) == summary["sources"]
+    assert not any("/" in text for text in (metadata["sources"],))
+    assert load(out).info.key == "hyperstyle"
+
+
+def test_refusals(cli: Cli, tmp_path: Path) -> None:
+    (path,) = write(tmp_path, "e4e")
+    out = tmp_path / "w.safetensors"
+    assert "looks like an e4e checkpoint, not like an HFGI" in cli("import", "hfgi", path, "-o", out).error
+    text = cli("import", "e4e", path, "-o", out, "--family", "cars-512x384").error
+    assert "is of another resolution: it renders 64 pixels" in text
+    assert "unknown model family 'cats'" in cli("import", "e4e", path, "-o", out, "--family", "cats").error
+    assert "name must end in .safetensors" in cli("import", "e4e", path, "-o", tmp_path / "w.pt").error
+    assert "no file to import" in cli("import", "e4e", "-o", out).error
+    own = tmp_path / "own.safetensors"
+    path.rename(own)
+    assert "which is to be read" in cli("import", "e4e", own, "-o", own).error
+    assert "No such file" in cli("import", "e4e", path, "-o", out).error
+    assert cli("import", "psp", own, "-o", out).status == 2
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_hostile_file_runs_nothing(cli: Cli, tmp_path: Path, zipped: bool) -> None:
+    mark = tmp_path / "ran"
+
+    class Exploit:
+        def __reduce__(self):
+            return eval, (f"open({str(mark)!r}, 'w').close()",)
+
+    torch.save({"state_dict": Exploit()}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    assert (
+        "refused; nothing of it ran" in cli("import", "e4e", tmp_path / "x.pt", "-o", tmp_path / "w.safetensors").error
+    )
+    assert not mark.exists()
+    # The exploit is real.
+    torch.load(tmp_path / "x.pt", weights_only=False)
+    assert mark.exists()
