@@ -8,6 +8,8 @@ from __future__ import annotations
 import collections
 import hashlib
 import json
+import math
+import os
 import random
 import statistics
 import tempfile
@@ -28,6 +30,7 @@ from engines.errors import EdgeditError
 from engines.files import write
 from engines.provenance import provenance
 from serving.client import Client, DeadlineError, Handle, RequestError
+from serving.client.regions import PREFIX
 from serving.local import RELEASE, processes
 from serving.local.server import LocalTriton
 from serving.local.supervisor import SHARED_MEMORY
@@ -271,8 +274,7 @@ def _load(
 def look(server: LocalTriton, seconds: float) -> Sample:
     """What is held now."""
     pids = list(server.processes())
-    # The server's, and this process's own regions.
-    regions = [*SHARED_MEMORY.glob(f"{server.prefix}*"), *SHARED_MEMORY.glob("edgedit_*")]
+    regions = [*SHARED_MEMORY.glob(f"{server.prefix}*"), *SHARED_MEMORY.glob(f"{PREFIX}{os.getpid()}_*")]
     return Sample(
         seconds=round(seconds, 2),
         server_bytes=sum(map(processes.anonymous_bytes, pids)),
@@ -296,10 +298,8 @@ def _client(server: LocalTriton, way: Transport) -> Client:
 
 
 def _inversion_bytes(bundle: Bundle) -> int:
-    from engines.session import EditSession
-
-    inversion = EditSession(bundle).invert(np.zeros((1, *bundle.family.image_shape, 3), np.uint8)).host()
-    return sum(inversion.array(name).nbytes for name in inversion.names)
+    outputs = bundle.graph("invert").outputs
+    return sum(math.prod(map(int, spec.shape[1:])) * np.dtype(spec.dtype).itemsize for spec in outputs)
 
 
 def _command(options: Options) -> str:

@@ -32,3 +32,32 @@ def memory_bytes(process: int) -> int:
     except OSError:
         pass
     return 0
+
+
+def anonymous_bytes(process: int | str) -> int:
+    """Memory of a process in bytes that is no file's and is not shared: what it has allocated. 0 if it is gone."""
+    return _status(process, "RssAnon") * 1024
+
+
+def threads(process: int | str) -> int:
+    """Threads of a process; 0 if it is gone."""
+    return _status(process, "Threads")
+
+
+def descriptors(process: int | str) -> int:
+    """Open files and connections of a process; 0 if it is gone."""
+    try:
+        return sum(1 for _ in Path(f"/proc/{process}/fd").iterdir())
+    except OSError:
+        return 0
+
+
+def _status(process: int | str, name: str) -> int:
+    try:
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key == name:
+                return int(value.split()[0])
+    except OSError:
+        pass
+    return 0
