@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import edgedit
-from edgedit import Editor, Inversion, Portrait
+from edgedit import Direction, Editor, Inversion, Portrait, Strength
 from edgedit.editor import open_bundle
 from engines.errors import (
     BundleError,
@@ -37,7 +37,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_the_package_names_its_parts() -> None:
-    parts = {"DEMO_BUNDLE", "EdgeditError", "Editor", "Inversion", "Portrait"}
+    parts = {"DEMO_BUNDLE", "Direction", "EdgeditError", "Editor", "Inversion", "Portrait", "Strength"}
     assert set(edgedit.__all__) == parts | {"AsyncClient", "Client"}
     assert all(hasattr(edgedit, name) for name in edgedit.__all__) and not hasattr(edgedit, "Servant")
     assert edgedit.__version__.count(".") == 2
@@ -197,6 +197,59 @@ def test_unknown_directions_and_strengths(editor: Editor, portrait: Portrait) ->
         limited = editor.edit(inversion, {"smile": 5.0}, clamp=True)
     assert np.array_equal(limited, editor.edit(inversion, {"smile": 3.0}))
     assert distance(beyond, limited) > 0.5
+
+
+def test_masked_strengths_and_sweeps(editor: Editor, portrait: Portrait) -> None:
+    inversion, vector = portrait.inversion, editor.directions["smile"].vector
+    masked = editor.edit(inversion, {"smile": Strength(2.0, rows=(0, 3)), "hair": 1.0})
+    delta = np.zeros((FACES.w_rows, FACES.style_dim), np.float32)
+    delta[:3] = 2 * vector
+    # The same delta, given as a latent mapper's would be.
+    assert np.array_equal(editor.edit(inversion, {"hair": 1.0}, delta_w=delta), masked)
+    assert not np.array_equal(masked, editor.edit(inversion, {"smile": 2.0, "hair": 1.0}))
+    frames = list(editor.sweep(inversion, "smile", -2, 2, 5, edits={"hair": 1.0}))
+    assert [strength for strength, _ in frames] == [-2.0, -1.0, 0.0, 1.0, 2.0]
+    for strength, picture in frames:
+        assert np.array_equal(picture, editor.edit(inversion, {"hair": 1.0, "smile": strength}))
+    assert len(list(editor.sweep(inversion, "smile", 1, 2, 1))) == 1
+
+
+def test_sweeps_and_deltas_that_cannot_be(editor: Editor, portrait: Portrait) -> None:
+    inversion = portrait.inversion
+    for words, message in (
+        (("smlie", 0, 1, 3), "did you mean smile"),
+        (("smile", 0, 1, 0), "steps must be 1 or more, got 0"),
+        (("smile", 0, 1, True), "steps must be 1 or more, got True"),
+        (("smile", 0, float("nan"), 3), "must be finite"),
+    ):
+        with pytest.raises(DirectionError, match=message):
+            editor.sweep(inversion, *words)
+    rows, width = FACES.w_rows, FACES.style_dim
+    for bad in (np.zeros((rows + 1, width)), np.full((rows, width), np.nan), np.zeros((rows, width), int)):
+        with pytest.raises(
+            DirectionError, match=f"delta_w must be {rows} x {width} finite numbers for family tiny-faces"
+        ):
+            editor.edit(inversion, {}, delta_w=bad)
+
+
+def test_a_direction_may_be_added(bundle_path: Path, portrait: Portrait, tmp_path: Path) -> None:
+    editor = Editor.load(bundle_path, threads=1)
+    rng = np.random.default_rng(0)
+    fields: dict = {"kind": "ganspace", "space": "w", "description": "d", "source": "s", "licence": "MIT"}
+    fields |= {"min_strength": 0, "max_strength": 3}
+    added = Direction(name="cube", vector=rng.normal(0, 0.1, FACES.style_dim), rows=(2, 5), origin=0.5, **fields)
+    added.save(tmp_path / "any.safetensors")
+    assert editor.add_direction(tmp_path / "any.safetensors").name == "cube"
+    strength = editor.strength_to(portrait.inversion, "cube", 2.0)
+    vector = added.vector.astype(float)
+    assert strength == pytest.approx(2.5 - portrait.inversion.w_e[0, 0] @ vector / (vector @ vector), rel=1e-5)
+    assert not np.array_equal(editor.edit(portrait.inversion, {"cube": 3.0}), editor.reconstruct(portrait.inversion))
+    with pytest.raises(DirectionError, match="direction smile does not say where the mean code lies"):
+        editor.strength_to(portrait.inversion, "smile", 2.0)
+    wide = Direction(name="wide", vector=np.ones(512), **fields)
+    with pytest.raises(DirectionError, match="direction wide is 512 values in w and does not fit family tiny-faces"):
+        editor.add_direction(wide)
+    assert "wide" not in editor.directions
 
 
 def test_an_inversion_of_another_family_is_refused(editor: Editor, tmp_path: Path) -> None:

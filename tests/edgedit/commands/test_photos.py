@@ -80,6 +80,18 @@ def test_edit_is_the_python_edit(edits: Edits, editor: Editor, head_path: Path) 
     assert "smile +2, age -1" in done.out and "out.png (260x260)" in done.out
 
 
+def test_a_direction_may_be_a_file(edits: Edits, editor: Editor, head_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.safetensors"
+    replace(editor.directions["smile"], name="grin", max_strength=9.0).save(file)
+    done = edits(head_path, "-d", f"{file}:2", "-d", "age:-1")
+    assert (done.status, done.err) == (0, "")
+    assert edits.summary["edits"] == {"grin": 2.0, "age": -1.0}
+    assert np.array_equal(edits.pixels, editor.edit_photo(head_path, {"smile": 2.0, "age": -1.0}))
+    replace(editor.directions["smile"], name="age").save(file)
+    assert "two of these directions have the same name" in edits(head_path, "-d", f"{file}:2", "-d", "age:1").error
+    assert "cannot read" in edits(head_path, "-d", f"{tmp_path}/none.safetensors:1").error
+
+
 def test_negative_strengths(edits: Edits, editor: Editor, head_path: Path) -> None:
     assert edits(head_path, "-d", "smile", "-d", "hair:-0.5", "--strength", "-1").status == 0
     assert edits.summary["edits"] == {"smile": -1.0, "hair": -0.5}

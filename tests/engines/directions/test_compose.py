@@ -111,9 +111,8 @@ def test_what_does_not_fit_names_both_sides(tiny_family: ModelFamily) -> None:
     wplus = directions(tiny_family)["wplus"]
     with pytest.raises(DirectionError) as caught:
         resolve({"wplus": wplus}, {"wplus": 1.0}, FACES_1024)
-    assert "direction wplus is 6 rows of 8 in w+ and does not fit family faces-1024, which takes 512 values in w, 18 rows" in str(
-        caught.value
-    )
+    message = "direction wplus is 6 rows of 8 in w+ and does not fit family faces-1024, which takes 512 values in w, 18"
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("family", [FACES_1024, CARS_512], ids=lambda f: f.name)

@@ -79,13 +79,13 @@ def test_an_exploit_is_refused_and_not_run(tmp_path: Path, protocol: int) -> Non
     marker = tmp_path / "ran"
     for held in (Exploit(marker), [statistics(), Exploit(marker)], {"mean": Exploit(marker)}):
         (tmp_path / "S_mean_std").write_bytes(pickle.dumps(held, protocol))
-        with pytest.raises(EdgeditError, match="asks for .*refused; nothing of it ran"):
+        with pytest.raises(EdgeditError, match=r"asks for .*refused; nothing of it ran"):
             read_arrays(tmp_path / "S_mean_std")
         torch.save(held, tmp_path / "age.pt", pickle_protocol=protocol)
-        with pytest.raises(EdgeditError, match="refused|damaged"):
+        with pytest.raises(EdgeditError, match=r"refused|damaged"):
             read_arrays(tmp_path / "age.pt")
         torch.save(held, tmp_path / "age.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=False)
-        with pytest.raises(EdgeditError, match="refused|damaged"):
+        with pytest.raises(EdgeditError, match=r"refused|damaged"):
             read_arrays(tmp_path / "age.pt")
         np.save(tmp_path / "fs3.npy", np.array([held], dtype=object), allow_pickle=True)
         with pytest.raises(EdgeditError, match="holds objects that are not numbers"):
@@ -120,7 +120,7 @@ def test_damaged_pickles_raise_one_line(
 
 def test_deep_and_shared_lists_end_soon(tmp_path: Path) -> None:
     (tmp_path / "deep").write_bytes(b"\x80\x03" + b"]" * 20_000 + b"a" * 19_999 + b".")
-    with pytest.raises(EdgeditError, match="nests lists more deeply|more than 10000 items"):
+    with pytest.raises(EdgeditError, match=r"nests lists more deeply|more than 10000 items"):
         read_arrays(tmp_path / "deep")
     laughs: list = ["x"]
     for _ in range(40):
@@ -161,7 +161,7 @@ def test_files_that_are_no_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         file.write_bytes(data)
         with pytest.raises(EdgeditError, match=message):
             read_arrays(file)
-    with pytest.raises(EdgeditError, match="cannot read .*No such file"):
+    with pytest.raises(EdgeditError, match=r"cannot read .*No such file"):
         read_arrays(tmp_path / "missing")
     with pytest.raises(EdgeditError, match="cannot read"):
         read_arrays(tmp_path)
