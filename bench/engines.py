@@ -1,5 +1,8 @@
 """What building engines takes and gives: seconds, sizes and the share of FP16, for families and targets.
 
+`seconds` is what a build took on this machine, whatever else ran on it; `cpu_seconds` is the processor time of all its
+threads, which does not depend on that.
+
     python -m bench.engines --bundle demo=edgedit/bundles/demo --target sm86 --target sm89 --out builds.json
 
 Bundles are copied, so that nothing is left in them. TensorRT-RTX builds without a GPU.
@@ -10,6 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,8 +50,25 @@ class Options:
     """The JSON file to write; rows of an earlier run in it are kept unless they are measured again."""
 
 
+class _Clock:
+    """Prints what a build says, and notes by graph the processor time from its first line to its last."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.seconds: dict[str, float] = {}
+        self._began = time.process_time()
+
+    def __call__(self, line: str) -> None:
+        console.print(f"{self.title}: {line}", markup=False)
+        graph, done, _ = line.partition(": ")
+        if done and " " not in graph:
+            self.seconds[graph] = time.process_time() - self._began
+        self._began = time.process_time()
+
+
 def measure(name: str, path: Path, target: str, options: Options) -> list[dict[str, Any]]:
     """One row per graph of a bundle, for one target."""
+    clock = _Clock(f"{name} {target}")
     with tempfile.TemporaryDirectory(prefix="edgedit-bench-") as folder:
         copy = Path(shutil.copytree(path, Path(folder) / path.name, ignore=shutil.ignore_patterns(ENGINES_FOLDER)))
         manifest = build(
@@ -57,10 +78,13 @@ def measure(name: str, path: Path, target: str, options: Options) -> list[dict[s
             precision=options.precision,  # type: ignore[arg-type]
             pipelines=options.pipeline or ("all", "split"),
             options=BuildOptions(profile=Profile(min=1, opt=1, max=options.batch)),
-            progress=lambda line: console.print(f"{name} {target}: {line}", markup=False),
+            progress=clock,
         )
         weights = Bundle.load(copy, verify=False).manifest.files[WEIGHTS_FILE].bytes
-    return [_row(name, target, graph, manifest, weights, options) for graph in manifest.graphs]
+    return [
+        _row(name, target, graph, manifest, weights, options) | {"cpu_seconds": round(clock.seconds[graph], 3)}
+        for graph in manifest.graphs
+    ]
 
 
 def _row(

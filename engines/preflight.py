@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _HARDWARE_LEVELS = ("same-compute-capability", "ampere-plus")
 """Values of the build flag "hardware"; the former lets an engine run on other GPUs of the same architecture only."""
+_SIZES = ("workspace", "memory_budget")
+"""Build flags that are bytes."""
 _CARRIED_OVER = {(10, 11)}
 """Major versions of TensorRT that built a version-compatible engine and that run it."""
 
@@ -81,12 +83,21 @@ def build_command(
 
 
 def rebuild_command(manifest: EngineManifest, bundle: str | Path, target: str | None = None) -> str:
-    """The `edgedit build` that makes an engine folder once more, for another target if one is given."""
+    """The `edgedit build` that makes an engine folder once more, for another target if one is given. `--refit` is left
+    out: it needs a GPU where the command may run without one."""
     profiles = [graph.profile for graph in manifest.graphs.values()]
     shared = profiles[0] if profiles and all(profile == profiles[0] for profile in profiles) else None
     options = ["--version-compatible"] if manifest.built.version_compatible else []
     if (level := manifest.built.flags.get("hardware")) in _HARDWARE_LEVELS:
         options += ["--hardware", str(level)]
+    flags = manifest.built.flags
+    options += [
+        word for name in _SIZES if flags.get(name) for word in (f"--{name.replace('_', '-')}", str(flags[name]))
+    ]
+    if flags.get("weight_streaming") and not flags.get("memory_budget"):
+        options.append("--weight-streaming")
+    if flags.get("tf32"):
+        options.append("--tf32")
     if manifest.precision in EIGHT_BIT:
         options += ["--photos", "PHOTOS"]
     target = target or manifest.target

@@ -108,6 +108,13 @@ def test_the_command_builds_the_same_again(bundle_copy: Path) -> None:
         "edgedit build b --runtime tensorrt --target sm89 --precision fp16 --pipeline edit --pipeline invert "
         "--batch 1:1:8 --version-compatible --hardware ampere-plus"
     )
+    flags = {"workspace": 10**6, "memory_budget": 2 * 10**9, "weight_streaming": True, "tf32": True, "refit": True}
+    command = rebuild_command(manifest_with(bundle_copy, flags=flags), "b")
+    assert command.endswith("--batch 1:1:8 --workspace 1000000 --memory-budget 2000000000 --tf32")
+    command = rebuild_command(manifest_with(bundle_copy, flags={"weight_streaming": True}), "b")
+    assert command.endswith("--batch 1:1:8 --weight-streaming")
+    eight = manifest_with(bundle_copy).model_copy(update={"precision": "int8"})
+    assert rebuild_command(eight, "b").endswith("--batch 1:1:8 --photos PHOTOS")
     for graphs, pipelines in ((PIPELINES, "--pipeline all"), (PARTS, "--pipeline split"), (["e4e"], "--pipeline e4e")):
         assert build_command("b", "tensorrt", "sm86", "fp16", graphs).endswith(pipelines)
 
