@@ -271,7 +271,8 @@ class Mapper(Importing):
         try:
             from edgedit.commands import mapping
         except ModuleNotFoundError as error:
-            raise DirectionError(f"reading a mapper needs {error.name}: pip install 'edgedit[export]'") from error
+            needed = f"`edgedit directions import mapper` needs {error.name}: pip install 'edgedit[export]'"
+            raise DirectionError(needed) from error
         return mapping.run(self)
 
 
@@ -279,8 +280,8 @@ class Mapper(Importing):
 class Import:
     """Turn a published direction file into one of edgedit's: kind, layers, units, usable strengths and licence with it.
 
-    Reading runs no code of the file. What is written goes into `edgedit edit --direction FILE:STRENGTH`,
-    `Editor.add_direction` or a bundle that is exported.
+    Needs the `train` extra. Reading runs no code of the file. What is written goes into
+    `edgedit edit --direction FILE:STRENGTH`, `Editor.add_direction` or a bundle that is exported.
     """
 
     verb: (
@@ -307,8 +308,10 @@ def spelt_out(arguments: list[str]) -> list[str]:
 
 
 def _read(path: Path) -> tuple[Any, Known | None]:
-    from training.importers.arrays import read_arrays
-
+    try:
+        from training.importers.arrays import read_arrays
+    except ModuleNotFoundError as error:
+        raise DirectionError(f"`edgedit directions import` needs {error.name}: pip install 'edgedit[train]'") from error
     file = read_arrays(path)
     return file.value, KNOWN.get(file.sha256)
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from engines.errors import DirectionError
 from training.importers.errors import CheckpointError
+from training.importers.opening import TORCH_STARTS, torch_content
 from training.importers.pickled import Call, read_pickle
 
 MAX_BYTES = 64 * 2**20
@@ -26,8 +28,6 @@ MAX_ITEMS = 10_000
 """Arrays, numbers and containers in one pickle; one that stands in several places counts at each."""
 
 _NUMPY = b"\x93NUMPY"
-_TORCH = (b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")
-"""As in `training.importers.opening`, which needs PyTorch: what is no torch file is read without it."""
 _ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 _NUMBERS = {f"{kind}{size}" for kind in "fiu" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
 
@@ -64,11 +64,7 @@ def _content(path: Path, data: bytes) -> Any:
             return np.load(io.BytesIO(data), allow_pickle=False)
         except (ValueError, EOFError, MemoryError, SyntaxError) as error:
             raise DirectionError(f"{path} is damaged, or holds objects that are not numbers") from error
-    if data.startswith(_TORCH):
-        try:
-            from training.importers.opening import torch_content
-        except ModuleNotFoundError as error:
-            raise DirectionError(f"reading {path} needs {error.name}: pip install 'edgedit[train]'") from error
+    if data.startswith(TORCH_STARTS):
         return _from_torch(torch_content(path, data[:16], len(data)), path)
     if not data.startswith(b"\x80"):
         raise DirectionError(f"{path} is neither a torch, a NumPy nor a pickle file")
@@ -83,8 +79,6 @@ def _content(path: Path, data: bytes) -> Any:
 
 
 def _from_torch(value: Any, path: Path) -> Any:
-    import torch
-
     if isinstance(value, dict):
         return {str(key): _from_torch(item, path) for key, item in value.items()}
     if isinstance(value, np.ndarray):
