@@ -1,9 +1,12 @@
-"""Job 3: FP16 arithmetic of the device against FP32 on real photos, by the code that certifies engines."""
+"""Job 3: arithmetic of the device against FP32 on real photos, by the code that certifies engines: PyTorch in FP16,
+and engines in FP16, INT8 and, where the chip has it, FP8."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +15,19 @@ import torch
 from bench.gpu.context import Context
 from bench.gpu.models import Model
 from bench.gpu.queue import Outcome, Step
+from bench.gpu.runtimes import ENGINES, Engine, build_for
 from bench.runtimes.torch import TorchRuntime
 from engines.certificate import Certifier, Judges
 from engines.contracts import PIPELINES
+from engines.runtimes import create
 from export.reference import pytorch_reference
 from training.data import load_faces
 from training.losses.identity import Identity
 from training.losses.lpips import LPIPS
 
 _BATCH = 8
+_SAME = ("TensorRT FP16, no CUDA graph",)
+"""Engines whose arithmetic is another one's."""
 
 
 def accuracy(context: Context) -> Iterator[Step]:
@@ -32,20 +39,29 @@ def accuracy(context: Context) -> Iterator[Step]:
         certifier = cache(lambda model=model: _certifier(context, model))
         for graph in PIPELINES:
             yield Step(f"{model.name} {graph}", _measured(context, model, graph, certifier), lacks, context.least)
+        for engine in ENGINES:
+            if engine.precision is not None and engine.name not in _SAME:
+                missing = lacks or engine.lacks(context)
+                yield Step(
+                    f"{model.name} {engine.name}", _engine(context, model, engine, certifier), missing, context.least
+                )
 
 
 def _certifier(context: Context, model: Model) -> Certifier:
     assert model.bundle is not None and context.data is not None
     photos = load_faces(context.data, model.family.size, held_out=context.photos)[1].images
-    where = torch.cuda.get_device_name(context.device) if context.on_gpu else "CPU"
     return Certifier(
         model.bundle,
         photos,
         reference=pytorch_reference(model.bundle, context.device),
-        source=f"PyTorch {torch.__version__}, FP32 on {where}",
+        source=f"PyTorch {torch.__version__}, FP32 on {_where(context)}",
         judges=judges(context),
         batch=_BATCH if model.family.size < 512 else 1,
     )
+
+
+def _where(context: Context) -> str:
+    return torch.cuda.get_device_name(context.device) if context.on_gpu else "CPU"
 
 
 def _measured(context: Context, model: Model, graph: str, certifier: Callable[[], Certifier]) -> Callable[[], Outcome]:
@@ -55,6 +71,25 @@ def _measured(context: Context, model: Model, graph: str, certifier: Callable[[]
         half = TorchRuntime.load(model.bundle, graph, precision="fp16", device=context.device)
         arithmetic = f"PyTorch {torch.__version__}, FP16 autocast on {context.device.partition(':')[0]}"
         return Outcome({**model.about(), "graph": graph, "certificate": made.measure(graph, half.run, arithmetic)})
+
+    return run
+
+
+def _engine(
+    context: Context, model: Model, engine: Engine, certifier: Callable[[], Certifier]
+) -> Callable[[], Outcome]:
+    def run() -> Outcome:
+        assert engine.precision is not None
+        made = certifier()
+        certificates = {}
+        with tempfile.TemporaryDirectory(prefix="edgedit-gpu-") as folder:
+            bundle, built = build_for(model, engine, Path(folder), made.feeds, max(_BATCH, *context.batches))
+            arithmetic = f"{engine.name}, {built.built.library} {built.built.version} on {_where(context)}"
+            for graph in PIPELINES:
+                runtime = create(engine.runtime, bundle, graph, **engine.options, precision=engine.precision)
+                certificates[graph] = made.measure(graph, runtime.run, arithmetic, precision=engine.precision)
+        # The ranges of 8 bits are those of the very photos that are compared.
+        return Outcome({**model.about(), "runtime": engine.name, "certificates": certificates})
 
     return run
 

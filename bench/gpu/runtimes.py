@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 
 from bench.gpu.context import Context
@@ -19,12 +20,16 @@ from bench.timing import host_passes, summary
 from engines.building import backend as backends
 from engines.building.build import build
 from engines.building.builder import BuildOptions
+from engines.building.proof import check_targets
 from engines.bundle import Bundle
 from engines.contracts import PIPELINES
-from engines.engine_manifest import ENGINES_FOLDER, Profile, RuntimeName
+from engines.engine_manifest import ENGINES_FOLDER, EngineManifest, Precision, Profile, RuntimeName
+from engines.errors import EngineError
 from engines.libraries import LIBRARIES
+from engines.precision.calibrate import calibrate
 from engines.runtimes import create
 from engines.runtimes.onnxruntime import PROVIDERS
+from export.graphs import GRAPHS
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Engine:
     runtime: RuntimeName
     options: dict[str, Any] = field(default_factory=dict)
     """Of the runtime's `load`."""
-    precision: str | None = None
+    precision: Precision | None = None
     """Of an engine that is built first; None runs the bundle's own graph."""
 
     def lacks(self, context: Context) -> str | None:
@@ -48,7 +53,14 @@ class Engine:
         library = LIBRARIES[self.runtime]
         if not library.installed:
             return f"{library.title} is not installed"
-        return None if context.on_gpu else "needs a CUDA device"
+        if not context.on_gpu:
+            return "needs a CUDA device"
+        found = backends.current_capability()
+        try:
+            check_targets(self.precision or "fp32", [backends.architecture(found)] if found else [])
+        except EngineError as error:
+            return str(error)
+        return None
 
 
 ENGINES: tuple[Engine, ...] = (
@@ -57,7 +69,11 @@ ENGINES: tuple[Engine, ...] = (
     Engine("ONNX Runtime, CUDA, FP16", "onnxruntime", {"provider": "cuda"}, "fp16"),
     Engine("TensorRT FP16", "tensorrt", {}, "fp16"),
     Engine("TensorRT FP16, no CUDA graph", "tensorrt", {"cuda_graphs": False}, "fp16"),
+    Engine("TensorRT INT8", "tensorrt", {}, "int8"),
+    Engine("TensorRT FP8", "tensorrt", {}, "fp8"),
     Engine("TensorRT-RTX FP16", "tensorrt-rtx", {}, "fp16"),
+    Engine("TensorRT-RTX INT8", "tensorrt-rtx", {}, "int8"),
+    Engine("TensorRT-RTX FP8", "tensorrt-rtx", {}, "fp8"),
 )
 
 
@@ -99,22 +115,51 @@ def _rtx_answer() -> Outcome:
     )
 
 
+def build_for(
+    model: Model,
+    engine: Engine,
+    folder: Path,
+    feeds: Callable[[str], Iterable[Mapping[str, np.ndarray]]],
+    largest: int,
+) -> tuple[Bundle, EngineManifest]:
+    """A copy of a model's bundle with one engine of each pipeline.
+
+    Args:
+        model: of a bundle.
+        engine: one that has a precision.
+        folder: for the copy.
+        feeds: by graph, named inputs; the ranges of 8 bits are measured on them.
+        largest: batch size that the engine takes.
+
+    Raises:
+        EdgeditError: if it cannot be built.
+    """
+    assert model.bundle is not None and engine.precision is not None
+    source, precision = model.bundle, engine.precision
+    ignore = shutil.ignore_patterns(ENGINES_FOLDER)
+    copied = Path(shutil.copytree(source.path, folder / source.path.name, ignore=ignore))
+    built = build(
+        copied,
+        runtime=engine.runtime,
+        target=engine.options.get("provider", "cpu") if engine.runtime == "onnxruntime" else "current",
+        precision=precision,
+        options=BuildOptions(profile=Profile(min=1, opt=1, max=largest)),
+        peaks=lambda graph: calibrate(source, graph, feeds(graph), precision),
+    )
+    return Bundle.load(copied), built
+
+
 def _measured(context: Context, model: Model, engine: Engine) -> Callable[[], Outcome]:
+    def random(graph: str) -> list[dict[str, np.ndarray]]:
+        specs = GRAPHS[graph].inputs(model.family)
+        return [{s.name: t.numpy(force=True) for s, t in zip(specs, model.inputs(graph, 1), strict=True)}]
+
     def run() -> Outcome:
         assert model.bundle is not None
         with tempfile.TemporaryDirectory(prefix="edgedit-gpu-") as folder:
             bundle, built = model.bundle, None
             if engine.precision is not None:
-                ignore = shutil.ignore_patterns(ENGINES_FOLDER)
-                copied = Path(shutil.copytree(bundle.path, Path(folder) / bundle.path.name, ignore=ignore))
-                built = build(
-                    copied,
-                    runtime=engine.runtime,
-                    target="cuda" if engine.runtime == "onnxruntime" else "current",
-                    precision=engine.precision,  # type: ignore[arg-type]
-                    options=BuildOptions(profile=Profile(min=1, opt=1, max=max(context.batches))),
-                )
-                bundle = Bundle.load(copied)
+                bundle, built = build_for(model, engine, Path(folder), random, max(context.batches))
             rows = {graph: _graph(context, model, bundle, graph, engine) for graph in PIPELINES}
         if built is not None:
             for graph, row in rows.items():

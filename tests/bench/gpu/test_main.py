@@ -6,18 +6,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from bench.gpu import accuracy
 from bench.gpu.__main__ import JOBS, Options, run
 from bench.gpu.models import load_models
+from bench.gpu.runtimes import Engine
 from edgedit import DEMO_BUNDLE
 from edgedit.commands.photos import ASTRONAUT
 from engines.contracts import PIPELINES
 from engines.errors import EdgeditError
+from engines.libraries import LIBRARIES
 from training import recipes
 from training.losses.image import LossFiles
 from training.recipes import Recipe
@@ -111,14 +115,21 @@ def test_random_weights_are_nowhere_zero() -> None:
     assert next(model.module("edit", "fp16").parameters()) is not next(module.parameters())
 
 
-@pytest.mark.slow
-def test_accuracy_of_fp16_on_photos(demo: str, tmp_path: Path) -> None:
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
     photo = Image.open(ASTRONAUT).crop((90, 0, 350, 260))
     (photos := tmp_path / "photos").mkdir()
     for index, image in enumerate((photo, photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT))):
         image.save(photos / f"{index}.png")
+    return photos
+
+
+@pytest.mark.slow
+def test_accuracy_of_fp16_on_photos(demo: str, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "results"
     run(options(out, "accuracy", bundle=(demo,), data=photos, photos=1))
+    skipped = {name: one["reason"] for name, one in state(out, "accuracy").items() if one["status"] == "skipped"}
+    assert set(skipped) >= {"demo TensorRT FP8", "demo TensorRT-RTX INT8", "demo ONNX Runtime, CUDA, FP16"}
     found = {row["graph"]: row["certificate"] for row in result(out, "accuracy")["rows"]}
     assert set(found) == set(PIPELINES)
     for certificate in found.values():
@@ -126,6 +137,34 @@ def test_accuracy_of_fp16_on_photos(demo: str, tmp_path: Path) -> None:
         assert "FP16 autocast on cpu" in certificate["arithmetic"] and "FP32 on CPU" in certificate["reference"]
     worst = found["reconstruct"]["images"]["psnr"]["worst"]
     assert 35 < worst < 99
+
+
+@pytest.mark.slow
+def test_accuracy_of_engines_in_eight_bits(
+    demo: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one engine that runs without a GPU stands in for those that wait for one."""
+    engine = Engine("ONNX Runtime, CPU, INT8", "onnxruntime", {"provider": "cpu"}, "int8")
+    monkeypatch.setattr(accuracy, "ENGINES", (engine,))
+    out = tmp_path / "results"
+    run(options(out, "accuracy", bundle=(demo,), data=photos, photos=1))
+    row = next(row for row in result(out, "accuracy")["rows"] if row.get("runtime") == engine.name)
+    assert set(row["certificates"]) == set(PIPELINES)
+    for certificate in row["certificates"].values():
+        assert certificate["passed"] and certificate["gates"]["psnr"] == 30 and "INT8" in certificate["arithmetic"]
+
+
+def test_fp8_asks_for_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    context: Any = SimpleNamespace(on_gpu=True)
+    monkeypatch.setattr(LIBRARIES["tensorrt"].__class__, "installed", True)
+    for capability, precision, reason in (
+        ((8, 6), "fp8", "sm86 has no fp8"),
+        ((8, 9), "fp8", ""),
+        ((8, 6), "int8", ""),
+    ):
+        monkeypatch.setattr("engines.building.backend.current_capability", lambda found=capability: found)
+        assert reason in (Engine("e", "tensorrt", {}, precision).lacks(context) or "")
+        assert bool(reason) == bool(Engine("e", "tensorrt", {}, precision).lacks(context))
 
 
 def test_training_stops_travels_and_goes_on(
