@@ -29,9 +29,9 @@ from engines.files import write
 from engines.integrity import FileProblem, read_entry, read_regular
 from engines.manifest import FileEntry, Strict, first_fault
 from export.errors import ExportError
-from export.graphs import GRAPHS
+from export.graphs import GRAPHS, batch_shapes, example_inputs
+from export.networks import bundle_graphs
 from training.networks.system import EditingSystem
-from training.weights import load_bundle
 
 Precision = Literal["fp32", "tf32", "fp16"]
 """TF32 is FP32 with products rounded to 10 bits, on NVIDIA GPUs. FP16 is autocast: norms and sums stay in FP32."""
@@ -92,12 +92,15 @@ def graph_module(bundle: Bundle, graph: str, precision: Precision = "fp32") -> n
         BundleError: if the bundle is damaged.
         ValueError: if its weights do not fit its family.
     """
-    return network(load_bundle(bundle.path, bundle.family), bundle.family, graph, precision)
+    return _in_precision(bundle_graphs(bundle)[graph].module, precision)
 
 
 def network(system: EditingSystem, family: ModelFamily, graph: str, precision: Precision = "fp32") -> nn.Module:
     """A graph's module around a system, which is frozen."""
-    module = GRAPHS[graph].module(system.eval().requires_grad_(False), family).eval()
+    return _in_precision(GRAPHS[graph].bind(system.eval().requires_grad_(False), family).module, precision)
+
+
+def _in_precision(module: nn.Module, precision: Precision) -> nn.Module:
     return _Half(module) if precision == "fp16" else module
 
 
@@ -127,7 +130,7 @@ def write_package(
 
     Args:
         bundle: where the weights are.
-        graph: a name of `export.graphs.GRAPHS`.
+        graph: a graph of the bundle.
         path: the package, ending in `.pt2`; `<path>.json` is written beside it.
         precision: of the arithmetic.
         device: "cpu" or "cuda".
@@ -145,7 +148,7 @@ def write_package(
         raise ValueError(f"an AOTInductor package must end in .pt2, got {path}")
     if not 1 <= least < most:
         raise ValueError(f"batch must be two sizes in rising order, at least 1, got {least} and {most}")
-    inputs = tuple(tensor.to(device) for tensor in GRAPHS[graph].example(bundle.family, batch=most))
+    inputs = tuple(tensor.to(device) for tensor in example_inputs(bundle.graph(graph).inputs, batch=most))
     try:
         data = compiled(graph_module(bundle, graph, precision).to(device), inputs, precision, batch)
     except ExportError as error:
@@ -173,9 +176,7 @@ def compiled(module: nn.Module, inputs: tuple[Tensor, ...], precision: Precision
         ExportError: if it cannot be compiled here.
     """
     dimension = torch.export.Dim("batch", min=batch[0], max=batch[1])
-    shapes: Any = [{0: dimension} for _ in inputs]
-    if precision == "fp16":  # its inputs are one argument, *inputs
-        shapes = [tuple(shapes)]
+    shapes = batch_shapes(module, len(inputs), dimension)
     with tempfile.TemporaryDirectory(prefix="edgedit-aot-") as folder, torch.no_grad(), precise(precision):
         made = Path(folder) / "graph.pt2"
         try:

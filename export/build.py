@@ -1,4 +1,4 @@
-"""A trained editing system -> a verified bundle.
+"""A trained editing system, or another method of Table 5 -> a verified bundle.
 
 The bundle appears only once every graph in it has been compared with the network; after an error nothing is left.
 Graphs are exported one after the other and none is ever joined with its weights in memory, so that peak memory is a
@@ -10,36 +10,68 @@ from __future__ import annotations
 import gc
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
+from torch import Tensor
 
 from engines.bundle import CARD_FILE, EXTERNAL_LOCATION, WEIGHTS_FILE, BundleWriter, ProducedBy
+from engines.contracts import OURS, PARTS, PIPELINES
 from engines.directions import Direction, resolve
 from engines.family import ModelFamily
 from engines.provenance import now, tool_versions
 from export.errors import ExportError
-from export.graphs import select
+from export.graphs import BoundGraph, own_graphs, select
 from export.onnx_graph import OPSET, export_graph
-from export.verify import FLOAT_GATE, LEVEL_GATE, Verifier
+from export.peers import peer_feeds, peer_graphs
+from export.verify import FLOAT_GATE, LEVEL_GATE, Verifier, own_feeds
 from export.weights import half_weights, rounded, write_weights
 from training.networks.system import EditingSystem
+from training.peers.protocol import Peer
+
+Feeds = Callable[[Tensor], dict[str, Tensor]]
+"""uint8 photos to every graph's inputs by name, see `Verifier`."""
 
 PRECISION = "fp16-weights"
 """Weights are stored in FP16; activations and arithmetic are FP32 unless a builder lowers them."""
 
 
-def _check_directions(directions: Sequence[Direction], family: ModelFamily) -> None:
+def _check_directions(directions: Sequence[Direction], family: ModelFamily, method: str) -> None:
     by_name = {direction.name: direction for direction in directions}
     if len(by_name) < len(directions):
         raise ExportError("two directions have the same name; give each its own")
-    resolve(by_name, {name: direction.max_strength for name, direction in by_name.items()}, family)
+    edit = resolve(by_name, {name: direction.max_strength for name, direction in by_name.items()}, family)
+    if method != OURS and edit.style_delta.any():
+        raise ExportError(f"method {method} edits codes alone; leave out the directions that move styles")
+
+
+def _graphs(network: EditingSystem | Peer, family: ModelFamily) -> tuple[dict[str, BoundGraph], Feeds]:
+    """A network's graphs, and what gives their inputs for photos."""
+    if isinstance(network, EditingSystem):
+        return own_graphs(network, family), partial(own_feeds, network, family)
+    graphs = peer_graphs(network)
+    return graphs, partial(peer_feeds, graphs)
+
+
+def _selected(graphs: str | Sequence[str], method: str) -> tuple[str, ...]:
+    selected = select(graphs)
+    if method == OURS:
+        return selected
+    if graphs == "all":
+        return PIPELINES
+    # An edit starts from what `invert` gives: its tensors are the bundle's contract.
+    if parts := [name for name in selected if name in PARTS]:
+        raise ExportError(f"method {method} has no graph {parts[0]!r}; there are {', '.join(PIPELINES)}")
+    if "invert" not in selected:
+        raise ExportError(f"a bundle of method {method} needs the graph 'invert': its tensors are what edits take")
+    return selected
 
 
 def export_bundle(
-    system: EditingSystem,
+    system: EditingSystem | Peer,
     family: ModelFamily,
     directions: Sequence[Direction],
     photos: np.ndarray,
@@ -58,7 +90,7 @@ def export_bundle(
     """Writes and verifies a bundle.
 
     Args:
-        system: any device and dtype; it is not changed.
+        system: ours, or any of `training.peers`; any device and dtype; it is not changed.
         family: the system's family.
         directions: edit directions to ship.
         photos: uint8 M x h x w x 3 to verify with, h x w = `family.image_shape`. They do not enter the bundle.
@@ -67,7 +99,7 @@ def export_bundle(
         card: the model card, Markdown.
         licence: SPDX expression or name of the weights' licence.
         metrics: further measured figures for the manifest.
-        graphs: "all", "pipelines" or "split", or names of single graphs.
+        graphs: "all", "pipelines" or "split", or names of single graphs; the separate graphs are of our method alone.
         batches: batch sizes to verify.
         command: for the manifest; must hold no path of this machine.
         threads: of ONNX Runtime during verification, 0 leaves it to ONNX Runtime.
@@ -82,9 +114,10 @@ def export_bundle(
         DirectionError: if a direction was made for another family.
         OutputError: if `out` cannot be written.
     """
-    selected = select(graphs)
+    method = OURS if isinstance(system, EditingSystem) else system.info.key
+    selected = _selected(graphs, method)
     progress = progress or (lambda message: None)
-    _check_directions(directions, family)
+    _check_directions(directions, family, method)
     produced_by = ProducedBy(
         tools=tool_versions(),
         command=command,
@@ -98,6 +131,7 @@ def export_bundle(
         licence=licence,
         produced_by=produced_by,
         metrics=dict(metrics or {}),
+        method=method,
     )
     with writer, tempfile.TemporaryDirectory(prefix="edgedit-export-") as folder:
         scratch = Path(folder)
@@ -112,14 +146,14 @@ def export_bundle(
             "coarse": dict(half.coarse),
         }
         del half
-        reference = rounded(system)
+        bound, feeds = _graphs(rounded(system), family)
         progress("running the network on the photos")
-        verifier = Verifier(reference, family, photos, batches=batches, threads=threads)
+        verifier = Verifier(bound, feeds, family, photos, batches=batches, threads=threads)
         report: dict[str, Any] = {"gates": {"float": FLOAT_GATE, "levels": LEVEL_GATE}, "graphs": {}}
         sizes: dict[str, Any] = {}
         for graph in selected:
             progress(f"exporting {graph}")
-            exported = export_graph(graph, reference, family, table)
+            exported = export_graph(bound[graph], table)
             file = scratch / f"{graph}.onnx"
             file.write_bytes(exported.data)
             progress(f"verifying {graph}")

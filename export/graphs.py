@@ -9,8 +9,10 @@ inputs, manifests and checks derive from it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -214,6 +216,12 @@ _MODULES: dict[str, Callable[[EditingSystem, ModelFamily], nn.Module]] = {
 GRAPHS: dict[str, GraphSpec] = {name: GraphSpec(name, _MODULES[name]) for name in (*PARTS, *PIPELINES)}
 """All graphs, in the order they are exported."""
 
+
+def own_graphs(system: EditingSystem, family: ModelFamily) -> dict[str, BoundGraph]:
+    """All graphs of a system, by name."""
+    return {name: spec.bind(system, family) for name, spec in GRAPHS.items()}
+
+
 SELECTIONS: dict[str, tuple[str, ...]] = {"all": tuple(GRAPHS), "pipelines": PIPELINES, "split": PARTS}
 """Names for sets of graphs that a bundle may hold."""
 
@@ -234,6 +242,14 @@ def select(graphs: str | Sequence[str]) -> tuple[str, ...]:
     if not graphs:
         raise ExportError("no graphs were asked for; a bundle needs at least one")
     return tuple(name for name in GRAPHS if name in graphs)
+
+
+def batch_shapes(module: nn.Module, inputs: int, dimension: Any) -> Any:
+    """What a tracer is told of a module's inputs: the first dimension of each is that one."""
+    shapes = tuple({0: dimension} for _ in range(inputs))
+    parameters = inspect.signature(module.forward).parameters.values()
+    # What a module gathers in *tensors is one argument to the tracer.
+    return (shapes,) if any(p.kind is p.VAR_POSITIONAL for p in parameters) else shapes
 
 
 def example_inputs(specs: Sequence[TensorSpec], batch: int, seed: int = 0) -> tuple[Tensor, ...]:

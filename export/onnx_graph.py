@@ -8,13 +8,11 @@ W * scale, stay in the graph: runtimes fold them at load, and the bundle holds e
 
 from __future__ import annotations
 
-import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -23,11 +21,9 @@ from onnxscript.optimizer import optimize_ir
 
 from engines.bundle import EXTERNAL_LOCATION
 from engines.contracts import TensorSpec
-from engines.family import ModelFamily
 from export.errors import ExportError
-from export.graphs import GRAPHS, SYSTEM_PREFIX, BoundGraph, example_inputs
+from export.graphs import SYSTEM_PREFIX, BoundGraph, batch_shapes, example_inputs
 from export.weights import WeightEntry
-from training.networks.system import EditingSystem
 
 OPSET = 20
 """Attention stays decomposed (the fused operator of opset 23 fails in FP32 with TensorRT-RTX)."""
@@ -71,9 +67,6 @@ def quiet() -> Iterator[None]:
 
 def _trace(graph: BoundGraph) -> ir.Model:
     args = example_inputs(graph.inputs, batch=2)
-    shapes: Any = tuple({0: torch.export.Dim.DYNAMIC} for _ in args)
-    if any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(graph.module.forward).parameters.values()):
-        shapes = (shapes,)  # what is gathered in *tensors is one argument to the tracer
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph.module,
@@ -82,7 +75,7 @@ def _trace(graph: BoundGraph) -> ir.Model:
             opset_version=OPSET,
             input_names=[tensor.name for tensor in graph.inputs],
             output_names=[tensor.name for tensor in graph.outputs],
-            dynamic_shapes=shapes,
+            dynamic_shapes=batch_shapes(graph.module, len(args), torch.export.Dim.DYNAMIC),
             optimize=False,
             verbose=False,
         )
@@ -188,21 +181,7 @@ def _strip(model: ir.Model) -> None:
             value.shape = value.type = None
 
 
-def export_graph(
-    name: str, system: EditingSystem, family: ModelFamily, table: Mapping[str, WeightEntry]
-) -> ExportedGraph:
-    """One graph of `GRAPHS` as ONNX structure, with a dynamic batch; see `export_bound`.
-
-    Args:
-        name: a key of `GRAPHS`.
-        system: the editing system whose state dict the weights file holds.
-        family: the system's family.
-        table: of the weights file, see `export.weights`.
-    """
-    return export_bound(GRAPHS[name].bind(system, family), table)
-
-
-def export_bound(graph: BoundGraph, table: Mapping[str, WeightEntry]) -> ExportedGraph:
+def export_graph(graph: BoundGraph, table: Mapping[str, WeightEntry]) -> ExportedGraph:
     """A graph as ONNX structure, with a dynamic batch.
 
     Args:

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from engines.bundle import EXTERNAL_LOCATION
 from engines.contracts import BATCH, PIPELINES, TensorSpec
 from export.graphs import BoundGraph, ImageIn, ImageOut
-from export.onnx_graph import export_bound
+from export.onnx_graph import export_graph
 from export.per_image import PerImageGenerator
+from export.verify import EDIT_STRENGTH
 from export.weights import half_weights, rounded, write_weights
 from training.peers.clcae import CLCAE, CLCAEInversion, Evidence
 from training.peers.hyperstyle import HyperStyle
@@ -169,6 +170,21 @@ def peer_graphs(peer: Peer) -> dict[str, BoundGraph]:
     return {name: BoundGraph(name, modules[name][0].eval(), *modules[name][1:]) for name in PIPELINES}
 
 
+def peer_feeds(graphs: Mapping[str, BoundGraph], photo: Tensor) -> dict[str, Tensor]:
+    """Every graph's inputs by name, from the networks themselves; "photo" is the uint8 image.
+
+    Edits are random, of `EDIT_STRENGTH`: the first photo's the same in every row of the code, the others' not.
+    """
+    invert = graphs["invert"]
+    feeds = {"photo": photo} | dict(zip((spec.name for spec in invert.outputs), invert.module(photo), strict=True))
+    (shape,) = (spec.shape[1:] for spec in graphs["edit"].inputs if spec.name == "delta_w")
+    source = torch.Generator().manual_seed(0)
+    code = next(iter(feeds[spec.name] for spec in invert.outputs))
+    delta_w = EDIT_STRENGTH * code.std() * torch.randn(len(photo), *map(int, shape), generator=source)
+    delta_w[0] = delta_w[0, :1]
+    return feeds | {"delta_w": delta_w}
+
+
 def _named(specs: Sequence[TensorSpec], names: Sequence[str]) -> list[TensorSpec]:
     return [spec for spec in specs if spec.name in names]
 
@@ -203,5 +219,5 @@ def export_peer(peer: Peer, folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for name, graph in peer_graphs(rounded(peer)).items():
         files[name] = folder / f"{name}.onnx"
-        files[name].write_bytes(export_bound(graph, table).data)
+        files[name].write_bytes(export_graph(graph, table).data)
     return files

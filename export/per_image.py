@@ -1,7 +1,7 @@
 """A generator whose convolution weights differ by image, in a form that exports with a dynamic batch.
 
 HyperStyle multiplies each convolution's weight by 1 + delta, another delta for each photo. A grouped convolution would
-need the batch as its number of groups, which ONNX fixes; a sum of one matrix product per tap of the kernel needs no
+need the batch as its number of groups, which ONNX fixes; a sum of matrix products, one per row of the kernel, needs no
 groups. Both compute the same.
 """
 
@@ -18,15 +18,11 @@ from training.peers.generator import TappedGenerator
 def per_image_conv(x: Tensor, weight: Tensor) -> Tensor:
     """3x3 convolution with padding 1: B x I x H x W and B x O x I x 3 x 3 to B x O x H x W."""
     height, width = x.shape[2:]
+    kernel = _by_row(weight)
     padded = F.pad(x, (1, 1, 1, 1))
-    total: Tensor | None = None
-    for a in range(3):
-        for b in range(3):
-            shifted = padded[:, :, a : a + height, b : b + width].flatten(2)
-            product = weight[..., a, b] @ shifted
-            total = product if total is None else total + product
-    assert total is not None
-    return total.unflatten(2, (height, width))
+    wide = torch.cat([padded[..., b : b + width] for b in range(3)], dim=1)
+    total = sum(kernel[:, :, a].flatten(2) @ wide[:, :, a : a + height].flatten(2) for a in range(3))
+    return total.unflatten(2, (height, width))  # type: ignore[union-attr]
 
 
 def per_image_conv_transpose(x: Tensor, weight: Tensor) -> Tensor:
@@ -36,22 +32,26 @@ def per_image_conv_transpose(x: Tensor, weight: Tensor) -> Tensor:
     an inserted zero is computed.
     """
     height, width = x.shape[2] + 1, x.shape[3] + 1
+    kernel = _by_row(weight)
     padded = F.pad(x, (1, 1, 1, 1))
-    phases: list[Tensor] = []
-    for row in range(2):
-        for column in range(2):
-            total: Tensor | None = None
-            for a in range(row, 3, 2):
-                for b in range(column, 3, 2):
-                    # Pixel 2i + row takes tap a from input row i - a // 2.
-                    top, left = 1 - a // 2, 1 - b // 2
-                    shifted = padded[:, :, top : top + height, left : left + width].flatten(2)
-                    product = weight[..., a, b] @ shifted
-                    total = product if total is None else total + product
-            assert total is not None
-            phases.append(total.unflatten(2, (height, width)))
-    whole = F.pixel_shuffle(torch.stack(phases, dim=2).flatten(1, 2), 2)
+    phases: dict[tuple[int, int], Tensor] = {}
+    for column in range(2):
+        # Pixel 2j + column takes tap b from input column j - b // 2.
+        taps = range(column, 3, 2)
+        wide = torch.cat([padded[..., 1 - b // 2 : 1 - b // 2 + width] for b in taps], dim=1)
+        for row in range(2):
+            total = sum(
+                kernel[:, :, a, column::2].flatten(2) @ wide[:, :, 1 - a // 2 : 1 - a // 2 + height].flatten(2)
+                for a in range(row, 3, 2)
+            )
+            phases[row, column] = total.unflatten(2, (height, width))  # type: ignore[union-attr]
+    whole = F.pixel_shuffle(torch.stack([phases[key] for key in sorted(phases)], dim=2).flatten(1, 2), 2)
     return whole[:, :, :-1, :-1]
+
+
+def _by_row(weight: Tensor) -> Tensor:
+    """B x O x I x 3 x 3 to B x O x 3 x 3 x I: a row of taps, with the inputs of each, is one run of values."""
+    return weight.permute(0, 1, 3, 4, 2)
 
 
 class PerImageGenerator(TappedGenerator):

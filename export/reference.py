@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from engines.bundle import Bundle
-from export.graphs import GRAPHS
-from training.weights import load_bundle
+from export.networks import bundle_graphs
 
 
 def pytorch_reference(
@@ -23,13 +22,12 @@ def pytorch_reference(
         BundleError: if the bundle is damaged.
         ValueError: if its weights do not fit its family.
     """
-    system = load_bundle(bundle.path, bundle.family).to(device).eval().requires_grad_(False)
+    graphs = bundle_graphs(bundle, device)
 
     def reference(graph: str) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-        spec = GRAPHS[graph]
-        module = spec.module(system, bundle.family).to(device).eval()
-        names = [tensor.name for tensor in spec.inputs(bundle.family)]
-        outputs = [tensor.name for tensor in spec.outputs(bundle.family)]
+        module = graphs[graph].module
+        names = [tensor.name for tensor in graphs[graph].inputs]
+        outputs = [tensor.name for tensor in graphs[graph].outputs]
 
         @torch.inference_mode()
         def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ graph is meant to compute; what the rounding itself does to images is a question
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from engines.errors import first_line
 from engines.family import ModelFamily
 from export.errors import ExportError
-from export.graphs import GRAPHS, ImageIn
+from export.graphs import BoundGraph, ImageIn
 from training.networks.system import EditingSystem
 
 FLOAT_GATE = 1e-3
@@ -80,12 +80,38 @@ def compare(graph: str, output: str, batch: int, reference: np.ndarray, actual: 
     return gap
 
 
+@torch.no_grad()
+def own_feeds(system: EditingSystem, family: ModelFamily, photo: Tensor) -> dict[str, Tensor]:
+    """Every graph's inputs by name, from the system itself; "photo", uint8, and "image" apart, since both are "image"
+    to a graph."""
+    image = ImageIn(family.image_shape, family.encoder_size)(photo)
+    inversion = system.invert(image)
+    source = torch.Generator().manual_seed(0)
+    strength = EDIT_STRENGTH * inversion.w_e.std()
+    delta_w = strength * torch.randn(inversion.w_e.shape, generator=source)
+    style_delta = strength * torch.randn((len(photo), sum(family.style_channels)), generator=source)
+    w_plus = inversion.w + delta_w
+    feeds = {
+        "photo": photo,
+        "image": image,
+        **inversion._asdict(),
+        "delta_w": delta_w,
+        "style_delta": style_delta,
+        "w_plus": w_plus,
+        "edited_generator_feature": system.features(inversion.w_e + delta_w, style_delta),
+    }
+    if family.rgb_skip:
+        feeds["rgb"] = system.generator.lower(w_plus, style_delta)[1]
+    return feeds
+
+
 class Verifier:
-    """Checks exported graphs of one system on photos.
+    """Checks exported graphs of one network on photos.
 
     Args:
-        reference: the system with FP16-rounded weights.
-        family: its family.
+        graphs: around the network with FP16-rounded weights.
+        feeds: of a batch of photos, every graph's inputs by name, uint8 ones as "photo".
+        family: the network's.
         photos: uint8 M x h x w x 3, h x w = `family.image_shape`, M at least 1; repeated where a batch needs more.
         batches: batch sizes to run.
         threads: of ONNX Runtime; 0 leaves it to ONNX Runtime.
@@ -96,7 +122,8 @@ class Verifier:
 
     def __init__(
         self,
-        reference: EditingSystem,
+        graphs: Mapping[str, BoundGraph],
+        feeds: Callable[[Tensor], dict[str, Tensor]],
         family: ModelFamily,
         photos: np.ndarray,
         *,
@@ -111,43 +138,19 @@ class Verifier:
             )
         if not batches or min(batches) < 1:
             raise ExportError(f"verification needs batch sizes of at least 1, got {list(batches)}")
-        self.reference = reference
-        self.family = family
+        self.graphs = graphs
         self.batches = tuple(batches)
         self.threads = threads
-        self._feeds = {batch: self._prepare(photos, batch) for batch in self.batches}
-
-    @torch.no_grad()
-    def _prepare(self, photos: np.ndarray, batch: int) -> dict[str, Tensor]:
-        """Every graph's inputs by name, from the reference itself; "photo" and "image" apart, since both are "image"
-        to a graph."""
-        family, system = self.family, self.reference
-        photo = torch.from_numpy(photos[np.arange(batch) % len(photos)])
-        image = ImageIn(family.image_shape, family.encoder_size)(photo)
-        inversion = system.invert(image)
-        source = torch.Generator().manual_seed(0)
-        strength = EDIT_STRENGTH * inversion.w_e.std()
-        delta_w = strength * torch.randn(inversion.w_e.shape, generator=source)
-        style_delta = strength * torch.randn((batch, sum(family.style_channels)), generator=source)
-        w_plus = inversion.w + delta_w
-        feeds = {
-            "photo": photo,
-            "image": image,
-            **inversion._asdict(),
-            "delta_w": delta_w,
-            "style_delta": style_delta,
-            "w_plus": w_plus,
-            "edited_generator_feature": system.features(inversion.w_e + delta_w, style_delta),
-        }
-        if family.rgb_skip:
-            feeds["rgb"] = system.generator.lower(w_plus, style_delta)[1]
-        return feeds
+        with torch.no_grad():
+            self._feeds = {
+                batch: feeds(torch.from_numpy(photos[np.arange(batch) % len(photos)])) for batch in self.batches
+            }
 
     def feeds(self, graph: str) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """(batch, inputs by name) of a graph, for each batch size."""
         for batch in self.batches:
             known = self._feeds[batch]
-            specs = GRAPHS[graph].inputs(self.family)
+            specs = self.graphs[graph].inputs
             yield batch, {s.name: known["photo" if s.dtype == "uint8" else s.name] for s in specs}
 
     def check(self, graph: str, model: Path) -> dict[str, Any]:
@@ -166,8 +169,8 @@ class Verifier:
             session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             raise ExportError(f"graph {graph}: ONNX Runtime cannot load it: {first_line(error)}") from error
-        module = GRAPHS[graph].module(self.reference, self.family).eval()
-        names = [spec.name for spec in GRAPHS[graph].outputs(self.family)]
+        module = self.graphs[graph].module
+        names = [spec.name for spec in self.graphs[graph].outputs]
         report: dict[str, Any] = {}
         for batch, feeds in self.feeds(graph):
             actual = session.run(names, {name: value.numpy() for name, value in feeds.items()})

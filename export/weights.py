@@ -14,12 +14,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from export.errors import ExportError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 FP16_MAX = 65504.0
 """Largest finite FP16 value."""
@@ -101,7 +104,7 @@ def half_weights(system: nn.Module) -> HalfWeights:
     return HalfWeights(tensors=tensors, coarse=coarse, worst=worst)
 
 
-def rounded(system: nn.Module) -> nn.Module:
+def rounded(system: Network) -> Network:
     """A copy of the system in evaluation mode, on the CPU, in FP32, with every tensor rounded to FP16: what exported
     graphs compute.
 

@@ -10,6 +10,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.contracts import OURS
 from engines.family import ModelFamily
 from training import checkpoint
 from training.networks.discriminator import Discriminator
@@ -67,14 +68,29 @@ def load_bundle(path: Path, family: ModelFamily) -> EditingSystem:
         ValueError: if it is of another family.
     """
     bundle = Bundle.load(path)
+    if bundle.method != OURS:
+        raise ValueError(f"{path} holds the networks of {bundle.method}, which are not trained here")
     if bundle.family != family:
         raise ValueError(f"{path} holds family {bundle.family.name}, which is not the {family.name} that is trained")
     system = EditingSystem(family)
-    tensors = {name: tensor.float() for name, tensor in load(bundle.read(WEIGHTS_FILE)).items()}
-    missing, unexpected = system.load_state_dict(tensors, strict=False)
-    if lost := [name for name in missing if not name.endswith("num_batches_tracked")] + unexpected:
-        raise ValueError(f"the weights of {path} do not fit family {family.name}: {lost[0]}")
+    fill_from_bundle(system, bundle)
     return system
+
+
+def fill_from_bundle(network: nn.Module, bundle: Bundle) -> None:
+    """Gives a network the weights of a bundle, FP16 values as FP32.
+
+    Raises:
+        BundleError: if the weights file is damaged.
+        ValueError: if they are not those of the network.
+    """
+    tensors = {name: tensor.float() for name, tensor in load(bundle.read(WEIGHTS_FILE)).items()}
+    try:
+        missing, unexpected = network.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:  # a tensor of another shape
+        raise ValueError(f"the weights of {bundle.path} do not fit: {str(error).splitlines()[-1].strip()}") from error
+    if lost := [name for name in missing if not name.endswith("num_batches_tracked")] + unexpected:
+        raise ValueError(f"the weights of {bundle.path} do not fit family {bundle.family.name}: {lost[0]}")
 
 
 @torch.no_grad()

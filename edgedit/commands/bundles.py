@@ -110,19 +110,24 @@ def _spec(spec: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Reporting):
-    """Turn the weights of a training run into a verified bundle of ONNX graphs (needs the `export` extra)."""
+    """Turn the weights of a training run, or imported ones of another method of the paper's Table 5, into a verified
+    bundle of ONNX graphs (needs the `export` extra)."""
 
     run_folder: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RUN]", help_behavior_hint="")] = (
         None
     )
-    """The training run, as made by `edgedit train`; leave it out with --random."""
+    """The training run, as made by `edgedit train`; leave it out with --weights or --random."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """The bundle's directory; a bundle that is there is replaced."""
     recipe: str = "demo-64"
     """The recipe of the run."""
     data: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Photos to verify with: folder or tar of aligned faces, of which the held-out ones are used. Needed for a run."""
-    name: str = "demo"
+    method: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: ours, or what --weights hold)")] = None
+    """ours, e4e, fs, hfgi, clcae, styleres, sdic, sfe or hyperstyle. Others than ours have the pipelines alone."""
+    weights: OptionalFile = None
+    """Weights of another method, as `edgedit import` writes them, instead of a run."""
+    name: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: demo, or the method)")] = None
     """The bundle's name."""
     card: OptionalFile = None
     """The model card, Markdown; written from the run and --metrics if it is left out."""
@@ -132,7 +137,9 @@ class Export(Reporting):
     """What the card says the model was trained on."""
     metrics: OptionalFile = None
     """Measured figures (JSON, as `edgedit train evaluate` writes them) for the manifest."""
-    licence: str = "Apache-2.0"
+    licence: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: Apache-2.0, or what the file says)")] = (
+        None
+    )
     """The licence of the weights."""
     graphs: str = "all"
     """"all", "pipelines" (invert, edit, reconstruct) or "split" (the five separate graphs)."""

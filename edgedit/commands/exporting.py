@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from bench.random_weights import random_weights
 from edgedit.commands.bundles import Export
 from edgedit.commands.common import console
+from engines.contracts import OURS
 from engines.directions import Direction
 from engines.errors import BundleError
 from engines.family import ModelFamily, family
@@ -18,7 +21,11 @@ from engines.provenance import peak_memory, provenance
 from export.build import export_bundle
 from training.card import model_card
 from training.networks.system import EditingSystem
+from training.peers import create, load
+from training.peers import method as find_method
+from training.peers.protocol import Peer
 
+OWN_LICENCE = "Apache-2.0"
 PLAIN_CARD = "# {name}\n\n{what} weights of family {family}: for trying engines and machines, not for images.\n"
 
 
@@ -33,58 +40,109 @@ def random_system(chosen: ModelFamily, seed: int = 0) -> EditingSystem:
     return system
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """What is exported."""
+
+    network: EditingSystem | Peer
+    directions: list[Direction]
+    photos: np.ndarray
+    licence: str
+    what: str
+    """Of the weights, for the card."""
+    command: str
+    """Without paths of this machine."""
+
+
 def export(verb: Export) -> dict[str, Any]:
-    """Exports a run, or random weights.
+    """Exports a run, imported weights or random ones.
 
     Raises:
         EdgeditError: if the options do not go together, or the run, a file or the exported graphs will not do.
+        ValueError: if there is no such method, or it does not exist for the family.
     """
-    if (verb.random is None) == (verb.run_folder is None) or (verb.random is None and verb.data is None):
-        raise BundleError("give either a run folder, with --data to verify with, or --random FAMILY")
-    if verb.photos < 1:
-        raise BundleError(f"--photos must be 1 or more, got {verb.photos}")
-    console.print(f"exporting {verb.random or verb.run_folder} to {verb.out}", markup=False)
+    source = _source(verb)
+    network, chosen = source.network, source.network.family
+    method = OURS if isinstance(network, EditingSystem) else network.info.key
+    name = verb.name or ("demo" if method == OURS else method)
     metrics = json.loads(verb.metrics.read_text()) if verb.metrics else {}
     if not isinstance(metrics, dict):
         raise BundleError(f"{verb.metrics} is not a JSON object of figures")
-    if verb.random is not None:
-        chosen = family(verb.random)
-        system, directions = random_system(chosen), []
-        height, width = chosen.image_shape
-        photos = np.random.default_rng(0).integers(0, 256, (verb.photos, height, width, 3), dtype=np.uint8)
-        command = f"edgedit export --random {verb.random}"
-    else:
-        system, directions, photos = _trained(verb)
-        chosen = system.family
-        command = f"edgedit export RUN --recipe {verb.recipe} --graphs {verb.graphs}"
     if verb.card is not None:
         card = verb.card.read_text()
     elif verb.run_folder is not None and metrics:
         data = verb.data_statement.read_text() if verb.data_statement else "No statement was given."
         card = model_card(verb.run_folder, chosen, verb.recipe, metrics, data=data, device=verb.trained_on)
     else:
-        card = PLAIN_CARD.format(name=verb.name, family=chosen.name, what="Random" if verb.random else "Unmeasured")
+        card = PLAIN_CARD.format(name=name, family=chosen.name, what=source.what)
     started = time.monotonic()
     report = export_bundle(
-        system,
+        network,
         chosen,
-        directions,
-        photos,
+        source.directions,
+        source.photos,
         verb.out,
-        name=verb.name,
+        name=name,
         card=card,
-        licence=verb.licence,
+        licence=verb.licence or source.licence,
         metrics=metrics,
         graphs=verb.graphs,
-        command=command,
+        command=source.command,
         progress=lambda message: console.print(message, markup=False),
     )
     seconds = time.monotonic() - started
     peak = peak_memory()
     used = f"{seconds:.0f} s" + (f" and {peak:.1f} GiB at most" if peak else "")
     console.print(f"wrote {verb.out}: {len(report['graphs'])} graphs, all verified, in {used}", markup=False)
-    measured = {"family": chosen.name, "seconds": seconds, "peak_gib": peak, "verification": report}
-    return provenance(command) | {"out": str(verb.out)} | measured
+    measured = {"method": method, "family": chosen.name, "seconds": seconds, "peak_gib": peak, "verification": report}
+    return provenance(source.command) | {"out": str(verb.out)} | measured
+
+
+def _source(verb: Export) -> _Source:
+    given = [item for item in (verb.run_folder, verb.weights, verb.random) if item is not None]
+    if len(given) != 1 or (verb.run_folder is not None and verb.data is None):
+        raise BundleError(
+            "give either a run folder, with --data to verify with, or --random FAMILY, or --weights of another method"
+        )
+    if verb.photos < 1:
+        raise BundleError(f"--photos must be 1 or more, got {verb.photos}")
+    console.print(f"exporting {given[0]} to {verb.out}", markup=False)
+    if verb.run_folder is not None:
+        if verb.method not in (None, OURS):
+            raise BundleError(f"a training run is of method {OURS}; give --weights or --random for {verb.method}")
+        system, directions, photos = _trained(verb)
+        command = f"edgedit export RUN --recipe {verb.recipe} --graphs {verb.graphs}"
+        return _Source(
+            network=system,
+            directions=directions,
+            photos=photos,
+            licence=OWN_LICENCE,
+            what="Unmeasured",
+            command=command,
+        )
+    network, licence, what = _imported(verb) if verb.weights is not None else _random(verb)
+    height, width = network.family.image_shape
+    photos = np.random.default_rng(0).integers(0, 256, (verb.photos, height, width, 3), dtype=np.uint8)
+    words = ["edgedit export", *([f"--method {verb.method}"] if verb.method else [])]
+    words += ["--weights WEIGHTS" if verb.weights is not None else f"--random {verb.random}"]
+    return _Source(network=network, directions=[], photos=photos, licence=licence, what=what, command=" ".join(words))
+
+
+def _random(verb: Export) -> tuple[EditingSystem | Peer, str, str]:
+    assert verb.random is not None
+    chosen = family(verb.random)
+    if verb.method in (None, OURS):
+        return random_system(chosen), OWN_LICENCE, "Random"
+    kind = verb.method
+    return random_weights(lambda: create(kind, chosen)), OWN_LICENCE, f"Random {find_method(kind).info.title}"
+
+
+def _imported(verb: Export) -> tuple[Peer, str, str]:
+    assert verb.weights is not None
+    peer = load(verb.weights)
+    if verb.method not in (None, peer.info.key):
+        raise BundleError(f"{verb.weights} holds method {peer.info.key}, not {verb.method}; leave --method out")
+    return peer, peer.info.licence, f"Imported {peer.info.title}"
 
 
 def _trained(verb: Export) -> tuple[EditingSystem, list[Direction], np.ndarray]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from engines.precision.source import Tensor, constant, initializer
+from engines.precision.source import Tensor, constant, initializer, shapes
 
 TINY = np.float32(1e-12)
 """Stands in for the largest style of an image whose styles are all zero."""
@@ -36,8 +36,9 @@ class Modulated:
 
 
 def fold_batch_norms(model: ir.Model) -> None:
-    """Removes every BatchNormalization."""
+    """Removes every BatchNormalization, of maps with any number of dimensions."""
     graph = model.graph
+    found: dict[str, Tensor] = {}
     for node in [n for n in graph if n.op_type == "BatchNormalization"]:
         x, *parameters = node.inputs
         arrays = [constant(value) for value in parameters]
@@ -46,14 +47,15 @@ def fold_batch_norms(model: ir.Model) -> None:
         scale = gain / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
         shift = bias - mean * scale
         source = x.producer()
-        foldable = source is not None and source.op_type == "Conv" and len(x.uses()) == 1 and not x.is_graph_output()
-        weight = constant(source.inputs[1]) if source is not None and foldable else None
+        axis = _output_axis(source) if len(x.uses()) == 1 and not x.is_graph_output() else None
+        weight = constant(source.inputs[1]) if source is not None and axis is not None else None
         if source is None or weight is None:
-            _affine(graph, node, scale, shift)
+            found = found or shapes(model)
+            _affine(graph, node, scale, shift, len(found[str(x.name)].shape))
             continue
         old = constant(source.inputs[2]) if len(source.inputs) > 2 else None
         shift = shift + (0 if old is None else old * scale)
-        weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        weight = weight * scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
         values = [
             initializer(graph, f"{node.name}/{what}", array.astype(np.float32))
             for what, array in (("weight", weight), ("bias", shift))
@@ -65,8 +67,18 @@ def fold_batch_norms(model: ir.Model) -> None:
         graph.remove(node, safe=True)
 
 
-def _affine(graph: ir.Graph, node: ir.Node, scale: np.ndarray, shift: np.ndarray) -> None:
-    shape = (1, -1, 1, 1)
+def _output_axis(node: ir.Node | None) -> int | None:
+    """Which axis of a convolution's weight counts its outputs; None if there is no such one."""
+    if node is None or node.op_type not in ("Conv", "ConvTranspose"):
+        return None
+    if node.op_type == "Conv":
+        return 0
+    # I x O/groups x kernel: of several groups one axis does not tell all outputs apart.
+    return 1 if node.attributes.get_int("group", 1) == 1 else None
+
+
+def _affine(graph: ir.Graph, node: ir.Node, scale: np.ndarray, shift: np.ndarray, rank: int) -> None:
+    shape = (1, -1, *[1] * (rank - 2))
     arrays = (scale.reshape(shape).astype(np.float32), shift.reshape(shape).astype(np.float32))
     gain, bias = (initializer(graph, f"{node.name}/{w}", a) for w, a in zip(("scale", "shift"), arrays, strict=True))
     multiply = ir.node("Mul", [node.inputs[0], gain], name=f"{node.name}/scale")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -21,9 +22,9 @@ from engines.errors import DirectionError
 from export import build, onnx_graph, verify
 from export.build import export_bundle
 from export.errors import ExportError
-from export.graphs import GRAPHS
+from export.graphs import GRAPHS, own_graphs
 from export.onnx_graph import INLINE_LIMIT, export_graph
-from export.verify import Verifier
+from export.verify import Verifier, own_feeds
 from export.weights import half_weights, rounded, weight_table, write_weights
 from tests.export.helpers import TINY, random_photos, smile
 
@@ -161,7 +162,9 @@ def test_no_trace_of_the_machine_that_exported(small):
 
 def test_exporting_twice_gives_the_same_bytes(small, system):
     table = weight_table(small.path / WEIGHTS_FILE)
-    assert export_graph("reconstruct", rounded(system), TINY, table).data == small.read("graphs/reconstruct.onnx")
+    assert export_graph(GRAPHS["reconstruct"].bind(rounded(system), TINY), table).data == small.read(
+        "graphs/reconstruct.onnx"
+    )
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
@@ -226,8 +229,8 @@ def test_a_failing_gate_stops_the_export(system, tmp_path, monkeypatch):
 
 
 def test_a_graph_that_computes_something_else_stops_the_export(system, tmp_path, monkeypatch):
-    def wrong(name, reference, family, table):
-        exported = export_graph(name, reference, family, table)
+    def wrong(graph, table):
+        exported = export_graph(graph, table)
         model = onnx.ModelProto.FromString(exported.data)
         slope = next(a for n in model.graph.node if n.op_type == "LeakyRelu" for a in n.attribute)
         slope.f = 0.21
@@ -294,7 +297,7 @@ def test_a_large_nameless_constant_is_an_error(system, tmp_path, monkeypatch):
     table = write_weights(half_weights(system).tensors, tmp_path / "w")
     monkeypatch.setitem(GRAPHS, "features", type(GRAPHS["features"])("features", Folded))
     with pytest.raises(ExportError, match=r"graph features holds the constant \S+ of \d+ bytes that is no weight"):
-        export_graph("features", system, TINY, table)
+        export_graph(GRAPHS["features"].bind(system, TINY), table)
 
 
 class Misshapen(torch.nn.Module):
@@ -310,7 +313,7 @@ def test_a_graph_that_breaks_its_contract_is_an_error(system, tmp_path, monkeypa
     table = write_weights(half_weights(system).tensors, tmp_path / "w")
     monkeypatch.setitem(GRAPHS, "features", type(GRAPHS["features"])("features", Misshapen))
     with pytest.raises(ExportError, match="graph features: output generator_feature came out as"):
-        export_graph("features", system, TINY, table)
+        export_graph(GRAPHS["features"].bind(system, TINY), table)
 
 
 def test_weights_of_another_system_are_an_error(system, tmp_path):
@@ -318,7 +321,7 @@ def test_weights_of_another_system_are_an_error(system, tmp_path):
     name = "generator.convs.0.activate.bias"
     table = write_weights(tensors | {name: torch.zeros(3, dtype=torch.float16)}, tmp_path / "w")
     with pytest.raises(ExportError, match=f"weight {name} is .* in the network but F16"):
-        export_graph("features", system, TINY, table)
+        export_graph(GRAPHS["features"].bind(system, TINY), table)
 
 
 def test_figures_are_json_and_mean_what_they_say():
@@ -356,7 +359,8 @@ def test_gates(output, reference, actual, passes):
 
 def test_a_file_that_is_no_graph_is_one_clear_line(system, tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"not a model")
-    verifier = Verifier(system, TINY, random_photos(TINY, 1), batches=(1,), threads=1)
+    graphs, feeds = own_graphs(system, TINY), functools.partial(own_feeds, system, TINY)
+    verifier = Verifier(graphs, feeds, TINY, random_photos(TINY, 1), batches=(1,), threads=1)
     with pytest.raises(ExportError, match="graph features: ONNX Runtime cannot load it") as caught:
         verifier.check("features", tmp_path / "x.onnx")
     assert "\n" not in str(caught.value)
