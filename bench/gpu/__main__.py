@@ -19,7 +19,9 @@ from bench.gpu.jobs import latency, scaling
 from bench.gpu.models import load_models
 from bench.gpu.queue import Queue, Step
 from bench.gpu.runtimes import runtimes
+from bench.gpu.table5 import table5
 from bench.gpu.training import training
+from bench.table5.times import chosen
 from engines.errors import EdgeditError
 from training.judges import JudgeFiles
 
@@ -30,6 +32,7 @@ _DEMO = Path(__file__).resolve().parents[2] / "edgedit" / "bundles" / "demo"
 JOBS: dict[str, Callable[[Context], Iterator[Step]]] = {
     "training": training,
     "latency": latency,
+    "table5": table5,
     "accuracy": accuracy,
     "runtimes": runtimes,
     "scaling": scaling,
@@ -55,6 +58,8 @@ class Options:
     """Families to measure with random weights."""
     row: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Only this row of the latency table; may be repeated."""
+    method: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Only this method of the paper's Table 5, and e4e; may be repeated."""
     passes: int = 100
     """Passes of everything that is timed."""
     batches: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -96,7 +101,7 @@ class Options:
             if value == option.default:
                 continue
             name = f"--{option.name.replace('_', '-')}"
-            if option.name in ("job", "bundle", "row"):
+            if option.name in ("job", "bundle", "row", "method"):
                 items = [item.partition("=")[0] + "=BUNDLE" if option.name == "bundle" else item for item in value]
                 words += [f"{name} {item!r}" if " " in item else f"{name} {item}" for item in items]
             elif isinstance(value, tuple):
@@ -114,6 +119,7 @@ def run(options: Options) -> None:
     """
     if unknown := [job for job in options.job if job not in JOBS]:
         raise EdgeditError(f"there is no job {unknown[0]!r}; there are {', '.join(JOBS)}")
+    chosen(options.method)
     if options.minutes <= 0 or options.passes < 1:
         raise EdgeditError("--minutes must be above 0 and --passes 1 or more")
     if options.device != "cpu" and not torch.cuda.is_available():
@@ -138,6 +144,7 @@ def run(options: Options) -> None:
         warm=min(10, options.passes),
         least=options.least,
         rows=options.row,
+        methods=options.method,
         batches=options.batches,
         edits=options.edits,
         data=options.data,

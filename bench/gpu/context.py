@@ -29,6 +29,8 @@ class Context:
     """Seconds without which no measurement is begun."""
     rows: tuple[str, ...] = ()
     """Names of latency rows; empty: all."""
+    methods: tuple[str, ...] = ()
+    """Of the paper's Table 5; empty: all."""
     batches: tuple[int, ...] = (1, 2, 4, 8, 16)
     edits: tuple[int, ...] = (1, 4, 16)
     data: Path | None = None

@@ -168,6 +168,7 @@ def row_family(key: str, family: ModelFamily) -> ModelFamily:
     return dataclasses.replace(family, rgb_skip=True) if key == "ours" else family
 
 
+@functools.cache
 def _on_meta(key: str, family: ModelFamily) -> tuple[Peer, Callable[[], Tensor]]:
     """A method that allocates and computes nothing, and one edit of one image with it: a direction in W."""
     with torch.device("meta"):

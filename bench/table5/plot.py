@@ -47,9 +47,14 @@ def draw(result: dict[str, Any], path: Path) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    save(figure(result), path)
+
+
+def figure(result: dict[str, Any]) -> Figure:
+    """Two panels: the paper's figures on its device, those of the result on its own; error bars are quartiles."""
+    made = Figure(figsize=(11, 5), layout="constrained")
+    FigureCanvasAgg(made)
+    left, right = made.subplots(1, 2)
     rows = result["rows"]
     published = [Dot(r["method"], r["paper_gmacs"], r["paper_seconds"]) for r in rows if r["paper_seconds"]]
     measured = [Dot(r["method"], r["gmacs"], r["complete"]["median_ms"] / 1e3, _seconds(r["complete"])) for r in rows]
@@ -59,10 +64,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
     device = result.get("device", {}).get("name", "this machine")
     _panel(right, measured, base, f"measured: {result['family']}, {how}, random weights", f"{device}; GMACs complete")
     # Where labels go depends on where the dots are drawn.
-    figure.canvas.draw()
+    made.canvas.draw()
     for axis, dots in ((left, published), (right, measured)):
         _label(axis, dots)
-    save(figure, path)
+    return made
 
 
 def _seconds(summary: dict[str, Any]) -> tuple[float, float]:

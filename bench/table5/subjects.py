@@ -26,6 +26,7 @@ from engines.family import ModelFamily
 from engines.runtimes.onnxruntime import PROVIDERS, OnnxRuntime
 from engines.runtimes.ort_values import dtype_name
 from export.aot import Precision, channels_last, precise
+from export.graphs import GRAPHS as OUR_GRAPHS
 from export.onnx_graph import export_graph
 from export.peers import export_peer
 from export.weights import half_weights, rounded, write_weights
@@ -246,7 +247,9 @@ def write_graphs(key: str, setting: Setting, folder: Path) -> None:
             table = write_weights(half_weights(peer).tensors, made / EXTERNAL_LOCATION)
             system = cast(Ours, rounded(peer))
             for name in GRAPHS:
-                (made / f"{name}.onnx").write_bytes(export_graph(name, system, peer.family, table).data)
+                (made / f"{name}.onnx").write_bytes(
+                    export_graph(OUR_GRAPHS[name].bind(system, peer.family), table).data
+                )
         else:
             export_peer(peer, made)
         made.rename(folder)

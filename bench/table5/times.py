@@ -257,7 +257,7 @@ def _rows(found: Rounds, setting: Setting, peaks: Mapping[str, int | None]) -> l
             **{name: summary([stages[i] for stages in samples]) for i, name in enumerate(STAGES)},
             "complete": summary(whole[key]),
             **_ratio(whole[key], whole.get(BASE)),
-            **_paper(key),
+            **published(key),
             "peak_memory_bytes": peaks.get(key),
         }
         for key, samples in found.samples.items()
@@ -272,7 +272,7 @@ def _ratio(samples: Sequence[float], base: Sequence[float] | None) -> dict[str, 
     return {"ratio": statistics.median(samples) / statistics.median(base), "ratio_quartiles": list(quartiles(pairs))}
 
 
-def _paper(key: str) -> dict[str, float | None]:
+def published(key: str) -> dict[str, float | None]:
     paper = PAPER.get(key)
     return {
         "paper_gmacs": paper.gmacs if paper else None,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 from rich.console import Console
 
-from bench.table5.counts import PAPER, CountsOptions, Row, count_rows, run
+from bench.table5.counts import PAPER, Row, count_rows, report, summary
 
 FIGURES = {
     # params and GMACs as the row counts, then complete
@@ -88,10 +86,8 @@ def test_the_papers_figures_stand_beside_ours(rows):
         assert rows[name].params_m == pytest.approx(rows[name].paper_params_m, abs=0.003)
 
 
-def test_the_command_writes_rows_and_prints_a_table(tmp_path, capsys):
-    out = tmp_path / "counts.json"
-    printed = Console(width=80)
-    run(CountsOptions(json=out, components=True), printed)
+def test_the_report_is_a_table_with_what_each_row_counts(rows, capsys):
+    report(list(rows.values()), Console(width=80), components=True)
     text = capsys.readouterr().out
     assert "268.570 +0.0" in text and "thop: called modules only" in text and "modify_feature_gates" in text
     assert max(len(line) for line in text.splitlines()) <= 80
@@ -99,15 +95,12 @@ def test_the_command_writes_rows_and_prints_a_table(tmp_path, capsys):
     assert ["HyperStyle", "-", "394.248", "394.248", "-", "651.323", "651.323"] in lines
     assert ["StyleRes", "388.822", "388.821", "-0.0", "390.922", "312.896", "411.242", "+31.4", "411.242"] in lines
     assert "…" not in text.partition("Parts")[0]
-    data = json.loads(out.read_text())
+
+
+def test_the_summary_has_rows_as_objects(rows):
+    data = json.loads(json.dumps(summary(list(rows.values()))))
     names = ["method", "params_m", "gmacs", "paper_params_m", "paper_gmacs", "complete_params_m", "complete_gmacs"]
     assert all({*names, "convention"} <= set(row) for row in data["rows"])
     sfe = next(row for row in data["rows"] if row["method"] == "SFE")
     assert [round(sfe[name], 3) for name in names[1:]] == [424.601, 380.121, 424.601, 380.121, 459.699, 503.095]
     assert data["command"] == "edgedit bench table5 --counts --json FILE"
-
-
-def test_the_command_asks_for_something_to_do():
-    result = subprocess.run([sys.executable, "-m", "bench.table5"], capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert result.stderr.strip() == "error: nothing to do; say --counts"
