@@ -217,12 +217,17 @@ DEVICES: dict[str, Gpu] = {
 }
 
 
+ALIASES = {"orin": "agx-orin"}
+"""Other names; a family's stands for its largest."""
+
+
 def device(name: str) -> Gpu:
     """A device by name.
 
     Raises:
         EngineError: for an unknown one; the message lists those there are.
     """
-    if name not in DEVICES:
+    found = DEVICES.get(ALIASES.get(name, name))
+    if found is None:
         raise EngineError(f"unknown device {name!r}; there are {', '.join(sorted(DEVICES))}")
-    return DEVICES[name]
+    return found

@@ -7,7 +7,7 @@
     calibrate.py the ranges of their data, measured on photos
     typed.py     casts at the borders, the typed model on disk, and the report of its layers
     emulate.py   FP16 and 8-bit arithmetic on a CPU: rounding and range after every node
-    ranges.py    the largest activations, and what comes near FP16's limit
+    ranges.py    the largest activations, what comes near FP16's limit, and what products could give at worst
     widen.py     finds the nodes that a failed accuracy gate is due to
 
 TensorRT since 11.0 and TensorRT-RTX take the types of a network from its graph and nowhere else; ONNX Runtime always

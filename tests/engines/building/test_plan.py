@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgedit import DEMO_BUNDLE
 from engines.building.backend import Backend
-from engines.building.devices import DEVICES, device
+from engines.building.devices import ALIASES, DEVICES, device
 from engines.building.plan import Work, floor, plan, work
 from engines.building.proof import OLDEST
 from engines.bundle import Bundle
@@ -71,6 +71,7 @@ def test_figures_of_the_devices() -> None:
         assert gpu.int8_tops >= 1.99 * gpu.fp16_tflops and gpu.source.startswith("NVIDIA ")
         assert (gpu.fp8_tflops is not None) == (int(gpu.architecture[2:]) >= OLDEST["fp8"])
         assert gpu.fp8_tflops is None or gpu.fp16_tflops * 1.99 <= gpu.fp8_tflops <= gpu.int8_tops
+    assert device("orin") is DEVICES["agx-orin"] and set(ALIASES.values()) <= set(DEVICES)
     with pytest.raises(EngineError, match=r"unknown device 'rtx3091'; there are a100, .*rtx3090"):
         device("rtx3091")
 
