@@ -3,8 +3,8 @@
 The formulas are the same but for the place of two factors: NVIDIA's FIR kernels sum to 1 and are multiplied by 4 where
 they upsample, and demodulated weights are not scaled by their fan-in, which demodulation cancels. Weights are not
 flipped: NVIDIA's upsampling convolutions are correlations of the stored kernel too. The bias of a style affine already
-includes the 1 that it starts from. NVIDIA's code also bounds activations (at 256, where it does at all), which those of a
-trained generator do not reach; StyleRes keeps that bound.
+includes the 1 that it starts from. NVIDIA's code may also bound activations (to ±256): StyleRes keeps that, a generator
+by itself does not.
 """
 
 from __future__ import annotations

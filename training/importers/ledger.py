@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,7 @@ class Ledger:
                 self.options = value
                 self.leave(key, 0, "settings")
             else:
-                self._nested[key] = sum(1 for _ in _tensors(value))
+                self._nested[key] = _count(value)
 
     def take(self, section: str, prefix: str, to: str) -> dict[str, Tensor]:
         """All tensors of a section whose names begin with `prefix`, which `to` replaces.
@@ -139,9 +139,14 @@ def _extra(name: str) -> str | None:
     return next((why for pattern, why in _EXTRAS if pattern.search(name)), None)
 
 
-def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif depth < 8 and isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(item, depth + 1)
+def _count(value: Any) -> int:
+    """Tensors in nested containers; one that stands in several places counts once, so that none takes forever."""
+    tensors, seen, waiting = 0, set(), [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Tensor):
+            tensors += 1
+        elif isinstance(item, Mapping | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            waiting += item.values() if isinstance(item, Mapping) else item
+    return tensors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import mmap
 import re
 import stat
 import warnings
@@ -145,8 +146,9 @@ def _torch_content(path: Path, *, mapped: bool) -> Any:
 
 def _nvidia_content(path: Path) -> dict[str, Any]:
     """The averaged generator's tensors under `G_ema`, its scalar attributes under `settings`, other parts as None."""
-    with path.open("rb") as stream:
-        data = read_pickle(stream, str(path))
+    # A map gives no more than there is, where a file's `read` first makes room for all that a damaged length asks for.
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        data = read_pickle(mapped, str(path))
     if not isinstance(data, dict) or "G_ema" not in data:
         raise CheckpointError(f"{path} is a pickle, but not one of StyleGAN2-ADA's: it has no G_ema")
     content: dict[str, Any] = {key: None for key in data if isinstance(key, str)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import pickletools
 import re
 from dataclasses import dataclass, field
+from mmap import mmap
 from typing import IO, Any
 
 from engines.errors import first_line
@@ -60,7 +61,7 @@ class Call:
     items: list[Any] = field(default_factory=list)
 
 
-def read_pickle(stream: IO[bytes], source: str) -> Any:
+def read_pickle(stream: IO[bytes] | mmap, source: str) -> Any:
     """The content of a pickle: Python's plain types, `Name` and `Call`. Sets are lists, ordered dictionaries plain.
 
     Args:
@@ -77,7 +78,7 @@ def read_pickle(stream: IO[bytes], source: str) -> Any:
                 raise CheckpointError(f"{source} has more than {INSTRUCTIONS} pickle instructions: not a network")
             machine.step(instruction.name, argument)
         return machine.stack.pop()
-    except (ValueError, IndexError, KeyError, TypeError, UnicodeError, OverflowError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, UnicodeError, OverflowError, MemoryError) as error:
         reason = first_line(error)[:100]
         raise CheckpointError(f"{source} is truncated or damaged; get it again ({reason})") from error
 

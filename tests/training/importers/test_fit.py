@@ -92,7 +92,10 @@ def test_every_tensor_that_does_not_fit_is_counted(tmp_path):
     text = message("e4e", path)
     assert "4 missing tensors" in text and "2 unexpected tensors (encoder.extra.weight, encoder.more.weight)" in text
     assert "1 misshaped tensor (encoder.body.0.res_layer.4.weight: 5, not 4)" in text
-    (path,) = write(tmp_path, "e4e", other={"a": torch.ones(1)}, ema={"b": [torch.ones(1)]})
+    laughs: list = [torch.ones(1)]
+    for _ in range(12):
+        laughs = [laughs] * 1000
+    (path,) = write(tmp_path, "e4e", other={"a": torch.ones(1)}, ema={"b": laughs})
     assert "2 unexpected tensors (other: a, ema)" in message("e4e", path)
     (path,) = write(tmp_path, "e4e")
     content = torch.load(path, weights_only=True)

@@ -97,6 +97,7 @@ def test_instructions_are_not_obeyed_either(tmp_path):
         "EXT1": b"\x80\x02\x82\x01.",
         "damaged": b"\x80\x02" + name + b"}b.",
         "NEWOBJ_EX": b"\x80\x04" + name + b")}\x92.",
+        "bytes8": b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"abc",
         "os.system": b"\x80\x02cos\nsystem\n.",
         "posix.system": b"\x80\x04\x8c\x05posix\x8c\x06system\x93.",
         "builtins.eval": b"\x80\x02c__builtin__\neval\n.",
