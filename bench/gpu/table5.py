@@ -6,28 +6,30 @@ from collections.abc import Callable, Iterator
 
 from bench.gpu.context import Context
 from bench.gpu.queue import Outcome, Step
-from bench.table5.subjects import Setting
+from bench.table5.subjects import How, Setting
 from bench.table5.times import NO_TIME, chosen, measure
 from engines.errors import EdgeditError
-from engines.family import ModelFamily
+from export.aot import Precision
+
+HOWS: tuple[tuple[str, How, Precision], ...] = (
+    # Most papers time this one: FP32 with TF32 off.
+    ("eager FP32", "eager", "fp32"),
+    ("eager TF32", "eager", "tf32"),
+    ("eager FP16 channels-last", "eager", "fp16"),
+    ("ONNX Runtime", "onnxruntime", "fp32"),
+)
 
 
 def table5(context: Context) -> Iterator[Step]:
-    """A step is one arithmetic of one family with random weights, or its exported graphs; ratios are within a step."""
+    """A step is one way to run all methods of one family with random weights; ratios are within a step."""
     keys = chosen(context.methods)
     for model in context.models:
         if model.bundle is not None:
             continue
-        for setting in _settings(model.family, context.device):
-            how = f"eager {setting.precision.upper()}" if setting.how == "eager" else "ONNX Runtime"
-            yield Step(f"{model.name} {how}", _measured(context, keys, setting), _lacks(setting), context.least)
-
-
-def _settings(family: ModelFamily, device: str) -> Iterator[Setting]:
-    # Most papers time the first: FP32 with TF32 off.
-    for precision in ("fp32", "tf32", "fp16"):
-        yield Setting(family=family, device=device, precision=precision)
-    yield Setting(family=family, device=device, how="onnxruntime")
+        for name, how, precision in HOWS:
+            setting = Setting(family=model.family, how=how, device=context.device, precision=precision)
+            step = _measured(context, keys, setting)
+            yield Step(f"{model.name} {name}", step, _lacks(setting), context.least)
 
 
 def _lacks(setting: Setting) -> str | None:

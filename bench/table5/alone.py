@@ -74,8 +74,9 @@ def apart(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
 
 
 def exported(key: str, setting: Setting, folder: Path) -> None:
-    """Writes a method's graphs, in a process of its own; see `write_graphs`."""
-    apart(write_graphs, key, setting, folder)
+    """Writes a method's graphs in a process of its own, see `write_graphs`; those that are there are kept."""
+    if not folder.is_dir():
+        apart(write_graphs, key, setting, folder)
 
 
 def memory(key: str, setting: Setting, folder: Path) -> Memory | None:

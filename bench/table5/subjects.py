@@ -38,6 +38,8 @@ How = Literal["eager", "onnxruntime"]
 
 GRAPHS = ("invert", "edit")
 """What an edit of a photo takes."""
+DELTA = "delta_w"
+"""The input of every `edit` graph that moves the code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,10 +205,6 @@ class Exported:
         return bool(self._edited) and all(np.isfinite(value).all() for value in values)
 
 
-DELTA = "delta_w"
-"""The input of every `edit` graph that moves the code."""
-
-
 def _extents(spec: TensorSpec) -> tuple[int, ...]:
     """For one image."""
     return tuple(extent if isinstance(extent, int) else 1 for extent in spec.shape)
@@ -231,13 +229,11 @@ def graphs_folder(root: Path, key: str, setting: Setting) -> Path:
 
 
 def write_graphs(key: str, setting: Setting, folder: Path) -> None:
-    """Writes a method's graphs with random weights to a folder, whole or not at all; what is there already is kept.
+    """Writes a method's graphs with random weights to a folder that is not there yet, whole or not at all.
 
     Raises:
         EdgeditError: if it cannot be exported.
     """
-    if folder.is_dir():
-        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as scratch:
         made = Path(scratch) / key

@@ -17,11 +17,14 @@ from bench.gpu import accuracy
 from bench.gpu.__main__ import JOBS, Options, run
 from bench.gpu.models import load_models
 from bench.gpu.runtimes import Engine
+from bench.gpu.table5 import HOWS
 from edgedit import DEMO_BUNDLE
 from edgedit.commands.photos import ASTRONAUT
+from engines import family
 from engines.contracts import PIPELINES
 from engines.errors import EdgeditError
 from engines.libraries import LIBRARIES
+from tests.bench.table5.conftest import SMALL
 from training import recipes
 from training.losses.image import LossFiles
 from training.recipes import Recipe
@@ -74,6 +77,23 @@ def test_latency_by_the_command_line(demo: str, tmp_path: Path, capsys: pytest.C
     run(options(out, "latency", bundle=(demo,), row=("eager FP32",)))
     assert capsys.readouterr().out.count("done by an earlier run") == len(PIPELINES)
     assert result(out, "latency") == found
+
+
+def test_table_5_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(family.FAMILIES, SMALL.name, SMALL)
+    # Exporting takes longer than this suite may; its own test is with `bench.table5`.
+    monkeypatch.setattr("bench.gpu.table5.HOWS", HOWS[:-1])
+    words: dict[str, Any] = {"random": ("small",), "method": ("fs",), "passes": 3}
+    run(options(tmp_path, "table5", **words))
+    rows = {row["step"]: row for row in result(tmp_path, "table5")["rows"]}
+    assert list(rows) == ["small eager FP32", "small eager FP16 channels-last"]
+    for row in rows.values():
+        assert [one["key"] for one in row["rows"]] == ["e4e", "fs"] and len(row["orders"]) == 3
+        assert row["rows"][0]["ratio"] == 1 and row["rows"][1]["ratio"] > 0
+    assert state(tmp_path, "table5")["small eager TF32"] == {
+        "status": "skipped",
+        "reason": "TF32 is an arithmetic of NVIDIA GPUs: say --device cuda, or --precision fp32",
+    }
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
@@ -206,5 +226,7 @@ def test_what_is_asked_wrongly(tmp_path: Path) -> None:
     ):
         with pytest.raises(EdgeditError, match=message):
             run(options(tmp_path / "results", "latency", **wrong))
+    with pytest.raises(EdgeditError, match=r"there is no method 'tea'; there are e4e"):
+        run(options(tmp_path / "results", "table5", method=("tea",)))
     with pytest.raises(EdgeditError, match=f"there is no job 'tea'; there are {', '.join(JOBS)}"):
         run(options(tmp_path / "results", "tea"))
