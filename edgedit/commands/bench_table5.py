@@ -55,7 +55,7 @@ class BenchTable5(Reporting):
     graphs: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: a temporary one)")] = (
         None
     )
-    """With --how onnxruntime: keep the exported graphs there, about 7 GB at 1024 x 1024, and use those that are."""
+    """With --how onnxruntime: keep the exported graphs there, two bytes a parameter, and use those that are."""
     plot: OptionalFile = None
     """Also draw GMACs against time, to this SVG or PNG (needs matplotlib)."""
 
