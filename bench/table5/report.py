@@ -17,7 +17,8 @@ def report(result: Mapping[str, Any], console: Console) -> None:
     console.print(
         f"medians (and interquartile range) of {result['passes']} passes{few}; weights are random", markup=False
     )
-    console.print(f"memory: {result['memory']}", markup=False)
+    if any(row["peak_memory_bytes"] for row in result["rows"]):
+        console.print(f"memory: {result['memory']}", markup=False)
     for key, reason in result["not_measured"].items():
         console.print(f"not measured: {key}: {reason}", markup=False)
 
