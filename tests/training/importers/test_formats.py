@@ -255,6 +255,9 @@ def test_full_size(tmp_path):
     out = tmp_path / "e4e.safetensors"
     write_imported(out, import_checkpoint("e4e", paths).imported)
     peer = load(out)
+    # pytest keeps folders, and these are 2.4 GB.
+    for path in (*paths, out):
+        path.unlink()
     assert peer.family == FACES_1024
     twin = create("e4e", FACES_1024)
     content = contents("e4e", o.FACES, o.fill)["checkpoint"]
