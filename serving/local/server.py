@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -21,18 +20,22 @@ from typing import Self
 
 from engines.bundle import Bundle
 from engines.errors import EdgeditError
-from serving.local import ports, processes, supervisor
+from serving.local import failure, ports, processes, supervisor
 from serving.local.install import Installation, require
 
 _HERE = Path(__file__).parent
 _BACKENDS = _HERE.parent / "backends"
 _RESTRICTED = ("trace", "logging", "model-repository")
-_MODEL_FAILED = re.compile(r"failed to load '([^']+)' version \d+: (.*)")
-_START_FAILED = re.compile(r"^(?:E\d{4} .*?\] \"?|error: |\S*tritonserver: )((?!CudaDriver).*)", re.MULTILINE)
+_STARTS = 3
+"""How often a start is made whose end is put down to a busy machine, see `failure.starved`."""
 
 
 class LocalServerError(EdgeditError):
     """The development server does not start, or has ended by itself."""
+
+
+class _Crashed(LocalServerError):
+    """The server, or the process of a model, has died of a signal while it started."""
 
 
 class LocalTriton:
@@ -255,6 +258,14 @@ class LocalTriton:
         return [*command, *self.arguments]
 
     def _launch(self, installation: Installation) -> None:
+        for left in reversed(range(_STARTS)):
+            try:
+                return self._launch_once(installation)
+            except _Crashed:
+                if not left:
+                    raise
+
+    def _launch_once(self, installation: Installation) -> None:
         scratch = self._in_scratch("")
         order = {
             "command": self._command(installation),
@@ -301,23 +312,19 @@ class LocalTriton:
             if self._closing.is_set():
                 raise LocalServerError("the development server was stopped while it started")
             if not self.alive:
-                raise LocalServerError(f"the development server did not start: {self._reason(written)}")
+                code = self._exit_code()
+                why = failure.reason(self.log, written, code)
+                kind = _Crashed if failure.starved(why, code) else LocalServerError
+                raise kind(f"the development server did not start: {why}")
             if time.monotonic() - start > self.ready_timeout:
-                raise LocalServerError(
-                    f"the development server was not ready after {self.ready_timeout:g} s: {self._reason(written)}"
-                )
+                why = failure.reason(self.log, written, None)
+                raise LocalServerError(f"the development server was not ready after {self.ready_timeout:g} s: {why}")
             time.sleep(0.02)
 
-    def _reason(self, written: int) -> str:
-        """What the log says since that many bytes, in one line."""
-        with contextlib.suppress(OSError), self.log.open("rb") as stream:
-            stream.seek(written)
-            text = stream.read(2**20).decode(errors="replace")
-            if failed := _MODEL_FAILED.search(text):
-                return f"model {failed[1]}: {failed[2]}"
-            if found := _START_FAILED.findall(text):
-                return found[-1].strip('" ')
-        return "its log says nothing"
+    def _exit_code(self) -> int | None:
+        """What the supervisor says of a server that has ended, below 0 for a signal; None if it does not say."""
+        assert self._process is not None and self._process.stdout is not None
+        return json.loads(self._process.stdout.readline() or b"{}").get("exit")
 
     def _end(self, how: str) -> None:
         process, pid = self._process, self._pid

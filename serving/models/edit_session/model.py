@@ -14,8 +14,8 @@ import numpy as np
 import triton_python_backend_utils as pb
 from session_core import CACHE_BYTES, SESSION_FILE, Cache, EditsError, Units, handle_of, parse_edits
 
-_NOT_LOADED = "is not ready"
-"""What Triton says, with no code of its own, of a model or a version that is not there."""
+_AWAY = ("is not ready", "is not healthy")
+"""What Triton says, with no code of its own, of a model or a version that is not there, or whose process has died."""
 
 
 class _Refusal(Exception):
@@ -118,7 +118,7 @@ class TritonPythonModel:
         if response.has_error():
             message = response.error().message()
             pb.Logger.log_error(f"edit_session: {model}: {message}")
-            if _NOT_LOADED in message:
+            if any(sign in message for sign in _AWAY):
                 raise _Refusal(f"model {model} is not available, try again", pb.TritonError.UNAVAILABLE)
             raise _Refusal(f"model {model} failed", pb.TritonError.INTERNAL)
         return [pb.get_output_tensor_by_name(response, name) for name in outputs]

@@ -322,6 +322,30 @@ def test_a_model_that_does_not_load_is_named_in_one_line(tmp_path: Path, develop
     assert not server.alive and server.processes() == {}
 
 
+@pytest.mark.parametrize("deaths", [2, 9])
+def test_a_start_in_which_a_process_dies_is_made_again(
+    tmp_path: Path, development_server: Installation, deaths: int
+) -> None:
+    """As Triton has it on a busy machine."""
+    dying = f"""
+import os, signal
+from pathlib import Path
+died = Path(os.environ["HOME"], "died")
+times = len(died.read_text()) if died.exists() else 0
+if times < {deaths}:
+    died.write_text("x" * (times + 1))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    server = LocalTriton(write_small(tmp_path, echo=dying + ECHO), installation=development_server)
+    if deaths == 2:
+        with server:
+            assert call(server, "echo")[0, 0, 0, 0] == 248
+    else:
+        with pytest.raises(LocalServerError, match=r"^[^\n]*model echo: [^\n]*is not healthy[^\n]*$"):
+            server.start()
+        assert not server.alive
+
+
 def test_an_argument_that_the_server_does_not_know_is_said(small: Path, development_server: Installation) -> None:
     server = LocalTriton(small, arguments=["--no-such-option=1"], installation=development_server)
     with pytest.raises(LocalServerError, match=r"^[^\n]*no-such-option[^\n]*$"):
