@@ -17,6 +17,7 @@ from engines.certificate import Certifier
 from engines.contracts import PIPELINES
 from engines.directions import Direction
 from engines.errors import RuntimeUnavailableError
+from engines.family import ModelFamily
 from engines.session import EditSession
 from export.build import export_bundle
 from export.errors import ExportError
@@ -32,8 +33,9 @@ from training.peers import METHODS, create
 from training.peers.hyperstyle import HyperStyle
 from training.peers.protocol import CARS, Peer
 
-FAMILY = dataclasses.replace(TINY, name="tiny-128", size=128, encoder_size=(128, 128), feature_resolution=16)
-CARS_FAMILY = dataclasses.replace(FAMILY, name="tiny-cars", visible_rows=(16, 112), encoder_size=(96, 128))
+# As at full size: photos larger than the encoders' input, whose quarter is the feature.
+FAMILY = dataclasses.replace(TINY, name="tiny-256", size=256, encoder_size=(128, 128), feature_resolution=32)
+CARS_FAMILY = dataclasses.replace(FAMILY, name="tiny-cars", visible_rows=(32, 224), encoder_size=(96, 128))
 KEYS = [key for key in METHODS if key != "ours"]
 INVERSIONS = {
     "e4e": ["w"],
@@ -43,12 +45,13 @@ INVERSIONS = {
     "styleres": ["w", "residual"],
     "sdic": ["w", "feature", "generator_feature"],
     "sfe": ["w", "fused", "w_e", "generator_feature"],
-    "hyperstyle": ["w", *(f"deltas_{i}" for i in range(11))],
+    "hyperstyle": ["w", *(f"deltas_{i}" for i in range(13))],
 }
 
 
-def peer_of(key: str, family=FAMILY) -> Peer:
-    """A method none of whose parts is switched off, with images mostly inside [-1, 1]."""
+@cache
+def peer_of(key: str, family: ModelFamily = FAMILY) -> Peer:
+    """A method none of whose parts is switched off, with images mostly inside [-1, 1]; not to be changed."""
     torch.manual_seed(1)
     peer = create(key, family)
     if isinstance(peer, HyperStyle):
@@ -70,7 +73,7 @@ def test_the_inversion_is_the_methods_own(key):
     if key in ("fs", "clcae"):
         assert shapes["feature"] == [FAMILY.channels(8), 8, 8]
     if key == "hyperstyle":
-        assert shapes["deltas_0"] == [16, 16, 3, 3] and shapes["deltas_10"] == [4, 4, 1, 1]
+        assert shapes["deltas_0"] == [16, 16, 3, 3] and shapes["deltas_12"] == [2, 2, 1, 1]
 
 
 @pytest.mark.parametrize(("key", "family"), [*((key, FAMILY) for key in KEYS), ("sdic", CARS_FAMILY)])

@@ -146,3 +146,47 @@ def test_batch_norm_becomes_arithmetic(after_convolution):
     operators = [node.op_type for node in folded.graph]
     assert operators == (["Conv"] if after_convolution else ["Mul", "Add", "Conv"])
     np.testing.assert_allclose(run(folded, feeds)["y"], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("before", ["Conv", "ConvTranspose", "Relu"])
+def test_batch_norms_of_maps_of_any_rank(dimensions, before):
+    """SDIC has them over rows of a code, over maps and over cost volumes, after plain and transposed convolutions."""
+    source = np.random.default_rng(3)
+    inputs, outputs, side = 4, 6, [5, 4, 3][:dimensions]
+    channels = inputs if before == "Relu" else outputs
+    bn = {name: source.normal(size=channels).astype(np.float32) for name in ("gain", "bias", "mean")}
+    bn["variance"] = source.uniform(0.01, 4, channels).astype(np.float32)
+    shape = (outputs, inputs) if before == "Conv" else (inputs, outputs)
+    weights = bn | {"w": source.normal(size=(*shape, *[2] * dimensions)).astype(np.float32)}
+    nodes = [
+        helper.make_node(before, ["x"] if before == "Relu" else ["x", "w"], ["c"], name="before"),
+        helper.make_node("BatchNormalization", ["c", *bn], ["y"], name="norm"),
+    ]
+
+    def model():
+        return make_model(nodes, {"x": ["batch", inputs, *side]}, ["y"], weights)
+
+    feeds = {"x": source.normal(size=(2, inputs, *side)).astype(np.float32)}
+    expected = run(model(), feeds)["y"]
+    folded = model()
+    fold_batch_norms(folded)
+    operators = [node.op_type for node in folded.graph]
+    assert operators == (["Relu", "Mul", "Add"] if before == "Relu" else [before])
+    np.testing.assert_allclose(run(folded, feeds)["y"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_grouped_transposed_convolution_keeps_its_batch_norm_apart():
+    source = np.random.default_rng(4)
+    bn = {name: source.uniform(0.5, 2, 6).astype(np.float32) for name in ("gain", "bias", "mean", "variance")}
+    weights = bn | {"w": source.normal(size=(4, 3, 2, 2)).astype(np.float32)}
+    nodes = [
+        helper.make_node("ConvTranspose", ["x", "w"], ["c"], name="before", group=2),
+        helper.make_node("BatchNormalization", ["c", *bn], ["y"], name="norm"),
+    ]
+    feeds = {"x": source.normal(size=(2, 4, 5, 5)).astype(np.float32)}
+    model = make_model(nodes, {"x": ["batch", 4, 5, 5]}, ["y"], weights)
+    expected = run(model, feeds)["y"]
+    fold_batch_norms(model)
+    assert [node.op_type for node in model.graph] == ["ConvTranspose", "Mul", "Add"]
+    np.testing.assert_allclose(run(model, feeds)["y"], expected, rtol=1e-4, atol=1e-4)
