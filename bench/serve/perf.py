@@ -24,6 +24,8 @@ from serving.local.server import LocalTriton
 _MEMBER = "data/bin/perf_analyzer"
 _LIBRARIES = {"libb64-": "libb64.so.0d", "libcudart-": "libcudart.so.12"}
 """What it is linked with, by what the development server's own copies are named."""
+_PATIENCE = 300.0
+"""Seconds for one row: it measures up to ten windows, and waits for the answers under way after each."""
 _UNSTABLE = "Failed to obtain stable measurement"
 
 
@@ -82,9 +84,13 @@ def read_row(text: str) -> dict[str, float]:
 def _ask(command: list[str], environment: dict[str, str], table: Path) -> dict[str, Any]:
     table.unlink(missing_ok=True)
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise EdgeditError(f"perf_analyzer does not run: {error}") from None
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise EdgeditError(
+            f"perf_analyzer found no stable value within {_PATIENCE:g} s; give fewer --seconds or a quieter machine"
+        ) from None
+    except OSError as error:
+        raise EdgeditError(f"perf_analyzer does not run: {error.strerror}") from None
     text = done.stdout + done.stderr
     if _UNSTABLE in text:
         # It writes no table then.

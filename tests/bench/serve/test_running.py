@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +20,10 @@ from engines.errors import EdgeditError, OutputError
 @pytest.mark.triton
 @pytest.mark.usefixtures("development_server")
 def test_a_run_from_servers_to_files(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="plots need the extra `bench`")
     out, plot = tmp_path / "serve.json", tmp_path / "serve.svg"
+    drawn = importlib.util.find_spec("matplotlib") is not None
     before = set(Path("/dev/shm").iterdir())
-    given = run(Options(out=out, plot=plot, concurrency=(1, 8), rounds=1, seconds=0.05, samples=5))
+    given = run(Options(out=out, plot=plot if drawn else None, concurrency=(1, 8), rounds=1, seconds=0.05, samples=5))
     result = json.loads(out.read_text())
     assert result == given
     # The servers compute what the process does, through every transport.
@@ -44,7 +45,8 @@ def test_a_run_from_servers_to_files(tmp_path: Path) -> None:
     assert len(result["aims"]) == 2 and all(isinstance(aim["met"], bool) for aim in result["aims"])
     assert {"command", "date", "device", "versions", "load_average"} <= set(result)
     assert str(tmp_path) not in out.read_text()
-    assert b"<svg" in plot.read_bytes()[:500]
+    # Plots need the extra `bench`.
+    assert not drawn or b"<svg" in plot.read_bytes()[:500]
     assert not [p for p in set(Path("/dev/shm").iterdir()) - before if p.name.startswith(("psm_", "edgedit"))]
 
 
