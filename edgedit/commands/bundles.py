@@ -31,7 +31,7 @@ class Info(Reporting):
         manifest, family = bundle.manifest, bundle.family
         size = sum(entry.bytes for entry in manifest.files.values())
         console.print(
-            f"{manifest.name}: family {family.name}, {family.size} px, W+ {family.w_rows}x{family.style_dim}, "
+            f"{manifest.name}: method {manifest.method}, family {family.name}, {family.size} px, W+ {family.w_rows}x{family.style_dim}, "
             f"feature {'x'.join(map(str, family.feature_shape))}, {manifest.precision}, {size / 1e6:.1f} MB",
             markup=False,
         )

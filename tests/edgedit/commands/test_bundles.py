@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from edgedit.editor import Editor
@@ -13,6 +14,9 @@ from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.family import FAMILIES
 from tests.edgedit.conftest import Cli
 from tests.export.helpers import TINY as SMALL
+from training.imported import Imported
+from training.imported import write as write_imported
+from training.peers import create
 
 
 def damage(file: Path) -> None:
@@ -38,7 +42,7 @@ def test_directions(cli: Cli, bundle_path: Path, editor: Editor, tmp_path: Path)
 def test_info(cli: Cli, bundle_path: Path, tmp_path: Path) -> None:
     done = cli("info", bundle_path, "--verify", "--json", tmp_path / "i.json")
     assert done.status == 0 and done.err == ""
-    for text in ("faces: family tiny-faces, 64 px", "licence CC0-1.0", "directions: smile, age, hair", "all match"):
+    for text in ("faces: method ours, family tiny-faces, 64 px", "licence CC0-1.0", "directions: smile, age, hair", "all match"):
         assert text in done.out
     summary = json.loads((tmp_path / "i.json").read_text())
     manifest = Bundle.load(bundle_path).manifest.model_dump(mode="json")
@@ -95,6 +99,28 @@ def test_export_of_random_weights(cli: Cli, tmp_path: Path, monkeypatch: pytest.
     assert sorted(os.listdir(tmp_path)) == ["bundle", "e.json"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_export_of_imported_weights(cli: Cli, tmp_path: Path) -> None:
+    """`edgedit export --weights`: the method and the licence are those of the file."""
+    torch.manual_seed(0)
+    peer = create("e4e", SMALL)
+    weights, out = tmp_path / "e4e.safetensors", tmp_path / "bundle"
+    imported = Imported(kind="e4e", family=SMALL, licence="MIT", sources=[], tensors=peer.state_dict())
+    write_imported(weights, imported)
+    wrong = cli("export", "--weights", weights, "--method", "fs", "-o", out)
+    assert wrong.status == 1 and "holds method e4e, not fs; leave --method out" in wrong.error and not out.exists()
+    done = cli("export", "--weights", weights, "--photos", "1", "-o", out, "--json", tmp_path / "e.json")
+    assert done.status == 0, done.err
+    summary = json.loads((tmp_path / "e.json").read_text())
+    assert summary["method"] == "e4e" and set(summary["verification"]["graphs"]) == {"invert", "edit", "reconstruct"}
+    bundle = Bundle.load(out)
+    assert (bundle.name, bundle.method, bundle.family) == ("e4e", "e4e", SMALL)
+    assert bundle.manifest.licence == peer.info.licence and str(tmp_path) not in (out / "manifest.json").read_text()
+    shown = cli("info", out, "--verify")
+    assert shown.status == 0 and "e4e: method e4e, family" in shown.out
+
+
 def test_exports_that_are_refused(cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     neither = "give either a run folder, with --data to verify with, or --random FAMILY"
@@ -104,6 +130,11 @@ def test_exports_that_are_refused(cli: Cli, tmp_path: Path) -> None:
         ((), neither),
         (("run",), neither),
         (("run", "--random", "demo-64"), neither),
+        (("--weights", "w.safetensors", "--random", "demo-64"), neither),
+        (("run", "--data", "faces", "--method", "e4e"), "a training run is of method ours; give --weights or --random"),
+        (("--random", "demo-64", "--method", "hgfi"), "unknown method 'hgfi'; "),
+        (("--random", "cars-512x384", "--method", "hfgi"), "HFGI exists for faces-1024, not for cars-512x384"),
+        (("--weights", tmp_path / "text.json"), "text.json"),
         (("--random", "demo-63"), "unknown model family 'demo-63'; there are "),
         (("--random", "demo-64", "--photos", "0"), "--photos must be 1 or more, got 0"),
         (("--random", "demo-64", "--graphs", "most"), "there is no graph 'most' to export; there are all, "),
