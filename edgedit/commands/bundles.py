@@ -31,7 +31,8 @@ class Info(Reporting):
         manifest, family = bundle.manifest, bundle.family
         size = sum(entry.bytes for entry in manifest.files.values())
         console.print(
-            f"{manifest.name}: method {manifest.method}, family {family.name}, {family.size} px, W+ {family.w_rows}x{family.style_dim}, "
+            f"{manifest.name}: method {manifest.method}, family {family.name}, {family.size} px, "
+            f"W+ {family.w_rows}x{family.style_dim}, "
             f"feature {'x'.join(map(str, family.feature_shape))}, {manifest.precision}, {size / 1e6:.1f} MB",
             markup=False,
         )
@@ -123,6 +124,8 @@ class Export(Reporting):
     """The recipe of the run."""
     data: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Photos to verify with: folder or tar of aligned faces, of which the held-out ones are used. Needed for a run."""
+    start: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """The bundle that the run was started from, for the stages that were not run."""
     method: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: ours, or what --weights hold)")] = None
     """ours, e4e, fs, hfgi, clcae, styleres, sdic, sfe or hyperstyle. Others than ours have the pipelines alone."""
     weights: OptionalFile = None

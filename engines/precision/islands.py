@@ -58,6 +58,10 @@ def islands(
     for node in model.graph:
         if node.op_type in NORMS:
             mark(node, NORM)
+        elif node.op_type == "Reciprocal" and len(found[str(node.outputs[0].name)].shape) == 2:
+            # Of weights that differ by image there is no modulated convolution; their demodulation is the same.
+            for source in _sources(node.outputs[0], found):
+                mark(source, STYLE)
         elif node.op_type in ("Softmax", "LogSoftmax"):
             mark(node, SOFTMAX)
             for use in node.outputs[0].uses():

@@ -190,3 +190,32 @@ def test_a_grouped_transposed_convolution_keeps_its_batch_norm_apart():
     fold_batch_norms(model)
     assert [node.op_type for node in model.graph] == ["ConvTranspose", "Mul", "Add"]
     np.testing.assert_allclose(run(model, feeds)["y"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_demodulation_of_weights_by_image_stays_in_fp32():
+    """As HyperStyle's: y = (W x s) rsqrt(sum W^2 s^2), W of each image by itself."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["s", "last"], ["column"], name="column"),
+        helper.make_node("Mul", ["x", "column"], ["xs"], name="modulate"),
+        helper.make_node("MatMul", ["w", "xs"], ["c"], name="product"),
+        helper.make_node("Mul", ["w", "w"], ["ww"], name="square_weight"),
+        helper.make_node("Mul", ["column", "column"], ["ss"], name="square_style"),
+        helper.make_node("MatMul", ["ww", "ss"], ["e"], name="energy"),
+        helper.make_node("Squeeze", ["e", "last"], ["flat"], name="flat"),
+        helper.make_node("Sqrt", ["flat"], ["r"], name="root"),
+        helper.make_node("Reciprocal", ["r"], ["d"], name="inverse"),
+        helper.make_node("Unsqueeze", ["d", "last"], ["db"], name="spread"),
+        helper.make_node("Mul", ["c", "db"], ["y"], name="demodulate"),
+    ]
+    inputs = {"x": ["batch", 4, 9], "s": ["batch", 4], "w": ["batch", 3, 4]}
+    model = make_model(nodes, inputs, ["y"], {"last": np.array([2], np.int64)})
+    reasons = retype(model, "fp16")
+    assert {"energy", "root", "inverse", "square_style"} <= set(reasons) and set(reasons.values()) == {STYLE}
+    assert not {"product", "modulate", "demodulate"} & set(reasons)
+    source = np.random.default_rng(5)
+    feeds = {name: source.normal(size=[2, *shape[1:]]).astype(np.float32) for name, shape in inputs.items()}
+    feeds["s"] *= 2e3
+    made = Emulated(model, threads=1).run(feeds)["y"]
+    squares = np.einsum("boi,bi->bo", feeds["w"].astype(float) ** 2, feeds["s"].astype(float) ** 2)
+    exact = feeds["w"] @ (feeds["x"] * feeds["s"][:, :, None]) / np.sqrt(squares)[:, :, None]
+    np.testing.assert_allclose(made, exact, rtol=0, atol=1e-2)
