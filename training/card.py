@@ -10,10 +10,13 @@ from typing import Any
 from engines.family import ModelFamily
 
 _TRAINED = ("generator", "e4e", "encoder", "editor")
+_ORDER = ("generator", "e4e", "encoder", "directions", "editor", "calibrate", "evaluate")
 
 
-def _stages(root: Path) -> list[dict[str, Any]]:
-    return [json.loads((root / name / "checkpoint" / "meta.json").read_text()) for name in _TRAINED]
+def _stages(root: Path) -> dict[str, dict[str, Any]]:
+    """What the checkpoints say of the stages that were run here; a run that starts from a bundle may lack some."""
+    files = {name: root / name / "checkpoint" / "meta.json" for name in _TRAINED}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
 
 
 def _batch(stage: Mapping[str, Any]) -> str:
@@ -61,13 +64,22 @@ def model_card(
         data: statement on the training data.
         device: what it was trained on, in words.
     """
-    stages = _stages(root)
+    found = _stages(root)
+    stages = list(found.values())
     together = max(stage.get("processes", 1) for stage in stages)
     options = f" --processes {together} --threads 1" if together > 1 else ""
     hours = sum(stage["seconds"] for stage in stages) / 3600
     steps = "\n".join(
         f"| {s['stage']} | {s['step']} | {_batch(s)} | {s['seconds'] / 60:.0f} | {s['seed']} |" for s in stages
     )
+    order = " ".join(name for name in _ORDER if name in found or name not in _TRAINED)
+    start, rest = "", ""
+    if lacking := [name for name in _TRAINED if name not in found]:
+        start = " --start START"
+        rest = (
+            "\nThe run started from START, an earlier bundle of this model, which holds what is not in the table: "
+            f"{', '.join(lacking)}.\n"
+        )
     return f"""# Model card: {family.name}
 
 A StyleGAN2 generator of {family.size} x {family.size} pixels with two inversion encoders and a feature editor, after
@@ -101,14 +113,14 @@ Trained on {device} in {hours:.1f} hours with torch {stages[0]["torch"]}.
 | stage | steps | batch | minutes | seed |
 |---|---|---|---|---|
 {steps}
-
+{rest}
 ```
-for stage in generator e4e encoder directions editor calibrate evaluate; do
+for stage in {order}; do
     edgedit train $stage --data FACES --run RUN --recipe {recipe} --lpips LPIPS --identity EMBEDDER \\
-        --age-gender AGE_GENDER --expression EXPRESSION --pose POSE{options} \\
+        --age-gender AGE_GENDER --expression EXPRESSION --pose POSE{options}{start} \\
         --json RUN/$stage.json
 done
-edgedit export RUN --recipe {recipe} --data FACES --metrics RUN/evaluate.json -o BUNDLE
+edgedit export RUN --recipe {recipe} --data FACES --metrics RUN/evaluate.json{start} -o BUNDLE
 ```
 
 ## Limits

@@ -156,5 +156,12 @@ def _trained(verb: Export) -> tuple[EditingSystem, list[Direction], np.ndarray]:
         raise BundleError(f"a training run needs {error.name}: pip install 'edgedit[export,train]'") from error
     assert verb.run_folder is not None and verb.data is not None
     nothing = LossFiles(lpips=verb.run_folder, identity=verb.run_folder)
-    run = Run(recipe=recipe(verb.recipe), root=verb.run_folder, data=verb.data, losses=nothing, judges=JudgeFiles())
+    run = Run(
+        recipe=recipe(verb.recipe),
+        root=verb.run_folder,
+        data=verb.data,
+        losses=nothing,
+        judges=JudgeFiles(),
+        start=verb.start,
+    )
     return load_system(run), load_run_directions(run), run.faces()[1].images[: verb.photos]
