@@ -258,7 +258,8 @@ class Core:
             self.pool.condemn(region)
             if isinstance(error, RequestError):
                 raise RequestError(
-                    f"{self.url} does not take shared memory of this machine ({error}); pass shared_memory=False"
+                    f"{self.url} does not take shared memory of this machine ({error}); pass shared_memory=False, or "
+                    "start it with `edgedit serve up --shared-memory`"
                 ) from error
             raise
         return region

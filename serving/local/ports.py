@@ -46,7 +46,7 @@ def check(port: int, purpose: str) -> None:
     if not 1 <= port <= 65535:
         raise PortError(f"port {port} for {purpose} is not between 1 and 65535")
     if not free(port):
-        raise PortError(f"port {port} for {purpose} is in use or not yours to take: choose another one")
+        raise PortError(f"port {port} for {purpose} is in use or not yours to take: choose another one, or 0")
 
 
 def pick(count: int) -> list[int]:
