@@ -100,15 +100,23 @@ def _sources(value: ir.Value, found: dict[str, Tensor]) -> list[ir.Node]:
 
 
 def _descendants(node: ir.Node) -> list[ir.Node]:
+    """What becomes of a ToRGB's output: the sum, its upsampling, which is by channel, and the rounding. Some methods
+    look at the image they have rendered: there another network begins."""
     seen: dict[int, ir.Node] = {}
     waiting = [node]
     while waiting:
         current = waiting.pop()
-        if id(current) in seen:
+        if id(current) in seen or _mixes_channels(current):
             continue
         seen[id(current)] = current
         waiting += [use.node for value in current.outputs for use in value.uses()]
     return list(seen.values())
+
+
+def _mixes_channels(node: ir.Node) -> bool:
+    if node.op_type in ("Conv", "ConvTranspose"):
+        return node.attributes.get_int("group", 1) == 1
+    return node.op_type in ("MatMul", "Gemm")
 
 
 def _until_convolution(value: ir.Value) -> list[ir.Node]:

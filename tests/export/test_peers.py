@@ -213,7 +213,7 @@ def test_all_graphs_pass_and_a_session_edits(key, exported):
 @pytest.mark.parametrize("key", [pytest.param(key, marks=slow) for key in KEYS])
 def test_emulated_fp16_keeps_the_images(key, exported):
     certifier = Certifier(exported, random_photos(FAMILY, 2), batch=2, threads=1)
-    for graph in ("edit", "reconstruct"):
+    for graph in PIPELINES:
         certificate = certifier.certify(graph, "fp16")
         assert not certificate["nan"] and not certificate["activations"]["overflowed"], graph
         assert certificate["images"]["psnr"]["worst"] > 45, graph

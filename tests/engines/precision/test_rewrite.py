@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from engines.precision.emulate import Emulated
-from engines.precision.islands import STYLE
+from engines.precision.islands import RGB, STYLE
 from engines.precision.rewrite import fold_batch_norms, prenormalise
 from engines.precision.source import shapes
 from engines.precision.typed import retype
@@ -219,3 +219,23 @@ def test_demodulation_of_weights_by_image_stays_in_fp32():
     squares = np.einsum("boi,bi->bo", feeds["w"].astype(float) ** 2, feeds["s"].astype(float) ** 2)
     exact = feeds["w"] @ (feeds["x"] * feeds["s"][:, :, None]) / np.sqrt(squares)[:, :, None]
     np.testing.assert_allclose(made, exact, rtol=0, atol=1e-2)
+
+
+def test_a_network_that_looks_at_a_rendered_image_is_no_part_of_it():
+    """SDIC, HFGI and HyperStyle render, and give what they see to further convolutions."""
+    source = np.random.default_rng(6)
+    shapes_of = {"w": (3, 8, 1, 1), "up": (3, 1, 4, 4), "look": (16, 3, 3, 3)}
+    weights = {name: source.normal(size=shape).astype(np.float32) for name, shape in shapes_of.items()}
+    weights |= {"axes": np.array([2, 3], np.int64), "bias": np.ones((1, 3, 1, 1), np.float32)}
+    nodes = [
+        helper.make_node("Unsqueeze", ["s", "axes"], ["sb"], name="spread"),
+        helper.make_node("Mul", ["x", "sb"], ["xs"], name="modulate"),
+        helper.make_node("Conv", ["xs", "w"], ["c"], name="to_rgb"),
+        helper.make_node("Add", ["c", "bias"], ["rgb"], name="add_bias"),
+        helper.make_node("ConvTranspose", ["rgb", "up"], ["large"], name="upsample", group=3, strides=[2, 2]),
+        helper.make_node("Conv", ["large", "look"], ["y"], name="look"),
+    ]
+    model = make_model(nodes, {"x": ["batch", 8, 4, 4], "s": ["batch", 8]}, ["y"], weights)
+    reasons = retype(model, "fp16")
+    assert {name for name, reason in reasons.items() if reason == RGB} >= {"add_bias", "upsample"}
+    assert "look" not in reasons and "to_rgb" not in reasons
