@@ -98,7 +98,7 @@ class TritonPythonModel:
             feeds = [_tensor(name, inversion[name]) for name in self._reads["reconstruct"]]
             return answer + await self._call("reconstruct", feeds, ["image"])
         feeds = [_tensor(name, inversion[name]) for name in self._reads["edit"]]
-        moves = dict(zip(("delta_w", "style_delta"), deltas, strict=True))
+        moves: dict[str, np.ndarray] = dict(zip(("delta_w", "style_delta"), deltas, strict=True))
         feeds += [pb.Tensor(name, moves[name][None]) for name in self._deltas]
         return answer + await self._call("edit", feeds, ["image"])
 
