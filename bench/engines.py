@@ -125,7 +125,8 @@ def main() -> None:
             except EdgeditError as error:
                 raise SystemExit(f"error: {error}") from None
             rows |= {_key(row): row for row in measured}
-            targets = " ".join(f"--target {target}" for target in options.target)
+            # Of all rows, whichever run measured them.
+            targets = " ".join(f"--target {name}" for name in dict.fromkeys(row["target"] for row in rows.values()))
             command = f"python -m bench.engines --bundle NAME=BUNDLE {targets} --out FILE"
             result = provenance(command) | {"rows": list(rows.values())}
             write(options.out, (json.dumps(result, indent=1) + "\n").encode())
