@@ -171,11 +171,15 @@ def _normalise(graph: ir.Graph, node: ir.Node, multiply: ir.Node, unsqueeze: ir.
     demodulation = _demodulation(after)
     give_back = ir.node("Mul", [bounded.outputs[0], factor], name=f"{name}/scale_back")
     if demodulation is not None:
-        vector = demodulation.inputs[0]
+        # Two passes through a generator with one code share these factors: each convolution gets its own.
+        demodulate, spread_factors = demodulation
+        vector = spread_factors.inputs[0]
         assert vector is not None
         whole = ir.node("Mul", [vector, give_back.outputs[0]], name=f"{name}/demodulation")
-        _insert(graph, demodulation, [give_back, whole])
-        demodulation.replace_input_with(0, whole.outputs[0])
+        factors = ir.node("Unsqueeze", [whole.outputs[0], spread_factors.inputs[1]], name=f"{name}/demodulation_spread")
+        _insert(graph, demodulate, [give_back, whole, factors])
+        place = list(demodulate.inputs).index(spread_factors.outputs[0])
+        demodulate.replace_input_with(place, factors.outputs[0])
         return Modulated(node, (scaled.outputs[0], whole.outputs[0]), None)
     output = after.outputs[0]
     users = list(output.uses())
@@ -197,8 +201,8 @@ def _after_blur(node: ir.Node) -> ir.Node:
     return node
 
 
-def _demodulation(node: ir.Node) -> ir.Node | None:
-    """The Unsqueeze of the demodulation factors that multiply a node's output, if they do."""
+def _demodulation(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
+    """(multiplication of a node's output by its demodulation factors, their Unsqueeze), if they do."""
     for use in node.outputs[0].uses():
         if use.node.op_type != "Mul":
             continue
@@ -208,5 +212,5 @@ def _demodulation(node: ir.Node) -> ir.Node | None:
                 continue
             vector = source.inputs[0].producer()
             if vector is not None and vector.op_type == "Reciprocal":
-                return source
+                return use.node, source
     return None

@@ -239,3 +239,46 @@ def test_a_network_that_looks_at_a_rendered_image_is_no_part_of_it():
     reasons = retype(model, "fp16")
     assert {name for name, reason in reasons.items() if reason == RGB} >= {"add_bias", "upsample"}
     assert "look" not in reasons and "to_rgb" not in reasons
+
+
+def test_two_passes_with_one_code_share_no_factor():
+    """HFGI renders twice with one code, and the exporter merges what is computed twice: styles, energies, factors."""
+    source = np.random.default_rng(7)
+    weights = {
+        "w": (300 * source.normal(size=(6, 6, 3, 3))).astype(np.float32),
+        "axes": np.array([2, 3], np.int64),
+    }
+    weights["energy"] = np.square(weights["w"]).sum(axis=(2, 3))
+    nodes = [
+        helper.make_node("Unsqueeze", ["s", "axes"], ["sb"], name="spread"),
+        helper.make_node("Mul", ["s", "s"], ["ss"], name="square"),
+        helper.make_node("Gemm", ["ss", "energy"], ["e"], name="sum", transB=1),
+        helper.make_node("Sqrt", ["e"], ["r"], name="root"),
+        helper.make_node("Reciprocal", ["r"], ["d"], name="inverse"),
+        helper.make_node("Unsqueeze", ["d", "axes"], ["db"], name="spread_d"),
+    ]
+    for one in "ab":
+        nodes += [
+            helper.make_node("Mul", [one, "sb"], [f"{one}s"], name=f"modulate_{one}"),
+            helper.make_node("Conv", [f"{one}s", "w"], [f"{one}c"], name=f"conv_{one}", pads=[1] * 4),
+            helper.make_node("Mul", [f"{one}c", "db"], [f"{one}y"], name=f"demodulate_{one}"),
+        ]
+    inputs = {"a": ["batch", 6, 5, 5], "b": ["batch", 6, 5, 5], "s": ["batch", 6]}
+    feeds = {name: source.normal(size=[2, *shape[1:]]).astype(np.float32) for name, shape in inputs.items()}
+    feeds["s"] *= 50
+
+    def model():
+        return make_model(nodes, inputs, ["ay", "by"], weights)
+
+    expected = run(model(), feeds)
+    folded = model()
+    made = prenormalise(folded, shapes(folded))
+    assert [one.rgb for one in made] == [None, None] and len({id(one.vectors[1]) for one in made}) == 2
+    for name, value in run(folded, feeds).items():
+        np.testing.assert_allclose(value, expected[name], rtol=2e-4, atol=2e-5)
+    typed = model()
+    assert RGB not in retype(typed, "fp16").values()
+    emulated = Emulated(typed, watch=True, threads=1)
+    for name, value in emulated.run(feeds).items():
+        np.testing.assert_allclose(value, expected[name], rtol=0, atol=2e-2)
+    assert max(emulated.peaks.values()) < 1e4
