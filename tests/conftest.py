@@ -20,7 +20,9 @@ settings.load_profile("edgedit")
 
 _ROOT = Path(__file__).resolve().parent.parent
 
-_skipped = pytest.StashKey[Counter]()
+# Processes of `pytest -n` share the cores: threads of each that wait for one another would take them from the others.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @cache
@@ -78,10 +80,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too (or set EDGEDIT_SLOW=1)")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_skipped] = Counter()
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     run_slow = config.getoption("--slow") or os.environ.get("EDGEDIT_SLOW") == "1"
     for item in items:
@@ -92,11 +90,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             reasons.append("slow; run it with --slow or EDGEDIT_SLOW=1")
         if reasons:
             item.add_marker(pytest.mark.skip(reason=reasons[0]))
-            config.stash[_skipped][reasons[0]] += 1
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for reason, count in config.stash[_skipped].items():
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    for reason, count in Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped).items():
         terminalreporter.write_line(f"not run here: {count} tests: {reason}")
 
 

@@ -132,7 +132,7 @@ def photo_range(
     identity: Identity,
     direction: Direction,
     *,
-    floor: float = 0.6,
+    floor: float = 0.58,
     step: float = 0.5,
 ) -> tuple[float, float]:
     """The part of a direction's range in which edited photos keep their identity.

@@ -103,7 +103,7 @@ def _demo(
             upper_rate=1e-3,
         ),
         encoder_steps=encoder_steps,
-        directions=FitOptions(samples=fit_samples, photos=True, regression=True, probes=16, components=4, limit=5.0),
+        directions=FitOptions(samples=fit_samples, photos=True, regression=True, probes=16, components=4),
         editor=EditorOptions(
             batch=2 * batch,
             learning_rate=1e-3,

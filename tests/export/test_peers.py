@@ -207,10 +207,14 @@ def test_all_graphs_pass_and_a_session_edits(key, exported):
     # The networks that the bundle holds, in PyTorch.
     graphs = bundle_graphs(exported)
     with torch.no_grad():
-        own = dict(zip(inversion.names, graphs["invert"].module(torch.from_numpy(photos)), strict=True))
+        own = {name: torch.from_numpy(inversion.host().array(name)) for name in inversion.names}
         own["delta_w"] = torch.from_numpy(delta).expand(3, -1, -1)
         wanted = graphs["edit"].module(*(own[spec.name] for spec in graphs["edit"].inputs)).numpy()
-    assert np.abs(edited - wanted).max() <= 1
+        assert np.abs(edited - wanted).max() <= 1
+        if key == "hyperstyle":  # a bundle's is refined as often as by default, the one here less
+            return
+        for name, value in zip(inversion.names, graphs["invert"].module(torch.from_numpy(photos)), strict=True):
+            np.testing.assert_allclose(value, inversion.array(name), rtol=0, atol=1e-3 * value.abs().max().item())
 
 
 @pytest.mark.parametrize("key", [pytest.param(key, marks=slow) for key in KEYS])

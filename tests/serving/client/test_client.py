@@ -161,8 +161,8 @@ def test_http_connections_of_threads_that_ended_are_closed() -> None:
 
     def treat(connection: socket.socket) -> None:
         connection.recv(1000)
+        answered.append(connection)  # before the client can know of it
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        answered.append(connection)
 
     with closing(Listener(treat)) as listener, Client(listener.url, protocol="http", retries=0) as client:
         said: list[bool] = []
