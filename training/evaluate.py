@@ -6,6 +6,7 @@ Every image is rounded to 8 bits before it is judged, as a user would get it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -132,13 +133,15 @@ def photo_range(
     identity: Identity,
     direction: Direction,
     *,
+    limit: float,
     floor: float = 0.58,
     step: float = 0.5,
 ) -> tuple[float, float]:
-    """The part of a direction's range in which edited photos keep their identity.
+    """The strengths of a direction at which edited photos keep their identity.
 
     Args:
         photos: B x 3 x S x S in [-1, 1].
+        limit: the strength beyond which nothing is tried, either way.
         floor: the mean identity cosine between photo and edit that must be kept; somewhat above what unseen photos
             are to keep, where these are photos that the networks were trained on.
         step: the range ends at a multiple of this.
@@ -149,10 +152,11 @@ def photo_range(
     inversion = system.invert(encoder_input(photos, system.family))
     start = identity(photos)
     ends = []
-    for sign, limit in ((-1.0, -direction.min_strength), (1.0, direction.max_strength)):
+    wide = replace(direction, min_strength=-limit, max_strength=limit)
+    for sign in (-1.0, 1.0):
         reached = step
         for strength in np.arange(step, limit + 1e-9, step):
-            edit = resolve({direction.name: direction}, {direction.name: sign * strength}, system.family, clamp=True)
+            edit = resolve({wide.name: wide}, {wide.name: sign * strength}, system.family)
             delta = torch.from_numpy(edit.delta_w).to(photos.device).expand(len(photos), -1, -1)
             image = quantise(system.edit(inversion, delta))
             if (identity(image) * start).sum(dim=1).mean() < floor:

@@ -243,7 +243,9 @@ def train_editor(run: Run, options: LoopOptions) -> int:
 
 @torch.no_grad()
 def calibrate(run: Run, photos: int = 64) -> dict[str, dict[str, float]]:
-    """Narrows the range of every direction to strengths at which edited training photos keep their identity.
+    """Sets the range of every direction to the strengths at which edited training photos keep their identity.
+
+    What `fit` found before the editor was trained says how far samples can go; photos go less far, or farther.
 
     Args:
         photos: how many are edited, spread over the training set: file names may be in order of age.
@@ -258,9 +260,10 @@ def calibrate(run: Run, photos: int = 64) -> dict[str, dict[str, float]]:
     identity = Identity(run.losses.identity).to(run.device).eval()
     ranges = {}
     for direction in load_run_directions(run):
-        low, high = photo_range(system, images, identity, direction)
-        narrowed = dataclasses.replace(direction, min_strength=low, max_strength=high)
-        narrowed.save(run.root / "directions" / f"{direction.name}.safetensors")
+        low, high = photo_range(system, images, identity, direction, limit=run.recipe.directions.limit)
+        dataclasses.replace(direction, min_strength=low, max_strength=high).save(
+            run.root / "directions" / f"{direction.name}.safetensors"
+        )
         ranges[direction.name] = {"min_strength": low, "max_strength": high}
     return ranges
 

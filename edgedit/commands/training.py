@@ -18,7 +18,7 @@ class Train(Reporting):
     """Train a model in stages: generator, e4e, encoder, directions, editor; then evaluate it. Each stage resumes."""
 
     stage: tyro.conf.Positional[Literal["generator", "e4e", "encoder", "directions", "editor", "calibrate", "evaluate"]]
-    """What to run. Stages build on those before them; `calibrate` narrows the directions' ranges on training photos,
+    """What to run. Stages build on those before them; `calibrate` sets the directions' ranges on training photos,
     `evaluate` measures on the held-out ones."""
     data: Path
     """Folder or tar of square, FFHQ-aligned faces."""

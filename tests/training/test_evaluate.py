@@ -129,18 +129,16 @@ def test_photo_range(system, faces, identity, direction):
     with warnings.catch_warnings():
         warnings.simplefilter("error", StrengthWarning)
         ranges = [
-            photo_range(system, photos, identity, direction, floor=floor, step=0.25)
+            photo_range(system, photos, identity, direction, limit=2.0, floor=floor, step=0.25)
             for floor in (-1.1, 0.3, 0.6, 0.8, 0.9, 0.97, 1.1)
         ]
-    assert ranges[0] == (-1.0, 2.0)
+    assert ranges[0] == (-2.0, 2.0)  # beyond the range that the direction has, and no warning
     assert ranges[-1] == (-0.25, 0.25)
     assert [low for low, _ in ranges] == sorted(low for low, _ in ranges)
     assert [high for _, high in ranges] == sorted((high for _, high in ranges), reverse=True)
 
 
-def test_photo_range_stays_within_the_directions_own(system, faces, identity, direction):
+def test_photo_range_ends_at_a_step_within_the_limit(system, faces, identity, direction):
     photos = faces.tensor(slice(0, 2))
-    low, high = photo_range(system, photos, identity, direction, floor=-1.1, step=0.4)
-    assert (low, high) == (pytest.approx(-0.8), pytest.approx(2.0))
-    low, high = photo_range(system, photos, identity, direction, floor=-1.1, step=0.75)
-    assert (low, high) == (-0.75, 1.5)
+    low, high = photo_range(system, photos, identity, direction, limit=2.0, floor=-1.1, step=0.75)
+    assert (low, high) == (-1.5, 1.5)

@@ -149,7 +149,7 @@ def test_editor_is_trained_on_the_named_directions(run):
     assert meta["config"]["directions"] == ["pc00", "smile"]
 
 
-def test_calibrate_narrows_every_range(run, tmp_path):
+def test_calibrate_sets_every_range(run, tmp_path):
     copy = dataclasses.replace(run, root=tmp_path)
     for stage in ("generator", "e4e", "encoder", "editor"):
         (tmp_path / stage).symlink_to(run.root / stage)
@@ -163,7 +163,8 @@ def test_calibrate_narrows_every_range(run, tmp_path):
     for direction in load_run_directions(copy):
         old, written = before[direction.name], ranges[direction.name]
         assert {"min_strength": direction.min_strength, "max_strength": direction.max_strength} == written
-        assert old.min_strength <= direction.min_strength < 0 < direction.max_strength <= old.max_strength
+        limit = run.recipe.directions.limit
+        assert -limit <= direction.min_strength < 0 < direction.max_strength <= limit
         assert (direction.vector == old.vector).all() and direction.source == old.source
 
 
