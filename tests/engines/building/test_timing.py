@@ -59,7 +59,8 @@ def test_a_cache_that_cannot_be_written_loses_no_engine(rtx: Backend, config: An
 
 
 def test_where_caches_live(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    for name in ("LOCALAPPDATA", "EDGEDIT_CACHE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "edgedit"
     monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "own"))
