@@ -22,6 +22,7 @@ import pytest
 
 from edgedit.editor import DEMO_BUNDLE, open_bundle
 from serving.client import Client
+from serving.client.deadline import Backoff, Deadline
 from serving.contract import HANDLE_HEADER
 from serving.local import ports
 from serving.local.install import Installation
@@ -192,11 +193,15 @@ def test_a_pod_dies(envoys: list[Envoy], backends: list[Backend]) -> None:
     dead.stop()
     at_once = {}
     for handle in HANDLES:  # It is found out by the requests themselves, which are sent again elsewhere.
-        try:
-            at_once[handle] = envoy.ask(handle)[0]
-        except grpc.RpcError as error:
-            assert error.code() == grpc.StatusCode.UNAVAILABLE
-            at_once[handle] = envoy.ask(handle)[0]
+        backoff, deadline = Backoff(2), Deadline(60)
+        while handle not in at_once:
+            try:
+                at_once[handle] = envoy.ask(handle)[0]
+            except grpc.RpcError as error:
+                assert error.code() == grpc.StatusCode.UNAVAILABLE
+                delay = backoff.delay(deadline)
+                assert delay is not None, error
+                time.sleep(delay)
     envoy.wait(healthy=2)
     later = homes(envoy)
     others = [handle for handle, home in before.items() if home != dead.port]
