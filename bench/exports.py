@@ -97,10 +97,12 @@ def main() -> None:
         rows: dict[tuple[str, str], dict[str, Any]] = {}
         if options.out.exists():
             rows = {(row["method"], row["family"]): row for row in json.loads(options.out.read_text())["rows"]}
-        targets = "".join(f" --target {target}" for target in options.target)
         for key in keys:
             console.print(f"{key}:", markup=False)
             rows[key, options.family] = measure(key, options)
+            # Of all rows, whichever run measured them.
+            built = dict.fromkeys(engine["target"] for row in rows.values() for engine in row["engines"])
+            targets = "".join(f" --target {target}" for target in built)
             result = provenance(f"python -m bench.exports --family {options.family}{targets} --out FILE")
             write(options.out, (json.dumps(result | {"rows": list(rows.values())}, indent=1) + "\n").encode())
     except (EdgeditError, ValueError, OSError) as error:

@@ -261,10 +261,9 @@ def calibrate(run: Run, photos: int = 64) -> dict[str, dict[str, float]]:
     ranges = {}
     for direction in load_run_directions(run):
         low, high = photo_range(system, images, identity, direction, limit=run.recipe.directions.limit)
-        dataclasses.replace(direction, min_strength=low, max_strength=high).save(
-            run.root / "directions" / f"{direction.name}.safetensors"
-        )
         ranges[direction.name] = {"min_strength": low, "max_strength": high}
+        measured = dataclasses.replace(direction, **ranges[direction.name])
+        measured.save(run.root / "directions" / f"{direction.name}.safetensors")
     return ranges
 
 

@@ -17,7 +17,6 @@ from typing import Annotated
 
 import torch
 import tyro
-from torch import Tensor
 
 from training import checkpoint
 
@@ -59,7 +58,8 @@ def mean(parts: Sequence[tuple[Path, float]], out: Path) -> int:
             raise ValueError(f"checkpoint {folder} is of another stage or family than {last}")
         if strange := [n for n in names if n not in add or add[n].shape != tensors[n].shape]:
             raise ValueError(f"checkpoint {folder} lacks {strange[0]}, or has it in another shape")
-        _add(sums, add, share)
+        for name in names:
+            sums[name] += share * add[name].double()
     checkpoint.save(out, tensors | {name: total.to(tensors[name].dtype) for name, total in sums.items()}, meta)
     return len(names)
 
@@ -67,11 +67,6 @@ def mean(parts: Sequence[tuple[Path, float]], out: Path) -> int:
 def _averaged(name: str) -> bool:
     """Whether a tensor is of a network that `training.loop.Averaged` keeps."""
     return name.partition(".")[0].endswith("average")
-
-
-def _add(sums: dict[str, Tensor], tensors: dict[str, Tensor], share: float) -> None:
-    for name, total in sums.items():
-        total += share * tensors[name].double()
 
 
 def _part(text: str) -> tuple[Path, float]:

@@ -140,5 +140,7 @@ def test_photo_range(system, faces, identity, direction):
 
 def test_photo_range_ends_at_a_step_within_the_limit(system, faces, identity, direction):
     photos = faces.tensor(slice(0, 2))
+    low, high = photo_range(system, photos, identity, direction, limit=2.0, floor=-1.1, step=0.4)
+    assert (low, high) == (pytest.approx(-2.0), pytest.approx(2.0))
     low, high = photo_range(system, photos, identity, direction, limit=2.0, floor=-1.1, step=0.75)
     assert (low, high) == (-1.5, 1.5)

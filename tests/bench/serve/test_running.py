@@ -16,13 +16,15 @@ from bench.serve import Options, run
 from bench.serve.targets import batches_of, layout
 from edgedit.commands.bench_serve import BenchServe
 from engines.errors import EdgeditError, OutputError
+from serving.client.regions import PREFIX
 
 
 def _ours(region: str) -> bool:
-    """Whether a region of shared memory is of this process or of one that has ended, not of a program beside it."""
-    prefix, _, rest = region.partition("_")
-    owner = rest.partition("_")[0]
-    return prefix == "edgedit" and (owner == str(os.getpid()) or not Path("/proc", owner).exists())
+    """Whether a region of shared memory is not a client's that runs in a program beside this one."""
+    if not region.startswith(PREFIX):
+        return region.startswith("psm_")
+    owner = region.removeprefix(PREFIX).partition("_")[0]
+    return owner == str(os.getpid()) or not Path("/proc", owner).exists()
 
 
 @pytest.mark.triton
