@@ -12,6 +12,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 
+GENERATORS = ("stylegan2", "mobilestylegan")
+ENCODERS = ("iresnet50", "light")
+
+
 def _is_power_of_two(value: int) -> bool:
     return value >= 1 and value & (value - 1) == 0
 
@@ -52,11 +56,26 @@ class EditorOptions:
     """Spatially adaptive modulation (eq. 3.8-3.9). False: ablation "w/o SPADE", concatenation + residual network."""
     linear: bool = False
     """Ablation "LE": no editor network at all, f'' = f' + F~ - F."""
+    inner_width: int = 0
+    """Width of FTEM, EDEM and EDFM between 1x1 convolutions from and to the feature's channels, the last of which starts
+    at zero; 0: the feature's own width, as in the paper."""
+    separable: bool = False
+    """Depthwise 3x3 and 1x1 in place of the EDFM's dense 3x3 convolutions."""
+    linear_start: bool = False
+    """The editor is a correction of linear editing: d (eq. 3.6) gains F~ - F, and f'' gains m * f_delta with a gate m
+    per pixel and channel that starts where f'' = f' + F~ - F. A narrow editor, which cannot carry all that an edit
+    brings, learns an order of magnitude faster so (measured at inner width 128). Needs an inner width."""
 
     def __post_init__(self) -> None:
         for name in ("ftem_blocks", "edem_layers", "edem_mlp_ratio", "window", "heads", "edfm_blocks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"editor option {name} must be at least 1, got {getattr(self, name)}")
+        if self.inner_width < 0:
+            raise ValueError(f"editor option inner_width must not be negative, got {self.inner_width}")
+        if self.inner_width % self.heads:
+            raise ValueError(f"editor option inner_width {self.inner_width} does not divide into {self.heads} heads")
+        if self.linear_start and not (self.inner_width and self.edem and self.spade):
+            raise ValueError("editor option linear_start needs an inner_width, edem and spade")
         if self.edfm_norm not in ("instance", "layer"):
             raise ValueError(f'editor option edfm_norm must be "instance" or "layer", got {self.edfm_norm!r}')
 
@@ -72,6 +91,9 @@ class ModelFamily:
     name: str
     size: int
     """Side of the square image the generator renders, in pixels."""
+    generator: str = "stylegan2"
+    """Kind of the generator, one of `GENERATORS`: "stylegan2", or "mobilestylegan" (Belousov 2021), its light student
+    with the same W."""
     visible_rows: tuple[int, int] | None = None
     """First and one-past-last image row that are kept (cars: 512x512 rendered, 384 rows kept). None: all."""
     style_dim: int = 512
@@ -84,8 +106,13 @@ class ModelFamily:
     """Side H = W of the feature tensor that is replaced in the generator."""
     encoder_size: tuple[int, int] = (256, 256)
     """Height and width of the encoders' input, in pixels."""
+    encoder: str = "iresnet50"
+    """Kind of both encoders: "iresnet50", the paper's, or "light" (see `training.networks.light`)."""
     encoder_width: int = 64
-    """Channels of the encoders' stem; the four residual stages have 1, 2, 4 and 8 times as many."""
+    """Channels of the encoders' stem; the four residual stages have 1, 2, 4 and 8 times as many. Of light encoders: the
+    width of E0's trunk; e4e's are fixed."""
+    encoder_blocks: int = 3
+    """Residual blocks of a light E0."""
     head_width: int = 512
     """Channels of the e4e encoder's feature pyramid and style heads."""
     rgb_skip: bool = False
@@ -94,6 +121,16 @@ class ModelFamily:
     editor: EditorOptions = field(default_factory=EditorOptions)
 
     def __post_init__(self) -> None:
+        for name, kinds in (("generator", GENERATORS), ("encoder", ENCODERS)):
+            if getattr(self, name) not in kinds:
+                raise ValueError(
+                    f"family {self.name}: {name} must be one of {', '.join(kinds)}, got {getattr(self, name)!r}"
+                )
+        if self.generator == "mobilestylegan" and (self.rgb_skip or self.feature_resolution >= self.size // 2):
+            raise ValueError(
+                f"family {self.name}: MobileStyleGAN has no RGB skip and its last convolutions are at half the size; "
+                "set rgb_skip to False and feature_resolution to less than half the size"
+            )
         if not _is_power_of_two(self.size) or self.size < 16:
             raise ValueError(f"family {self.name}: size must be a power of two of at least 16, got {self.size}")
         if not _is_power_of_two(self.feature_resolution) or not 8 <= self.feature_resolution < self.size:
@@ -133,6 +170,11 @@ class ModelFamily:
         return tuple(2**i for i in range(2, int(math.log2(self.size)) + 1))
 
     @property
+    def synthesis_resolutions(self) -> tuple[int, ...]:
+        """Resolutions at which the generator has convolutions; MobileStyleGAN's last one is half the image's."""
+        return self.resolutions if self.generator == "stylegan2" else self.resolutions[:-1]
+
+    @property
     def w_rows(self) -> int:
         """N, the rows of a W+ code: 2 log2(size) - 2."""
         return 2 * int(math.log2(self.size)) - 2
@@ -144,8 +186,8 @@ class ModelFamily:
 
     @property
     def feature_rows(self) -> int:
-        """k, the leading W+ rows that feed the FTEM: the rows of those convolutions and of their last ToRGB."""
-        return self.feature_conv + 1
+        """k, the leading W+ rows that feed the FTEM: the rows of those convolutions and, in StyleGAN2, of their ToRGB."""
+        return self.feature_conv + (self.generator == "stylegan2")
 
     @property
     def feature_channels(self) -> int:
@@ -173,8 +215,14 @@ class ModelFamily:
     def style_channels(self) -> tuple[int, ...]:
         """Style widths in StyleSpace's layer order: the 4x4 conv and ToRGB, then conv, conv, ToRGB per resolution.
 
-        At 1024 these are the 26 layers and 9,088 channels of StyleSpace's published numbering.
+        At 1024 these are the 26 layers and 9,088 channels of StyleSpace's published numbering. MobileStyleGAN: the 4x4
+        conv, then up, conv, conv per resolution, and the image layer: 23 layers.
         """
+        if self.generator == "mobilestylegan":
+            widths = [self.channels(4)]
+            for below, here in zip(self.synthesis_resolutions[:-1], self.synthesis_resolutions[1:], strict=True):
+                widths += [self.channels(below), self.channels(below) // 4, self.channels(here)]
+            return (*widths, self.channels(self.synthesis_resolutions[-1]))
         widths = [self.channels(4), self.channels(4)]
         for below, here in zip(self.resolutions[:-1], self.resolutions[1:], strict=True):
             widths += [self.channels(below), self.channels(here), self.channels(here)]
@@ -182,7 +230,14 @@ class ModelFamily:
 
     @property
     def style_rows(self) -> tuple[int, ...]:
-        """The W+ row that each layer of `style_channels` takes its style from; a ToRGB shares that of the next conv."""
+        """The W+ row that each layer of `style_channels` takes its style from; a ToRGB shares that of the next conv.
+
+        MobileStyleGAN's rows are counted by resolution as well, an up layer sharing that of the next conv, so that a
+        direction for some rows of StyleGAN2 keeps its meaning; its last two rows are not used.
+        """
+        if self.generator == "mobilestylegan":
+            blocks = range(len(self.synthesis_resolutions) - 1)
+            return (0, *(row for i in blocks for row in (2 * i + 1, 2 * i + 1, 2 * i + 2)), 2 * len(blocks) + 1)
         rows = [0, 1]
         for block in range(len(self.resolutions) - 1):
             rows += [2 * block + 1, 2 * block + 2, 2 * block + 3]
@@ -190,7 +245,9 @@ class ModelFamily:
 
     @property
     def rgb_layers(self) -> tuple[int, ...]:
-        """The layers of `style_channels` that are a ToRGB: 1, 4, 7, ..."""
+        """The layers of `style_channels` that make an image: 1, 4, 7, ...; MobileStyleGAN's last one."""
+        if self.generator == "mobilestylegan":
+            return (len(self.style_channels) - 1,)
         return tuple(range(1, len(self.style_channels), 3))
 
     def to_dict(self) -> dict[str, Any]:
@@ -222,6 +279,24 @@ FACES_1024 = ModelFamily(name="faces-1024", size=1024)
 
 CARS_512 = ModelFamily(name="cars-512x384", size=512, visible_rows=(64, 448), encoder_size=(192, 256))
 
+FACES_1024_MOBILE = ModelFamily(
+    name="faces-1024-mobile",
+    size=1024,
+    generator="mobilestylegan",
+    encoder="light",
+    encoder_width=160,
+    encoder_blocks=3,
+    editor=EditorOptions(
+        ftem_blocks=2,
+        edem_mlp_ratio=2,
+        edfm_blocks=4,
+        edfm_norm="layer",
+        inner_width=160,
+        separable=True,
+        linear_start=True,
+    ),
+)
+
 DEMO_64 = ModelFamily(
     name="demo-64",
     size=64,
@@ -248,7 +323,7 @@ DEMO_128 = ModelFamily(
     editor=EditorOptions(window=8),
 )
 
-FAMILIES: dict[str, ModelFamily] = {f.name: f for f in (FACES_1024, CARS_512, DEMO_64, DEMO_128)}
+FAMILIES: dict[str, ModelFamily] = {f.name: f for f in (FACES_1024, CARS_512, FACES_1024_MOBILE, DEMO_64, DEMO_128)}
 
 
 def family(name: str) -> ModelFamily:

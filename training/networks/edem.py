@@ -137,12 +137,20 @@ class EditDiscrepancyExtraction(nn.Module):
 
     Each layer is a regular-window block and a block whose windows are shifted by half a window; a window as large as
     the feature leaves nothing to shift. The gate g_m is the sigmoid of the last block's head-mean attention, its
-    maximum over the keys, so it lies in (0.5, 0.732). At initialisation f_delta = 0.
+    maximum over the keys, so it lies in (0.5, 0.732). At initialisation f_delta = 0, with `linear_start` (F~ - F) g_m.
+
+    With an inner width the blocks run between two 1x1 convolutions: `reduce`, shared by F and F~, and `back`, without
+    bias, so that no change of the inner feature is no discrepancy.
     """
 
     def __init__(self, family: ModelFamily) -> None:
         super().__init__()
-        options, channels, side = family.editor, family.feature_channels, family.feature_resolution
+        options, side = family.editor, family.feature_resolution
+        channels = options.inner_width or family.feature_channels
+        self.inner, self.linear_start = bool(options.inner_width), options.linear_start
+        if self.inner:
+            self.reduce = nn.Conv2d(family.feature_channels, channels, 1)
+            self.back = nn.Conv2d(channels, family.feature_channels, 1, bias=False)
         shift = family.window // 2 if family.window < side else 0
         self.blocks = nn.ModuleList(
             CrossAttentionBlock(
@@ -163,13 +171,19 @@ class EditDiscrepancyExtraction(nn.Module):
 
     def residual_and_gate(self, feature: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
         """d B x C x H x W and g_m B x 1 x H x W, whose product is the edit discrepancy."""
-        x = start = feature.permute(0, 2, 3, 1)
-        source = edited.permute(0, 2, 3, 1)
+        query, source = (self.reduce(feature), self.reduce(edited)) if self.inner else (feature, edited)
+        x = start = query.permute(0, 2, 3, 1)
+        source = source.permute(0, 2, 3, 1)
         peak = None
         for block in self.blocks:
             x, peak = block(x, source)
         assert peak is not None, "edem_layers is at least 1"
-        return (x - start).permute(0, 3, 1, 2), peak.sigmoid().unsqueeze(1)
+        residual = (x - start).permute(0, 3, 1, 2)
+        if self.inner:
+            residual = self.back(residual)
+        if self.linear_start:
+            residual = residual + (edited - feature)
+        return residual, peak.sigmoid().unsqueeze(1)
 
     def forward(self, feature: Tensor, edited: Tensor) -> Tensor:
         """F and F~, each B x C x H x W, to f_delta B x C x H x W."""

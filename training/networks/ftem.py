@@ -52,15 +52,22 @@ class FeatureTensorEnhancement(nn.Module):
     """f' = Res(Attention(f, w_k) + f), eq. 3.2.
 
     At initialisation f' = f: every residual branch ends in a layer that starts at zero. With the editor option
-    `ftem` off (ablation "w/o FTEM") it has no tensors and f' = f always.
+    `ftem` off (ablation "w/o FTEM") it has no tensors and f' = f always. With an inner width r, the equation holds at
+    that width: f' = f + back(Res(Attention(r, w_k) + r)), r = reduce(f), where `back` starts at zero.
     """
 
     def __init__(self, family: ModelFamily) -> None:
         super().__init__()
-        options, channels = family.editor, family.feature_channels
+        options = family.editor
+        channels = options.inner_width or family.feature_channels
         self.enabled = options.ftem
         self.rows = family.feature_rows
+        self.inner = bool(options.inner_width)
         if self.enabled:
+            if self.inner:
+                self.reduce = nn.Conv2d(family.feature_channels, channels, 1)
+                self.back = nn.Conv2d(channels, family.feature_channels, 1)
+                zero_(self.back)
             self.attention = LatentCrossAttention(
                 channels, family.style_dim, options.heads, out_projection=options.ftem_out_projection
             )
@@ -70,4 +77,6 @@ class FeatureTensorEnhancement(nn.Module):
         """Feature f B x C x H x W and code B x N x D, of which the first k rows are read, to f' B x C x H x W."""
         if not self.enabled:
             return feature
-        return self.refine(feature + self.attention(feature, w_plus[:, : self.rows]))
+        x = self.reduce(feature) if self.inner else feature
+        x = self.refine(x + self.attention(x, w_plus[:, : self.rows]))
+        return feature + self.back(x) if self.inner else x

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from engines.family import ModelFamily
-from training.networks.e4e import E4EEncoder
+from training.networks.build import base_encoder, e4e_encoder, generator
 from training.networks.editor import FeatureEditor
-from training.networks.feature_style import FeatureStyleEncoder
 from training.networks.ftem import FeatureTensorEnhancement
-from training.networks.stylegan2 import Generator
 
 
 class Inversion(NamedTuple):
@@ -40,9 +38,9 @@ class EditingSystem(nn.Module):
     def __init__(self, family: ModelFamily) -> None:
         super().__init__()
         self.family = family
-        self.generator = Generator(family)
-        self.e4e = E4EEncoder(family)
-        self.encoder = FeatureStyleEncoder(family)
+        self.generator = generator(family)
+        self.e4e = e4e_encoder(family)
+        self.encoder = base_encoder(family)
         self.ftem = FeatureTensorEnhancement(family)
         self.editor = FeatureEditor(family)
         self.register_buffer("latent_avg", torch.zeros(family.style_dim))

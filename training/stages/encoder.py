@@ -20,7 +20,7 @@ from training.data import Batches, FaceSet, encoder_input
 from training.loop import Averaged, set_requires_grad
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.networks.discriminator import Discriminator
-from training.networks.feature_style import FeatureStyleEncoder
+from training.networks.build import base_encoder
 from training.networks.ftem import FeatureTensorEnhancement
 from training.networks.stylegan2 import Generator
 from training.weights import mean_w
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
 
     def __init__(self, family: ModelFamily) -> None:
         super().__init__()
-        self.encoder = FeatureStyleEncoder(family)
+        self.encoder = base_encoder(family)
         self.ftem = FeatureTensorEnhancement(family)
 
     def forward(self, image: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:

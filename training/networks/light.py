@@ -1,0 +1,121 @@
+"""Light encoders, for families whose `encoder` is "light": E0 and e4e at a fraction of the paper's cost.
+
+A convolutional trunk at the feature's own resolution predicts the feature tensor. It has no norms and looks at photos
+through a space-to-depth stem, so that it can be trained on windows of photos, whose borders alone then differ from the
+whole. Codes come from small trunks over the whole photo. A generator that was distilled on codes of W wants codes near
+W: e4e gives one code for all rows, E one for the rows below the feature and one for each row above.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engines.family import ModelFamily
+from training.networks.ftem import RefinementBlock
+from training.networks.ir import IRUnit, conv3x3
+
+CODE_WIDTH = 192
+"""Width of the vector from which a light E0 predicts its code."""
+E4E_WIDTHS = (64, 128, 192, 224)
+"""Channels of a light e4e's four stages."""
+
+
+def cell(family: ModelFamily) -> int:
+    """Side of the square of encoder input pixels under one cell of the feature."""
+    return max(family.encoder_size) // family.feature_resolution
+
+
+class CodeTrunk(nn.Module):
+    """Strided 3x3 convolutions with PReLUs from a photo, averaged down four times, to a vector B x `width`."""
+
+    def __init__(self, family: ModelFamily, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = 3
+        for channels in (width // 8, width // 4, width // 2, width):
+            layers += [conv3x3(before, channels, 2, bias=True), nn.PReLU(channels)]
+            before = channels
+        self.convs = nn.Sequential(*layers)
+        height, breadth = (-(-side // 64) for side in family.encoder_size)
+        self.linear = nn.Linear(width * height * breadth, width)
+        self.prelu = nn.PReLU(width)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.prelu(self.linear(self.convs(F.avg_pool2d(image, 4)).flatten(1)))
+
+
+class LightFeatureStyleEncoder(nn.Module):
+    """Light E0 (eq. 3.1): image to offsets from the mean code, B x N x D, and the feature f, B x C x H x W.
+
+    The feature is scaled by the deviation and moved by the mean that each channel of the generator's own feature has;
+    both are buffers, one and zero until `set_statistics`.
+    """
+
+    deviation: Tensor
+    mean: Tensor
+
+    def __init__(self, family: ModelFamily) -> None:
+        super().__init__()
+        width, channels, side = family.encoder_width, family.feature_channels, cell(family)
+        self.stem = nn.Sequential(nn.PixelUnshuffle(side), nn.Conv2d(3 * side * side, width, 1))
+        self.blocks = nn.Sequential(*(RefinementBlock(width) for _ in range(family.encoder_blocks)))
+        self.content = nn.Conv2d(width, channels, 1)
+        self.register_buffer("deviation", torch.ones(1, channels, 1, 1))
+        self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
+        self.code = CodeTrunk(family, CODE_WIDTH)
+        self.shared_rows = family.feature_conv
+        self.styles = nn.ModuleList(
+            nn.Linear(CODE_WIDTH, family.style_dim) for _ in range(1 + family.w_rows - family.feature_conv)
+        )
+
+    @torch.no_grad()
+    def set_statistics(self, features: Tensor) -> None:
+        """Takes mean and deviation per channel from features of the generator, M x C x H x W."""
+        self.mean.copy_(features.mean(dim=(0, 2, 3), keepdim=True))
+        self.deviation.copy_(features.std(dim=(0, 2, 3), keepdim=True))
+
+    def offsets(self, image: Tensor) -> Tensor:
+        """Whole images B x 3 x h x w in [-1, 1], h x w = `family.encoder_size`, to offsets B x N x D."""
+        hidden = self.code(image)
+        first, *others = (head(hidden) for head in self.styles)
+        return torch.stack([first] * self.shared_rows + [first + other for other in others], dim=1)
+
+    def feature(self, image: Tensor) -> Tensor:
+        """Images in [-1, 1], or windows of them with whole cells, to their feature B x C x H x W."""
+        return self.content(self.blocks(self.stem(image))) * self.deviation + self.mean
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.offsets(image), self.feature(image)
+
+
+class LightE4EEncoder(nn.Module):
+    """Light e4e: image B x 3 x h x w in [-1, 1] to offsets from the mean code, B x N x D, the same in every row.
+
+    IR-SE units in four stages, of which the first works at a quarter of the input's resolution.
+    """
+
+    def __init__(self, family: ModelFamily) -> None:
+        super().__init__()
+        self.rows = family.w_rows
+        widths = E4E_WIDTHS
+        units: list[nn.Module] = []
+        before = widths[0]
+        for index, width in enumerate(widths):
+            units += [
+                IRUnit(before, width, 1 if index == 0 else 2, squeeze=True),
+                IRUnit(width, width, 1, squeeze=True),
+            ]
+            before = width
+        self.stem = nn.Sequential(
+            nn.PixelUnshuffle(4), nn.Conv2d(48, widths[0], 1, bias=False), nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0])
+        )
+        self.body = nn.Sequential(*units)
+        self.reduce = nn.Sequential(nn.Conv2d(before, 32, 1, bias=False), nn.BatchNorm2d(32), nn.PReLU(32))
+        height, breadth = (-(-side // 32) for side in family.encoder_size)
+        self.linear = nn.Linear(32 * height * breadth, family.style_dim)
+
+    def forward(self, image: Tensor) -> Tensor:
+        code = self.linear(self.reduce(self.body(self.stem(image))).flatten(1))
+        return code[:, None, :].expand(-1, self.rows, -1)

@@ -1,0 +1,252 @@
+"""MobileStyleGAN's mapping and synthesis networks (Belousov 2021, arXiv 2104.04767), a light student of StyleGAN2.
+
+Convolutions are depthwise-separable, resolution doubles by an inverse Haar transform, demodulation is folded into the
+weights and noise images are stored, so that every convolution has constant weights. The image leaves as the four
+sub-bands of its own Haar transform, rendered at half the resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engines.family import ModelFamily
+from training.networks.stylegan2 import ConstantInput, PixelNorm
+
+SQRT2 = math.sqrt(2.0)
+SLOPE = 0.2
+"""Slope of every leaky ReLU for negative values."""
+
+
+def inverse_haar(x: Tensor) -> Tensor:
+    """Sub-bands B x 4C x H x W to B x C x 2H x 2W, each output pixel the halved sum of the four bands, by sign.
+
+    The first C channels are the low-pass band; the others are its three details per channel: vertical, horizontal,
+    diagonal.
+    """
+    channels = x.shape[1] // 4
+    low, detail = x[:, :channels], x[:, channels:].unflatten(1, (channels, 3))
+    vertical, horizontal, diagonal = detail.unbind(2)
+    even, odd = low + vertical, low - vertical
+    even_detail, odd_detail = horizontal + diagonal, horizontal - diagonal
+    pixels = (even + even_detail, even - even_detail, odd + odd_detail, odd - odd_detail)
+    return 0.5 * F.pixel_shuffle(torch.stack(pixels, dim=2).flatten(1, 2), 2)
+
+
+class Mapping(nn.Module):
+    """Z to W, B x D to B x D: pixel norm, then layers sqrt(2) * leaky_relu(W x + b) with plain weights."""
+
+    def __init__(self, dim: int, layers: int) -> None:
+        super().__init__()
+        self.norm = PixelNorm()
+        self.layers = nn.ModuleList(nn.Linear(dim, dim) for _ in range(layers))
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.norm(z)
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), SLOPE) * SQRT2
+        return x
+
+
+class StyledConv(nn.Module):
+    """Style-scaled convolution, stored noise, bias and leaky ReLU: B x I x H x W to B x O x H x W.
+
+    With `separable` the convolution is a depthwise 3x3 and a 1x1, else one dense 3x3; demodulation is in its weights.
+    """
+
+    noise: Tensor
+
+    def __init__(
+        self, in_channels: int, out_channels: int, style_dim: int, side: int, *, separable: bool = True
+    ) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(style_dim, in_channels)
+        self.scale = 1.0 / math.sqrt(9 * in_channels)
+        self.depthwise = nn.Parameter(torch.randn(in_channels, 1, 3, 3)) if separable else None
+        kernel = 1 if separable else 3
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.register_buffer("noise", torch.zeros(1, 1, side, side))
+        nn.init.ones_(self.modulation.bias)
+
+    def forward(self, x: Tensor, style: Tensor, noise: Tensor) -> Tensor:
+        x = x * (style * self.scale)[:, :, None, None]
+        if self.depthwise is not None:
+            x = F.conv2d(x, self.depthwise, padding=1, groups=x.shape[1])
+        x = F.conv2d(x, self.weight, self.bias, padding=self.weight.shape[-1] // 2)
+        return F.leaky_relu(x + noise, SLOPE)
+
+
+class Up(nn.Module):
+    """Style-scaled inverse Haar transform: B x 4C x H x W to B x C x 2H x 2W."""
+
+    def __init__(self, channels: int, style_dim: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(style_dim, channels)
+        nn.init.ones_(self.modulation.bias)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        return inverse_haar(x * style[:, :, None, None])
+
+
+class Block(nn.Module):
+    """One doubling of the resolution and two styled convolutions, of which the first brings the channels back."""
+
+    def __init__(self, in_channels: int, out_channels: int, style_dim: int, side: int) -> None:
+        """`side` is the block's output resolution in pixels."""
+        super().__init__()
+        self.up = Up(in_channels, style_dim)
+        self.conv1 = StyledConv(in_channels // 4, out_channels, style_dim, side)
+        self.conv2 = StyledConv(out_channels, out_channels, style_dim, side)
+
+
+class ToImage(nn.Module):
+    """Style-scaled 1x1 convolution to the image's Haar sub-bands: B x I x S/2 x S/2 to B x 12 x S/2 x S/2."""
+
+    def __init__(self, in_channels: int, style_dim: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(style_dim, in_channels)
+        self.scale = 1.0 / math.sqrt(in_channels)
+        self.weight = nn.Parameter(torch.randn(12, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(12))
+        nn.init.ones_(self.modulation.bias)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        return F.conv2d(x * (style * self.scale)[:, :, None, None], self.weight, self.bias)
+
+
+class MobileGenerator(nn.Module):
+    """MobileStyleGAN generator of a family, with the interface of `training.networks.stylegan2.Generator`.
+
+    Every layer in the order of `ModelFamily.style_channels` takes its style from one row of the W+ code; a style delta,
+    if given, is added to the concatenation of all styles. There is no image before the last layer, so `lower` returns
+    no RGB skip and `upper` takes none.
+    """
+
+    def __init__(self, family: ModelFamily) -> None:
+        super().__init__()
+        self.family = family
+        d = family.style_dim
+        self.style = Mapping(d, family.mapping_layers)
+        self.input = ConstantInput(family.channels(4))
+        self.conv1 = StyledConv(family.channels(4), family.channels(4), d, 4, separable=False)
+        sides = family.synthesis_resolutions
+        self.blocks = nn.ModuleList(
+            Block(family.channels(below), family.channels(here), d, here)
+            for below, here in zip(sides[:-1], sides[1:], strict=True)
+        )
+        self.to_image = ToImage(family.channels(sides[-1]), d)
+
+    def mapping(self, z: Tensor) -> Tensor:
+        """Z to W: B x D to B x D."""
+        return self.style(z)
+
+    def broadcast(self, w: Tensor) -> Tensor:
+        """W to W+: B x D to B x N x D, the same code in every row."""
+        return w[:, None, :].expand(-1, self.family.w_rows, -1)
+
+    def _split(self, style_delta: Tensor | None) -> tuple[Tensor, ...] | None:
+        return None if style_delta is None else style_delta.split(self.family.style_channels, dim=1)
+
+    def _style(self, layer: nn.Module, index: int, w_plus: Tensor, delta: Sequence[Tensor] | None) -> Tensor:
+        style = layer.modulation(w_plus[:, self.family.style_rows[index]])
+        return style if delta is None else style + delta[index]
+
+    def lower(
+        self,
+        w_plus: Tensor,
+        style_delta: Tensor | None = None,
+        *,
+        random_noise: bool = False,
+        with_rgb: bool = True,
+    ) -> tuple[Tensor, None]:
+        """Synthesis up to the feature tensor, G(w^{1:k}).
+
+        Args:
+            w_plus: B x N x D; only the first `family.feature_rows` rows are read.
+            style_delta: B x sum(style_channels), or None.
+            random_noise: must be False: the noise's strength is folded into the stored images.
+            with_rgb: has no effect.
+
+        Returns:
+            The feature B x C x H x W, and None: there is no RGB skip.
+        """
+        _refuse_noise(random_noise)
+        delta = self._split(style_delta)
+        x = self.conv1(self.input(w_plus), self._style(self.conv1, 0, w_plus, delta), self.conv1.noise)
+        for index in range(self._feature_blocks):
+            x = self._block(index, x, w_plus, delta, None)
+        return x, None
+
+    def upper(
+        self,
+        feature: Tensor,
+        w_plus: Tensor,
+        rgb: Tensor | None = None,
+        style_delta: Tensor | None = None,
+        *,
+        random_noise: bool = False,
+        origin: Tensor | None = None,
+    ) -> Tensor:
+        """Synthesis from a feature tensor, G(f, w_r) of eq. 3.4 and 3.11.
+
+        Args:
+            feature: B x C x H x W, takes the place of the lower half's output; or a window of one.
+            w_plus: B x N x D; rows from `family.feature_conv` on are read.
+            rgb: must be None.
+            style_delta: B x sum(style_channels), or None.
+            random_noise: must be False.
+            origin: B x 2, row and column of each feature window's first cell, for a feature that is a window. Pixels
+                within two cells of a window's edge differ from the whole picture's.
+
+        Returns:
+            Image B x 3 x S x S, nominally in [-1, 1], not clamped; of a window S/H pixels for each of its cells.
+        """
+        _refuse_noise(random_noise)
+        delta = self._split(style_delta)
+        x = feature
+        for index in range(self._feature_blocks, len(self.blocks)):
+            x = self._block(index, x, w_plus, delta, origin)
+        bands = self.to_image(x, self._style(self.to_image, len(self.family.style_channels) - 1, w_plus, delta))
+        return inverse_haar(bands)
+
+    def upper_modules(self) -> list[nn.Module]:
+        """The layers that `upper` runs."""
+        return [*self.blocks[self._feature_blocks :], self.to_image]
+
+    def forward(self, w_plus: Tensor, style_delta: Tensor | None = None, *, random_noise: bool = False) -> Tensor:
+        """W+ to image: B x N x D to B x 3 x S x S."""
+        feature, _ = self.lower(w_plus, style_delta, random_noise=random_noise)
+        return self.upper(feature, w_plus, None, style_delta)
+
+    @property
+    def _feature_blocks(self) -> int:
+        """Blocks below the feature."""
+        return (self.family.feature_conv - 1) // 2
+
+    def _block(
+        self, index: int, x: Tensor, w_plus: Tensor, delta: Sequence[Tensor] | None, origin: Tensor | None
+    ) -> Tensor:
+        block = self.blocks[index]
+        first = 3 * index + 1
+        x = block.up(x, self._style(block.up, first, w_plus, delta))
+        for step, conv in enumerate((block.conv1, block.conv2), start=1):
+            noise = conv.noise if origin is None else _windows(conv.noise, origin, x.shape[-1], self.family)
+            x = conv(x, self._style(conv, first + step, w_plus, delta), noise)
+        return x
+
+
+def _refuse_noise(random_noise: bool) -> None:
+    if random_noise:
+        raise ValueError("MobileStyleGAN's noise is stored with its strength: there is no fresh noise to draw")
+
+
+def _windows(noise: Tensor, origin: Tensor, side: int, family: ModelFamily) -> Tensor:
+    """The parts of a noise image 1 x 1 x r x r that lie above feature windows: B x 1 x side x side."""
+    factor = noise.shape[-1] // family.feature_resolution
+    parts = [noise[:, :, y : y + side, x : x + side] for y, x in (origin * factor).tolist()]
+    return torch.cat(parts)

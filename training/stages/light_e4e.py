@@ -1,0 +1,164 @@
+"""Stage b of the light family: e4e as one code of W, on synthetic pairs, whose code is known, and on photos.
+
+A code's error counts in W, in deviations of its elements, and in the generator's feature, which the editor compares.
+On photos the picture around the face is compared. A latent discriminator (Tov et al. 2021) holds codes of photos to W.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from engines.family import ModelFamily
+from training.augment import random_flip
+from training.data import Batches, FaceSet
+from training.loop import Averaged
+from training.losses.identity import Identity
+from training.losses.image import LossFiles
+from training.losses.lpips import LPIPS
+from training.networks.light import LightE4EEncoder
+from training.pairs import PairSet
+from training.stages.light_encoder import code_deviation
+from training.stages.windows import PixelWeights, Windowed, picture_loss
+from training.weights import mean_w
+
+FACE_CELLS = (8, 10, 44)
+"""Row and column of the first cell of the window around the face, and its side, at a feature of 64 cells."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightE4EOptions:
+    """Settings of the light e4e's stage."""
+
+    batch: int = 16
+    """Synthetic pairs a step."""
+    photos: int = 2
+    """Photos a step, whose faces are rendered."""
+    photos_from: int = 0
+    """Step from which photos are used."""
+    learning_rate: float = 1e-3
+    code: float = 1.0
+    """Weight of the code's squared error, in deviations of W."""
+    feature: float = 0.5
+    """Weight of the squared error of G(w^{1:k}), in deviations of the channel."""
+    picture: PixelWeights = field(default_factory=lambda: PixelWeights(l1=0.5, l2=0.5, gradient=0.0, lpips=1.0))
+    identity: float = 0.5
+    near: float = 0.02
+    """Weight of the squared length of photos' offsets, in deviations of W: codes far from W render badly."""
+    ema_images: float = 8_000.0
+    bf16: bool = True
+
+
+class LightE4EStage:
+    """Trains `LightE4EEncoder` against a frozen MobileStyleGAN."""
+
+    name = "e4e"
+
+    def __init__(
+        self,
+        family: ModelFamily,
+        generator: nn.Module,
+        faces: FaceSet,
+        pairs: PairSet,
+        files: LossFiles,
+        options: LightE4EOptions,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        torch.manual_seed(seed)
+        self.family, self.faces, self.pairs, self.options, self.device = family, faces, pairs, options, device
+        self.mean = mean_w(generator).to(device)
+        self.deviation = code_deviation(generator).to(device)
+        with torch.no_grad():
+            w = generator.mapping(torch.randn(64, family.style_dim))
+            self.feature_deviation = generator.lower(generator.broadcast(w))[0].std(dim=(0, 2, 3), keepdim=True)
+        self.generator = Windowed(generator, device)
+        self.encoder = LightE4EEncoder(family).to(device)
+        self.average = Averaged(self.encoder, half_life=options.ema_images)
+        self.lpips = LPIPS(files.lpips).to(device).eval().requires_grad_(False)
+        self.identity = Identity(files.identity).to(device).eval().requires_grad_(False)
+        self._optimizers: dict[str, Optimizer] = {
+            "encoder": Adam(self.encoder.parameters(), lr=options.learning_rate, betas=(0.9, 0.99))
+        }
+        self.batches = Batches(len(faces), options.photos, seed, faces.shares)
+        self.pair_batches = Batches(len(pairs), options.batch, seed)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder, "average": self.average}
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        return self._optimizers
+
+    def config(self) -> dict[str, Any]:
+        return {"family": self.family.to_dict(), "options": asdict(self.options)}
+
+    def step(self, step: int) -> dict[str, float | Tensor]:
+        o, g = self.options, self.generator
+        images, codes = self.pairs.batch(self.pair_batches.indices(step), self.device)
+        photos = step >= o.photos_from
+        if photos:
+            faces = random_flip(self.faces.tensor(self.batches.indices(step), self.device))
+            images = torch.cat([images, faces])
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+            # Photos and pairs are normalised together, as they will be one at a time.
+            offsets = self.encoder(images).float()
+        count = len(codes)
+        w = offsets[:count] + self.mean
+        truth = codes[:, None].expand_as(w)
+        code = ((w[:, 0] - codes) / self.deviation).square().mean()
+        some = slice(0, 4)
+        with torch.no_grad():
+            wanted = g.lower(truth[some])
+        feature = ((g.lower(w[some]) - wanted) / self.feature_deviation).square().mean()
+        total = o.code * code + o.feature * feature
+        scalars: dict[str, float | Tensor] = {"code": code.detach(), "feature": feature.detach()}
+        if photos:
+            extra, terms = self._photos(offsets[count:], faces)
+            total, scalars = total + extra, scalars | terms
+        optimizer = self._optimizers["encoder"]
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        optimizer.step()
+        self.average.update(self.encoder, (step + 1) * len(images), len(images))
+        return scalars
+
+    def _photos(self, offsets: Tensor, faces: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        o, g = self.options, self.generator
+        w = offsets + self.mean
+        row, column, side = (n * self.family.feature_resolution // 64 for n in FACE_CELLS)
+        origins = torch.tensor([[row, column]]).expand(len(w), 2)
+        feature = g.cut(g.lower(w), origins, side, 1)
+        output = g.inner(g.shrink(g.upper(feature, w, origins)), g.input_scale)
+        target = g.inner(g.cut(faces, origins, side, g.input_scale), g.input_scale)
+        total, terms = picture_loss(output, target, self.lpips, o.picture)
+        # The embedder wants whole aligned faces: the rendered part is laid over the photo.
+        top, left = (int(origins[0, i]) * g.input_scale + (faces.shape[-1] // 64) * 2 for i in (0, 1))
+        bottom, right = faces.shape[-2] - top - output.shape[-2], faces.shape[-1] - left - output.shape[-1]
+        mask = F.pad(torch.ones_like(output), (left, right, top, bottom))
+        composed = torch.where(mask > 0, F.pad(output, (left, right, top, bottom)), faces)
+        identity = 1.0 - (self.identity(composed) * self.identity(faces)).sum(dim=1).mean()
+        near = (offsets[:, 0] / self.deviation).square().mean()
+        total = total + o.identity * identity + o.near * near
+        scalars = {f"photo_{name}": term for name, term in terms.items()}
+        return total, scalars | {"photo_identity": identity.detach(), "near": near.detach()}
+
+    @torch.no_grad()
+    def grid(self) -> Tensor:
+        """Photos and G(w_e), then pairs and G(w_e), at the encoders' size."""
+        photos = self.faces.tensor(np.linspace(0, len(self.faces) - 1, 6).astype(int), self.device)
+        pairs = self.pairs.batch(np.arange(6), self.device)[0]
+        rows = []
+        for images in (photos, pairs):
+            w = self.average.module(images) + self.mean
+            rows += [images, self.generator.shrink(self.generator.upper(self.generator.lower(w), w))]
+        return torch.stack(rows)

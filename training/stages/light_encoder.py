@@ -1,0 +1,157 @@
+"""Stage c of the light family: E = E0 + FTEM (eq. 3.12-3.17) on windows of photos and of synthetic pairs.
+
+Photos are compared at the encoders' size: G renders four times as large as the photos are. Synthetic pairs come with the
+truth for the feature, the code and the picture at full size. No discriminator comes with the generator, so there is no
+adversarial term; the feature regularisation (eq. 3.16) holds f' to G(w_k).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from engines.family import ModelFamily
+from training.augment import random_flip
+from training.data import Batches, FaceSet
+from training.loop import Averaged
+from training.losses.lpips import LPIPS
+from training.losses.image import LossFiles
+from training.pairs import PairSet
+from training.stages.encoder import Encoder
+from training.stages.windows import PixelWeights, Windowed, picture_loss
+from training.weights import mean_w
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightEncoderOptions:
+    """Settings of the light encoder's stage."""
+
+    batch: int = 4
+    """Windows a step, each of another photo or pair."""
+    window: int = 24
+    """A window's side in feature cells, margins included."""
+    learning_rate: float = 1.5e-3
+    picture: PixelWeights = field(default_factory=PixelWeights)
+    synthetic_every: int = 3
+    """Steps from one batch of synthetic pairs to the next."""
+    truth: float = 0.2
+    """Weight of the synthetic feature's absolute error, in deviations of its channel."""
+    code: float = 0.1
+    """Weight of the synthetic code's squared error, in deviations of W."""
+    feature: float = 0.01
+    """Weight of the feature regularisation on photos (eq. 3.16), in deviations of the channel."""
+    ema_images: float = 4_000.0
+    bf16: bool = True
+
+
+class LightEncoderStage:
+    """Trains `Encoder` of a light family against a frozen MobileStyleGAN."""
+
+    name = "encoder"
+
+    def __init__(
+        self,
+        family: ModelFamily,
+        generator: nn.Module,
+        faces: FaceSet,
+        pairs: PairSet,
+        files: LossFiles,
+        options: LightEncoderOptions,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        torch.manual_seed(seed)
+        self.family, self.faces, self.pairs, self.options, self.device = family, faces, pairs, options, device
+        self.mean = mean_w(generator).to(device)
+        self.code_deviation = code_deviation(generator).to(device)
+        self.generator = Windowed(generator, device)
+        encoder = Encoder(family)
+        with torch.no_grad():
+            w = generator.mapping(torch.randn(64, family.style_dim))
+            encoder.encoder.set_statistics(generator.lower(generator.broadcast(w))[0])
+        self.encoder = encoder.to(device)
+        self.average = Averaged(self.encoder, half_life=options.ema_images)
+        self.lpips = LPIPS(files.lpips).to(device).eval().requires_grad_(False)
+        self._optimizers: dict[str, Optimizer] = {
+            "encoder": Adam(self.encoder.parameters(), lr=options.learning_rate, betas=(0.9, 0.99))
+        }
+        self.batches = Batches(len(faces), options.batch, seed, faces.shares)
+        self.pair_batches = Batches(len(pairs), options.batch, seed)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder, "average": self.average}
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        return self._optimizers
+
+    def config(self) -> dict[str, Any]:
+        return {"family": self.family.to_dict(), "options": asdict(self.options)}
+
+    def step(self, step: int) -> dict[str, float | Tensor]:
+        o, g = self.options, self.generator
+        synthetic = step % o.synthetic_every == o.synthetic_every - 1
+        if synthetic:
+            images, codes = self.pairs.batch(self.pair_batches.indices(step), self.device)
+        else:
+            images = random_flip(self.faces.tensor(self.batches.indices(step), self.device))
+        origins = g.origins(o.batch, o.window)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+            w = self.encoder.encoder.offsets(images).float() + self.mean
+            window = g.cut(images, origins, o.window, g.input_scale)
+            feature = self.encoder.ftem(self.encoder.encoder.feature(window), w).float()
+        deviation = self.encoder.encoder.deviation
+        if synthetic:
+            total, scalars = self._synthetic(feature, w, codes, origins, deviation)
+        else:
+            output = g.inner(g.shrink(g.upper(feature, w, origins)), g.input_scale)
+            total, terms = picture_loss(output, g.inner(window, g.input_scale), self.lpips, o.picture)
+            with torch.no_grad():
+                own = g.cut(g.lower(w), origins, o.window, 1)
+            regular = ((feature - own) / deviation).square().mean()
+            total = total + o.feature * regular
+            scalars = {**terms, "feature": regular.detach()}
+        optimizer = self._optimizers["encoder"]
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        optimizer.step()
+        self.average.update(self.encoder, (step + 1) * o.batch, o.batch)
+        return scalars
+
+    def _synthetic(
+        self, feature: Tensor, w: Tensor, codes: Tensor, origins: Tensor, deviation: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        o, g = self.options, self.generator
+        truth = codes[:, None].expand_as(w)
+        with torch.no_grad():
+            own = g.cut(g.lower(truth), origins, o.window, 1)
+            target = g.upper(own, truth, origins)
+        output = g.upper(feature, w, origins)
+        total, terms = picture_loss(g.inner(output, g.scale), g.inner(target, g.scale), None, o.picture)
+        off = ((feature - own) / deviation).abs().mean()
+        code = ((w - truth) / self.code_deviation).square().mean()
+        scalars = {f"full_{name}": term for name, term in terms.items()}
+        return total + o.truth * off + o.code * code, scalars | {"truth": off.detach(), "code": code.detach()}
+
+    @torch.no_grad()
+    def grid(self) -> Tensor:
+        """Photos and their reconstructions at the encoders' size."""
+        images = self.faces.tensor(np.linspace(0, len(self.faces) - 1, 6).astype(int), self.device)
+        w, feature = self.average.module(images, self.mean)
+        return torch.stack([images, self.generator.shrink(self.generator.upper(feature, w))])
+
+
+@torch.no_grad()
+def code_deviation(generator: nn.Module, samples: int = 10_000, seed: int = 1) -> Tensor:
+    """The standard deviation of each element of W, D."""
+    source = torch.Generator().manual_seed(seed)
+    z = torch.randn(samples, generator.family.style_dim, generator=source)
+    return generator.mapping(z).std(dim=0)

@@ -1,0 +1,100 @@
+"""What the stages of the light family share: windows of features, and losses on the pictures rendered from them.
+
+Everything above the feature is convolutional with a small reach, so a window of feature cells gives the picture's part
+above it: training on windows costs their share of a picture. The generator is frozen and runs in bfloat16 there, which
+takes less than half the time of float32 on a CPU bound by memory and moves a pixel by about a third of a grey level.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engines.family import ModelFamily
+from training.losses.lpips import LPIPS
+
+MARGIN = 2
+"""Cells along a window's edges that the picture's own surroundings would have changed; losses leave them out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelWeights:
+    """Weights of the terms between two pictures."""
+
+    l1: float = 1.0
+    l2: float = 0.5
+    gradient: float = 0.5
+    """Weight of the absolute difference of horizontal and vertical pixel steps: sharpness."""
+    lpips: float = 0.5
+
+
+def picture_loss(
+    output: Tensor, target: Tensor, lpips: LPIPS | None, weights: PixelWeights
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of the terms between pictures B x 3 x h x w in [-1, 1], and the unweighted terms."""
+    difference = output - target
+    terms = {
+        "l1": difference.abs().mean(),
+        "l2": difference.square().mean(),
+        "gradient": difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean(),
+    }
+    if lpips is not None:
+        terms["lpips"] = lpips(output, target).mean()
+    total = sum((getattr(weights, name) * term for name, term in terms.items()), start=output.new_zeros(()))
+    return total, {name: term.detach() for name, term in terms.items()}
+
+
+class Windowed:
+    """A frozen MobileStyleGAN in bfloat16 whose upper half renders windows of features.
+
+    Args:
+        generator: with gradients off; it is copied.
+    """
+
+    def __init__(self, generator: nn.Module, device: str = "cpu") -> None:
+        self.family: ModelFamily = generator.family
+        self.generator = copy.deepcopy(generator).to(device).bfloat16().eval().requires_grad_(False)
+        self.scale = self.family.size // self.family.feature_resolution
+        """Pixels of the picture under a cell's side."""
+        self.input_scale = max(self.family.encoder_size) // self.family.feature_resolution
+        """Pixels of the encoders' input under a cell's side."""
+
+    def origins(self, count: int, side: int) -> Tensor:
+        """Rows and columns of random windows' first cells, `count` x 2; windows at the edge are as likely as others."""
+        return torch.randint(0, self.family.feature_resolution - side + 1, (count, 2))
+
+    def cut(self, images: Tensor, origins: Tensor, side: int, scale: int) -> Tensor:
+        """Windows of `side` cells of B x C x h x w maps with `scale` pixels per cell."""
+        parts = [
+            image[:, y * scale : (y + side) * scale, x * scale : (x + side) * scale]
+            for image, (y, x) in zip(images, origins.tolist(), strict=True)
+        ]
+        return torch.stack(parts)
+
+    def lower(self, w_plus: Tensor, style_delta: Tensor | None = None) -> Tensor:
+        """G(w^{1:k}), float32."""
+        delta = None if style_delta is None else style_delta.bfloat16()
+        return self.generator.lower(w_plus.bfloat16(), delta)[0].float()
+
+    def upper(
+        self, feature: Tensor, w_plus: Tensor, origins: Tensor | None = None, style_delta: Tensor | None = None
+    ) -> Tensor:
+        """The picture above a feature or windows of it, float32, not clamped."""
+        delta = None if style_delta is None else style_delta.bfloat16()
+        return self.generator.upper(
+            feature.bfloat16(), w_plus.bfloat16(), style_delta=delta, origin=origins
+        ).float()
+
+    def shrink(self, picture: Tensor) -> Tensor:
+        """A picture averaged down to the encoders' scale."""
+        return F.avg_pool2d(picture, self.scale // self.input_scale)
+
+    @staticmethod
+    def inner(picture: Tensor, scale: int) -> Tensor:
+        """A window's picture without its margins, `scale` pixels per cell."""
+        edge = MARGIN * scale
+        return picture[:, :, edge:-edge, edge:-edge]
