@@ -11,7 +11,6 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-
 GENERATORS = ("stylegan2", "mobilestylegan")
 ENCODERS = ("iresnet50", "light")
 
@@ -57,8 +56,8 @@ class EditorOptions:
     linear: bool = False
     """Ablation "LE": no editor network at all, f'' = f' + F~ - F."""
     inner_width: int = 0
-    """Width of FTEM, EDEM and EDFM between 1x1 convolutions from and to the feature's channels, the last of which starts
-    at zero; 0: the feature's own width, as in the paper."""
+    """Width of FTEM, EDEM and EDFM between 1x1 convolutions from and to the feature's channels; 0: the feature's own
+    width, as in the paper."""
     separable: bool = False
     """Depthwise 3x3 and 1x1 in place of the EDFM's dense 3x3 convolutions."""
     linear_start: bool = False
@@ -186,7 +185,7 @@ class ModelFamily:
 
     @property
     def feature_rows(self) -> int:
-        """k, the leading W+ rows that feed the FTEM: the rows of those convolutions and, in StyleGAN2, of their ToRGB."""
+        """k, the leading W+ rows that feed the FTEM: those convolutions' rows and, in StyleGAN2, their last ToRGB's."""
         return self.feature_conv + (self.generator == "stylegan2")
 
     @property

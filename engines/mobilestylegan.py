@@ -26,8 +26,8 @@ PACKAGE = "random_face"
 VERSION = "2021.7.21.1"
 INSTALL = f"pip install --no-deps random-face=={VERSION}"
 LICENCE = (
-    "Apache-2.0 as packaged; distilled from NVIDIA's StyleGAN2-FFHQ (Source Code License-NC) and FFHQ (CC BY-NC-SA 4.0): "
-    "research and evaluation, clear the rights before commercial use"
+    "Apache-2.0 as packaged; distilled from NVIDIA's StyleGAN2-FFHQ (Source Code License-NC) and FFHQ (CC BY-NC-SA "
+    "4.0): research and evaluation, clear the rights before commercial use"
 )
 DIGESTS = {
     "MappingNetwork.xml": "73e2096cad6e696e4af47df2477e048ab4c42c0e0dec83c7c66604822689e55b",
@@ -167,9 +167,7 @@ def _mapping(graph: _Graph) -> dict[str, Array]:
         (addition,) = graph.users(graph.by_name[product.name], "Add")
         (shaped,) = (graph.nodes[id_] for id_ in addition.inputs if graph.nodes[id_].kind == "Reshape")
         tensors[f"style.layers.{index}.bias"] = graph.take(shaped.inputs[0])
-    graph.check_rest(
-        {"Multiply": (1.0, math.sqrt(2.0)), "PReLU": (0.2,), "Power": (2.0, 0.5, 1.0), "Add": (1e-8,)}
-    )
+    graph.check_rest({"Multiply": (1.0, math.sqrt(2.0)), "PReLU": (0.2,), "Power": (2.0, 0.5, 1.0), "Add": (1e-8,)})
     return tensors
 
 

@@ -19,11 +19,15 @@ from torch import Tensor, nn
 
 from engines.errors import OutputError, first_line
 from engines.family import ModelFamily
+from training.networks import build
+from training.networks.mobilestylegan import MobileGenerator
 from training.networks.stylegan2 import Generator
 
 FORMAT = "edgedit imported weights 1"
 GENERATOR = "stylegan2"
-"""The kind of a file with a generator (`generator.*`) and its mean code (`latent_avg`, D)."""
+MOBILE = "mobilestylegan"
+GENERATORS = (GENERATOR, MOBILE)
+"""The kinds of files with a generator (`generator.*`) and its mean code (`latent_avg`, D)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,7 @@ class Imported:
     """The content of one file."""
 
     kind: str
-    """A method of `training.peers`, `GENERATOR`, or the name of a backbone."""
+    """A method of `training.peers`, one of `GENERATORS`, or the name of a backbone."""
     family: ModelFamily | None
     """None for a backbone, which any family with its widths can start from."""
     licence: str
@@ -99,17 +103,17 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> 
         raise ValueError(f"{path} does not fit: {str(error).splitlines()[-1].strip()}") from error
 
 
-def load_generator(path: str | Path) -> tuple[Generator, Tensor]:
+def load_generator(path: str | Path) -> tuple[Generator | MobileGenerator, Tensor]:
     """An imported generator, frozen, and its mean code (D).
 
     Raises:
         ValueError: if the file holds something else, or does not fit.
     """
     imported = read(path)
-    if imported.kind != GENERATOR or imported.family is None or "latent_avg" not in imported.tensors:
-        raise ValueError(f"{path} holds {imported.kind}, not a StyleGAN2 generator")
+    if imported.kind not in GENERATORS or imported.family is None or "latent_avg" not in imported.tensors:
+        raise ValueError(f"{path} holds {imported.kind}, not a generator; import one of {', '.join(GENERATORS)}")
     mean = imported.tensors.pop("latent_avg")
-    generator = Generator(imported.family)
+    generator = build.generator(imported.family)
     fill(generator, {name.removeprefix("generator."): tensor for name, tensor in imported.tensors.items()}, path)
     return generator.eval().requires_grad_(False), mean
 

@@ -45,6 +45,8 @@ class LoopOptions:
     decay: float = 0.0
     """Share of the steps, the last ones, over which every learning rate falls along a half cosine to a tenth. A short
     run gains more from it than from as many steps at the full rate."""
+    warm_up: int = 0
+    """Steps, the first ones, over which every learning rate rises evenly from zero."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "checkpoint_every", "grid_every"):
@@ -55,6 +57,8 @@ class LoopOptions:
 
     def rate(self, step: int) -> float:
         """Factor of the learning rates at a step: 1, and over the last `decay` of the steps down to 0.1."""
+        if step < self.warm_up:
+            return (step + 1) / self.warm_up
         first = self.steps * (1.0 - self.decay)
         if step <= first:
             return 1.0

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
-from engines.family import ModelFamily
+from training.networks.mobilestylegan import MobileGenerator
 from training.weights import mean_w
 
 SHARD = 200
@@ -41,7 +41,7 @@ class PairSet:
 
 
 @torch.no_grad()
-def render(generator: nn.Module, folder: Path, count: int, *, seed: int = 0, device: str = "cpu") -> None:
+def render(generator: MobileGenerator, folder: Path, count: int, *, seed: int = 0, device: str = "cpu") -> None:
     """Renders pairs until `folder` holds `count`, in files that appear whole; those it holds stay.
 
     Args:
@@ -51,7 +51,7 @@ def render(generator: nn.Module, folder: Path, count: int, *, seed: int = 0, dev
         seed: files of the same seed and number hold the same codes.
         device: torch device.
     """
-    family: ModelFamily = generator.family
+    family = generator.family
     folder.mkdir(parents=True, exist_ok=True)
     mean = mean_w(generator).to(device)
     half = generator.to(device).bfloat16()
@@ -65,7 +65,7 @@ def render(generator: nn.Module, folder: Path, count: int, *, seed: int = 0, dev
         psi = low + (high - low) * torch.rand(SHARD, 1, generator=draws).to(device)
         w = torch.lerp(mean, generator.mapping(z.bfloat16()).float(), psi)
         images = []
-        for code in w.split(4):
+        for code in w.split(1):
             image = half(half.broadcast(code.bfloat16())).float()
             image = F.interpolate(image, size=family.encoder_size, mode="area").clamp(-1, 1)
             images.append(image.add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())

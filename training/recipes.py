@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from engines.family import DEMO_64, DEMO_128, ModelFamily
+from engines.family import DEMO_64, DEMO_128, FACES_1024_MOBILE, ModelFamily
 from training.directions import FitOptions
 from training.losses.image import ImageWeights
 from training.stages.e4e import E4EOptions
@@ -13,6 +13,9 @@ from training.stages.editor import EditorOptions
 from training.stages.encoder import EncoderOptions
 from training.stages.gan import GanOptions
 from training.stages.joint import JointOptions
+from training.stages.light_e4e import LightE4EOptions
+from training.stages.light_editor import LightEditorOptions
+from training.stages.light_encoder import LightEncoderOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +29,19 @@ class Recipe:
     generator_steps: int
     joint: JointOptions | None
     """Train the encoders beside the generator, for runs too short for a GAN alone."""
-    e4e: E4EOptions
+    e4e: E4EOptions | LightE4EOptions
     e4e_steps: int
-    encoder: EncoderOptions
+    encoder: EncoderOptions | LightEncoderOptions
     encoder_steps: int
     directions: FitOptions
-    editor: EditorOptions
+    editor: EditorOptions | LightEditorOptions
     editor_steps: int
+    photo_size: int | None = None
+    """Side to which training photos are resized, where rendered pictures are compared with them; None: the family's."""
+    pairs: int = 0
+    """Synthetic pairs that the stages of a light family draw from (see `training.pairs`)."""
+    warm_up: int = 0
+    """Steps, the first of each stage, over which learning rates rise."""
     edited: tuple[str, ...] = ()
     """Names of the directions that the editor is trained on; empty: all. Principal components of a small model are
     mostly light, whose pixels would outweigh a smile's."""
@@ -140,6 +149,24 @@ RECIPES: dict[str, Recipe] = {
         fit_samples=4_000,
         editor_steps=12_000,
         editor_photos=0,
+    ),
+    "faces-1024-mobile": Recipe(
+        family=FACES_1024_MOBILE,
+        held_out=500,
+        generator=GanOptions(),
+        generator_steps=1,
+        joint=None,
+        e4e=LightE4EOptions(),
+        e4e_steps=6_000,
+        encoder=LightEncoderOptions(),
+        encoder_steps=9_000,
+        directions=FitOptions(samples=8_000, regression=True, components=0),
+        editor=LightEditorOptions(),
+        editor_steps=8_000,
+        decay=0.5,
+        photo_size=256,
+        pairs=20_000,
+        warm_up=100,
     ),
 }
 

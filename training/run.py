@@ -18,7 +18,9 @@ from torch import nn
 
 from engines.bundle import Bundle
 from engines.directions import Direction, load_directions
+from engines.family import ModelFamily
 from engines.files import write
+from training import imported
 from training.data import FaceSet, even_shares, load_faces
 from training.directions import fit, photo_codes
 from training.evaluate import TARGETS, Evaluator, photo_range
@@ -29,17 +31,22 @@ from training.losses.image import LossFiles
 from training.losses.lpips import LPIPS
 from training.networks.discriminator import Discriminator
 from training.networks.editor import FeatureEditor
+from training.networks.mobilestylegan import MobileGenerator
 from training.networks.stylegan2 import Generator
 from training.networks.system import EditingSystem
+from training.pairs import load_pairs, render
 from training.recipes import Recipe
 from training.stages.e4e import E4EStage
 from training.stages.editor import EditorStage
 from training.stages.encoder import Encoder, EncoderStage
 from training.stages.gan import GanStage
 from training.stages.joint import JointStage
+from training.stages.light_e4e import LightE4EOptions, LightE4EStage
+from training.stages.light_editor import LightEditorOptions, LightEditorStage
+from training.stages.light_encoder import LightEncoderOptions, LightEncoderStage
 from training.weights import load_bundle, load_discriminator, load_generator, load_module, mean_w
 
-STAGES = ("generator", "e4e", "encoder", "directions", "editor")
+STAGES = ("generator", "pairs", "e4e", "encoder", "directions", "editor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +62,8 @@ class Run:
     """A bundle that stands in for what the run folder does not hold: networks start from its weights in place of random
     ones, and a stage that was not run counts as done with them. What a bundle does not hold, the discriminators,
     starts anew. A stage that has a checkpoint resumes that."""
+    generator: Path | None = None
+    """An imported generator, which all stages run on, frozen; None: that of stage a, or of `start`."""
     device: str = "cpu"
     even: tuple[Path, str] | None = None
     """A table of labels and the column whose values are drawn evenly (see `training.data.even_shares`)."""
@@ -62,11 +71,32 @@ class Run:
     def faces(self) -> tuple[FaceSet, FaceSet]:
         """Training and held-out photos at the recipe's size."""
         training, held_out = load_faces(
-            self.data, self.recipe.family.size, held_out=self.recipe.held_out, cache=self.root / "cache"
+            self.data,
+            self.recipe.photo_size or self.recipe.family.size,
+            held_out=self.recipe.held_out,
+            cache=self.root / "cache",
         )
         if self.even is not None:
             training = dataclasses.replace(training, shares=even_shares(training.names, *self.even))
         return training, held_out
+
+
+def require_generator(found: ModelFamily, wanted: ModelFamily, path: Path) -> None:
+    """Refuses an imported generator that is not of the family that is trained.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if (found.generator, found.size, found.style_channels, found.mapping_layers) != (
+        wanted.generator,
+        wanted.size,
+        wanted.style_channels,
+        wanted.mapping_layers,
+    ):
+        raise ValueError(
+            f"{path} holds a {found.generator} generator of {found.size} pixels ({found.name}), which is not that of "
+            f"the family {wanted.name} ({wanted.generator}, {wanted.size} pixels)"
+        )
 
 
 _STARTED: dict[str, dict[str, tuple[str, str]]] = {
@@ -106,8 +136,12 @@ def _trained(run: Run, stage: str) -> bool:
     return run.start is None or (run.root / stage / "checkpoint").exists()
 
 
-def _generator(run: Run) -> Generator:
-    """The generator as stage a left it, averaged and frozen."""
+def _generator(run: Run) -> Generator | MobileGenerator:
+    """The generator that was imported, or as stage a left it, averaged; frozen."""
+    if run.generator is not None:
+        generator, _ = imported.load_generator(run.generator)
+        require_generator(generator.family, run.recipe.family, run.generator)
+        return generator
     if _trained(run, "generator"):
         return load_generator(run.root / "generator", run.recipe.family)
     assert run.start is not None
@@ -118,6 +152,8 @@ def train_generator(run: Run, options: LoopOptions) -> int:
     """Stage a."""
     recipe, faces = run.recipe, run.faces()[0]
     stage: Stage
+    if recipe.family.generator != "stylegan2" or run.generator is not None:
+        raise ValueError("the generator of this run is imported, not trained; go on with the next stage")
     if recipe.joint is None:
         stage = GanStage(recipe.family, faces, recipe.generator, seed=options.seed, device=run.device)
     else:
@@ -128,11 +164,34 @@ def train_generator(run: Run, options: LoopOptions) -> int:
     return train(stage, run.root / "generator", options)
 
 
+def render_pairs(run: Run, seed: int = 0) -> int:
+    """Renders the synthetic pairs that light stages draw from, into `pairs/`; returns their number."""
+    if not run.recipe.pairs:
+        raise ValueError("this recipe uses no synthetic pairs")
+    generator = _generator(run)
+    assert isinstance(generator, MobileGenerator), "only light recipes have pairs"
+    render(generator, run.root / "pairs", run.recipe.pairs, seed=seed, device=run.device)
+    return run.recipe.pairs
+
+
 def train_e4e(run: Run, options: LoopOptions) -> int:
     """Stage b, on the generator of stage a, and from the encoder that was trained beside it if there is one."""
-    family = run.recipe.family
+    family, settings = run.recipe.family, run.recipe.e4e
+    if isinstance(settings, LightE4EOptions):
+        light = LightE4EStage(
+            family,
+            _generator(run),
+            run.faces()[0],
+            load_pairs(run.root / "pairs"),
+            run.losses,
+            settings,
+            seed=options.seed,
+            device=run.device,
+        )
+        _start(run, light)
+        return train(light, run.root / "e4e", options)
     stage = E4EStage(
-        family, _generator(run), run.faces()[0], run.losses, run.recipe.e4e, seed=options.seed, device=run.device
+        family, _generator(run), run.faces()[0], run.losses, settings, seed=options.seed, device=run.device
     )
     if not _trained(run, "generator"):
         _start(run, stage)
@@ -145,6 +204,19 @@ def train_e4e(run: Run, options: LoopOptions) -> int:
 def train_encoder(run: Run, options: LoopOptions) -> int:
     """Stage c, on the networks of stage a, and from the encoder that was trained beside them if there is one."""
     family, source, settings = run.recipe.family, run.root / "generator", run.recipe.encoder
+    if isinstance(settings, LightEncoderOptions):
+        light = LightEncoderStage(
+            family,
+            _generator(run),
+            run.faces()[0],
+            load_pairs(run.root / "pairs"),
+            run.losses,
+            settings,
+            seed=options.seed,
+            device=run.device,
+        )
+        _start(run, light)
+        return train(light, run.root / "encoder", options)
     if _trained(run, "generator"):
         discriminator = load_discriminator(source, family)
     else:
@@ -210,7 +282,11 @@ def load_system(run: Run, *, encoder: bool = True, editor: bool = True) -> Editi
     """
     family = run.recipe.family
     system = EditingSystem(family) if run.start is None else load_bundle(run.start, family)
-    if _trained(run, "generator"):
+    if run.generator is not None:
+        generator = _generator(run)
+        system.generator = generator
+        system.latent_avg.copy_(mean_w(generator))
+    elif _trained(run, "generator"):
         system.generator = load_generator(run.root / "generator", family)
         system.latent_avg.copy_(mean_w(system.generator))
     if _trained(run, "e4e"):
@@ -234,9 +310,23 @@ def train_editor(run: Run, options: LoopOptions) -> int:
     directions = [d for d in load_run_directions(run) if not names or d.name in names]
     with torch.no_grad():
         system = load_system(run, editor=False)
-    stage = EditorStage(
-        system, run.faces()[0], directions, run.losses, run.recipe.editor, seed=options.seed, device=run.device
-    )
+    settings = run.recipe.editor
+    stage: Stage
+    if isinstance(settings, LightEditorOptions):
+        stage = LightEditorStage(
+            system,
+            run.faces()[0],
+            load_pairs(run.root / "pairs"),
+            directions,
+            run.losses,
+            settings,
+            seed=options.seed,
+            device=run.device,
+        )
+    else:
+        stage = EditorStage(
+            system, run.faces()[0], directions, run.losses, settings, seed=options.seed, device=run.device
+        )
     _start(run, stage)
     return train(stage, run.root / "editor", options)
 

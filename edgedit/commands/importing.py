@@ -15,6 +15,7 @@ from engines.family import family
 Kind = Literal[
     "stylegan2",
     "stylegan2-ada",
+    "mobilestylegan",
     "e4e",
     "fs",
     "hfgi",
@@ -32,15 +33,14 @@ Kind = Literal[
 class Import(Reporting):
     """Turn an official checkpoint into safetensors, without running code that may be in it (needs the `train` extra).
 
-    Kinds of several files: fs (with the pSp or StyleGAN2 file), clcae (with the StyleGAN2 file and the mean image), sfe
+    mobilestylegan takes no file where the package random-face is installed, else its wheel or folder. Kinds of several
+    files: fs (with the pSp or StyleGAN2 file), clcae (with the StyleGAN2 file and the mean image), sfe
     (with the StyleGAN2 and e4e files), hyperstyle (with its W encoder).
     """
 
     kind: tyro.conf.Positional[Kind]
     """The method, generator or backbone."""
-    files: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE [FILE ...]", help_behavior_hint="")
-    ]
+    files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[FILE ...]", help_behavior_hint="")]
     """The official files that it consists of, in any order."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """The safetensors file to write."""
@@ -52,7 +52,7 @@ class Import(Reporting):
     def run(self) -> dict[str, Any]:
         check_output(self.out, (".safetensors",))
         asked = None if self.family is None else family(self.family)
-        if not self.files:
+        if not self.files and self.kind != "mobilestylegan":
             raise EdgeditError("no file to import; name the checkpoint")
         for path in self.files:
             if path.exists() and self.out.exists() and path.samefile(self.out):
@@ -60,10 +60,13 @@ class Import(Reporting):
         try:
             from training.imported import write
             from training.importers.checkpoints import import_checkpoint
+            from training.importers.mobilestylegan import import_package
         except ModuleNotFoundError as error:
             raise EdgeditError(f"`edgedit import` needs {error.name}: pip install 'edgedit[train]'") from error
-        console.print(f"importing {self.kind} from {', '.join(map(str, self.files))}", markup=False)
-        result = import_checkpoint(self.kind, self.files, asked)
+        places = ", ".join(map(str, self.files)) or "the installed package"
+        console.print(f"importing {self.kind} from {places}", markup=False)
+        mobile = self.kind == "mobilestylegan"
+        result = import_package(self.files, asked) if mobile else import_checkpoint(self.kind, self.files, asked)
         imported = result.imported
         for source in imported.sources:
             console.print(f"  {source['role']}: {source['file']}, sha256 {source['sha256']}", markup=False)

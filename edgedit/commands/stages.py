@@ -24,6 +24,7 @@ from training.recipes import recipe
 
 _NEEDS = {
     "generator": (),
+    "pairs": (),
     "e4e": ("lpips", "identity"),
     "encoder": ("lpips", "identity"),
     "directions": ("identity", "age_gender", "expression"),
@@ -51,7 +52,8 @@ def run_stage(verb: Train) -> dict[str, Any]:
         needs = _NEEDS["e4e"]
     if (verb.even is None) != (verb.labels is None):
         raise EdgeditError("--even names a column of the table that --labels gives: both are needed, or neither")
-    for name in (*needs, "data", *(["labels"] if verb.labels else [])):
+    given = [name for name in ("labels", "generator") if getattr(verb, name)]
+    for name in (*needs, "data", *given):
         path: Path | None = getattr(verb, name)
         option = f"--{name.replace('_', '-')}"
         if path is None:
@@ -67,8 +69,9 @@ def run_stage(verb: Train) -> dict[str, Any]:
         torch.set_num_threads(verb.threads)
     # Values near zero otherwise make CPU arithmetic many times slower.
     torch.set_flush_denormal(True)
-    if verb.steps is not None and verb.stage in _TRAINED:
-        chosen = dataclasses.replace(chosen, **{f"{verb.stage}_steps": verb.steps})
+    if verb.steps is not None and verb.stage in (*_TRAINED, "pairs"):
+        length = "pairs" if verb.stage == "pairs" else f"{verb.stage}_steps"
+        chosen = dataclasses.replace(chosen, **{length: verb.steps})
     unused = verb.data
     run = stages.Run(
         recipe=chosen,
@@ -77,12 +80,17 @@ def run_stage(verb: Train) -> dict[str, Any]:
         losses=LossFiles(lpips=verb.lpips or unused, identity=verb.identity or unused),
         judges=JudgeFiles(age_gender=verb.age_gender, expression=verb.expression, pose=verb.pose),
         start=verb.start,
+        generator=verb.generator,
         even=(verb.labels, verb.even) if verb.labels and verb.even else None,
         device=device,
     )
     # Of processes that train together the first speaks for all.
     console.quiet = parallel.rank() > 0
     console.print(f"{verb.stage} of recipe {verb.recipe} in {verb.run_folder}", markup=False)
+    if verb.stage == "pairs":
+        count = stages.render_pairs(run, verb.seed)
+        console.print(f"pairs: {count} in {verb.run_folder / 'pairs'}", markup=False)
+        return {"stage": "pairs", "pairs": count}
     if verb.stage in _TRAINED:
         options = LoopOptions(
             steps=getattr(chosen, f"{verb.stage}_steps"),
@@ -91,6 +99,7 @@ def run_stage(verb: Train) -> dict[str, Any]:
             checkpoint_every=verb.every,
             grid_every=verb.every,
             decay=chosen.decay if verb.decay is None else verb.decay,
+            warm_up=chosen.warm_up,
         )
         reached = _TRAINED[verb.stage](run, options)
         console.print(f"{verb.stage}: step {reached} of {options.steps}; log and grids are in {verb.run_folder}")

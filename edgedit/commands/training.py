@@ -17,9 +17,11 @@ from engines.errors import EdgeditError
 class Train(Reporting):
     """Train a model in stages: generator, e4e, encoder, directions, editor; then evaluate it. Each stage resumes."""
 
-    stage: tyro.conf.Positional[Literal["generator", "e4e", "encoder", "directions", "editor", "calibrate", "evaluate"]]
+    stage: tyro.conf.Positional[
+        Literal["generator", "pairs", "e4e", "encoder", "directions", "editor", "calibrate", "evaluate"]
+    ]
     """What to run. Stages build on those before them; `calibrate` sets the directions' ranges on training photos,
-    `evaluate` measures on the held-out ones."""
+    `evaluate` measures on the held-out ones; `pairs` renders what a light family's stages learn from."""
     data: Path
     """Folder or tar of square, FFHQ-aligned faces."""
     run_folder: Annotated[Path, tyro.conf.arg(name="run")]
@@ -36,6 +38,9 @@ class Train(Reporting):
     """Judge of expression (ONNX): for directions and evaluate."""
     pose: OptionalFile = None
     """Judge of head pose (ONNX): for directions and evaluate."""
+    generator: OptionalFile = None
+    """An imported generator (`edgedit import stylegan2` or `mobilestylegan`) that every stage runs on, frozen, in place
+    of one trained here."""
     start: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
     """A bundle that stands in for what the run folder lacks: stages start from its networks, and those that were not
     run count as done; a stage with a checkpoint resumes that."""

@@ -68,7 +68,7 @@ class ModulatedResidualBlock(nn.Module):
 
 
 LINEAR_GAIN = 4.0
-"""Upper bound of the gate m of `linear_start`. It starts at half of it, which cancels g_m's half of an even attention."""
+"""Upper bound of the gate m of `linear_start`; it starts at half of it, which cancels the half that g_m starts at."""
 
 
 class EditDiscrepancyFusion(nn.Module):

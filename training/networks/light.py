@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.family import ModelFamily
+from training.networks.attention import zero_
 from training.networks.ftem import RefinementBlock
 from training.networks.ir import IRUnit, conv3x3
 
@@ -49,12 +50,13 @@ class CodeTrunk(nn.Module):
 class LightFeatureStyleEncoder(nn.Module):
     """Light E0 (eq. 3.1): image to offsets from the mean code, B x N x D, and the feature f, B x C x H x W.
 
-    The feature is scaled by the deviation and moved by the mean that each channel of the generator's own feature has;
-    both are buffers, one and zero until `set_statistics`.
+    The feature is scaled by the deviation and moved by the mean that each channel of the generator's own feature has,
+    offsets are scaled by the deviations of W: buffers, ones and zeros until `set_statistics`. Offsets start at zero.
     """
 
     deviation: Tensor
     mean: Tensor
+    code_deviation: Tensor
 
     def __init__(self, family: ModelFamily) -> None:
         super().__init__()
@@ -64,22 +66,25 @@ class LightFeatureStyleEncoder(nn.Module):
         self.content = nn.Conv2d(width, channels, 1)
         self.register_buffer("deviation", torch.ones(1, channels, 1, 1))
         self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("code_deviation", torch.ones(family.style_dim))
         self.code = CodeTrunk(family, CODE_WIDTH)
         self.shared_rows = family.feature_conv
         self.styles = nn.ModuleList(
             nn.Linear(CODE_WIDTH, family.style_dim) for _ in range(1 + family.w_rows - family.feature_conv)
         )
+        zero_(*self.styles)
 
     @torch.no_grad()
-    def set_statistics(self, features: Tensor) -> None:
-        """Takes mean and deviation per channel from features of the generator, M x C x H x W."""
+    def set_statistics(self, features: Tensor, codes: Tensor) -> None:
+        """Takes them from features of the generator, M x C x H x W, and codes of W, M x D."""
+        self.code_deviation.copy_(codes.std(dim=0))
         self.mean.copy_(features.mean(dim=(0, 2, 3), keepdim=True))
         self.deviation.copy_(features.std(dim=(0, 2, 3), keepdim=True))
 
     def offsets(self, image: Tensor) -> Tensor:
         """Whole images B x 3 x h x w in [-1, 1], h x w = `family.encoder_size`, to offsets B x N x D."""
         hidden = self.code(image)
-        first, *others = (head(hidden) for head in self.styles)
+        first, *others = (head(hidden) * self.code_deviation for head in self.styles)
         return torch.stack([first] * self.shared_rows + [first + other for other in others], dim=1)
 
     def feature(self, image: Tensor) -> Tensor:
@@ -93,8 +98,11 @@ class LightFeatureStyleEncoder(nn.Module):
 class LightE4EEncoder(nn.Module):
     """Light e4e: image B x 3 x h x w in [-1, 1] to offsets from the mean code, B x N x D, the same in every row.
 
-    IR-SE units in four stages, of which the first works at a quarter of the input's resolution.
+    IR-SE units in four stages, of which the first works at a quarter of the input's resolution. Offsets are scaled by
+    the deviations of W, a buffer of ones until `set_statistics`, and start at zero.
     """
+
+    code_deviation: Tensor
 
     def __init__(self, family: ModelFamily) -> None:
         super().__init__()
@@ -109,13 +117,23 @@ class LightE4EEncoder(nn.Module):
             ]
             before = width
         self.stem = nn.Sequential(
-            nn.PixelUnshuffle(4), nn.Conv2d(48, widths[0], 1, bias=False), nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0])
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(48, widths[0], 1, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.PReLU(widths[0]),
         )
         self.body = nn.Sequential(*units)
         self.reduce = nn.Sequential(nn.Conv2d(before, 32, 1, bias=False), nn.BatchNorm2d(32), nn.PReLU(32))
         height, breadth = (-(-side // 32) for side in family.encoder_size)
         self.linear = nn.Linear(32 * height * breadth, family.style_dim)
+        zero_(self.linear)
+        self.register_buffer("code_deviation", torch.ones(family.style_dim))
+
+    @torch.no_grad()
+    def set_statistics(self, codes: Tensor) -> None:
+        """Takes the deviations from codes of W, M x D."""
+        self.code_deviation.copy_(codes.std(dim=0))
 
     def forward(self, image: Tensor) -> Tensor:
-        code = self.linear(self.reduce(self.body(self.stem(image))).flatten(1))
+        code = self.linear(self.reduce(self.body(self.stem(image))).flatten(1)) * self.code_deviation
         return code[:, None, :].expand(-1, self.rows, -1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -136,8 +137,7 @@ class MobileGenerator(nn.Module):
         self.conv1 = StyledConv(family.channels(4), family.channels(4), d, 4, separable=False)
         sides = family.synthesis_resolutions
         self.blocks = nn.ModuleList(
-            Block(family.channels(below), family.channels(here), d, here)
-            for below, here in zip(sides[:-1], sides[1:], strict=True)
+            Block(family.channels(below), family.channels(here), d, here) for below, here in pairwise(sides)
         )
         self.to_image = ToImage(family.channels(sides[-1]), d)
 

@@ -19,8 +19,8 @@ from training.augment import random_flip
 from training.data import Batches, FaceSet, encoder_input
 from training.loop import Averaged, set_requires_grad
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
-from training.networks.discriminator import Discriminator
 from training.networks.build import base_encoder
+from training.networks.discriminator import Discriminator
 from training.networks.ftem import FeatureTensorEnhancement
 from training.networks.stylegan2 import Generator
 from training.weights import mean_w

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
@@ -24,8 +23,8 @@ from training.losses.image import LossFiles
 from training.losses.lpips import LPIPS
 from training.networks.light import LightE4EEncoder
 from training.pairs import PairSet
-from training.stages.light_encoder import code_deviation
-from training.stages.windows import PixelWeights, Windowed, picture_loss
+from training.stages.light_encoder import statistics
+from training.stages.windows import PixelWeights, Windowed, laid_over, picture_loss
 from training.weights import mean_w
 
 FACE_CELLS = (8, 10, 44)
@@ -75,12 +74,13 @@ class LightE4EStage:
         torch.manual_seed(seed)
         self.family, self.faces, self.pairs, self.options, self.device = family, faces, pairs, options, device
         self.mean = mean_w(generator).to(device)
-        self.deviation = code_deviation(generator).to(device)
-        with torch.no_grad():
-            w = generator.mapping(torch.randn(64, family.style_dim))
-            self.feature_deviation = generator.lower(generator.broadcast(w))[0].std(dim=(0, 2, 3), keepdim=True)
+        features, mapped = statistics(generator)
+        self.feature_deviation = features.std(dim=(0, 2, 3), keepdim=True).to(device)
         self.generator = Windowed(generator, device)
-        self.encoder = LightE4EEncoder(family).to(device)
+        encoder = LightE4EEncoder(family)
+        encoder.set_statistics(mapped)
+        self.encoder = encoder.to(device)
+        self.deviation = self.encoder.code_deviation
         self.average = Averaged(self.encoder, half_life=options.ema_images)
         self.lpips = LPIPS(files.lpips).to(device).eval().requires_grad_(False)
         self.identity = Identity(files.identity).to(device).eval().requires_grad_(False)
@@ -104,8 +104,8 @@ class LightE4EStage:
     def step(self, step: int) -> dict[str, float | Tensor]:
         o, g = self.options, self.generator
         images, codes = self.pairs.batch(self.pair_batches.indices(step), self.device)
-        photos = step >= o.photos_from
-        if photos:
+        faces = None
+        if step >= o.photos_from:
             faces = random_flip(self.faces.tensor(self.batches.indices(step), self.device))
             images = torch.cat([images, faces])
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
@@ -121,7 +121,7 @@ class LightE4EStage:
         feature = ((g.lower(w[some]) - wanted) / self.feature_deviation).square().mean()
         total = o.code * code + o.feature * feature
         scalars: dict[str, float | Tensor] = {"code": code.detach(), "feature": feature.detach()}
-        if photos:
+        if faces is not None:
             extra, terms = self._photos(offsets[count:], faces)
             total, scalars = total + extra, scalars | terms
         optimizer = self._optimizers["encoder"]
@@ -142,10 +142,7 @@ class LightE4EStage:
         target = g.inner(g.cut(faces, origins, side, g.input_scale), g.input_scale)
         total, terms = picture_loss(output, target, self.lpips, o.picture)
         # The embedder wants whole aligned faces: the rendered part is laid over the photo.
-        top, left = (int(origins[0, i]) * g.input_scale + (faces.shape[-1] // 64) * 2 for i in (0, 1))
-        bottom, right = faces.shape[-2] - top - output.shape[-2], faces.shape[-1] - left - output.shape[-1]
-        mask = F.pad(torch.ones_like(output), (left, right, top, bottom))
-        composed = torch.where(mask > 0, F.pad(output, (left, right, top, bottom)), faces)
+        composed = laid_over(faces, output, origins, g.input_scale)
         identity = 1.0 - (self.identity(composed) * self.identity(faces)).sum(dim=1).mean()
         near = (offsets[:, 0] / self.deviation).square().mean()
         total = total + o.identity * identity + o.near * near

@@ -1,8 +1,8 @@
 """Stage c of the light family: E = E0 + FTEM (eq. 3.12-3.17) on windows of photos and of synthetic pairs.
 
-Photos are compared at the encoders' size: G renders four times as large as the photos are. Synthetic pairs come with the
-truth for the feature, the code and the picture at full size. No discriminator comes with the generator, so there is no
-adversarial term; the feature regularisation (eq. 3.16) holds f' to G(w_k).
+Photos are compared at the encoders' size: G renders four times as large as the photos are. Synthetic pairs come with
+the truth for the feature, the code and the picture at full size. No discriminator comes with the generator, so there is
+no adversarial term; the feature regularisation (eq. 3.16) holds f' to G(w_k).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from engines.family import ModelFamily
 from training.augment import random_flip
 from training.data import Batches, FaceSet
 from training.loop import Averaged
-from training.losses.lpips import LPIPS
 from training.losses.image import LossFiles
+from training.losses.lpips import LPIPS
 from training.pairs import PairSet
 from training.stages.encoder import Encoder
 from training.stages.windows import PixelWeights, Windowed, picture_loss
@@ -69,12 +69,10 @@ class LightEncoderStage:
         torch.manual_seed(seed)
         self.family, self.faces, self.pairs, self.options, self.device = family, faces, pairs, options, device
         self.mean = mean_w(generator).to(device)
-        self.code_deviation = code_deviation(generator).to(device)
         self.generator = Windowed(generator, device)
         encoder = Encoder(family)
-        with torch.no_grad():
-            w = generator.mapping(torch.randn(64, family.style_dim))
-            encoder.encoder.set_statistics(generator.lower(generator.broadcast(w))[0])
+        features, codes = statistics(generator)
+        encoder.encoder.set_statistics(features, codes)
         self.encoder = encoder.to(device)
         self.average = Averaged(self.encoder, half_life=options.ema_images)
         self.lpips = LPIPS(files.lpips).to(device).eval().requires_grad_(False)
@@ -97,8 +95,8 @@ class LightEncoderStage:
 
     def step(self, step: int) -> dict[str, float | Tensor]:
         o, g = self.options, self.generator
-        synthetic = step % o.synthetic_every == o.synthetic_every - 1
-        if synthetic:
+        codes = None
+        if step % o.synthetic_every == o.synthetic_every - 1:
             images, codes = self.pairs.batch(self.pair_batches.indices(step), self.device)
         else:
             images = random_flip(self.faces.tensor(self.batches.indices(step), self.device))
@@ -108,7 +106,7 @@ class LightEncoderStage:
             window = g.cut(images, origins, o.window, g.input_scale)
             feature = self.encoder.ftem(self.encoder.encoder.feature(window), w).float()
         deviation = self.encoder.encoder.deviation
-        if synthetic:
+        if codes is not None:
             total, scalars = self._synthetic(feature, w, codes, origins, deviation)
         else:
             output = g.inner(g.shrink(g.upper(feature, w, origins)), g.input_scale)
@@ -117,7 +115,7 @@ class LightEncoderStage:
                 own = g.cut(g.lower(w), origins, o.window, 1)
             regular = ((feature - own) / deviation).square().mean()
             total = total + o.feature * regular
-            scalars = {**terms, "feature": regular.detach()}
+            scalars: dict[str, float | Tensor] = {**terms, "feature": regular.detach()}
         optimizer = self._optimizers["encoder"]
         optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -128,7 +126,7 @@ class LightEncoderStage:
 
     def _synthetic(
         self, feature: Tensor, w: Tensor, codes: Tensor, origins: Tensor, deviation: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
         o, g = self.options, self.generator
         truth = codes[:, None].expand_as(w)
         with torch.no_grad():
@@ -137,8 +135,8 @@ class LightEncoderStage:
         output = g.upper(feature, w, origins)
         total, terms = picture_loss(g.inner(output, g.scale), g.inner(target, g.scale), None, o.picture)
         off = ((feature - own) / deviation).abs().mean()
-        code = ((w - truth) / self.code_deviation).square().mean()
-        scalars = {f"full_{name}": term for name, term in terms.items()}
+        code = ((w - truth) / self.encoder.encoder.code_deviation).square().mean()
+        scalars: dict[str, float | Tensor] = {f"full_{name}": term for name, term in terms.items()}
         return total + o.truth * off + o.code * code, scalars | {"truth": off.detach(), "code": code.detach()}
 
     @torch.no_grad()
@@ -150,8 +148,9 @@ class LightEncoderStage:
 
 
 @torch.no_grad()
-def code_deviation(generator: nn.Module, samples: int = 10_000, seed: int = 1) -> Tensor:
-    """The standard deviation of each element of W, D."""
+def statistics(generator: nn.Module, seed: int = 1) -> tuple[Tensor, Tensor]:
+    """Features of the generator, 64 x C x H x W, and codes of W, 10,000 x D, from which encoders take their scales."""
     source = torch.Generator().manual_seed(seed)
-    z = torch.randn(samples, generator.family.style_dim, generator=source)
-    return generator.mapping(z).std(dim=0)
+    device = next(generator.parameters()).device
+    codes = generator.mapping(torch.randn(10_000, generator.family.style_dim, generator=source).to(device))
+    return generator.lower(generator.broadcast(codes[:64]))[0], codes

@@ -85,9 +85,7 @@ class Windowed:
     ) -> Tensor:
         """The picture above a feature or windows of it, float32, not clamped."""
         delta = None if style_delta is None else style_delta.bfloat16()
-        return self.generator.upper(
-            feature.bfloat16(), w_plus.bfloat16(), style_delta=delta, origin=origins
-        ).float()
+        return self.generator.upper(feature.bfloat16(), w_plus.bfloat16(), style_delta=delta, origin=origins).float()
 
     def shrink(self, picture: Tensor) -> Tensor:
         """A picture averaged down to the encoders' scale."""
@@ -98,3 +96,22 @@ class Windowed:
         """A window's picture without its margins, `scale` pixels per cell."""
         edge = MARGIN * scale
         return picture[:, :, edge:-edge, edge:-edge]
+
+
+def laid_over(pictures: Tensor, parts: Tensor, origins: Tensor, scale: int) -> Tensor:
+    """Pictures with the inner parts of windows laid over them.
+
+    Args:
+        pictures: B x C x h x w.
+        parts: B x C x s x s, windows without their margins.
+        origins: B x 2, the windows' first cells.
+        scale: pixels per cell.
+    """
+    results = []
+    side = parts.shape[-1]
+    for picture, part, (y, x) in zip(pictures, parts, ((origins + MARGIN) * scale).tolist(), strict=True):
+        height, width = picture.shape[1:]
+        pad = (x, width - x - side, y, height - y - side)
+        mask = F.pad(torch.ones_like(part[:1]), pad)
+        results.append(F.pad(part, pad) + picture * (1 - mask))
+    return torch.stack(results)

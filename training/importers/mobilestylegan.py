@@ -1,0 +1,49 @@
+"""The generator of the package random-face as imported weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engines import mobilestylegan
+from engines.family import FACES_1024_MOBILE, ModelFamily
+from training.imported import MOBILE, Imported
+from training.importers.checkpoints import Result
+from training.importers.errors import CheckpointError
+from training.networks.mobilestylegan import MobileGenerator
+from training.weights import mean_w
+
+
+def import_package(paths: Sequence[Path] = (), family: ModelFamily | None = None) -> Result:
+    """Reads MobileStyleGAN from the installed package, or from its wheel or folder.
+
+    Args:
+        paths: the wheel or folder; none: the installed package.
+        family: the one expected; if left out, faces-1024-mobile.
+
+    Raises:
+        CheckpointError: if several paths are given or the family has another generator.
+        RuntimeUnavailableError: if the package is not installed.
+        PackageError: if it is another version or damaged.
+    """
+    if len(paths) > 1:
+        raise CheckpointError("mobilestylegan is one package; name its wheel or its folder")
+    family = family or FACES_1024_MOBILE
+    arrays = mobilestylegan.read(paths[0] if paths else None)
+    generator = MobileGenerator(family)
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    wanted = {name: tensor.shape for name, tensor in generator.state_dict().items()}
+    if wanted != {name: tensor.shape for name, tensor in tensors.items()}:
+        raise CheckpointError(f"random-face {mobilestylegan.VERSION} is not a generator of the family {family.name}")
+    generator.load_state_dict(tensors, assign=True)
+    tensors = {f"generator.{name}": tensor for name, tensor in tensors.items()}
+    tensors["latent_avg"] = mean_w(generator.requires_grad_(False))
+    sources = [
+        {"role": "package", "file": f"random_face/data/{name}", "format": "OpenVINO IR", "sha256": digest}
+        for name, digest in mobilestylegan.DIGESTS.items()
+    ]
+    imported = Imported(kind=MOBILE, family=family, licence=mobilestylegan.LICENCE, sources=sources, tensors=tensors)
+    return Result(imported=imported, left_out=[])

@@ -1,0 +1,230 @@
+"""Stage d of the light family: T = EDEM + EDFM (eq. 3.18-3.22) on edits of synthetic pairs, whose target is exact.
+
+As in the paper the target of an edit is the generator's own picture of the edited code, and photos are targets of the
+edit of strength zero. Three things differ. The code of a synthetic photo is known; part of the edits compare the
+generator's features at the code that e4e finds instead, as they will be of a photo. Some edits go a part of the way to
+another code, so that the editor meets more changes than the directions'. And photos are edited as well: what the
+generator's own picture does not change there must stay as the photo is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from engines.directions import Direction, resolve
+from engines.family import ModelFamily
+from training.augment import random_flip
+from training.data import Batches, FaceSet
+from training.loop import Averaged
+from training.losses.identity import Identity
+from training.losses.image import LossFiles
+from training.losses.lpips import LPIPS
+from training.networks.editor import FeatureEditor
+from training.networks.system import EditingSystem
+from training.pairs import PairSet
+from training.stages.windows import PixelWeights, Windowed, laid_over, picture_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightEditorOptions:
+    """Settings of the light editor's stage."""
+
+    batch: int = 2
+    """Edits of synthetic pairs a step."""
+    photos: int = 1
+    """Photos a step: in turns with strength zero and edited."""
+    window: int = 36
+    """Side in feature cells of the window that is rendered, margins included."""
+    estimated: float = 0.5
+    """Share of the edits at e4e's code in place of the exact one."""
+    interpolated: float = 0.15
+    """Share of the edits that go towards another pair's code."""
+    learning_rate: float = 1e-3
+    picture: PixelWeights = field(default_factory=lambda: PixelWeights(l1=1.0, l2=0.0, gradient=0.5, lpips=0.8))
+    identity: float = 0.2
+    keep: float = 1.0
+    """Weight of what an edited photo must keep."""
+    discrepancy: float = 0.02
+    """Weight of the edit-discrepancy regularisation (eq. 3.21), in deviations of the channel."""
+    discrepancy_from: int = 0
+    ema_images: float = 2_000.0
+    bf16: bool = True
+
+
+class LightEditorStage:
+    """Trains the editor of a light system whose other parts are trained.
+
+    Args:
+        system: its editor is replaced by a fresh one.
+        directions: what is edited; strengths are drawn uniformly from each one's usable range.
+
+    Raises:
+        ValueError: if there are no directions.
+    """
+
+    name = "editor"
+
+    def __init__(
+        self,
+        system: EditingSystem,
+        faces: FaceSet,
+        pairs: PairSet,
+        directions: Sequence[Direction],
+        files: LossFiles,
+        options: LightEditorOptions,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        if not directions:
+            raise ValueError("the editor is trained on edits: at least one direction is needed")
+        torch.manual_seed(seed)
+        self.family: ModelFamily = system.family
+        self.faces, self.pairs, self.options, self.device = faces, pairs, options, device
+        system.editor = FeatureEditor(self.family)
+        self.system = system.to(device).eval().requires_grad_(False)
+        self.editor = system.editor.train().requires_grad_(True)
+        self.average = Averaged(self.editor, half_life=options.ema_images)
+        self.generator = Windowed(system.generator, device)
+        self.deviation = system.encoder.deviation
+        self.lpips = LPIPS(files.lpips).to(device).eval().requires_grad_(False)
+        self.identity = Identity(files.identity).to(device).eval().requires_grad_(False)
+        self.names = [direction.name for direction in directions]
+        self.low = torch.tensor([d.min_strength for d in directions], device=device)
+        self.high = torch.tensor([d.max_strength for d in directions], device=device)
+        # A unit of strength may lie outside a narrow range, which is no reason to warn here.
+        wide = [replace(d, min_strength=-1.0, max_strength=1.0) for d in directions]
+        units = [resolve({d.name: d}, {d.name: 1.0}, self.family).delta_w for d in wide]
+        self.delta_w = torch.from_numpy(np.stack(units)).to(device)
+        self._optimizers: dict[str, Optimizer] = {
+            "editor": Adam(self.editor.parameters(), lr=options.learning_rate, betas=(0.9, 0.99))
+        }
+        self.batches = Batches(len(faces), options.photos, seed, faces.shares)
+        self.pair_batches = Batches(len(pairs), options.batch, seed)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"editor": self.editor, "average": self.average}
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        return self._optimizers
+
+    def config(self) -> dict[str, Any]:
+        options = {"family": self.family.to_dict(), "options": asdict(self.options)}
+        return options | {"directions": self.names}
+
+    def _deltas(self, count: int) -> Tensor:
+        choice = torch.randint(0, len(self.names), (count,), device=self.device)
+        strength = torch.lerp(self.low[choice], self.high[choice], torch.rand(count, device=self.device))
+        return strength[:, None, None] * self.delta_w[choice]
+
+    def _origins(self, count: int) -> Tensor:
+        """Windows around the face more often than at the edges: the mean of two draws."""
+        side = self.options.window
+        return (self.generator.origins(count, side) + self.generator.origins(count, side)) // 2
+
+    def step(self, step: int) -> dict[str, float | Tensor]:
+        o, g = self.options, self.generator
+        images, codes = self.pairs.batch(self.pair_batches.indices(step), self.device)
+        photos = random_flip(self.faces.tensor(self.batches.indices(step), self.device))
+        delta = self._deltas(o.batch + o.photos)
+        if float(torch.rand(())) < o.interpolated:
+            other = torch.from_numpy(self.pairs.codes[np.random.default_rng(step).integers(len(self.pairs))])
+            delta[0] = 0.3 * torch.rand(()) * (other.to(self.device) - codes[0])
+        edited_photos = step % 2 == 1
+        if not edited_photos:
+            delta[o.batch :] = 0
+        truth = codes[:, None].expand(-1, self.family.w_rows, -1)
+        inputs = torch.cat([images, photos])
+        with torch.no_grad(), torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+            w, enhanced = (value.float() for value in self.system.encode(inputs))
+            estimated = self.system.encode_e4e(inputs).float()
+        exact = torch.rand(o.batch) >= o.estimated
+        w_e = estimated.clone()
+        w_e[: o.batch][exact] = truth[exact]
+        with torch.no_grad():
+            feature, edited = g.lower(w_e), g.lower(w_e + delta)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+            discrepancy = self.editor.discrepancy(feature, edited)
+            changed = self.editor.fuse(enhanced, discrepancy).float()
+        origins = self._origins(len(inputs))
+        w_edited = w + delta
+        output = g.upper(g.cut(changed, origins, o.window, 1), w_edited, origins)
+        scalars: dict[str, float | Tensor] = {}
+        total, terms = self._synthetic(output[: o.batch], truth + delta[: o.batch], origins[: o.batch], images)
+        scalars |= terms
+        shown = g.inner(g.shrink(output[o.batch :]), g.input_scale)
+        wanted = g.inner(g.cut(photos, origins[o.batch :], o.window, g.input_scale), g.input_scale)
+        if edited_photos:
+            kept = self._kept(
+                feature[o.batch :], edited[o.batch :], w_e[o.batch :], delta[o.batch :], origins[o.batch :]
+            )
+            extra = (kept * (shown - wanted).abs()).mean()
+            total, scalars["keep"] = total + o.keep * extra, extra.detach()
+        else:
+            extra, terms = picture_loss(shown, wanted, self.lpips, o.picture)
+            total, scalars = total + extra, scalars | {f"photo_{name}": term for name, term in terms.items()}
+        regular = ((discrepancy.float() - (changed - enhanced)) / self.deviation).square().mean()
+        scalars["discrepancy"] = regular.detach()
+        if step >= o.discrepancy_from:
+            total = total + o.discrepancy * regular
+        optimizer = self._optimizers["editor"]
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(self.editor.parameters(), 1.0)
+        optimizer.step()
+        self.average.update(self.editor, (step + 1) * o.batch, o.batch)
+        return scalars
+
+    def _synthetic(
+        self, output: Tensor, w: Tensor, origins: Tensor, images: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of edited windows at full size in pixels and at the encoders' size perceptually."""
+        o, g = self.options, self.generator
+        with torch.no_grad():
+            own = g.cut(g.lower(w), origins, o.window, 1)
+            target = g.upper(own, w, origins)
+        total, fine = picture_loss(
+            g.inner(output, g.scale), g.inner(target, g.scale), None, replace(o.picture, l1=0.0, l2=0.0)
+        )
+        small = [g.inner(g.shrink(x), g.input_scale) for x in (output, target)]
+        coarse, terms = picture_loss(small[0], small[1], self.lpips, o.picture)
+        # The embedder wants whole faces: both parts are laid over the unedited picture.
+        faces = [laid_over(images, part, origins, g.input_scale) for part in small]
+        identity = 1.0 - (self.identity(faces[0]) * self.identity(faces[1])).sum(dim=1).mean()
+        scalars = {**terms, "fine": fine["gradient"], "identity": identity.detach()}
+        return total + coarse + o.identity * identity, scalars
+
+    @torch.no_grad()
+    def _kept(self, feature: Tensor, edited: Tensor, w_e: Tensor, delta: Tensor, origins: Tensor) -> Tensor:
+        """How much a window's pixels must stay, B x 1 x h x w in [0, 1]: 1 where G's own picture does not change."""
+        o, g = self.options, self.generator
+        before, after = (
+            g.inner(g.shrink(g.upper(g.cut(f, origins, o.window, 1), code, origins)), g.input_scale)
+            for f, code in ((feature, w_e), (edited, w_e + delta))
+        )
+        change = F.avg_pool2d((after - before).abs().mean(dim=1, keepdim=True), 9, 1, 4, count_include_pad=False)
+        return torch.exp(-change * 40.0)
+
+    @torch.no_grad()
+    def grid(self) -> Tensor:
+        """Columns: photos; rows: photo, reconstruction, then the first directions at three quarters of both ends."""
+        images = self.faces.tensor(np.linspace(0, len(self.faces) - 1, 5).astype(int), self.device)
+        inversion = self.system.invert(images)
+        rows = [images, self.generator.shrink(self.generator.upper(inversion.feature, inversion.w))]
+        for index in range(min(5, len(self.names))):
+            for end in (self.low, self.high):
+                delta = 0.75 * end[index] * self.delta_w[index]
+                edited = self.system.features(inversion.w_e + delta)
+                changed = self.average.module(inversion.generator_feature, edited, inversion.feature)
+                rows.append(self.generator.shrink(self.generator.upper(changed, inversion.w + delta)))
+        return torch.stack(rows)
