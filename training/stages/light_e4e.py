@@ -138,8 +138,8 @@ class LightE4EStage:
         row, column, side = (n * self.family.feature_resolution // 64 for n in FACE_CELLS)
         origins = torch.tensor([[row, column]]).expand(len(w), 2)
         feature = g.cut(g.lower(w), origins, side, 1)
-        output = g.inner(g.shrink(g.upper(feature, w, origins)), g.input_scale)
-        target = g.inner(g.cut(faces, origins, side, g.input_scale), g.input_scale)
+        target = g.cut(faces, origins, side, g.input_scale)
+        output = g.settled(g.shrink(g.upper(feature, w, origins)), target, origins, g.input_scale)
         total, terms = picture_loss(output, target, self.lpips, o.picture)
         # The embedder wants whole aligned faces: the rendered part is laid over the photo.
         composed = laid_over(faces, output, origins, g.input_scale)
