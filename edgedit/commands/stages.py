@@ -20,6 +20,7 @@ from training import run as stages
 from training.judges import JudgeFiles
 from training.loop import LoopOptions
 from training.losses.image import LossFiles
+from training.memory import keep_freed_memory
 from training.recipes import recipe
 
 _NEEDS = {
@@ -69,6 +70,7 @@ def run_stage(verb: Train) -> dict[str, Any]:
         torch.set_num_threads(verb.threads)
     # Values near zero otherwise make CPU arithmetic many times slower.
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     if verb.steps is not None and verb.stage in (*_TRAINED, "pairs"):
         length = "pairs" if verb.stage == "pairs" else f"{verb.stage}_steps"
         chosen = dataclasses.replace(chosen, **{length: verb.steps})

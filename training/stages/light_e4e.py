@@ -46,7 +46,9 @@ class LightE4EOptions:
     """Photos a step, whose faces are rendered."""
     photos_from: int = 0
     """Step from which photos are used."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-4
+    head_rate: float = 2e-5
+    """Learning rate of the linear map, whose thousands of inputs move together, and which starts fitted."""
     code: float = 1.0
     """Weight of the code's squared error, in deviations of W."""
     feature: float = 0.5
@@ -91,7 +93,14 @@ class LightE4EStage:
         self.lpips = LPIPS(files.lpips).to(device).eval().requires_grad_(False)
         self.identity = Identity(files.identity).to(device).eval().requires_grad_(False)
         self._optimizers: dict[str, Optimizer] = {
-            "encoder": Adam(self.encoder.parameters(), lr=options.learning_rate, betas=(0.9, 0.99))
+            "encoder": Adam(
+                [
+                    {"params": [*self.encoder.trunk.parameters(), *self.encoder.reduce.parameters()]},
+                    {"params": self.encoder.linear.parameters(), "lr": options.head_rate},
+                ],
+                lr=options.learning_rate,
+                betas=(0.9, 0.99),
+            )
         }
         self.batches = Batches(len(faces), options.photos, seed, faces.shares)
         self.pair_batches = Batches(len(pairs), options.batch, seed)

@@ -47,7 +47,7 @@ class LightEditorOptions:
     """Share of the edits at e4e's code in place of the exact one."""
     interpolated: float = 0.15
     """Share of the edits that go towards another pair's code."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 8e-4
     picture: PixelWeights = field(default_factory=lambda: PixelWeights(l1=1.0, l2=0.0, gradient=0.5, lpips=0.8))
     identity: float = 0.2
     keep: float = 1.0

@@ -35,7 +35,7 @@ class LightEncoderOptions:
     """Windows a step, each of another photo or pair."""
     window: int = 24
     """A window's side in feature cells, margins included."""
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 5e-4
     picture: PixelWeights = field(default_factory=PixelWeights)
     synthetic_every: int = 3
     """Steps from one batch of synthetic pairs to the next."""
