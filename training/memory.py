@@ -12,7 +12,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> bool:
     """Lets large tensors reuse the memory of those before them.
 
-    glibc gives every tensor of more than a few megabytes fresh pages and returns them when it is freed. A training step
+    glibc gives every tensor of more than 32 MB fresh pages and returns them when it is freed. A training step
     on a CPU then spends as long in the kernel, which clears pages, as in arithmetic.
 
     Returns:

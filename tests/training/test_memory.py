@@ -14,11 +14,11 @@ if sys.argv[1] == "keep" and not keep_freed_memory():
     print(-1)
     raise SystemExit
 for _ in range(5):
-    x = torch.ones(8_000_000)
+    x = torch.ones(16_000_000)
     del x
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
-    x = torch.ones(8_000_000)
+    x = torch.ones(16_000_000)
     del x
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
