@@ -5,7 +5,6 @@ import pytest
 from engines.family import FAMILIES
 from training.recipes import RECIPES, recipe
 
-
 DEMO = ("demo-128", "demo-64")
 
 
