@@ -32,12 +32,12 @@ class JudgeFiles:
     age_gender: Path | None = None
     """Input `image` B x 3 x 112 x 112 in [0, 1]; outputs `age` in years and `p_male`."""
     expression: Path | None = None
-    """Same input; seven probabilities in AffectNet's order: `EXPRESSIONS` has the index of each that is scored."""
+    """Same input; seven probabilities: neutral, happy, sad, angry, fearful, disgusted, surprised."""
     pose: Path | None = None
     """Input 1 x 3 x 224 x 224, ImageNet-normalised; outputs 66 bins of 3 degrees from -99 for yaw, pitch and roll."""
 
 
-EXPRESSIONS = {"smile": 1, "sadness": 2, "surprise": 3, "anger": 6}
+EXPRESSIONS = {"smile": 1, "sadness": 2, "anger": 3, "surprise": 6}
 """Scored expressions and their index; "smile" is happiness."""
 POSES = {"yaw": 0, "pitch": 1}
 """Scored angles and their output."""

@@ -12,7 +12,7 @@ from training.losses.identity import face_crop
 
 
 def test_names_follow_the_files(judge_files):
-    expressions, poses = ("smile", "sadness", "surprise", "anger"), ("yaw", "pitch")
+    expressions, poses = ("smile", "sadness", "anger", "surprise"), ("yaw", "pitch")
     assert Judges(judge_files, threads=1).names == ("age", "female", *expressions, *poses)
     assert Judges(JudgeFiles(expression=judge_files.expression), threads=1).names == expressions
     assert Judges(JudgeFiles(pose=judge_files.pose, age_gender=judge_files.age_gender), threads=1).names == (
@@ -35,7 +35,7 @@ def test_scores_follow_the_contracts(judges, judge_files, faces):
     session = onnxruntime.InferenceSession(str(judge_files.expression), providers=["CPUExecutionProvider"])
     expected = session.run(None, {"image": tight.numpy()})[0]
     np.testing.assert_allclose(expected.sum(axis=1), 1, rtol=1e-5)
-    for name, index in {"smile": 1, "sadness": 2, "surprise": 3, "anger": 6}.items():
+    for name, index in {"smile": 1, "sadness": 2, "anger": 3, "surprise": 6}.items():
         np.testing.assert_allclose(scores[name], expected[:, index], rtol=1e-5)
     np.testing.assert_array_equal(judges.score(images, ("male",))["male"], np.float32(1) - scores["female"])
 
