@@ -191,6 +191,11 @@ def as_photos(rendered: Tensor, family: ModelFamily, size: tuple[int, int]) -> T
     return _averaged(visible(rendered, family), size)
 
 
+def at_once(family: ModelFamily) -> int:
+    """Pictures of a generator that are rendered together where no gradient is needed: 4 megapixels, at most 50."""
+    return max(1, min(50, 2**22 // family.size**2))
+
+
 def _averaged(images: Tensor, size: tuple[int, int]) -> Tensor:
     return images if images.shape[2:] == size else F.interpolate(images, size=size, mode="area")
 

@@ -148,10 +148,10 @@ def _imported(verb: Export) -> tuple[Peer, str, str]:
 def _trained(verb: Export) -> tuple[EditingSystem, list[Direction], np.ndarray]:
     """System, directions and held-out photos of a run."""
     try:
+        from training.folder import Run, load_run_directions, load_system
         from training.judges import JudgeFiles
         from training.losses.image import LossFiles
         from training.recipes import recipe
-        from training.run import Run, load_run_directions, load_system
     except ModuleNotFoundError as error:
         raise BundleError(f"a training run needs {error.name}: pip install 'edgedit[export,train]'") from error
     assert verb.run_folder is not None and verb.data is not None
