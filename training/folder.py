@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from engines.bundle import Bundle
@@ -159,6 +160,8 @@ def load_generator(run: Run) -> Generator | MobileGenerator:
         require_generator(generator.family, family, run.generator)
         # Of an imported file nothing but the generator's own sizes is known.
         generator.family = family
+        if isinstance(generator, Generator):
+            generator.input.to(memory_format=torch.channels_last)
         return generator
     if run.trained("generator"):
         if run.recipe.generator is None:

@@ -66,7 +66,7 @@ def train_generator(run: Run, options: LoopOptions) -> int:
 
 def render_pairs(run: Run, seed: int = 0) -> int:
     """Renders the synthetic pairs that light stages draw from, into `pairs/`; returns their number."""
-    if not run.recipe.pairs:
+    if not run.recipe.pairs or run.recipe.family.generator != "mobilestylegan":
         raise ValueError("this recipe uses no synthetic pairs")
     generator = load_generator(run)
     assert isinstance(generator, MobileGenerator), "only light recipes have pairs"

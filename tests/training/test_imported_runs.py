@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from edgedit.cli import main
+from engines.bundle import Bundle
 from engines.contracts import style_width
 from engines.directions import Direction
 from engines.family import EditorOptions, ModelFamily
@@ -22,7 +24,7 @@ from training.importers.checkpoints import import_checkpoint
 from training.judges import JudgeFiles
 from training.loop import LoopOptions
 from training.losses.image import LossFiles
-from training.recipes import Recipe, cars_512x384, faces_1024, recipe
+from training.recipes import RECIPES, Recipe, cars_512x384, faces_1024, recipe
 from training.run import calibrate, evaluate, fit_directions, train_e4e, train_editor, train_encoder, train_generator
 
 STEPS = LoopOptions(steps=2, log_every=1)
@@ -299,3 +301,44 @@ def test_the_imported_generator_draws_what_the_stages_compare(cars_run):
         picture = generator(torch.randn(1, CARS.w_rows, CARS.style_dim))
     seen = as_photos(picture, CARS, cars_run.recipe.photo_shape)
     torch.testing.assert_close(seen[0, :, 3, 5], picture[0, :, 22:24, 10:12].mean(dim=(1, 2)))
+
+
+def test_command_line(cars_run, files, tmp_path, monkeypatch, capsys):
+    """Cars by the options alone; then what stages say of options that they cannot use."""
+    monkeypatch.setitem(RECIPES, "tiny", lambda: cars_run.recipe)
+    common = ["--recipe", "tiny", "--data", str(cars_run.data), "--run", str(tmp_path), "--steps", "1"]
+    common += ["--generator", str(files["stylegan2"]), "--identity", str(files["moco-v2"]), "--threads", "1"]
+    losses = ["--lpips", str(files["vgg"])]
+    assert main(["train", "e4e", *common, *losses, "--backbone", str(files["ir-se-50"])]) == 0
+    assert main(["train", "encoder", *common, *losses, "--backbone", str(files["iresnet-50"])]) == 0
+    _write_directions(dataclasses.replace(cars_run, root=tmp_path))
+    assert main(["train", "editor", *common, *losses, "--edited", "grass", "trees"]) == 0
+    meta = checkpoint.load(tmp_path / "editor" / "checkpoint")[1]
+    assert (meta["step"], meta["config"]["directions"]) == (1, ["grass", "trees"])
+    assert main(["train", "calibrate", *common]) == 0
+
+    def says(*words: str) -> str:
+        capsys.readouterr()
+        assert main(["train", *words]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        return error
+
+    text = says("editor", *common, *losses, "--edited", "grass", "wings")
+    assert "lacks wings, which the editor is to be trained on" in text
+    text = says("editor", *common, *losses, "--backbone", str(files["ir-se-50"]))
+    assert "stage editor starts from no --backbone; e4e and encoder do" in text
+    assert "--backbone: there is no missing" in says("e4e", *common, *losses, "--backbone", "missing")
+    assert "is imported, not trained" in says("generator", *common)
+    assert "this recipe uses no synthetic pairs" in says("pairs", *common)
+
+
+@pytest.mark.slow
+def test_a_run_on_an_imported_generator_is_exported(trained, tmp_path, monkeypatch):
+    """And verified; its photos are smaller than the bundle's images."""
+    monkeypatch.setitem(RECIPES, "tiny", lambda: trained.recipe)
+    words = ["export", str(trained.root), "--recipe", "tiny", "--data", str(trained.data), "--graphs", "pipelines"]
+    words += ["--photos", "2", "--out", str(tmp_path / "bundle")]
+    assert main(words) == 1
+    assert main([*words, "--generator", str(trained.generator)]) == 0
+    assert Bundle.load(tmp_path / "bundle").family == trained.recipe.family
