@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from engines.directions import Direction, resolve
-from training.data import FaceSet, encoder_input
+from engines.family import ModelFamily
+from training.data import FaceSet, as_photos, at_once, encoder_input
 from training.judges import Judges
-from training.losses.identity import Identity
 from training.losses.lpips import LPIPS
 from training.networks.system import EditingSystem, Inversion
 
@@ -28,6 +27,31 @@ TARGETS: dict[str, dict[str, Any]] = {
     "edits": {"smile": {"change": 0.4, "identity": 0.55}, "age": {"change": 10.0, "identity": 0.55}},
 }
 """What a demo model is meant to reach: dB, LPIPS and identity cosine; p(happy) and years in the asked direction."""
+
+
+def compare_targets(reached: dict[str, float], edits: list[dict[str, Any]]) -> dict[str, Any]:
+    """Each target beside what was reached, and whether it is met.
+
+    Args:
+        reached: what `Evaluator.reconstruction` says of our way.
+        edits: what `Evaluator.edit` returned.
+    """
+    result: dict[str, Any] = {}
+    for name, (target, better) in TARGETS["reconstruction"].items():
+        met = reached[name] >= target if better == "higher" else reached[name] <= target
+        result[name] = {"reached": reached[name], "target": target, "met": met}
+    for edit in edits:
+        target = TARGETS["edits"].get(edit["attribute"])
+        if target is not None:
+            change, kept = edit["ours"]["change"], edit["ours"]["identity"]
+            asked = change if edit["strength"] > 0 else -change
+            result[f"{edit['direction']} {edit['strength']:+g}"] = {
+                "change": change,
+                "identity": kept,
+                "target": target,
+                "met": asked >= target["change"] and kept >= target["identity"],
+            }
+    return result
 
 
 def quantise(image: Tensor) -> Tensor:
@@ -41,10 +65,9 @@ def psnr(output: Tensor, target: Tensor) -> Tensor:
     return 10 * torch.log10(4.0 / error)
 
 
-def like(image: Tensor, photos: Tensor) -> Tensor:
-    """A rendered picture B x 3 x S x S at the photos' size, rounded to 8 bits."""
-    small = image if image.shape == photos.shape else F.interpolate(image, size=photos.shape[2:], mode="area")
-    return quantise(small)
+def like(image: Tensor, photos: Tensor, family: ModelFamily) -> Tensor:
+    """Rendered pictures B x 3 x S x S as photos B x 3 x h x w are, rounded to 8 bits."""
+    return quantise(as_photos(image, family, (photos.shape[2], photos.shape[3])))
 
 
 _KEEP_BYTES = 1 << 30
@@ -55,14 +78,14 @@ RING = 1 / 16
 """Width of the outer ring of a picture that is no part of the face, as a fraction."""
 
 
-def regions(side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Masks side x side of the face's ellipse, of what is outside it, and of the outer ring."""
-    rows, columns = torch.meshgrid(*[(torch.arange(side) + 0.5) / side] * 2, indexing="ij")
-    row, column, height, width = FACE_ELLIPSE
-    face = ((rows - row) / height) ** 2 + ((columns - column) / width) ** 2 <= 1
-    edge = round(side * RING)
-    ring = torch.ones(side, side, dtype=torch.bool)
-    ring[edge : side - edge, edge : side - edge] = False
+def regions(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Masks height x width of the face's ellipse, of what is outside it, and of the outer ring."""
+    rows, columns = torch.meshgrid(*((torch.arange(n) + 0.5) / n for n in (height, width)), indexing="ij")
+    row, column, half_height, half_width = FACE_ELLIPSE
+    face = ((rows - row) / half_height) ** 2 + ((columns - column) / half_width) ** 2 <= 1
+    edge = round(width * RING)
+    ring = torch.ones(height, width, dtype=torch.bool)
+    ring[edge : height - edge, edge : width - edge] = False
     return face, ~face, ring
 
 
@@ -103,7 +126,7 @@ class Evaluator:
     Args:
         system: the trained system.
         faces: held-out photos.
-        batch: photos that are rendered at a time.
+        batch: photos that are rendered at a time; None: as many as `training.data.at_once` says.
     """
 
     def __init__(
@@ -111,16 +134,17 @@ class Evaluator:
         system: EditingSystem,
         faces: FaceSet,
         lpips: LPIPS,
-        identity: Identity,
+        identity: nn.Module,
         judges: Judges,
         *,
-        batch: int = 50,
+        batch: int | None = None,
         device: str = "cpu",
     ) -> None:
         self.system = system.to(device).eval()
         self.lpips, self.identity, self.judges = lpips.to(device), identity.to(device), judges
+        batch = batch or at_once(system.family)
         self.photos = [faces.tensor(slice(i, i + batch), device) for i in range(0, len(faces), batch)]
-        self.face, self.outside, self.ring = regions(faces.images.shape[1])
+        self.face, self.outside, self.ring = regions(*faces.size)
         self._kept: list[Inversion] | None = None
         with torch.no_grad():
             self.embedded = [identity(x) for x in self.photos]
@@ -139,7 +163,7 @@ class Evaluator:
     def _compare(self, render: Callable[[Inversion], Tensor]) -> dict[str, float]:
         values: dict[str, list[Tensor]] = {"psnr": [], "lpips": [], "identity": []}
         for photo, inversion, embedded in self._inverted("reconstructing"):
-            image = like(render(inversion), photo)
+            image = like(render(inversion), photo, self.system.family)
             values["psnr"].append(psnr(image, photo))
             values["lpips"].append(self.lpips(image, photo))
             values["identity"].append((self.identity(image) * embedded).sum(dim=1))
@@ -176,12 +200,12 @@ class Evaluator:
         values: dict[str, dict[str, list[Tensor]]] = {way: {} for way in ways}
         for photos, inversion, embedded in self._inverted(f"{direction.name} {strength:+g}"):
             whole = self.system.reconstruct(inversion)
-            start, energy = like(whole, photos), detail(quantise(whole))
+            start, energy = like(whole, photos, self.system.family), detail(quantise(whole))
             if attribute:
                 before.append(self.judges.score(photos, (attribute,))[attribute])
             for name, way in ways.items():
                 whole = way(inversion, delta_w.to(embedded.device).expand(len(embedded), -1, -1))
-                image = like(whole, photos)
+                image = like(whole, photos, self.system.family)
                 if attribute:
                     after[name].append(self.judges.score(image, (attribute,))[attribute])
                 change = (image - start).abs().mean(dim=1) * 127.5
@@ -220,7 +244,7 @@ def _by_start(attribute: str, before: np.ndarray, change: np.ndarray, strength: 
 def photo_range(
     system: EditingSystem,
     photos: Tensor,
-    identity: Identity,
+    identity: nn.Module,
     direction: Direction,
     *,
     limit: float,
@@ -239,17 +263,21 @@ def photo_range(
     Returns:
         Lowest and highest strength, at least one step either side of zero.
     """
-    inversion = system.invert(encoder_input(photos, system.family))
-    start = identity(photos)
+    parts = photos.split(at_once(system.family))
+    inversions = [system.invert(encoder_input(part, system.family)) for part in parts]
+    start = torch.cat([identity(part) for part in parts])
     ends = []
     wide = replace(direction, min_strength=-limit, max_strength=limit)
     for sign in (-1.0, 1.0):
         reached = step
         for strength in np.arange(step, limit + 1e-9, step):
             edit = resolve({wide.name: wide}, {wide.name: sign * strength}, system.family)
-            delta = torch.from_numpy(edit.delta_w).to(photos.device).expand(len(photos), -1, -1)
-            image = like(system.edit(inversion, delta), photos)
-            if (identity(image) * start).sum(dim=1).mean() < floor:
+            deltas = [torch.from_numpy(delta).to(photos.device)[None] for delta in (edit.delta_w, edit.style_delta)]
+            kept = [
+                identity(like(system.edit(inversion, *deltas), part, system.family))
+                for part, inversion in zip(parts, inversions, strict=True)
+            ]
+            if (torch.cat(kept) * start).sum(dim=1).mean() < floor:
                 break
             reached = float(strength)
         ends.append(sign * reached)

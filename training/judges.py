@@ -78,6 +78,8 @@ class Judges:
             degrees.
         """
         wanted = self.names if names is None else names
+        if not wanted:
+            return {}
         images = images.float().cpu().clamp(-1, 1)
         scores: dict[str, np.ndarray] = {}
         tight = face_crop(images, crop=ATTRIBUTE_CROP).add(1).div(2).clamp(0, 1).numpy()

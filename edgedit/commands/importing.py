@@ -26,6 +26,7 @@ Kind = Literal[
     "hyperstyle",
     "ir-se-50",
     "iresnet-50",
+    "moco-v2",
 ]
 
 
@@ -35,7 +36,7 @@ class Import(Reporting):
 
     mobilestylegan takes no file where the package random-face is installed, else its wheel or folder. Kinds of several
     files: fs (with the pSp or StyleGAN2 file), clcae (with the StyleGAN2 file and the mean image), sfe
-    (with the StyleGAN2 and e4e files), hyperstyle (with its W encoder).
+    (with the StyleGAN2 and e4e files), hyperstyle (with its W encoder). moco-v2 is the ResNet-50 that tells cars apart.
     """
 
     kind: tyro.conf.Positional[Kind]

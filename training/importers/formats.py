@@ -21,6 +21,7 @@ from training.importers.ledger import STATE, TOP, Ledger
 from training.importers.looks import Look
 from training.networks.feature_style import FeatureStyleEncoder
 from training.networks.ir import IRSE50
+from training.networks.resnet import ResNet50
 from training.networks.stylegan2 import Generator
 from training.peers import METHODS, create
 
@@ -184,6 +185,13 @@ def _iresnet_50(files: Files) -> dict[str, Tensor]:
     return tensors
 
 
+def _moco_v2(files: Files) -> dict[str, Tensor]:
+    main = files[MAIN]
+    main.drop(STATE, r"module\.encoder_q\.fc\..*", "the head that features are taken before")
+    main.drop(STATE, r"module\.(encoder_k\..*|queue|queue_ptr)", "the slow copy of the network and its queue")
+    return main.take(STATE, "module.encoder_q.", "")
+
+
 def _bare(ledger: Ledger) -> str:
     return STATE if STATE in ledger.sections else TOP
 
@@ -217,6 +225,11 @@ def _of_iresnet_50(_: ModelFamily | None, tensors: Mapping[str, Tensor]) -> Mapp
     return {name: tensor for name, tensor in state.items() if name.startswith(("conv.", "block_"))}
 
 
+def _of_moco_v2(_: ModelFamily | None, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    with torch.device("meta"):
+        return ResNet50(_width(tensors, "conv1.weight")).state_dict()
+
+
 def _width(tensors: Mapping[str, Tensor], stem: str) -> int:
     """Of a backbone, bounded: it comes from the file."""
     return min(max(tensors[stem].shape[0], 1), 512) if stem in tensors and tensors[stem].dim() else 64
@@ -240,8 +253,10 @@ def _method(kind: Look, assemble: Callable[[Files], dict[str, Tensor]], *more: S
     )
 
 
-def _backbone(kind: Look, assemble: Callable[[Files], dict[str, Tensor]], expected: Callable) -> Format:
-    return Format(sources=(_main(kind),), assemble=assemble, expected=expected, stored_as=kind.key, licence=_ARCFACE)
+def _backbone(
+    kind: Look, assemble: Callable[[Files], dict[str, Tensor]], expected: Callable, licence: str = _ARCFACE
+) -> Format:
+    return Format(sources=(_main(kind),), assemble=assemble, expected=expected, stored_as=kind.key, licence=licence)
 
 
 def _stylegan2_format(kind: Look, licence: str) -> Format:
@@ -293,5 +308,8 @@ FORMATS: dict[str, Format] = {
     ),
     "ir-se-50": _backbone(look.IR_SE_50, _ir_se_50, _of_ir_se_50),
     "iresnet-50": _backbone(look.IRESNET_50, _iresnet_50, _of_iresnet_50),
+    "moco-v2": _backbone(
+        look.MOCO_V2, _moco_v2, _of_moco_v2, "CC-BY-NC-4.0 (facebookresearch/moco; trained on ImageNet)"
+    ),
 }
 """By the name that commands use."""
