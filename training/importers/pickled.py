@@ -20,15 +20,18 @@ from training.importers.errors import CheckpointError
 INSTRUCTIONS = 5_000_000
 """More than this many is not a network: one of 1024 pixels with its discriminator has some 50 thousand."""
 
-_NAMES = frozenset(
+NUMPY = frozenset(
+    ["numpy.dtype", "numpy.ndarray"]
+    + [f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")]
+    + [f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")]
+)
+"""What arrays and numbers of NumPy are pickled as, by all of its versions."""
+_NAMES = NUMPY | frozenset(
     """
     collections.OrderedDict dnnlib.util.EasyDict builtins.set builtins.frozenset _codecs.encode
     torch_utils.persistence._reconstruct_persistent_obj
     torch._utils._rebuild_parameter torch._utils._rebuild_tensor_v2 torch.storage._load_from_bytes
     torch.Size torch.device
-    numpy.dtype numpy.ndarray
-    numpy.core.multiarray.scalar numpy.core.multiarray._reconstruct
-    numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct
     """.split()
 )
 _PATTERNS = re.compile(r"torch\.nn\.modules\.\w+\.\w+|torch\.(bool|u?int\d+|b?float\d+)")
