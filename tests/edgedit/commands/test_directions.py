@@ -12,7 +12,8 @@ import onnxruntime
 import pytest
 import torch
 
-from edgedit.commands.directions import KNOWN, spelt_out
+from edgedit.commands.direction_files import KNOWN
+from edgedit.commands.directions import spelt_out
 from engines.directions import Direction, resolve
 from engines.directions.recipes import CHANNELS, COMPONENTS
 from engines.family import CARS_512, FACES_1024
