@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import re
 import zipfile
 import zlib
@@ -23,7 +22,7 @@ from engines.errors import DirectionError
 from engines.first_bytes import LENGTH
 from training.importers.errors import CheckpointError
 from training.importers.opening import WORDS, form_of, torch_content
-from training.importers.pickled import Call, read_pickle
+from training.importers.pickled import Call, numpy_array, read_pickle
 
 MAX_BYTES = 64 * 2**20
 """Of a file, and of what it unpacks to."""
@@ -35,7 +34,6 @@ MAX_ITEMS = 10_000
 """Arrays, numbers and containers in one file; one that stands in several places counts at each."""
 
 _NUMPY = b"\x93NUMPY"
-_NUMBERS = {f"{kind}{size}" for kind in "fiu" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
 _BETWEEN = re.compile(r"[\s,;\[\]()]+")
 
 
@@ -143,42 +141,7 @@ def _plain(node: Any, path: Path, left: list[int]) -> Any:
     if isinstance(node, dict):
         return {str(key): _plain(item, path, left) for key, item in node.items()}
     if isinstance(node, Call) and node.name.startswith("numpy."):
-        try:
-            return _array(node)
-        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-            raise CheckpointError(f"{path} holds an array that is damaged, or not of numbers") from error
+        return numpy_array(node, path)
     if node is None or isinstance(node, bool | int | float | str):
         return node
     raise CheckpointError(f"{path} holds something other than arrays and numbers: refused; nothing of it ran")
-
-
-def _array(node: Call) -> np.ndarray:
-    """An array or number from what NumPy pickles: shape, dtype, order and bytes, in one of three calls.
-
-    `_reconstruct` has them in its state, after a version; `_frombuffer` (protocol 5) in its arguments; `scalar` has no
-    shape.
-    """
-    kind = node.name.rpartition(".")[2]
-    order, axes = "C", None
-    if kind == "_reconstruct":
-        _, shape, dtype, column_major, raw = node.state
-        order = "F" if column_major else "C"
-    elif kind == "_frombuffer":
-        raw, dtype, shape, order, *more = node.args
-        axes = more[0] if more else None
-    elif kind == "scalar":
-        (dtype, raw), shape = node.args, ()
-    else:
-        raise ValueError("not an array")
-    if isinstance(raw, Call) and raw.name == "_codecs.encode":  # bytes in protocol 2
-        raw = raw.args[0].encode("latin1")
-    code, ends = dtype.args[0], dtype.state[1]
-    if dtype.name != "numpy.dtype" or code not in _NUMBERS or ends not in ("<", ">", "|"):
-        raise ValueError("not numbers")
-    known = np.dtype(ends + code)
-    if not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) * known.itemsize != len(raw):
-        raise ValueError("more or fewer bytes than its shape")
-    array = np.frombuffer(raw, known).reshape(shape, order="F" if order == "F" else "C")
-    if order == "K" and axes is not None:
-        array = array.transpose(axes)
-    return array.astype(known.newbyteorder("="))
