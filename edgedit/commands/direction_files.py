@@ -77,7 +77,7 @@ def plain_name(stem: str) -> str:
 
 
 def vector(path: Path, value: Any) -> np.ndarray:
-    """The one array that a file holds, by itself or in a container; a list of numbers is one too.
+    """The one array that a file holds, by itself or in a container beside single numbers; a list of numbers is one too.
 
     Raises:
         DirectionError: if it holds none, or several.
@@ -85,7 +85,7 @@ def vector(path: Path, value: Any) -> np.ndarray:
     if isinstance(value, list) and value and all(type(item) in (int, float) for item in value):
         return np.array(value, np.float64)
     parts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
-    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    arrays = [part for part in parts if isinstance(part, np.ndarray) and (part.size > 1 or part is value)]
     if len(arrays) != 1:
         held = (
             ", ".join(value)

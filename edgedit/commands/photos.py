@@ -22,6 +22,9 @@ from engines.photo.images import SUFFIXES
 _PUBLISHED = (".pt", ".pth", ".npy", ".npz", ".pkl", ".pickle", ".ckpt", ".txt", ".csv")
 """How the names of others' direction files end."""
 
+_FORM = re.compile(r"(?P<name>.+?)\s*(?P<sign>[:= ])\s*(?P<strength>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
+"""A name and its strength, also with another sign in between than the right one."""
+
 ASTRONAUT = Path(__file__).parents[1] / "assets" / "astronaut.jpg"
 
 
@@ -151,15 +154,16 @@ def _check_form(item: str) -> None:
     Raises:
         DirectionError: if it is NAME=STRENGTH or NAME STRENGTH, or names a file that is not one of edgedit's.
     """
-    if match := re.fullmatch(r"([^:=]+?)\s*[= ]\s*([-+]?[\d.]+)", item.strip()):
-        raise DirectionError(f"edit {item!r} is not NAME:STRENGTH; write {match[1]}:{match[2]}")
-    name, colon, strength = item.rpartition(":")
-    file = Path(name.strip() if colon and re.fullmatch(r"\s*[-+]?[\d.eE+-]*", strength) else item.strip())
-    if file.suffix.lower() in _PUBLISHED or (file.suffix.lower() != SUFFIX and "/" in item and file.is_file()):
+    match = _FORM.fullmatch(item.strip())
+    name = match["name"] if match else item.strip()
+    file = Path(name)
+    if file.suffix.lower() in _PUBLISHED or (file.suffix.lower() != SUFFIX and "/" in name and file.is_file()):
         raise DirectionError(
             f"{file} is not one of edgedit's directions; make one of it with `edgedit directions import KIND "
             f"{shlex.quote(str(file))} -o NAME{SUFFIX}` (`edgedit directions import --help` tells the kinds)"
         )
+    if match and match["sign"] != ":":
+        raise DirectionError(f"edit {item!r} is not NAME:STRENGTH; write {name}:{match['strength']}")
 
 
 def demo_strengths(direction: Direction) -> list[float]:

@@ -87,7 +87,7 @@ def ganspace(
     """Component * deviation on some rows, with the coordinate of the mean code.
 
     Args:
-        pca: mean (D or 1 x D), comp (C x D or C x 1 x D) and std (C), under these names or GANSpace's own.
+        pca: mean (D), comp (C x D) and std (C), with axes of length 1 anywhere, under these names or GANSpace's own.
         component: 0..C-1.
         rows: first and one-past-last W+ row, None for all.
 
@@ -100,7 +100,7 @@ def ganspace(
     mean, components, deviations = (_array(key, pca[key]).astype(np.float64) for key in keys)
     width, count = family.style_dim, deviations.size
     for key, array, size in ((keys[0], mean, width), (keys[1], components, count * width)):
-        if array.size != size or array.shape[-1:] != (width,):
+        if array.size != size or array.squeeze().shape[-1:] != (width,):
             raise DirectionError(
                 f"{key} has shape {_shape(array)} beside {count} deviations and does not fit {needs(family)}"
             )

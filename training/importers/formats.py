@@ -123,6 +123,7 @@ def _clcae(files: Files) -> dict[str, Tensor]:
     tensors = main.take(_state(main), "encoder.", "encoder.") | main.take(_state(main), "decoder.", "decoder.")
     spare, mean = _generator(files["mean code"], "")
     files["mean code"].leave("generator", len(spare), _SPARE)
+    main.drop_mean("CLCAE adds that of the StyleGAN2 file")
     return tensors | {"latent_avg": mean}
 
 

@@ -78,7 +78,9 @@ def form_of(path: Path, start: bytes, size: int) -> Form:
     if _NUMBERS.match(start.removeprefix(b"\xef\xbb\xbf")):
         return "numbers"
     if start.isascii() and not any(byte < 9 for byte in start):
-        raise CheckpointError(f"{path} is a text, not the file that was to be downloaded; download the file itself")
+        raise CheckpointError(
+            f"{path} is a text, and not one of numbers alone; if it was downloaded, download the file itself"
+        )
     raise CheckpointError(f"{path} begins neither as torch's nor as NumPy's files nor as a pickle does; is it damaged?")
 
 
@@ -123,8 +125,9 @@ def _noted(name: str) -> tuple[Any, str]:
 _DATA_ONLY: list[Any] = [
     # Options of training, by name. Building one of these sets attributes and calls nothing.
     argparse.Namespace,
-    # Numbers and arrays of NumPy, and paths: they stand among options, or are directions.
+    # Numbers and arrays of NumPy, their types, and paths: they stand among options, or are directions.
     *map(_noted, sorted(NUMPY)),
+    *(_noted(f"numpy.{kind}") for kind in "bool_ float16 float32 float64 int8 int16 int32 int64 uint8".split()),
     *(_noted(f"pathlib{m}.{p}{k}Path") for m in ("", "._local") for p in ("", "Pure") for k in ("Posix", "Windows")),
     *(_noted(f"pathlib{m}.{p}Path") for m in ("", "._local") for p in ("", "Pure")),
 ]

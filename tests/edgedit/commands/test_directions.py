@@ -206,7 +206,7 @@ def test_one_vector_in_any_container(imports: Imports, tmp_path: Path) -> None:
     vector = np.random.default_rng(0).normal(size=512)
     np.savez(tmp_path / "npz", vector)
     np.savetxt(tmp_path / "txt", vector)
-    torch.save({"direction": torch.tensor(vector), "name": "smile"}, tmp_path / "torch")
+    torch.save({"direction": torch.tensor(vector), "intercept": torch.ones(1, 1), "name": "smile"}, tmp_path / "torch")
     (tmp_path / "list").write_bytes(pickle.dumps(vector.tolist(), 2))
     (tmp_path / "tuple").write_bytes(pickle.dumps((vector,), 5))
     for file in ("npz.npz", "txt", "torch", "list", "tuple"):

@@ -245,6 +245,8 @@ def test_a_face_that_is_not_there(edits: Edits, head_path: Path) -> None:
         (("-d", "smile=2"), "edit 'smile=2' is not NAME:STRENGTH; write smile:2"),
         (("-d", "smile = -1.5"), "write smile:-1.5"),
         (("-d", "smile 2"), "write smile:2"),
+        (("-d", "smile=1e-1"), "write smile:1e-1"),
+        (("-d", "age.pt=2"), "age.pt is not one of edgedit's directions"),
         (
             ("-d", "age.pt:2"),
             "age.pt is not one of edgedit's directions; make one of it with",

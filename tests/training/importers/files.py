@@ -67,7 +67,7 @@ STRAY = (
     (b"\xef\xbb\xbf\r\n <html>", "is a web page"),
     (b"", "is empty; get it again"),
     (bytes(1000), "nothing but zeros.*get it again"),
-    (b"Entry not found", "is a text, not the file that was to be downloaded"),
+    (b"Entry not found", "is a text, and not one of numbers alone"),
     (b'{"error": "not found"}', "is a text"),
     (gzip.compress(b"weights"), "is compressed with gzip; unpack it"),
     (bz2.compress(b"weights"), "is compressed with bzip2; unpack it"),

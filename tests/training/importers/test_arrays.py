@@ -158,8 +158,8 @@ def test_texts_that_are_not_of_numbers(tmp_path: Path, monkeypatch: pytest.Monke
     file = tmp_path / "x.txt"
     for text, message in (
         ("0.5 " * 200 + "half", "does not hold numbers alone"),
-        ("404: Not Found", "is a text, not the file that was to be downloaded"),
-        ("direction = 0.5", "is a text, not the file"),
+        ("404: Not Found", "is a text, and not one of numbers alone"),
+        ("direction = 0.5", "is a text, and not"),
     ):
         file.write_text(text)
         with pytest.raises(EdgeditError, match=message):

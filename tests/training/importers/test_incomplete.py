@@ -177,6 +177,7 @@ def test_paths_and_arrays_among_the_options(official, tmp_path: Path, zipped: bo
         "pure": pathlib.PureWindowsPath("C:/x"),
         "weights": np.arange(3.0),
         "rate": np.float64(0.1),
+        "kind": np.float32,
     }
     expected = read(tmp_path, "e4e", official["e4e"])
     for opts in (options, argparse.Namespace(**options)):
