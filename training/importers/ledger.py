@@ -66,6 +66,9 @@ class Ledger:
                 value = vars(value)
             if key == "latent_avg" and isinstance(value, Call):
                 value = torch.from_numpy(numpy_array(value, self.path))
+            if isinstance(value, Mapping):
+                # A mean code that was not there may be saved as None, here or at the top.
+                value = {name: item for name, item in value.items() if name != "latent_avg" or item is not None}
             if isinstance(value, Tensor):
                 self.sections.setdefault(TOP, {})[key] = value
             elif isinstance(value, Mapping) and value and all(isinstance(item, Tensor) for item in value.values()):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tests.training.importers import official as o
@@ -110,9 +111,38 @@ def test_an_encoder_of_whole_codes_has_no_mean(official, tmp_path: Path) -> None
         assert not result.imported.tensors["latent_avg"].any()
         assert result.filled_in == ["latent_avg: zeros, since start_from_latent_avg is False"]
     # An encoder of offsets starts from the mean of W, as its trainer does.
-    result = read(tmp_path, "e4e", without(e4e, "latent_avg"))
+    state = e4e["state_dict"] | {"latent_avg": None}
+    result = read(tmp_path, "e4e", without(e4e, "latent_avg") | {"state_dict": state})
     check_mean(result.imported.tensors["latent_avg"][3], e4e["state_dict"], "decoder.")
     assert result.filled_in == [MADE]
+
+
+@pytest.mark.parametrize(
+    ("kind", "role", "made"),
+    [
+        ("fs", "generator", "by the mapping network of generator.pt"),
+        ("hfgi", "checkpoint", "by the mapping network of checkpoint.pt"),
+        ("clcae", "mean code", "by the mapping network of mean code.pt"),
+        ("styleres", "checkpoint", "latent_avg: the generator's own mapping.w_avg"),
+        ("sdic", "checkpoint", "by the mapping network of checkpoint.pt"),
+        ("sfe", "generator", "by the mapping network of generator.pt"),
+        ("hyperstyle", "checkpoint", "latent_avg: that of W encoder.pt"),
+    ],
+)
+def test_every_method_finds_a_mean(tmp_path: Path, kind: str, role: str, made: str) -> None:
+    files = contents(kind, SMALL, o.fill)
+    del files[role]["latent_avg"]
+    paths = []
+    for other, content in files.items():
+        paths.append(tmp_path / f"{other}.pt")
+        torch.save(content, paths[-1])
+    if kind == "clcae":
+        Image.new("RGB", (SMALL.input, SMALL.input)).save(tmp_path / "mean.png")
+        paths.append(tmp_path / "mean.png")
+    result = import_checkpoint(kind, paths)
+    assert len(result.filled_in) == 1 and made in result.filled_in[0]
+    mean = result.imported.tensors["latent_avg"]
+    assert bool((mean == mean[0]).all()) and mean.any()
 
 
 @pytest.mark.parametrize("name", ["latent_avg", "module.latent_avg", "decoder.latent_avg"])
