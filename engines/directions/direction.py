@@ -163,7 +163,9 @@ class Direction:
                 raise ValueError("it does not hold one float32 tensor named vector")
             return cls(**metadata, vector=arrays["vector"])
         except (TypeError, ValueError, DirectionError) as error:
-            raise DirectionError(f"{file} is not an edit direction: {error}") from error
+            # A header in JSON follows eight bytes in every safetensors file.
+            hint = "" if data[8:9] == b"{" else "; `edgedit directions import` makes directions of published files"
+            raise DirectionError(f"{file} is not an edit direction: {error}{hint}") from error
 
     def save(self, path: str | Path) -> None:
         """Writes `to_bytes`.

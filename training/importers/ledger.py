@@ -51,6 +51,10 @@ class Ledger:
     """What a checkpoint holds and has not been accounted for yet.
 
     `sections` are its dictionaries of tensors by name, `TOP` for those at the top; `options` the training options.
+    `filled_in` says what it lacked and was made.
+
+    Raises:
+        CheckpointError: at construction, if a tensor is there twice, or the mean code is not one.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -76,7 +80,9 @@ class Ledger:
             elif key in ("opts", "settings") and isinstance(value, Mapping):
                 self.options = value
                 self.leave(key, 0, "settings")
-            elif key != "latent_avg" or value is not None:
+            elif key == "latent_avg" and value is not None:
+                raise CheckpointError(f"{self.path}: latent_avg is a {type(value).__name__}, not a tensor")
+            elif key != "latent_avg":
                 self._nested[key] = _count(value)
         if _AVERAGED in self.sections and STATE not in self.sections:
             self.sections[STATE] = self.sections.pop(_AVERAGED)

@@ -156,6 +156,8 @@ def test_a_mean_that_is_a_buffer_or_an_array(official, tmp_path: Path, name: str
     assert same(both, expected)
     assert "its copies in other places" in {item.why for _, item in both.left_out}
     assert same(read(tmp_path, "e4e", e4e | {"latent_avg": e4e["latent_avg"].numpy()}), expected)
+    with pytest.raises(CheckpointError, match="latent_avg is a list, not a tensor"):
+        read(tmp_path, "e4e", e4e | {"latent_avg": [0.5]})
 
 
 def test_missing_noise_and_kernels_are_filled_in(official, tmp_path: Path) -> None:
