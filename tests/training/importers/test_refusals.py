@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.family import FACES_1024
+from engines.first_bytes import LENGTH
 from tests.training.importers import official as o
 from tests.training.importers.files import SMALL, STRAY, contents, message, nvidia_modules, persistent, write_ada
 from training.importers import opening
 from training.importers.checkpoints import import_checkpoint
 from training.importers.errors import CheckpointError
 from training.importers.mapper import import_mapper
-from training.importers.opening import open_checkpoint
+from training.importers.opening import WORDS, form_of, open_checkpoint
 from training.importers.pickled import read_pickle
 
 
@@ -142,6 +143,20 @@ def test_truncated_torch_files(zipped, tmp_path):
     for share in (0.2, 0.9, 0.999):
         (tmp_path / "cut.pt").write_bytes(data[: int(share * len(data))])
         assert "truncated or damaged" in message("e4e", tmp_path / "cut.pt")
+
+
+@given(
+    sign=st.sampled_from([b"", b"PK\x03\x04", b"\x80\x04", b"\x93NUMPY", b"(lp0\n", b"<", b"[0."]),
+    rest=st.binary(max_size=600),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_first_bytes_are_a_form_or_a_remedy(tmp_path_factory, sign, rest):
+    path = tmp_path_factory.getbasetemp() / "any.pt"
+    path.write_bytes(sign + rest)
+    try:
+        assert form_of(path, (sign + rest)[:LENGTH], len(sign + rest)) in WORDS
+    except CheckpointError as error:
+        assert str(error).startswith(f"{path} ") and "\n" not in str(error)
 
 
 def test_what_is_no_checkpoint(tmp_path, monkeypatch):
