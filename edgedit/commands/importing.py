@@ -73,6 +73,8 @@ class Import(Reporting):
             console.print(f"  {source['role']}: {source['file']}, sha256 {source['sha256']}", markup=False)
         for name, item in result.left_out:
             console.print(f"  left out of {name}: {item}", markup=False)
+        for made in result.filled_in:
+            console.print(f"  filled in: {made}", markup=False)
         console.print(f"licence: {imported.licence}", markup=False)
         write(self.out, imported)
         numbers = sum(tensor.numel() for tensor in imported.tensors.values())
@@ -88,6 +90,7 @@ class Import(Reporting):
             "licence": imported.licence,
             "sources": imported.sources,
             "tensors": len(imported.tensors),
+            "filled_in": result.filled_in,
             "left_out": [
                 {"file": name, "name": item.name, "tensors": item.tensors, "why": item.why}
                 for name, item in result.left_out
