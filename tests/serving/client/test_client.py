@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from serving.client import AsyncClient, Client
@@ -129,6 +130,7 @@ def test_a_closed_client_says_so(protocol: str, closed_port: str) -> None:
     [
         ({"protocol": "https"}, "protocol must be grpc or http"),
         ({"concurrency": 0}, "concurrency must be 1 or more"),
+        ({"concurrency": np.int64(0)}, "concurrency must be 1 or more"),
         ({"url": "http://localhost:8000"}, "host:port"),
     ],
 )
@@ -136,6 +138,11 @@ def test_arguments_that_cannot_be(options: dict[str, Any], message: str) -> None
     for kind in (Client, AsyncClient):
         with pytest.raises(RequestError, match=message):
             kind(**options)
+
+
+def test_counts_may_be_of_numpy(closed_port: str) -> None:
+    with Client(closed_port, concurrency=np.int64(2), retries=np.int32(0)) as client:
+        client.sweep("ab" * 16, "age", np.float32(0), np.int8(1), np.int16(3))
 
 
 def test_sweeps_and_edits_that_cannot_be_are_refused_at_once(closed_port: str) -> None:
