@@ -21,21 +21,18 @@ from PIL import Image
 from torch import Tensor
 
 from engines.family import ModelFamily
+from engines.photo.sources import FORMATS, is_photo, photo_files, without_text
 from training import parallel
-
-SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
-_FORMATS = ("WEBP", "PNG", "JPEG")
 
 
 def _files(source: Path) -> Iterator[tuple[str, bytes]]:
     if source.is_dir():
-        for path in source.iterdir():
-            if path.suffix.lower() in SUFFIXES:
-                yield path.name, path.read_bytes()
+        for path in photo_files(source):
+            yield path.name, path.read_bytes()
     elif tarfile.is_tarfile(source):
         with tarfile.open(source) as archive:
             for member in archive:
-                if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
+                if member.isfile() and is_photo(member.name):
                     stream = archive.extractfile(member)
                     if stream is not None:
                         yield Path(member.name).name, stream.read()
@@ -45,7 +42,7 @@ def _files(source: Path) -> Iterator[tuple[str, bytes]]:
 
 def _decode(name: str, data: bytes, size: int) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(without_text(data)), formats=FORMATS) as image:
             return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} cannot be read as an image; mend or remove it") from error

@@ -14,7 +14,7 @@ from edgedit.sheet import contact_sheet
 from engines.directions import Direction, parse_edits, resolve
 from engines.errors import DirectionError
 from engines.photo import PasteMode, save_image
-from engines.photo.images import SUFFIXES
+from engines.photo.sources import SUFFIXES
 
 ASTRONAUT = Path(__file__).parents[1] / "assets" / "astronaut.jpg"
 
