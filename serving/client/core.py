@@ -16,8 +16,17 @@ from engines.photo import Alignment, Cropper, PasteMode, Photo, open_image, past
 from engines.photo.images import Source
 from serving.client.deadline import Backoff, Deadline
 from serving.client.effects import Compute, Describe, Flow, Infer, Pause, Register, Slot, Unregister
-from serving.client.errors import RETRIED, NotFoundError, RequestError, ServingError, StaleRegionError, UnavailableError
+from serving.client.errors import (
+    RETRIED,
+    DroppedError,
+    NotFoundError,
+    RequestError,
+    ServingError,
+    StaleRegionError,
+    UnavailableError,
+)
 from serving.client.handle import Handle
+from serving.client.ports import http_instead, speaks_http
 from serving.client.regions import Region, RegionPool
 from serving.client.wire import Answer, Profile, Request, edits_json, parse_profile, within_ranges
 from serving.contract import EDIT_SESSION
@@ -244,6 +253,8 @@ class Core:
                     self.note_away()
                 delay = backoff.delay(deadline)
                 if delay is None or self.closed:
+                    if isinstance(error, DroppedError) and (yield Compute(lambda: speaks_http(self.url))):
+                        raise http_instead(self.url) from error
                     raise
             yield Pause(delay)
 

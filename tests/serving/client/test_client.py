@@ -79,6 +79,28 @@ def test_half_an_answer_is_no_answer(both: Both, breaking_off: Listener) -> None
         both.call(breaking_off.url, "directions", protocol="http")
 
 
+@pytest.mark.parametrize("kind", ["http_port", "curt_http_port"])
+def test_grpc_at_a_port_for_http_is_told_so(both: Both, kind: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue(kind)
+    message = f"^{url} speaks HTTP and not gRPC; give the server's port for gRPC .*, or protocol='http'$"
+    with pytest.raises(ServingError, match=message) as caught:
+        both.call(url, "directions", protocol="grpc", retries=1)
+    # It is not taken for a server that is down.
+    assert type(caught.value) is ServingError
+
+
+def test_a_server_that_hangs_up_on_everybody_is_not_said_to_speak_http(both: Both, hanging_up: Listener) -> None:
+    with pytest.raises(UnavailableError, match="ends connections at once"):
+        both.call(hanging_up.url, "directions", protocol="grpc")
+
+
+def test_http_at_a_port_for_grpc_is_told_so(both: Both, grpc_port: str) -> None:
+    message = f"^{grpc_port} does not speak HTTP, as .*; give the server's port for HTTP .*, or protocol='grpc'$"
+    with pytest.raises(ServingError, match=message) as caught:
+        both.call(grpc_port, "directions", protocol="http", retries=5)
+    assert type(caught.value) is ServingError
+
+
 @PROTOCOLS
 def test_waiting_for_a_slot_counts_against_the_deadline(protocol: str, silent: Listener) -> None:
     with Client(silent.url, protocol=protocol, concurrency=1, retries=0) as client, ThreadPoolExecutor(1) as pool:
