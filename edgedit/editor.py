@@ -67,6 +67,8 @@ class Portrait:
 class Editor:
     """Inverts photos, edits them along named directions and pastes the result back.
 
+    A server that forks loads one in each worker, after the fork: see `EditSession`.
+
     Args:
         session: runs the graphs of a bundle.
         directions: by name.
@@ -93,7 +95,8 @@ class Editor:
             bundle: the bundle's directory.
             runtime: a name of `engines.runtimes`.
             require_signed: PEM file of the public key that must have signed the bundle; None asks for no signature.
-            options: passed to the runtime, such as `provider="cuda"` or `threads=4`.
+            options: passed to the runtime, such as `provider="cuda"` or `threads=4` (never more than this process may
+                use, see `engines.cpus`).
 
         Raises:
             BundleError: if it is not a bundle, or damaged.

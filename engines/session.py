@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -17,6 +19,8 @@ from engines.inversion import HeldInversion, Inversion
 from engines.runtimes import Feed, Runtime, create
 
 __all__ = ["EditSession", "Inversion"]
+
+_log = logging.getLogger(__name__)
 
 _PARTS = {
     "invert": ("encoder", "e4e", "features"),
@@ -35,6 +39,10 @@ class EditSession:
     Threads: one session may be shared. Loading is locked; runs go on at the same time where the runtime allows it,
     which ONNX Runtime does. Inversions are never written to.
 
+    Processes: load after the fork, such as in gunicorn's workers and not with its --preload. A process that was forked
+    from one with a session lacks the threads of it and, on a GPU, the device; the first call there says so in the log.
+    On the CPU it computes all the same, on the calling thread alone.
+
     Args:
         bundle: a bundle, or its directory (then all of it is verified).
         runtime: a name of `engines.runtimes`.
@@ -52,6 +60,7 @@ class EditSession:
         self._options = options
         self._loaded: dict[str, Runtime] = {}
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._inversion = {spec.name: spec for spec in self.bundle.inversion}
         for name, entry in self.bundle.manifest.graphs.items():
             try:
@@ -209,6 +218,13 @@ class EditSession:
         return parts
 
     def _load(self, graph: str) -> Runtime:
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            _log.warning(
+                "edgedit: this process was forked from one that had loaded %s, whose threads it lacks; load the editor "
+                "after the fork (gunicorn: without --preload)",
+                self.bundle.name,
+            )
         with self._lock:
             if graph not in self._loaded:
                 self._loaded[graph] = create(self.runtime, self.bundle, graph, **self._options)
