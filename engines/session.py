@@ -16,6 +16,7 @@ from engines.contracts import OURS, TensorSpec, graph_contract, mismatch, pipeli
 from engines.errors import BundleError, DirectionError
 from engines.family import ModelFamily
 from engines.inversion import HeldInversion, Inversion
+from engines.photo.resample import resize
 from engines.runtimes import Feed, Runtime, create
 
 __all__ = ["EditSession", "Inversion"]
@@ -267,28 +268,6 @@ def _per_photo(name: str, delta: np.ndarray, batch: int, shape: tuple[int, ...])
     return np.ascontiguousarray(np.broadcast_to(delta, (batch, *shape)))
 
 
-def _area(source: int, target: int) -> np.ndarray:
-    """target x source matrix that takes the mean of each block of source / target pixels."""
-    return np.kron(np.eye(target), np.full(source // target, target / source)).astype(np.float32)
-
-
-def _bilinear(source: int, target: int) -> np.ndarray:
-    """target x source matrix of bilinear resampling, half-pixel centres, the filter widened where it shrinks."""
-    scale = source / target
-    distance = np.arange(source) + 0.5 - scale * (np.arange(target)[:, None] + 0.5)
-    weights = np.clip(1 - np.abs(distance) / max(scale, 1.0), 0, None)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
 def encoder_image(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 B x h x w x 3 to the encoders' float32 B x 3 x h' x w' in [-1, 1].
-
-    The same resampling as inside the `invert` graph: block means where both sides shrink by whole factors, bilinear
-    otherwise.
-    """
-    image = images.transpose(0, 3, 1, 2) / np.float32(127.5) - np.float32(1)
-    height, width = image.shape[2:]
-    if (height, width) == size:
-        return image
-    matrix = _bilinear if height % size[0] or width % size[1] else _area
-    return matrix(height, size[0]) @ image @ matrix(width, size[1]).T
+    """uint8 B x h x w x 3 to the encoders' float32 B x 3 x h' x w' in [-1, 1], by the filter of our own `invert`."""
+    return resize(images.transpose(0, 3, 1, 2) / np.float32(127.5) - np.float32(1), size, "area")
