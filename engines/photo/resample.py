@@ -38,8 +38,8 @@ def resampling(source: int, target: int, kind: Filter) -> NDArray[np.float64]:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def resize(images: NDArray[np.float32], size: tuple[int, int], kind: Filter) -> NDArray[np.float32]:
-    """B x C x h x w in [-1, 1] to B x C x `size`, as Pillow does but for its rounding to whole levels.
+def resize(images: np.ndarray, size: tuple[int, int], kind: Filter) -> np.ndarray:
+    """Float32 B x C x h x w in [-1, 1] to B x C x `size`, as Pillow does but for its rounding to whole levels.
 
     Of photos that are not much higher than wide Pillow resizes the rows first. It cuts what a bicubic filter adds
     beyond black and white, after each axis.

@@ -138,7 +138,7 @@ def test_an_edit_of_clcae_in_w_moves_the_base_code():
 
 
 def test_a_graph_is_exported_and_verified(tmp_path):
-    reference = rounded(peer_of("e4e"))
+    reference = rounded(peer_of("e4e", TINY))
     graphs = peer_graphs(reference)
     table = write_weights(half_weights(reference).tensors, tmp_path / "weights.safetensors")
     exported = export_graph(graphs["edit"], table)
@@ -146,7 +146,7 @@ def test_a_graph_is_exported_and_verified(tmp_path):
     assert [spec.name for spec in exported.inputs] == ["w", "delta_w"]
     assert all(name.startswith("decoder.") for name in exported.weights)
     verifier = Verifier(
-        graphs, lambda photo: peer_feeds(graphs, photo), FAMILY, random_photos(FAMILY, 2), batches=(1, 3), threads=1
+        graphs, lambda photo: peer_feeds(graphs, photo), TINY, random_photos(TINY, 2), batches=(1, 3), threads=1
     )
     report = verifier.check("edit", tmp_path / "edit.onnx")
     assert set(report) == {"1", "3"} and all(gap["image"]["max_abs"] <= 1 for gap in report.values())
