@@ -17,7 +17,7 @@ from edgedit.sheet import contact_sheet
 from engines.directions import Direction, parse_edits, resolve
 from engines.errors import DirectionError
 from engines.photo import PasteMode, save_image
-from engines.photo.images import SUFFIXES
+from engines.photo.sources import SUFFIXES
 
 _PUBLISHED = (".pt", ".pth", ".npy", ".npz", ".pkl", ".pickle", ".ckpt", ".txt", ".csv")
 """How the names of others' direction files end."""

@@ -211,7 +211,7 @@ def test_masked_strengths_and_sweeps(editor: Editor, portrait: Portrait) -> None
     assert [strength for strength, _ in frames] == [-2.0, -1.0, 0.0, 1.0, 2.0]
     for strength, picture in frames:
         assert np.array_equal(picture, editor.edit(inversion, {"hair": 1.0, "smile": strength}))
-    assert len(list(editor.sweep(inversion, "smile", 1, 2, 1))) == 1
+    assert len(list(editor.sweep(inversion, "smile", np.float32(1), np.int8(2), np.int16(1)))) == 1
 
 
 def test_an_edit_that_leaves_no_picture_is_refused(editor: Editor, portrait: Portrait) -> None:
