@@ -72,20 +72,34 @@ def weights_file(tensors: Mapping[str, np.ndarray]) -> bytes:
     return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
+def require_package(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The FP16 tensors of a bundle that are not its generator's, if the generator is the package's to the bit.
+
+    Raises:
+        BundleError: if it is not.
+        RuntimeUnavailableError, PackageError: as `generator_weights`.
+    """
+    known = generator_weights()
+    theirs = {name for name in tensors if name.startswith(GENERATOR)}
+    if theirs != known.keys() or any(tensors[name].tobytes() != known[name].tobytes() for name in theirs):
+        raise BundleError(
+            f"the generator is not that of random-face {mobilestylegan.VERSION}, from which the bundle could be "
+            "completed; leave --without-generator out"
+        )
+    return {name: tensor for name, tensor in tensors.items() if name not in theirs}
+
+
 def leave_out_generator(bundle: Bundle) -> None:
     """Makes a whole bundle one without its generator, in place, after a look at whether it can be completed again.
 
     Raises:
-        BundleError: if its generator is not the package's; the bundle is then as it was.
-        RuntimeUnavailableError, PackageError: as `generator_weights`.
+        BundleError, RuntimeUnavailableError, PackageError: as `require_package`; the bundle is then as it was.
     """
     weights = bundle.read(WEIGHTS_FILE)
-    own = {name: tensor for name, tensor in load(weights).items() if not name.startswith(GENERATOR)}
-    if bundle.family.generator != KIND or weights_file(own | generator_weights()) != weights:
-        raise BundleError(
-            f"{bundle.name}: its generator is not that of random-face {mobilestylegan.VERSION}, from which it could be "
-            "completed; leave --without-generator out"
-        )
+    tensors = load(weights)
+    own = require_package(tensors)
+    if weights_file(tensors) != weights:
+        raise BundleError(f"{bundle.name}: {WEIGHTS_FILE} was not written by this edgedit; export the bundle again")
     write(bundle.path / OWN_WEIGHTS_FILE, weights_file(own))
     (bundle.path / WEIGHTS_FILE).unlink()
 

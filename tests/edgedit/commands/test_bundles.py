@@ -100,6 +100,13 @@ def test_export_of_random_weights(cli: Cli, tmp_path: Path, monkeypatch: pytest.
     assert sorted(os.listdir(tmp_path)) == ["bundle", "e.json"]
 
 
+def test_an_export_that_could_not_be_completed(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, SMALL.name, SMALL)
+    done = cli("export", "--random", SMALL.name, "--without-generator", "-o", tmp_path / "bundle")
+    assert done.status == 1 and os.listdir(tmp_path) == []
+    assert "random-face" in done.error
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_export_of_imported_weights(cli: Cli, tmp_path: Path) -> None:
