@@ -185,8 +185,8 @@ def _trained(verb: Export) -> tuple[EditingSystem, list[Direction], np.ndarray]:
         start=verb.start,
         generator=verb.generator,
     )
-    photos = run.faces()[1].images[: verb.photos]
-    return load_system(run), load_run_directions(run), _resized(photos, run.recipe.family)
+    system, directions = load_system(run), load_run_directions(run)
+    return system, directions, _resized(run.faces()[1].images[: verb.photos], run.recipe.family)
 
 
 def _resized(photos: np.ndarray, family: ModelFamily) -> np.ndarray:

@@ -12,30 +12,21 @@ import pytest
 from safetensors.numpy import load, save
 
 from engines import mobilestylegan
-from engines.bundle import WEIGHTS_FILE, Bundle, BundleWriter, ProducedBy
+from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.completion import generator_weights, lacks_generator, leave_out_generator, weights_file
 from engines.errors import BundleError, OutputError, RuntimeUnavailableError
-from engines.family import FACES_1024, FACES_1024_MOBILE, ModelFamily
+from engines.family import FACES_1024, FACES_1024_MOBILE
 from engines.manifest import MANIFEST_FILE, OWN_WEIGHTS_FILE
 from engines.mobilestylegan import DIGESTS, PACKAGE, PackageError
 from tests.engines.engine_folders import flip
+from tests.engines.packaged import OWN, write_whole
 
 try:
     SOURCE = mobilestylegan.find()
 except RuntimeUnavailableError as error:
     pytest.skip(str(error), allow_module_level=True)
 
-OWN = {"e4e.bias": np.arange(3, dtype=np.float16), "latent_avg": np.full((1, 4), 0.1, np.float16)}
 DATA = Path("data") / "SynthesisNetwork.bin"
-
-
-def write_whole(path: Path, tensors: dict[str, np.ndarray], family: ModelFamily = FACES_1024_MOBILE) -> Bundle:
-    made = ProducedBy(tools={}, command="pytest", date="2026-01-01T00:00:00Z")
-    options = {"precision": "fp16", "licence": "CC0-1.0", "produced_by": made}
-    with BundleWriter(path, name="face", family=family, **options) as writer:  # type: ignore[arg-type]
-        writer.add_bytes(WEIGHTS_FILE, weights_file(tensors))
-        writer.add_bytes("card.md", b"# Face")
-    return Bundle.load(path)
 
 
 @pytest.fixture(scope="module")
