@@ -18,15 +18,15 @@ RANDOM_64 = ModelFamily(
     size=64,
     style_dim=32,
     mapping_layers=2,
-    channel_base=1024,
-    channel_max=32,
+    channel_base=2048,
+    channel_max=64,
     feature_resolution=16,
     encoder_size=(64, 64),
-    encoder_width=8,
+    encoder_width=4,
     head_width=32,
-    editor=EditorOptions(window=8, heads=4, ftem_blocks=1, edem_layers=1, edem_mlp_ratio=2, edfm_blocks=1),
+    editor=EditorOptions(window=8, heads=4, ftem_blocks=1, edem_layers=1, edem_mlp_ratio=2, edfm_blocks=2),
 )
-"""Channels are multiples of 16, so that 8-bit kernels take its products."""
+"""Channels are multiples of 16, so that 8-bit kernels take its products, and wide enough that these are most of it."""
 
 RANDOM_BUNDLE = Path(__file__).parent / "bundles" / "random"
 """Where it lies: all eight graphs, and four directions called as a trained model's."""

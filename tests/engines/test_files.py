@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,15 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 def test_who_waits_is_told(tmp_path: Path) -> None:
-    waited: list[bool] = []
-    with only_one(tmp_path, lambda: waited.append(True)):
-        pass
-    assert not waited
+    waiting, entered = threading.Event(), threading.Event()
+
+    def enter() -> None:
+        with only_one(tmp_path, waiting.set):
+            entered.set()
+
+    other = threading.Thread(target=enter)
+    with only_one(tmp_path, lambda: pytest.fail("nobody else is there")):
+        other.start()
+        assert waiting.wait(300) and not entered.is_set()
+    other.join()
+    assert entered.is_set()
