@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from PIL import Image
 
 from engines.bundle import Bundle
 from engines.directions import Direction, Strength, load_directions, pick, resolve
 from engines.errors import BundleError, DirectionError
 from engines.photo import Alignment, Cropper, PasteMode, Photo, open_image, paste_back, photo_name
+from engines.photo.images import Source
 from engines.session import EditSession, Inversion
 from engines.signing import ensure_signed
 
@@ -22,9 +23,6 @@ PORTRAIT_BUNDLE = Path(__file__).parent / "bundles" / "portrait"
 
 Progress = Callable[[str], None]
 """Is told in one line what is being done."""
-
-ImageSource = str | Path | bytes | Image.Image | np.ndarray
-"""A path, the bytes of an image file, a PIL image, or an H x W x 3 uint8 RGB array."""
 
 
 def open_bundle(
@@ -74,6 +72,8 @@ class Portrait:
 class Editor:
     """Inverts photos, edits them along named directions and pastes the result back.
 
+    A server that forks loads one in each worker, after the fork: see `EditSession`.
+
     Args:
         session: runs the graphs of a bundle.
         directions: by name.
@@ -102,7 +102,8 @@ class Editor:
             runtime: a name of `engines.runtimes`.
             require_signed: PEM file of the public key that must have signed the bundle; None asks for no signature.
             progress: is told if the bundle is to be completed first, which takes seconds.
-            options: passed to the runtime, such as `provider="cuda"` or `threads=4`.
+            options: passed to the runtime, such as `provider="cuda"` or `threads=4` (never more than this process may
+                use, see `engines.cpus`).
 
         Raises:
             BundleError: if it is not a bundle, or damaged.
@@ -134,7 +135,7 @@ class Editor:
         self.directions[added.name] = added
         return added
 
-    def invert(self, image: ImageSource, aligned: bool = False, *, face: int | None = None) -> Inversion:
+    def invert(self, image: Source, aligned: bool = False, *, face: int | None = None) -> Inversion:
         """Inverts one face; edits of it cost no inversion again.
 
         Args:
@@ -169,7 +170,8 @@ class Editor:
             delta_w: N x D, added to the directions' sum, such as what a latent mapper gives for `inversion`'s code.
 
         Raises:
-            DirectionError: for an unknown direction, a strength that is not finite, or a `delta_w` that does not fit.
+            DirectionError: for an unknown direction, a strength that is not finite, a `delta_w` that does not fit, or
+                an edit so large that the picture is lost.
 
         Warns:
             StrengthWarning: for a strength outside its direction's usable range.
@@ -178,12 +180,15 @@ class Editor:
         moved = edit.delta_w
         if delta_w is not None:
             delta_w = np.asarray(delta_w)
+            if delta_w.dtype.kind == "f":
+                with np.errstate(over="ignore"):
+                    delta_w = delta_w.astype(np.float32)
             if delta_w.shape != moved.shape or delta_w.dtype.kind != "f" or not np.isfinite(delta_w).all():
                 raise DirectionError(
                     f"delta_w must be {moved.shape[0]} x {moved.shape[1]} finite numbers for family "
                     f"{self.family.name}, got {delta_w.dtype} of shape {delta_w.shape}"
                 )
-            moved = moved + delta_w.astype(np.float32)
+            moved = moved + delta_w
         return self.session.edit(inversion[0], moved, edit.style_delta)[0]
 
     def sweep(
@@ -210,9 +215,9 @@ class Editor:
         Warns:
             StrengthWarning: as `edit`.
         """
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
             raise DirectionError(f"steps must be 1 or more, got {steps!r}")
-        frames = [{**(edits or {}), direction: value} for value in np.linspace(start, stop, steps).tolist()]
+        frames = [{**(edits or {}), direction: value} for value in np.linspace(start, stop, int(steps)).tolist()]
         for ends in (frames[0], frames[-1]):
             resolve(self.directions, ends, self.family, clamp)
         return ((frame[direction], self.edit(inversion, frame, clamp=clamp)) for frame in frames)
@@ -228,7 +233,7 @@ class Editor:
         """
         return coordinate - pick(self.directions, direction).coordinate(inversion[0].host().w_e[0])
 
-    def portrait(self, photo: ImageSource, aligned: bool = False, *, face: int | None = None) -> Portrait:
+    def portrait(self, photo: Source, aligned: bool = False, *, face: int | None = None) -> Portrait:
         """Finds, aligns and inverts a face of a photo; arguments and errors as `invert`."""
         opened = open_image(photo)
         crop, alignment = self._crop(photo, opened, aligned, face)
@@ -237,7 +242,7 @@ class Editor:
 
     def edit_photo(
         self,
-        photo: ImageSource,
+        photo: Source,
         edits: Mapping[str, float | Strength],
         *,
         aligned: bool = False,
@@ -264,7 +269,7 @@ class Editor:
         return self.portrait(photo, aligned, face=face).edit(edits, clamp=clamp, mode=mode)
 
     def _crop(
-        self, source: ImageSource, photo: Photo, aligned: bool, face: int | None
+        self, source: Source, photo: Photo, aligned: bool, face: int | None
     ) -> tuple[np.ndarray, Alignment | None]:
         shape, model = self.family.image_shape, f"family {self.family.name}"
         return self._cropper(photo, shape, aligned=aligned, face=face, name=photo_name(source), model=model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,9 +16,12 @@ from engines.contracts import OURS, TensorSpec, graph_contract, mismatch, pipeli
 from engines.errors import BundleError, DirectionError
 from engines.family import ModelFamily
 from engines.inversion import HeldInversion, Inversion
+from engines.photo.resample import resize
 from engines.runtimes import Feed, Runtime, create
 
 __all__ = ["EditSession", "Inversion"]
+
+_log = logging.getLogger(__name__)
 
 _PARTS = {
     "invert": ("encoder", "e4e", "features"),
@@ -24,6 +29,9 @@ _PARTS = {
     "reconstruct": ("generator",),
 }
 """The separate graphs that stand in for a pipeline. With an RGB skip, `reconstruct` needs `features` too."""
+
+_LARGE = 5.0
+"""Changes of a code or style, whose own values are about 1, from which on an edit is looked at for being a picture."""
 
 
 class EditSession:
@@ -34,6 +42,10 @@ class EditSession:
 
     Threads: one session may be shared. Loading is locked; runs go on at the same time where the runtime allows it,
     which ONNX Runtime does. Inversions are never written to.
+
+    Processes: load after the fork, such as in gunicorn's workers and not with its --preload. A process that was forked
+    from one with a session lacks the threads of it and, on a GPU, the device; the first call there says so in the log.
+    On the CPU it computes all the same, on the calling thread alone.
 
     Args:
         bundle: a bundle, or its directory (then all of it is verified).
@@ -52,6 +64,7 @@ class EditSession:
         self._options = options
         self._loaded: dict[str, Runtime] = {}
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._inversion = {spec.name: spec for spec in self.bundle.inversion}
         for name, entry in self.bundle.manifest.graphs.items():
             try:
@@ -137,7 +150,8 @@ class EditSession:
             uint8 B x h x w x 3.
 
         Raises:
-            DirectionError: for a style delta that is not zero, if the bundle's method edits codes alone.
+            DirectionError: for a style delta that is not zero, if the bundle's method edits codes alone; for deltas so
+                large that the picture is lost.
             ValueError: for a shape that does not fit, or deltas that are not finite.
         """
         batch = self._check(inversion)
@@ -156,7 +170,7 @@ class EditSession:
                     f"{self.bundle.name}: method {self.bundle.method} edits codes alone, and this edit moves styles; "
                     "use directions in W or W+"
                 )
-            return self._run("edit", feeds)["image"]
+            return _picture(self._run("edit", feeds)["image"], delta_w, style_delta)
         # The codes are small; the feature tensors are not, and stay where they are.
         feeds = {"w_plus": inversion.w_e + delta_w, "style_delta": style_delta}
         edited = self._run("features", feeds, ("generator_feature",))
@@ -166,7 +180,7 @@ class EditSession:
             "feature": parts["feature"],
         }
         feature = self._run("editor", feeds, ("edited_feature",))["edited_feature"]
-        return self._render(feature, inversion.w + delta_w, style_delta)
+        return _picture(self._render(feature, inversion.w + delta_w, style_delta), delta_w, style_delta)
 
     def reconstruct(self, inversion: Inversion) -> np.ndarray:
         """Renders the inversion unedited.
@@ -209,6 +223,13 @@ class EditSession:
         return parts
 
     def _load(self, graph: str) -> Runtime:
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            _log.warning(
+                "edgedit: this process was forked from one that had loaded %s, whose threads it lacks; load the editor "
+                "after the fork (gunicorn: without --preload)",
+                self.bundle.name,
+            )
         with self._lock:
             if graph not in self._loaded:
                 self._loaded[graph] = create(self.runtime, self.bundle, graph, **self._options)
@@ -251,28 +272,25 @@ def _per_photo(name: str, delta: np.ndarray, batch: int, shape: tuple[int, ...])
     return np.ascontiguousarray(np.broadcast_to(delta, (batch, *shape)))
 
 
-def _area(source: int, target: int) -> np.ndarray:
-    """target x source matrix that takes the mean of each block of source / target pixels."""
-    return np.kron(np.eye(target), np.full(source // target, target / source)).astype(np.float32)
+def _picture(images: np.ndarray, *deltas: np.ndarray) -> np.ndarray:
+    """Edited photos as they are, uint8 B x h x w x 3.
 
+    Where a delta is too large, numbers overflow and the photo turns black, or all that is left is black and white:
+    less than a hundredth of its values lie in between, of which a photo has nearly all. A grid of them tells.
 
-def _bilinear(source: int, target: int) -> np.ndarray:
-    """target x source matrix of bilinear resampling, half-pixel centres, the filter widened where it shrinks."""
-    scale = source / target
-    distance = np.arange(source) + 0.5 - scale * (np.arange(target)[:, None] + 0.5)
-    weights = np.clip(1 - np.abs(distance) / max(scale, 1.0), 0, None)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    Raises:
+        DirectionError: for such a photo after a delta of `_LARGE` or more.
+    """
+    if any(np.abs(delta).max() >= _LARGE for delta in deltas):
+        grid = images[:, ::4, ::4]
+        between = ((grid > 0) & (grid < 255)).mean(axis=(1, 2, 3))
+        if (between < 0.01).any():
+            raise DirectionError(
+                "the edit is so large that nothing is left of the picture; use smaller strengths or deltas"
+            )
+    return images
 
 
 def encoder_image(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 B x h x w x 3 to the encoders' float32 B x 3 x h' x w' in [-1, 1].
-
-    The same resampling as inside the `invert` graph: block means where both sides shrink by whole factors, bilinear
-    otherwise.
-    """
-    image = images.transpose(0, 3, 1, 2) / np.float32(127.5) - np.float32(1)
-    height, width = image.shape[2:]
-    if (height, width) == size:
-        return image
-    matrix = _bilinear if height % size[0] or width % size[1] else _area
-    return matrix(height, size[0]) @ image @ matrix(width, size[1]).T
+    """uint8 B x h x w x 3 to the encoders' float32 B x 3 x h' x w' in [-1, 1], by the filter of our own `invert`."""
+    return resize(images.transpose(0, 3, 1, 2) / np.float32(127.5) - np.float32(1), size, "area")

@@ -45,7 +45,8 @@ class Running(Reporting):
     runtime: str = "onnxruntime"
     """What runs the graphs."""
     threads: int = 0
-    """Threads for one network; 0 leaves it to the runtime."""
+    """Threads for one network, never more than this process may use by its affinity and its control group's quota; 0:
+    one per core."""
     require_signed: Annotated[
         Path | None, tyro.conf.arg(metavar="KEY.pem", help_behavior_hint="(default: no signature is asked for)")
     ] = None

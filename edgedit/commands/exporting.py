@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from bench.random_weights import random_weights
 from edgedit.commands.bundles import Export
@@ -122,6 +121,7 @@ def _source(verb: Export) -> _Source:
             raise BundleError(f"a training run is of method {OURS}; give --weights or --random for {verb.method}")
         system, directions, photos = _trained(verb)
         command = f"edgedit export RUN --recipe {verb.recipe} --graphs {verb.graphs}"
+        command += " --generator GENERATOR" if verb.generator is not None else ""
         command += " --without-generator" if verb.without_generator else ""
         return _Source(
             network=system,
@@ -168,10 +168,10 @@ def _imported(verb: Export) -> tuple[Peer, str, str]:
 def _trained(verb: Export) -> tuple[EditingSystem, list[Direction], np.ndarray]:
     """System, directions and held-out photos of a run."""
     try:
+        from training.folder import Run, load_run_directions, load_system
         from training.judges import JudgeFiles
         from training.losses.image import LossFiles
         from training.recipes import recipe
-        from training.run import Run, load_run_directions, load_system
     except ModuleNotFoundError as error:
         raise BundleError(f"a training run needs {error.name}: pip install 'edgedit[export,train]'") from error
     assert verb.run_folder is not None and verb.data is not None
@@ -186,12 +186,8 @@ def _trained(verb: Export) -> tuple[EditingSystem, list[Direction], np.ndarray]:
         generator=verb.generator,
     )
     system, directions = load_system(run), load_run_directions(run)
-    return system, directions, _resized(run.faces()[1].images[: verb.photos], run.recipe.family)
-
-
-def _resized(photos: np.ndarray, family: ModelFamily) -> np.ndarray:
-    """Photos at the size that the family renders: a light one's are kept smaller."""
-    height, width = family.image_shape
-    if photos.shape[1:3] == (height, width):
-        return photos
-    return np.stack([np.asarray(Image.fromarray(photo).resize((width, height))) for photo in photos])
+    # Enlarged by repeating pixels: the encoders' averages are then those of the photos that the run was trained with.
+    height, width = run.recipe.family.image_shape
+    photos = run.faces()[1].images[: verb.photos]
+    rows, columns = (np.arange(n) * m // n for n, m in ((height, photos.shape[1]), (width, photos.shape[2])))
+    return system, directions, photos[:, rows][:, :, columns]

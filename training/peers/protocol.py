@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.family import CARS_512, FACES_1024, ModelFamily
+from engines.photo.resample import Filter
+from training.data import visible
 
 FACES = FACES_1024.name
 CARS = CARS_512.name
@@ -46,6 +48,9 @@ class Peer(nn.Module, ABC):
     """
 
     info: ClassVar[PeerInfo]
+    resize: ClassVar[Filter] = "bilinear"
+    """How the official code brings a photo to `input_size`: most by torchvision's `Resize` of a PIL image, which is
+    bilinear and antialiased. What is done inside the networks is not meant."""
     family: ModelFamily
     latent_avg: Tensor
 
@@ -86,11 +91,6 @@ class Peer(nn.Module, ABC):
 def per_row(delta: Tensor) -> Tensor:
     """B x D or B x N x D to what may be added to a code B x N x D."""
     return delta[:, None] if delta.dim() == 2 else delta
-
-
-def visible(image: Tensor, family: ModelFamily) -> Tensor:
-    """The rows of a rendered image that show something."""
-    return image if family.visible_rows is None else image[:, :, slice(*family.visible_rows)]
 
 
 def shrink(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -35,6 +35,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         Image.fromarray(np.ascontiguousarray(pixels)).save(folder / name)
     (folder / "notes.txt").write_text("no photo")
+    # What macOS leaves beside a file on a disk that is not its own.
+    (folder / "._c.webp").write_bytes(b"\0\x05\x16\x07\0\x02\0\0Mac OS X        ")
     return folder
 
 
@@ -54,7 +56,7 @@ def test_the_certificate_of_a_build(cli: Cli, demo: Path, photos: Path, tmp_path
     ("words", "message"),
     [
         (("--photos", "{tmp}/none"), "--photos: there is no "),
-        (("--photos", "{tmp}"), "--photos: there is no .jpeg, .jpg, .png, .webp in "),
+        (("--photos", "{tmp}"), "--photos: there is no .png, .jpg, .jpeg, .webp in "),
         (("--photos", "{photos}", "--count", "0"), "--count must be 1 or more, got 0"),
         (("--lpips", "{photos}"), "--lpips and --identity judge photos: give --photos too"),
     ],

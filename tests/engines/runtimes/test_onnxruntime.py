@@ -16,7 +16,7 @@ import pytest
 from engines.building.build import build
 from engines.bundle import Bundle
 from engines.engine_manifest import engine_manifest_bytes, parse_engine_manifest
-from engines.errors import BundleError, EngineError, SignatureError
+from engines.errors import BundleError, EdgeditError, EngineError, SignatureError
 from engines.runtimes import create
 from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.runtimes.ort_values import OrtTensor
@@ -229,3 +229,16 @@ def test_tensors_stay_on_the_gpu(tiny_bundle: Bundle) -> None:
     expected = cpu.run({**arrays, **deltas})["image"].astype(int)
     for _ in range(2):
         assert np.abs(edit.run({**kept, **deltas})["image"] - expected).max() <= 1
+
+
+@pytest.mark.parametrize("wrong", ["thread", "device_id", "requires_signed", "intra_op_num_threads"])
+def test_options_that_do_not_exist_are_refused_with_those_that_do(tiny_bundle: Bundle, wrong: str) -> None:
+    there = "it has provider, threads, precision, target, require_signed"
+    with pytest.raises(EdgeditError, match=f"^runtime onnxruntime has no option {wrong}; {there}$"):
+        create("onnxruntime", tiny_bundle, "edit", **{wrong: 1})
+
+
+@pytest.mark.parametrize("threads", [-1, 1.5, "2", True])
+def test_threads_that_cannot_be(tiny_bundle: Bundle, threads: object) -> None:
+    with pytest.raises(ValueError, match="threads must be 0 or more, got "):
+        create("onnxruntime", tiny_bundle, "edit", threads=threads)

@@ -59,6 +59,14 @@ def statistics(server: LocalTriton, model: str = "edit_session") -> int:
         return json.load(response)["model_stats"][0]["inference_count"]
 
 
+@pytest.mark.parametrize(("protocol", "other"), [("grpc", "http"), ("http", "grpc")])
+def test_the_port_of_the_other_protocol_is_told(triton: LocalTriton, protocol: Any, other: str) -> None:
+    with Client(url(triton, other), protocol=protocol) as client:
+        with pytest.raises(ServingError, match=f"give the server's port for .*, or protocol='{other}'$") as caught:
+            client.directions()
+    assert type(caught.value) is ServingError
+
+
 def registered(server: LocalTriton) -> set[str]:
     """Regions of clients of this process that the server has mapped."""
     with urllib.request.urlopen(f"http://{server.http}/v2/systemsharedmemory/status", timeout=60) as response:
