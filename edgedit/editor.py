@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -18,19 +18,24 @@ from engines.photo.images import Source
 from engines.session import EditSession, Inversion
 from engines.signing import ensure_signed
 
-DEMO_BUNDLE = Path(__file__).parent / "bundles" / "demo"
-"""The bundle that comes with the package: a small model, trained by this project."""
+PORTRAIT_BUNDLE = Path(__file__).parent / "bundles" / "portrait"
+"""The bundle that comes with the package, without its generator (see engines.completion): 1024-pixel faces."""
+
+Progress = Callable[[str], None]
+"""Is told in one line what is being done."""
 
 
-def open_bundle(bundle: str | Path = DEMO_BUNDLE, verify: bool = True) -> Bundle:
-    """`Bundle.load`, with a message of its own where the demo bundle is not installed.
+def open_bundle(
+    bundle: str | Path = PORTRAIT_BUNDLE, verify: bool = True, progress: Progress = lambda line: None
+) -> Bundle:
+    """`Bundle.load`, with a message of its own where the portrait bundle is not installed.
 
     Raises:
-        BundleError: as `Bundle.load`.
+        EdgeditError: as `Bundle.load`.
     """
-    if Path(bundle) == DEMO_BUNDLE and not DEMO_BUNDLE.is_dir():
-        raise BundleError("the demo bundle is not part of this installation; name the directory of another bundle")
-    return Bundle.load(bundle, verify)
+    if Path(bundle) == PORTRAIT_BUNDLE and not PORTRAIT_BUNDLE.is_dir():
+        raise BundleError("the portrait bundle is not part of this installation; name the directory of another bundle")
+    return Bundle.load(bundle, verify, progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +88,11 @@ class Editor:
     @classmethod
     def load(
         cls,
-        bundle: str | Path = DEMO_BUNDLE,
+        bundle: str | Path = PORTRAIT_BUNDLE,
         runtime: str = "onnxruntime",
         *,
         require_signed: str | Path | None = None,
+        progress: Progress = lambda line: None,
         **options: Any,
     ) -> Self:
         """Opens a bundle; every file's digest is checked first, and then its signature if one is required.
@@ -95,15 +101,18 @@ class Editor:
             bundle: the bundle's directory.
             runtime: a name of `engines.runtimes`.
             require_signed: PEM file of the public key that must have signed the bundle; None asks for no signature.
+            progress: is told if the bundle is to be completed first, which takes seconds.
             options: passed to the runtime, such as `provider="cuda"` or `threads=4` (never more than this process may
                 use, see `engines.cpus`).
 
         Raises:
             BundleError: if it is not a bundle, or damaged.
             SignatureError: if a signature is required and is not there or does not hold.
-            RuntimeUnavailableError: for a runtime or provider that is not known, not installed or cannot start.
+            RuntimeUnavailableError: for a runtime or provider that is not known, not installed or cannot start; or if
+                the package that the bundle is to be completed from is not installed.
+            PackageError, OutputError: as `engines.completion.complete`.
         """
-        loaded = open_bundle(bundle)
+        loaded = open_bundle(bundle, progress=progress)
         if require_signed is not None:
             ensure_signed(loaded, require_signed)
             # The runtime holds the engines it opens against the signature too.

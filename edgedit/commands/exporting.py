@@ -13,12 +13,16 @@ import torch
 from bench.random_weights import random_weights
 from edgedit.commands.bundles import Export
 from edgedit.commands.common import console
+from engines.bundle import Bundle
+from engines.completion import leave_out_generator, require_package
 from engines.contracts import OURS
 from engines.directions import Direction
 from engines.errors import BundleError
 from engines.family import ModelFamily, family
 from engines.provenance import peak_memory, provenance
 from export.build import export_bundle
+from export.weights import half_weights
+from training import imported
 from training.card import model_card
 from training.networks.system import EditingSystem
 from training.peers import create, load
@@ -65,6 +69,9 @@ def export(verb: Export) -> dict[str, Any]:
     network, chosen = source.network, source.network.family
     method = OURS if isinstance(network, EditingSystem) else network.info.key
     name = verb.name or ("demo" if method == OURS else method)
+    if verb.without_generator:
+        # Before the export, which takes minutes.
+        require_package({name: tensor.numpy() for name, tensor in half_weights(network).tensors.items()})
     metrics = json.loads(verb.metrics.read_text()) if verb.metrics else {}
     if not isinstance(metrics, dict):
         raise BundleError(f"{verb.metrics} is not a JSON object of figures")
@@ -90,6 +97,8 @@ def export(verb: Export) -> dict[str, Any]:
         command=source.command,
         progress=lambda message: console.print(message, markup=False),
     )
+    if verb.without_generator:
+        leave_out_generator(Bundle.load(verb.out))
     seconds = time.monotonic() - started
     peak = peak_memory()
     used = f"{seconds:.0f} s" + (f" and {peak:.1f} GiB at most" if peak else "")
@@ -113,11 +122,12 @@ def _source(verb: Export) -> _Source:
         system, directions, photos = _trained(verb)
         command = f"edgedit export RUN --recipe {verb.recipe} --graphs {verb.graphs}"
         command += " --generator GENERATOR" if verb.generator is not None else ""
+        command += " --without-generator" if verb.without_generator else ""
         return _Source(
             network=system,
             directions=directions,
             photos=photos,
-            licence=OWN_LICENCE,
+            licence=OWN_LICENCE if verb.generator is None else imported.read(verb.generator).licence,
             what="Unmeasured",
             command=command,
         )
@@ -133,7 +143,16 @@ def _random(verb: Export) -> tuple[EditingSystem | Peer, str, str]:
     assert verb.random is not None
     chosen = family(verb.random)
     if verb.method in (None, OURS):
-        return random_system(chosen), OWN_LICENCE, "Random"
+        system = random_system(chosen)
+        if verb.generator is None:
+            return system, OWN_LICENCE, "Random"
+        from training.run import require_generator
+
+        generator, mean = imported.load_generator(verb.generator)
+        require_generator(generator.family, chosen, verb.generator)
+        system.generator = generator
+        system.latent_avg.copy_(mean)
+        return system, imported.read(verb.generator).licence, "An imported generator's and otherwise random"
     kind = verb.method
     return random_weights(lambda: create(kind, chosen)), OWN_LICENCE, f"Random {find_method(kind).info.title}"
 
@@ -166,8 +185,9 @@ def _trained(verb: Export) -> tuple[EditingSystem, list[Direction], np.ndarray]:
         start=verb.start,
         generator=verb.generator,
     )
+    system, directions = load_system(run), load_run_directions(run)
     # Enlarged by repeating pixels: the encoders' averages are then those of the photos that the run was trained with.
     height, width = run.recipe.family.image_shape
     photos = run.faces()[1].images[: verb.photos]
     rows, columns = (np.arange(n) * m // n for n, m in ((height, photos.shape[1]), (width, photos.shape[2])))
-    return load_system(run), load_run_directions(run), photos[:, rows][:, :, columns]
+    return system, directions, photos[:, rows][:, :, columns]

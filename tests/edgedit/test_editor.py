@@ -37,7 +37,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_the_package_names_its_parts() -> None:
-    parts = {"DEMO_BUNDLE", "Direction", "EdgeditError", "Editor", "Inversion", "Portrait", "Strength"}
+    parts = {"Direction", "EdgeditError", "Editor", "Inversion", "PORTRAIT_BUNDLE", "Portrait", "Strength"}
     assert set(edgedit.__all__) == parts | {"AsyncClient", "Client"}
     assert all(hasattr(edgedit, name) for name in edgedit.__all__) and not hasattr(edgedit, "Servant")
     assert edgedit.__version__.count(".") == 2
@@ -293,8 +293,8 @@ def test_what_cannot_be_loaded(bundle_path: Path, own_bundle: Path, tmp_path: Pa
         Editor.load(own_bundle)
 
 
-def test_an_installation_without_the_demo_bundle_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("edgedit.editor.DEMO_BUNDLE", tmp_path / "demo")
-    with pytest.raises(BundleError, match="the demo bundle is not part of this installation") as caught:
-        open_bundle(tmp_path / "demo")
+def test_an_installation_without_the_bundle_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("edgedit.editor.PORTRAIT_BUNDLE", tmp_path / "portrait")
+    with pytest.raises(BundleError, match="the portrait bundle is not part of this installation") as caught:
+        open_bundle(tmp_path / "portrait")
     assert str(tmp_path) not in str(caught.value)

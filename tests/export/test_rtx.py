@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from edgedit import DEMO_BUNDLE
 from engines.building.backend import load
 from engines.bundle import Bundle
 from engines.contracts import graph_contract
 from engines.errors import RuntimeUnavailableError
 from export.graphs import GRAPHS
 from tests.export.helpers import export_door
+from tests.random_bundle import RANDOM_BUNDLE
 
 pytestmark = pytest.mark.rtx
 
@@ -22,9 +22,7 @@ except RuntimeUnavailableError as error:
 
 @pytest.fixture(scope="module")
 def shipped() -> Bundle:
-    if not DEMO_BUNDLE.is_dir():
-        pytest.skip("the demo bundle is not here")
-    return Bundle.load(DEMO_BUNDLE)
+    return Bundle.load(RANDOM_BUNDLE)
 
 
 @pytest.fixture(scope="module")

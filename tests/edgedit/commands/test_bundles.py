@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -10,13 +11,21 @@ import torch
 from safetensors.numpy import load_file
 
 from edgedit.editor import Editor
+from engines import mobilestylegan
 from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.completion import generator_weights, leave_out_generator
 from engines.family import FAMILIES
+from engines.manifest import OWN_WEIGHTS_FILE
 from tests.edgedit.conftest import Cli
+from tests.engines.packaged import OWN, write_whole
 from tests.export.helpers import TINY as SMALL
 from training.imported import Imported
 from training.imported import write as write_imported
 from training.peers import create
+
+needs_package = pytest.mark.skipif(
+    importlib.util.find_spec(mobilestylegan.PACKAGE) is None, reason="the package random-face is not installed"
+)
 
 
 def damage(file: Path) -> None:
@@ -98,6 +107,49 @@ def test_export_of_random_weights(cli: Cli, tmp_path: Path, monkeypatch: pytest.
     assert all(array.dtype == np.float16 for array in load_file(out / WEIGHTS_FILE).values())
     assert cli("info", out, "--verify").status == 0
     assert sorted(os.listdir(tmp_path)) == ["bundle", "e.json"]
+
+
+@needs_package
+def test_what_completes_a_bundle_says_so_and_where(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "cache"))
+    part = write_whole(tmp_path / "face", OWN | generator_weights())
+    leave_out_generator(part)
+    done = cli("info", part.path, "--verify")
+    assert done.status == 0, done.err
+    (place,) = (tmp_path / "cache" / "bundles").glob("face-*")
+    assert f"completing face with the generator of the package random-face, once, in {place}\n" in done.out
+    assert f", in {place}\n" in done.out and "verified 2 files: all match" in done.out
+    assert "completing" not in cli("info", part.path).out
+    monkeypatch.setattr(mobilestylegan.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "other"))
+    assert cli("info", part.path).error.endswith("pip install --no-deps random-face==2021.7.21.1")
+
+
+@needs_package
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_export_without_the_generator(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written holds no tensor of the generator, and is completed to what was exported and verified."""
+    monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "cache"))
+    weights, out = tmp_path / "generator.safetensors", tmp_path / "face"
+    assert cli("import", "mobilestylegan", "-o", weights).status == 0
+    words = ("--random", "faces-1024-mobile", "--generator", weights, "--graphs", "reconstruct", "--photos", 1)
+    done = cli("export", *words, "--without-generator", "--name", "face", "-o", out)
+    assert done.status == 0, done.err
+    assert not (out / WEIGHTS_FILE).exists()
+    own = load_file(out / OWN_WEIGHTS_FILE)
+    assert not [name for name in own if name.startswith("generator.")]
+    bundle = Bundle.load(out)
+    whole = load_file(bundle.path / WEIGHTS_FILE)
+    assert set(own) < set(whole) and all(np.array_equal(whole[name], array) for name, array in own.items())
+    assert bundle.manifest.licence.startswith("Apache-2.0 as packaged; distilled from")
+
+
+def test_an_export_that_could_not_be_completed(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, SMALL.name, SMALL)
+    done = cli("export", "--random", SMALL.name, "--without-generator", "-o", tmp_path / "bundle")
+    assert done.status == 1 and os.listdir(tmp_path) == []
+    assert "random-face" in done.error
 
 
 @pytest.mark.slow

@@ -10,26 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgedit import DEMO_BUNDLE
 from edgedit.commands.photos import ASTRONAUT
 from edgedit.editor import Editor
 from tests.edgedit.conftest import Cli
+from tests.random_bundle import RANDOM_BUNDLE
 
 FP16 = ("--runtime", "onnxruntime", "--precision", "fp16", "--pipeline", "reconstruct")
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not DEMO_BUNDLE.is_dir():
-        pytest.skip("the demo bundle is not here")
-    return Path(shutil.copytree(DEMO_BUNDLE, tmp_path_factory.mktemp("demo") / "demo"))
+    return Path(shutil.copytree(RANDOM_BUNDLE, tmp_path_factory.mktemp("demo") / "demo"))
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An aligned face, at its own size, larger, and mirrored."""
     folder = tmp_path_factory.mktemp("photos")
-    aligned = Editor.load(DEMO_BUNDLE).portrait(ASTRONAUT).aligned
+    aligned = Editor.load(RANDOM_BUNDLE).portrait(ASTRONAUT).aligned
     for name, pixels in (
         ("a.png", aligned),
         ("b.jpg", aligned.repeat(3, 0).repeat(3, 1)),

@@ -13,7 +13,6 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edgedit import DEMO_BUNDLE
 from engines.building.build import build
 from engines.bundle import Bundle
 from engines.engine_manifest import engine_manifest_bytes, parse_engine_manifest
@@ -22,6 +21,7 @@ from engines.runtimes import create
 from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.runtimes.ort_values import OrtTensor
 from tests.engines.engine_folders import flip, seal, write_engine
+from tests.random_bundle import RANDOM_BUNDLE
 
 
 def feeds_for(runtime: OnnxRuntime, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -153,8 +153,8 @@ def test_wrong_tensors_name_the_contract(edit: OnnxRuntime) -> None:
 
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo bundle with a typed graph for ONNX Runtime, built for real. Not to be changed."""
-    path = shutil.copytree(DEMO_BUNDLE, tmp_path_factory.mktemp("typed") / "demo")
+    """The random bundle with a typed graph for ONNX Runtime, built for real. Not to be changed."""
+    path = shutil.copytree(RANDOM_BUNDLE, tmp_path_factory.mktemp("typed") / "demo")
     build(path, runtime="onnxruntime", target="cpu", precision="fp16", pipelines=("reconstruct",))
     return path
 

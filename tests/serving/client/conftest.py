@@ -1,4 +1,4 @@
-"""A port that nobody answers on, a server that is silent, and the demo bundle's editor to compare with."""
+"""A port that nobody answers on, a server that is silent, and the random bundle's editor to compare with."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 
 from edgedit.commands.photos import ASTRONAUT
 from edgedit.editor import Editor, Portrait
+from tests.random_bundle import RANDOM_BUNDLE
 
 EDITS = {"smile": 1.5, "age": -1.0}
 
@@ -131,7 +132,7 @@ def grpc_port() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def demo() -> Editor:
-    return Editor.load(threads=1)
+    return Editor.load(RANDOM_BUNDLE, threads=1)
 
 
 @pytest.fixture(scope="session")
