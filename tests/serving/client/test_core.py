@@ -179,7 +179,7 @@ def test_the_model_is_asked_for_its_profile_once_and_again_after_it_was_away(cor
 def test_a_photo_is_inverted_and_edited_in_two_requests() -> None:
     served = Served()
     core = Core(URL, served, shared_memory=False, timeout=30.0, retries=0)
-    photo = np.zeros((40, 40, 3), np.uint8)
+    photo = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     flow = core.edit_photo(photo, {"smile": 1.0}, True, None, False, "auto", core.deadline())
     assert np.array_equal(served.run(flow), IMAGE)
     # An aligned face needs no reconstruction to paste over.
