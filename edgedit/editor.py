@@ -159,8 +159,8 @@ class Editor:
     ) -> np.ndarray:
         """An edited face, S x S x 3 uint8, of the inversion's first photo.
 
-        It is the model's own picture: the light of a dark photo and the colours of a black-and-white or toned one come
-        back with `edit_photo` or a `portrait`, which know the photo.
+        It is the model's own picture. The light of a dark photo and the colours of a black-and-white or toned one come
+        back with `edit_photo` or a `portrait`, which know the photo, or with `portrait.cut.in_tone(face)`.
 
         Args:
             inversion: from `invert`.

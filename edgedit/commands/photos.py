@@ -130,7 +130,8 @@ class Demo(Picking):
         rows = []
         for name in names:
             direction = editor.directions[name]
-            cells = [(f"{s:+.1f}", editor.edit(portrait.inversion, {name: s})) for s in demo_strengths(direction)]
+            faces = {s: editor.edit(portrait.inversion, {name: s}) for s in demo_strengths(direction)}
+            cells = [(f"{s:+.1f}", portrait.cut.in_tone(face)) for s, face in faces.items()]
             best = portrait.edit({name: _strongest(direction)}, mode=self.paste)
             rows.append((name, cells, best))
         sheet = contact_sheet(portrait, rows)
