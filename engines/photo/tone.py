@@ -27,8 +27,8 @@ KNOTS = (0.25, 0.5, 0.75)
 """Where the line may bend: quantiles of the face's luminance."""
 CLIPPED = (2, 253)
 """Values up to the first and from the second on may have been cut off, and say nothing of the photo's line."""
-DARK = (83.0, 112.0)
-"""A face is dark below the second of these levels, and fully up to the first: those which 5 and 1 % of the faces of the
+DARK = (95.0, 112.0)
+"""A face is dark below the second of these levels, and fully up to the first: those which 5 and 2 % of the faces of the
 training data do not reach."""
 LIGHT = 192.0
 """The level that a dark face is brought to, the median of the same faces."""
