@@ -11,7 +11,7 @@ from rich.table import Table
 
 from edgedit.commands.common import BundlePosition, Reporting, check_output, console
 from edgedit.editor import DEMO_BUNDLE, open_bundle
-from engines.directions import Direction, load_directions
+from engines.directions import Direction, load_directions, resolve
 from engines.directions.published import About, ganspace, interfacegan, style_deviations, styleclip_global, stylespace
 from engines.directions.recipes import CHANNELS, COMPONENTS, Channels, recipe
 from engines.errors import DirectionError
@@ -133,7 +133,13 @@ class Importing(Reporting):
         )
 
     def written(self, direction: Direction, **more: Any) -> dict[str, Any]:
-        """Writes the direction and says so."""
+        """Writes the direction and says so.
+
+        Raises:
+            DirectionError: if it moves nothing that the family's generator reads.
+        """
+        strongest = max(direction.min_strength, direction.max_strength, key=abs)
+        resolve({direction.name: direction}, {direction.name: strongest}, self.model_family)
         direction.save(self.out)
         console.print(
             f"wrote {self.out}: {direction.name}, {direction.kind}, {direction.extent}, strengths "
