@@ -61,7 +61,7 @@ def test_one_method_without_the_one_that_others_are_compared_with(made_up: dict[
 
 
 def test_the_table_fits_80_columns(made_up: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    made_up["rows"][-1]["ratio"] = 5.4867
+    next(row for row in made_up["rows"] if row["key"] == "ours")["ratio"] = 5.4867
     report(made_up, Console(width=80))
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= 80
