@@ -21,6 +21,7 @@ from engines.photo import aligned_square, open_image
 
 if TYPE_CHECKING:
     from edgedit.commands.building import Build
+    from engines.precision.quantise import Peak
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 
@@ -103,7 +104,7 @@ def _calibration(bundle: Bundle, precision: str, photos: np.ndarray, others: np.
         return Certifier(bundle, used, batch=_batch(bundle))
 
     @cache
-    def peaks(graph: str) -> Mapping[str, float]:
+    def peaks(graph: str) -> Mapping[str, Peak]:
         return calibrate(bundle, graph, system().feeds(graph), precision)
 
     return Calibration(peaks=peaks, photos=len(used), apart=bool(len(others)))
