@@ -160,7 +160,8 @@ class Editor:
             delta_w: N x D, added to the directions' sum, such as what a latent mapper gives for `inversion`'s code.
 
         Raises:
-            DirectionError: for an unknown direction, a strength that is not finite, or a `delta_w` that does not fit.
+            DirectionError: for an unknown direction, a strength that is not finite, a `delta_w` that does not fit, or
+                an edit so large that the picture is lost.
 
         Warns:
             StrengthWarning: for a strength outside its direction's usable range.
@@ -169,12 +170,15 @@ class Editor:
         moved = edit.delta_w
         if delta_w is not None:
             delta_w = np.asarray(delta_w)
+            if delta_w.dtype.kind == "f":
+                with np.errstate(over="ignore"):
+                    delta_w = delta_w.astype(np.float32)
             if delta_w.shape != moved.shape or delta_w.dtype.kind != "f" or not np.isfinite(delta_w).all():
                 raise DirectionError(
                     f"delta_w must be {moved.shape[0]} x {moved.shape[1]} finite numbers for family "
                     f"{self.family.name}, got {delta_w.dtype} of shape {delta_w.shape}"
                 )
-            moved = moved + delta_w.astype(np.float32)
+            moved = moved + delta_w
         return self.session.edit(inversion[0], moved, edit.style_delta)[0]
 
     def sweep(

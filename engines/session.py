@@ -25,6 +25,9 @@ _PARTS = {
 }
 """The separate graphs that stand in for a pipeline. With an RGB skip, `reconstruct` needs `features` too."""
 
+_LARGE = 5.0
+"""Changes of a code or style, whose own values are about 1, from which on an edit is looked at for being a picture."""
+
 
 class EditSession:
     """Inverts photos and edits them with the graphs of one bundle, of any method.
@@ -137,7 +140,8 @@ class EditSession:
             uint8 B x h x w x 3.
 
         Raises:
-            DirectionError: for a style delta that is not zero, if the bundle's method edits codes alone.
+            DirectionError: for a style delta that is not zero, if the bundle's method edits codes alone; for deltas so
+                large that the picture is lost.
             ValueError: for a shape that does not fit, or deltas that are not finite.
         """
         batch = self._check(inversion)
@@ -156,7 +160,7 @@ class EditSession:
                     f"{self.bundle.name}: method {self.bundle.method} edits codes alone, and this edit moves styles; "
                     "use directions in W or W+"
                 )
-            return self._run("edit", feeds)["image"]
+            return _picture(self._run("edit", feeds)["image"], delta_w, style_delta)
         # The codes are small; the feature tensors are not, and stay where they are.
         feeds = {"w_plus": inversion.w_e + delta_w, "style_delta": style_delta}
         edited = self._run("features", feeds, ("generator_feature",))
@@ -166,7 +170,7 @@ class EditSession:
             "feature": parts["feature"],
         }
         feature = self._run("editor", feeds, ("edited_feature",))["edited_feature"]
-        return self._render(feature, inversion.w + delta_w, style_delta)
+        return _picture(self._render(feature, inversion.w + delta_w, style_delta), delta_w, style_delta)
 
     def reconstruct(self, inversion: Inversion) -> np.ndarray:
         """Renders the inversion unedited.
@@ -249,6 +253,25 @@ def _per_photo(name: str, delta: np.ndarray, batch: int, shape: tuple[int, ...])
     if not np.isfinite(delta).all():
         raise ValueError(f"{name} holds values that are not finite")
     return np.ascontiguousarray(np.broadcast_to(delta, (batch, *shape)))
+
+
+def _picture(images: np.ndarray, *deltas: np.ndarray) -> np.ndarray:
+    """Edited photos as they are, uint8 B x h x w x 3.
+
+    Where a delta is too large, numbers overflow and the photo turns black, or all that is left is black and white:
+    less than a hundredth of its values lie in between, of which a photo has nearly all. A grid of them tells.
+
+    Raises:
+        DirectionError: for such a photo after a delta of `_LARGE` or more.
+    """
+    if any(np.abs(delta).max() >= _LARGE for delta in deltas):
+        grid = images[:, ::4, ::4]
+        between = ((grid > 0) & (grid < 255)).mean(axis=(1, 2, 3))
+        if (between < 0.01).any():
+            raise DirectionError(
+                "the edit is so large that nothing is left of the picture; use smaller strengths or deltas"
+            )
+    return images
 
 
 def _area(source: int, target: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Aligned face images for training: a folder or a tar of image files, resized once and kept as one array.
+"""Aligned images for training: a folder or a tar of image files, resized once and kept as one array.
 
 The held-out split is the last files by name, so that every stage and every measurement agree on it without a list.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,40 +21,47 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from engines.errors import OutputError
 from engines.family import ModelFamily
+from engines.files import write
 from training import parallel
 
 SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
 _FORMATS = ("WEBP", "PNG", "JPEG")
 
 
-def _files(source: Path) -> Iterator[tuple[str, bytes]]:
+def _files(source: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Names of the images, and what reads each one while it is the current one."""
     if source.is_dir():
-        for path in source.iterdir():
+        for path in sorted(source.iterdir()):
             if path.suffix.lower() in SUFFIXES:
-                yield path.name, path.read_bytes()
+                yield path.name, path.read_bytes
     elif tarfile.is_tarfile(source):
         with tarfile.open(source) as archive:
             for member in archive:
-                if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
-                    stream = archive.extractfile(member)
-                    if stream is not None:
-                        yield Path(member.name).name, stream.read()
+                if Path(member.name).suffix.lower() in SUFFIXES and (stream := archive.extractfile(member)):
+                    yield Path(member.name).name, stream.read
     else:
         raise ValueError(f"{source} is neither a folder nor a tar archive of images")
 
 
-def _decode(name: str, data: bytes, size: int) -> np.ndarray:
+def _decode(name: str, read: Callable[[], bytes], size: tuple[int, int]) -> np.ndarray:
+    """The middle of an image that has the shape asked for, height x width, resized to it."""
+    height, width = size
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
+        with Image.open(io.BytesIO(read()), formats=_FORMATS) as image:
+            scale = min(image.width / width, image.height / height)
+            left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
+            box = (left, top, image.width - left, image.height - top)
+            return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS, box=box))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} cannot be read as an image; mend or remove it") from error
 
 
 @dataclass(frozen=True)
 class FaceSet:
-    """Images of one split: `images` uint8 M x S x S x 3 (RGB), `names` the files they came from, sorted."""
+    """Images of one split: `images` uint8 M x h x w x 3 (RGB), in memory or in a mapped file, `names` the files they
+    came from, sorted."""
 
     images: np.ndarray
     names: tuple[str, ...]
@@ -63,64 +71,132 @@ class FaceSet:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.images.shape[1], self.images.shape[2]
+
     def tensor(self, indices: Tensor | np.ndarray | slice, device: torch.device | str = "cpu") -> Tensor:
-        """The images at `indices` as float32 B x 3 x S x S in [-1, 1]."""
-        batch = torch.from_numpy(
-            np.ascontiguousarray(
-                self.images[np.asarray(indices)] if not isinstance(indices, slice) else self.images[indices]
-            )
-        )
+        """The images at `indices` as float32 B x 3 x h x w in [-1, 1]."""
+        chosen = indices if isinstance(indices, slice) else np.asarray(indices)
+        batch = torch.from_numpy(np.array(self.images[chosen]))
         return batch.to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def load_faces(source: Path, size: int, *, held_out: int = 500, cache: Path | None = None) -> tuple[FaceSet, FaceSet]:
-    """Reads all images of a folder or tar at `size` pixels.
+def load_faces(
+    source: Path, size: int | tuple[int, int], *, held_out: int = 500, cache: Path | None = None
+) -> tuple[FaceSet, FaceSet]:
+    """Reads all images of a folder or tar at one size.
 
     Args:
-        source: folder or tar of square, aligned images.
-        size: side to resize to (Lanczos).
+        source: folder or tar of aligned images.
+        size: side, or height and width, to resize to (Lanczos); of an image of another shape the middle is taken.
         held_out: how many images, the last by file name, form the second set.
-        cache: folder for the decoded array; None reads the files anew.
+        cache: folder for the decoded array, which is then mapped into memory rather than held in it; None reads the
+            files anew.
 
     Returns:
         The training set and the held-out set.
 
     Raises:
         ValueError: if `source` holds no images, no more than `held_out`, or one that cannot be read.
+        OutputError: if the cache cannot be written.
     """
-    stamp = source.stat()
-    key = hashlib.sha256(f"{source.resolve()}:{stamp.st_mtime_ns}:{stamp.st_size}:{size}".encode()).hexdigest()[:16]
-    cached = cache / f"faces-{size}-{key}.npz" if cache is not None else None
-    if cached is not None and cached.exists():
-        with np.load(cached, allow_pickle=False) as archive:
-            images, names = archive["images"], archive["names"].tolist()
+    height, width = (size, size) if isinstance(size, int) else size
+    if cache is None:
+        names, order = _sorted_names(source)
+        images = np.empty((len(names), height, width, 3), np.uint8)
+        _fill(images, source, order)
     else:
-        decoded = sorted(((n, _decode(n, data, size)) for n, data in _files(source)), key=lambda entry: entry[0])
-        if not decoded:
-            raise ValueError(f"no images in {source}")
-        names = [name for name, _ in decoded]
-        images = np.stack([image for _, image in decoded])
-        if cached is not None:
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            part = cached.with_suffix(f".{os.getpid()}.part")
-            with part.open("wb") as stream:
-                np.savez(stream, images=images, names=np.array(names))
-            part.replace(cached)
+        stamp = source.stat()
+        shape = f"{height}x{width}"
+        key = hashlib.sha256(f"{source.resolve()}:{stamp.st_mtime_ns}:{stamp.st_size}:{shape}".encode()).hexdigest()
+        cached = cache / f"faces-{shape}-{key[:16]}.npy"
+        if not cached.exists():
+            _write_cache(cached, source, (height, width))
+        images = np.load(cached, mmap_mode="r")
+        names = json.loads(cached.with_suffix(".json").read_text())
     if len(names) <= held_out:
         raise ValueError(f"{source} has {len(names)} images; more than the {held_out} to hold out are needed")
     cut = len(names) - held_out
     return FaceSet(images[:cut], tuple(names[:cut])), FaceSet(images[cut:], tuple(names[cut:]))
 
 
+def _sorted_names(source: Path) -> tuple[list[str], list[int]]:
+    """All names, sorted, and for each image in the order of reading its place among them."""
+    names = [name for name, _ in _files(source)]
+    if not names:
+        raise ValueError(f"no images in {source}")
+    by_name = sorted(range(len(names)), key=names.__getitem__)
+    places = [0] * len(names)
+    for place, index in enumerate(by_name):
+        places[index] = place
+    return [names[index] for index in by_name], places
+
+
+def _fill(images: np.ndarray, source: Path, places: Sequence[int]) -> None:
+    for place, (name, read) in zip(places, _files(source), strict=True):
+        images[place] = _decode(name, read, (images.shape[1], images.shape[2]))
+
+
+def _write_cache(path: Path, source: Path, size: tuple[int, int]) -> None:
+    """Decodes into a file that appears whole, with the names beside it; it need not fit into memory."""
+    names, places = _sorted_names(source)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            images = np.lib.format.open_memmap(part, "w+", np.uint8, (len(names), *size, 3))
+            _fill(images, source, places)
+            images.flush()
+            write(path.with_suffix(".json"), json.dumps(names).encode())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def encoder_input(images: Tensor, family: ModelFamily) -> Tensor:
-    """Images B x 3 x S x S, averaged down to the encoders' B x 3 x h x w; the same images if the sizes are equal.
+    """Images B x 3 x h x w, averaged down to the size of the encoders' input; the same images if the sizes are equal.
 
     Raises:
-        ValueError: for a family whose visible image is not square: its photos are framed, not aligned.
+        ValueError: if they have another shape than that input.
     """
-    if family.visible_rows is not None:
-        raise ValueError(f"family {family.name} is not trained from aligned squares; its photos need their own framing")
-    size = family.encoder_size
+    height, width = family.encoder_size
+    if images.shape[2] * width != images.shape[3] * height:
+        raise ValueError(
+            f"the encoders of the family {family.name} take images of {height} x {width} pixels; "
+            f"{images.shape[2]} x {images.shape[3]} has another shape"
+        )
+    return _averaged(images, family.encoder_size)
+
+
+def visible(rendered: Tensor, family: ModelFamily) -> Tensor:
+    """The rows of rendered images B x 3 x S x S that show something."""
+    return rendered if family.visible_rows is None else rendered[:, :, slice(*family.visible_rows)]
+
+
+def as_photos(rendered: Tensor, family: ModelFamily, size: tuple[int, int]) -> Tensor:
+    """Rendered images B x 3 x S x S as photos are: cut to the rows that the family keeps, averaged down to `size`.
+
+    pSp and e4e compare pictures so, at a quarter of a 1024-pixel generator's side: a photo has no more to say to
+    encoders that see 256 pixels.
+
+    Args:
+        rendered: what the generator drew.
+        family: of the generator.
+        size: height and width of the photos, at most those of the image.
+    """
+    return _averaged(visible(rendered, family), size)
+
+
+def at_once(family: ModelFamily) -> int:
+    """Pictures of a generator that are rendered together where no gradient is needed: 4 megapixels, at most 50."""
+    return max(1, min(50, 2**22 // family.size**2))
+
+
+def _averaged(images: Tensor, size: tuple[int, int]) -> Tensor:
     return images if images.shape[2:] == size else F.interpolate(images, size=size, mode="area")
 
 

@@ -20,9 +20,8 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from engines.directions import Direction, Space
-from training.data import FaceSet, encoder_input
+from training.data import FaceSet, encoder_input, visible
 from training.judges import Judges
-from training.losses.identity import Identity
 from training.networks.stylegan2 import Generator
 
 WORDS = {
@@ -89,7 +88,8 @@ def sample(generator: Generator, judges: Judges, options: FitOptions, *, seed: i
         for _ in track(range(options.samples // options.batch), description="scoring samples"):
             z = torch.randn(options.batch, generator.family.style_dim, generator=source).to(device)
             w = generator.mapping(z)
-            yield w, generator(generator.broadcast(w))
+            # Without judges there is nothing to score, and no picture to be drawn.
+            yield w, generator(generator.broadcast(w)) if judges.names else w
 
     return _scored(batches(), judges)
 
@@ -138,8 +138,10 @@ def slopes(w: np.ndarray, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray
     return {name: row / np.linalg.norm(row) for name, row in zip(scores, found, strict=True)}
 
 
-def _wplus(generator: Generator, codes: Tensor) -> Tensor:
-    return generator.broadcast(codes) if codes.dim() == 2 else codes
+def _drawn(generator: Generator, codes: Tensor, batch: int) -> Iterator[Tensor]:
+    """The pictures of codes of W or W+, batch by batch, without the rows that show nothing."""
+    for part in codes.split(batch):
+        yield visible(generator(generator.broadcast(part) if part.dim() == 2 else part), generator.family)
 
 
 def discriminant(w: np.ndarray, scores: np.ndarray, *, share: float, shrinkage: float) -> np.ndarray:
@@ -180,7 +182,7 @@ def orthogonalise(normals: dict[str, np.ndarray], pairs: Sequence[tuple[str, str
 
 @torch.no_grad()
 def usable_range(
-    generator: Generator, identity: Identity, w: np.ndarray, vector: np.ndarray, options: FitOptions
+    generator: Generator, identity: nn.Module, w: np.ndarray, vector: np.ndarray, options: FitOptions
 ) -> tuple[float, float]:
     """Lowest and highest strength at which samples keep their identity.
 
@@ -191,13 +193,16 @@ def usable_range(
     device = generator.input.input.device
     codes = torch.from_numpy(w).float().to(device)
     step = torch.from_numpy(vector).float().to(device)
-    start = identity(generator(_wplus(generator, codes)))
+
+    def embedded(moved: Tensor) -> Tensor:
+        return torch.cat([identity(images) for images in _drawn(generator, moved, options.batch)])
+
+    start = embedded(codes)
     ends = []
     for sign in (-1.0, 1.0):
         reached = 0.5
         for strength in np.arange(0.5, options.limit + 1e-9, 0.5):
-            images = generator(_wplus(generator, codes + sign * strength * step))
-            if (identity(images) * start).sum(dim=1).mean() < options.identity_floor:
+            if (embedded(codes + sign * strength * step) * start).sum(dim=1).mean() < options.identity_floor:
                 break
             reached = float(strength)
         ends.append(sign * reached)
@@ -207,7 +212,7 @@ def usable_range(
 def fit(
     generator: Generator,
     judges: Judges,
-    identity: Identity,
+    identity: nn.Module,
     options: FitOptions,
     *,
     seed: int = 0,
@@ -249,7 +254,7 @@ def fit(
     for name, kind, words, flat_vector in track(found, description="measuring ranges"):
         vector = flat_vector.reshape(shape)
         low, high = usable_range(generator, identity, samples.w[: options.probes], vector, options)
-        effects[name] = _effect(generator, judges, samples.w[: options.probes], vector)
+        effects[name] = _effect(generator, judges, samples.w[: options.probes], vector, options.batch)
         directions.append(
             Direction(
                 name=name,
@@ -267,9 +272,13 @@ def fit(
 
 
 @torch.no_grad()
-def _effect(generator: Generator, judges: Judges, w: np.ndarray, vector: np.ndarray) -> dict[str, float]:
+def _effect(generator: Generator, judges: Judges, w: np.ndarray, vector: np.ndarray, batch: int) -> dict[str, float]:
     device = generator.input.input.device
     codes, step = (torch.from_numpy(a).float().to(device) for a in (w, vector))
-    before = judges.score(generator(_wplus(generator, codes - step)))
-    after = judges.score(generator(_wplus(generator, codes + step)))
-    return {name: float((after[name] - before[name]).mean() / 2) for name in before}
+    changes: dict[str, list[np.ndarray]] = {name: [] for name in judges.names}
+    if changes:
+        ends = (_drawn(generator, codes + sign * step, batch) for sign in (-1, 1))
+        for before, after in zip(*(map(judges.score, images) for images in ends), strict=True):
+            for name, values in changes.items():
+                values.append(after[name] - before[name])
+    return {name: float(np.concatenate(values).mean() / 2) for name, values in changes.items()}

@@ -32,9 +32,15 @@ class JudgeFiles:
     age_gender: Path | None = None
     """Input `image` B x 3 x 112 x 112 in [0, 1]; outputs `age` in years and `p_male`."""
     expression: Path | None = None
-    """Same input; seven probabilities, index 1 is happy."""
+    """Same input; seven probabilities: neutral, happy, sad, angry, fearful, disgusted, surprised."""
     pose: Path | None = None
-    """Input 1 x 3 x 224 x 224, ImageNet-normalised; first output 66 yaw bins of 3 degrees from -99."""
+    """Input 1 x 3 x 224 x 224, ImageNet-normalised; outputs 66 bins of 3 degrees from -99 for yaw, pitch and roll."""
+
+
+EXPRESSIONS = {"smile": 1, "sadness": 2, "anger": 3, "surprise": 6}
+"""Scored expressions and their index; "smile" is happiness."""
+POSES = {"yaw": 0, "pitch": 1}
+"""Scored angles and their output."""
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -45,7 +51,7 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 class Judges:
-    """Scores of FFHQ-aligned images; `names` lists the attributes that can be scored."""
+    """Scores of FFHQ-aligned images; `names` lists the attributes that can be scored ("male" is one less "female")."""
 
     def __init__(self, files: JudgeFiles, *, threads: int = 0) -> None:
         self._age = _session(files.age_gender, threads) if files.age_gender else None
@@ -58,9 +64,9 @@ class Judges:
         if self._age:
             found += ["age", "female"]
         if self._expression:
-            found.append("smile")
+            found += EXPRESSIONS
         if self._pose:
-            found.append("yaw")
+            found += POSES
         return tuple(found)
 
     @torch.no_grad()
@@ -68,28 +74,36 @@ class Judges:
         """Scores images B x 3 x S x S in [-1, 1].
 
         Returns:
-            By attribute, B values: `age` in years, `female` and `smile` as probabilities, `yaw` in degrees.
+            By attribute, B values: `age` in years, `female` and expressions as probabilities, `yaw` and `pitch` in
+            degrees.
         """
         wanted = self.names if names is None else names
+        if not wanted:
+            return {}
         images = images.float().cpu().clamp(-1, 1)
         scores: dict[str, np.ndarray] = {}
         tight = face_crop(images, crop=ATTRIBUTE_CROP).add(1).div(2).clamp(0, 1).numpy()
-        if self._age and {"age", "female"} & set(wanted):
+        if self._age and {"age", "female", "male"} & set(wanted):
             age, male = self._age.run(["age", "p_male"], {"image": tight})
-            scores["age"], scores["female"] = age, 1.0 - male
-        if self._expression and "smile" in wanted:
-            scores["smile"] = self._expression.run(None, {"image": tight})[0][:, 1]
-        if self._pose and "yaw" in wanted:
-            scores["yaw"] = self._yaw(images)
+            scores |= {"age": age, "female": 1.0 - male, "male": male}
+        if self._expression and EXPRESSIONS.keys() & set(wanted):
+            probabilities = self._expression.run(None, {"image": tight})[0]
+            scores |= {name: probabilities[:, index] for name, index in EXPRESSIONS.items()}
+        if self._pose and POSES.keys() & set(wanted):
+            scores |= self._angles(images)
         return {name: scores[name] for name in wanted}
 
-    def _yaw(self, images: Tensor) -> np.ndarray:
+    def _angles(self, images: Tensor) -> dict[str, np.ndarray]:
         assert self._pose is not None
         x = F.interpolate(images.add(1).div(2), size=(224, 224), mode="bilinear", align_corners=False)
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_STD))
         x = ((x - mean) / std).numpy()
         source = self._pose.get_inputs()[0].name
-        bins = np.concatenate([self._pose.run(None, {source: x[i : i + 1]})[0] for i in range(len(x))])
-        share = np.exp(bins - bins.max(axis=1, keepdims=True))
-        share /= share.sum(axis=1, keepdims=True)
-        return share @ np.arange(66, dtype=np.float32) * 3.0 - 99.0
+        outputs = [self._pose.run(None, {source: x[i : i + 1]}) for i in range(len(x))]
+        angles = {}
+        for name, index in POSES.items():
+            bins = np.concatenate([output[index] for output in outputs])
+            share = np.exp(bins - bins.max(axis=1, keepdims=True))
+            share /= share.sum(axis=1, keepdims=True)
+            angles[name] = share @ np.arange(66, dtype=np.float32) * 3.0 - 99.0
+        return angles

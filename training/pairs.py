@@ -5,6 +5,7 @@ They are rendered once, by `render`, into files that stages draw from; a run may
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,17 +54,17 @@ def render(generator: MobileGenerator, folder: Path, count: int, *, seed: int = 
     """
     family = generator.family
     folder.mkdir(parents=True, exist_ok=True)
-    mean = mean_w(generator).to(device)
-    half = generator.to(device).bfloat16()
+    mean = mean_w(generator)
+    half = copy.deepcopy(generator).to(device).bfloat16()
     for index in track(range(-(-count // SHARD)), description="rendering pairs"):
         path = folder / f"{index:05d}.npz"
         if path.exists():
             continue
         draws = torch.Generator().manual_seed(seed * 100_003 + index)
-        z = torch.randn(SHARD, family.style_dim, generator=draws).to(device)
+        z = torch.randn(SHARD, family.style_dim, generator=draws)
         low, high = TRUNCATION
-        psi = low + (high - low) * torch.rand(SHARD, 1, generator=draws).to(device)
-        w = torch.lerp(mean, generator.mapping(z.bfloat16()).float(), psi)
+        psi = low + (high - low) * torch.rand(SHARD, 1, generator=draws)
+        w = torch.lerp(mean.cpu(), generator.mapping(z.to(mean.device)).cpu(), psi).to(device)
         images = []
         for code in w.split(1):
             image = half(half.broadcast(code.bfloat16())).float()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from engines.family import DEMO_64, DEMO_128, FACES_1024_MOBILE, ModelFamily
+from engines.family import CARS_512, DEMO_64, DEMO_128, FACES_1024, FACES_1024_MOBILE, ModelFamily
+from training.data import at_once
 from training.directions import FitOptions
 from training.losses.image import ImageWeights
 from training.stages.e4e import E4EOptions
@@ -25,9 +27,10 @@ class Recipe:
     family: ModelFamily
     held_out: int
     """Images, the last by file name, that no stage sees."""
-    generator: GanOptions
-    generator_steps: int
-    joint: JointOptions | None
+    generator: GanOptions | None = None
+    """None: the generator is imported, not trained."""
+    generator_steps: int = 0
+    joint: JointOptions | None = None
     """Train the encoders beside the generator, for runs too short for a GAN alone."""
     e4e: E4EOptions | LightE4EOptions
     e4e_steps: int
@@ -37,7 +40,13 @@ class Recipe:
     editor: EditorOptions | LightEditorOptions
     editor_steps: int
     photo_size: int | None = None
-    """Side to which training photos are resized, where rendered pictures are compared with them; None: the family's."""
+    """Width to which training photos are resized, at which rendered pictures are compared with them; None: the
+    family's."""
+    faces: bool = True
+    """Whether photos are of faces, which a face embedder tells apart and judges score. Of anything else MoCo v2's
+    ResNet-50 says how alike two photos are (section 3.3), and nothing is scored."""
+    lpips: str | None = None
+    """The LPIPS variant that pictures are compared with, "vgg16" or "alexnet"; None: either."""
     pairs: int = 0
     """Synthetic pairs that the stages of a light family draw from (see `training.pairs`)."""
     warm_up: int = 0
@@ -47,6 +56,13 @@ class Recipe:
     mostly light, whose pixels would outweigh a smile's."""
     decay: float = 0.0
     """Share of every stage's steps over which the learning rates fall (see `LoopOptions.decay`)."""
+
+    @property
+    def photo_shape(self) -> tuple[int, int]:
+        """Height and width of training photos: `photo_size`, in the shape of the family's images."""
+        height, width = self.family.image_shape
+        side = self.photo_size or width
+        return height * side // width, side
 
 
 def _demo(
@@ -129,8 +145,9 @@ def _demo(
     )
 
 
-RECIPES: dict[str, Recipe] = {
-    "demo-64": _demo(
+def demo_64() -> Recipe:
+    """The training of the demo model that comes with the project."""
+    return _demo(
         DEMO_64,
         batch=8,
         generator_steps=5_500,
@@ -139,8 +156,12 @@ RECIPES: dict[str, Recipe] = {
         fit_samples=4_000,
         editor_steps=1_300,
         editor_photos=4_000,
-    ),
-    "demo-128": _demo(
+    )
+
+
+def demo_128() -> Recipe:
+    """The demo model's training at twice the size, and longer."""
+    return _demo(
         DEMO_128,
         batch=8,
         generator_steps=60_000,
@@ -149,25 +170,91 @@ RECIPES: dict[str, Recipe] = {
         fit_samples=4_000,
         editor_steps=12_000,
         editor_photos=0,
-    ),
-    "faces-1024-mobile": Recipe(
+    )
+
+
+def _paper(family: ModelFamily, *, faces: bool, edited: tuple[str, ...], e4e_identity: float) -> Recipe:
+    """The paper's training of a family (sections 3.3 and 4.1) on an imported StyleGAN2.
+
+    Stages c and d have the paper's settings, which are their options' defaults: Ranger at 1e-4, batches of four, the
+    weights of section 4.1, the adversarial loss from step 45,000 and the discrepancy loss from step 20,000.
+
+    The paper takes e4e as it was published; stage b trains it as encoder4editing's README says: batches of eight, rows
+    joining every 2,000 steps from step 20,000 on.
+
+    Where the paper says nothing, this is done. Pictures are averaged down to 256 pixels before they are compared, as
+    pSp and e4e do. The discriminator therefore judges that size, and starts anew, where the paper's starts from
+    StyleGAN2's own: it has 75,000 steps to learn in. The paper trains on all of FFHQ and measures on CelebA-HQ; here
+    the last 500 photos are held out to be measured on.
+    """
+    return Recipe(
+        family=family,
+        held_out=500,
+        e4e=E4EOptions(
+            batch=8,
+            image=ImageWeights(identity=e4e_identity),
+            progressive_from=20_000,
+            progressive_every=2_000,
+        ),
+        e4e_steps=200_000,
+        encoder=EncoderOptions(),
+        encoder_steps=120_000,
+        directions=FitOptions(batch=at_once(family)),
+        editor=EditorOptions(ahead=False),
+        editor_steps=45_000,
+        photo_size=256,
+        faces=faces,
+        lpips="vgg16",
+        edited=edited,
+    )
+
+
+def faces_1024() -> Recipe:
+    """The paper's training for faces of 1024 pixels.
+
+    The directions are those of section 4.1: of InterFaceGAN, of StyleSpace (from `gender` on) and of StyleCLIP (from
+    `angry` on), to be imported under these names into the run's `directions/`.
+    """
+    interfacegan = ("pose", "smile", "age", "makeup", "glasses")
+    stylespace = ("gender", "blond_hair")
+    styleclip = ("angry", "afro", "bobcut", "mohawk", "purple_hair")
+    return _paper(FACES_1024, faces=True, edited=interfacegan + stylespace + styleclip, e4e_identity=0.1)
+
+
+def cars_512x384() -> Recipe:
+    """The paper's training for cars of 512 x 384 pixels; encoders see 256 x 192.
+
+    Identity is the cosine of MoCo v2's features; e4e gives it 0.5 there. The directions are GANSpace's (the first
+    three) and StyleSpace's of section 4.1.
+    """
+    return _paper(CARS_512, faces=False, edited=("grass", "color", "cube", "trees", "headlights"), e4e_identity=0.5)
+
+
+def faces_1024_mobile() -> Recipe:
+    """Light encoders and a light editor for MobileStyleGAN."""
+    return Recipe(
         family=FACES_1024_MOBILE,
         held_out=500,
-        generator=GanOptions(),
-        generator_steps=1,
-        joint=None,
         e4e=LightE4EOptions(),
-        e4e_steps=6_000,
+        e4e_steps=4_000,
         encoder=LightEncoderOptions(),
-        encoder_steps=9_000,
+        encoder_steps=2_900,
         directions=FitOptions(samples=8_000, regression=True, components=0),
         editor=LightEditorOptions(),
-        editor_steps=8_000,
+        editor_steps=6_000,
         decay=0.5,
         photo_size=256,
-        pairs=20_000,
+        pairs=8_000,
         warm_up=100,
-    ),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "demo-64": demo_64,
+    "demo-128": demo_128,
+    FACES_1024.name: faces_1024,
+    CARS_512.name: cars_512x384,
+    FACES_1024_MOBILE.name: faces_1024_mobile,
 }
 
 
@@ -179,4 +266,4 @@ def recipe(name: str) -> Recipe:
     """
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}; there are {', '.join(RECIPES)}")
-    return RECIPES[name]
+    return RECIPES[name]()

@@ -10,6 +10,7 @@ import tyro
 from rich.table import Table
 
 from edgedit.commands.common import BundlePosition, Reporting, check_output, console
+from edgedit.commands.direction_files import SUFFIX, Known, lists, plain_name, read, vector
 from edgedit.editor import DEMO_BUNDLE, open_bundle
 from engines.directions import Direction, load_directions, resolve
 from engines.directions.published import About, ganspace, interfacegan, style_deviations, styleclip_global, stylespace
@@ -17,41 +18,8 @@ from engines.directions.recipes import CHANNELS, COMPONENTS, Channels, recipe
 from engines.errors import DirectionError
 from engines.family import FACES_1024, ModelFamily, family
 
-SUFFIX = ".safetensors"
 OptionalText = Annotated[str | None, tyro.conf.arg(help_behavior_hint="")]
 
-
-@dataclass(frozen=True)
-class Known:
-    """An official file, recognised by its digest."""
-
-    name: str
-    source: str
-    licence: str
-    range: tuple[float, float] | None = None
-    """Strengths that its publication shows."""
-
-
-_INTERFACEGAN = "InterFaceGAN direction (Shen et al. 2020) distributed with encoder4editing (Tov et al. 2021)"
-_GANSPACE = "GANSpace components (Harkonen et al. 2020) distributed with encoder4editing (Tov et al. 2021)"
-_BOTH = "MIT AND Apache-2.0"
-_SHOWN = (-5.0, 5.0)
-"""The strengths encoder4editing shows InterFaceGAN's directions with, and StyleCLIP single style channels."""
-
-KNOWN = {
-    "50074516b1629707d89b5e43d6b8abd1792212fa3b961a87a11323d6a5222ae0": Known("age", _INTERFACEGAN, "MIT", _SHOWN),
-    "736e0eacc8488fa0b020a2e7bd256b957284c364191dfea693705e5d06d43e7d": Known("pose", _INTERFACEGAN, "MIT", _SHOWN),
-    "817a7e732b59dee9eba862bec8bd7e8373568443bc9f9731a21cf9b0356f0653": Known("smile", _INTERFACEGAN, "MIT", _SHOWN),
-    "4d7f9df1c96180d9026b9cb8d04753579fbf385f321a9d0e263641601c5e5d36": Known("ffhq_pca", _GANSPACE, _BOTH),
-    "a5c3bae61ecd85de077fbbf103f5f30cf4b7676fe23a8508166eaf2ce73c8392": Known("cars_pca", _GANSPACE, _BOTH),
-    "d35879347e5df307287404d08b9166c4e304c544c07e5c0d345d346bde77656f": Known(
-        "S_mean_std",
-        "style channels (Wu et al. 2021), deviations from StyleCLIP (Patashnik et al. 2021)",
-        "MIT",
-        _SHOWN,
-    ),
-}
-"""By SHA-256."""
 
 _GUI = (-15.0, 25.0)
 """The strengths that StyleCLIP's own interface offers for a global direction."""
@@ -109,7 +77,7 @@ class Importing(Reporting):
         """What is said of the direction.
 
         Args:
-            name, description: unless options give others.
+            name, description: unless options give others; the name may be a file's, from which one is made.
             known: the official file it comes from.
             shown: strengths that were published.
 
@@ -124,7 +92,7 @@ class Importing(Reporting):
         if strengths is None:
             raise DirectionError("no usable strengths are published for this; say them with --range LOW HIGH")
         return About(
-            name=self.name or name,
+            name=self.name or plain_name(name),
             min_strength=strengths[0],
             max_strength=strengths[1],
             description=self.description or description,
@@ -158,24 +126,22 @@ FilePosition = tyro.conf.Positional[Path]
 
 @dataclass(frozen=True, kw_only=True)
 class Interfacegan(Importing):
-    """A vector in W or W+ (.pt or .npy): 1 x 512, or 1 x rows x 512."""
+    """A vector in W or W+ (torch, NumPy, pickle or a text of numbers): 1 x 512, or 1 x rows x 512."""
 
     file: FilePosition
     """The official file."""
 
     def run(self) -> dict[str, Any]:
         check_output(self.out, (SUFFIX,))
-        value, known = _read(self.file)
-        if isinstance(value, dict | list):
-            held = ", ".join(value) if isinstance(value, dict) else "lists of arrays"
-            raise DirectionError(f"{self.file} holds {held} and not one vector; is it of another kind?")
+        value, known = read(self.file)
+        array = vector(self.file, value)
         about = self.about(self.file.stem, self.file.stem, known, known.range if known else None)
-        return self.written(interfacegan(value, self.model_family, about))
+        return self.written(interfacegan(array, self.model_family, about))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ganspace(Importing):
-    """A principal component of W on some rows, from a PCA file (.pt with mean, comp, std)."""
+    """A principal component of W on some rows, from a PCA file (.pt with mean, comp, std, or GANSpace's own .npz)."""
 
     file: FilePosition
     """The official file."""
@@ -199,7 +165,7 @@ class Ganspace(Importing):
             found = recipe(COMPONENTS, self.family, self.recipe)
             component, rows, shown = found.component, found.rows, found.range
         assert component is not None
-        value, known = _read(self.file)
+        value, known = read(self.file)
         if not isinstance(value, dict):
             raise DirectionError(f"{self.file} holds no mean, comp and std and is no GANSpace file")
         name = self.recipe or f"pc{component:02d}"
@@ -229,8 +195,8 @@ class Stylespace(Importing):
         channels = _channels(self.channels) if self.recipe is None else recipe(CHANNELS, self.family, self.recipe)
         known = None
         if self.file is not None:
-            value, known = _read(self.file)
-            unit: Any = style_deviations(_lists(self.file, value), self.model_family)
+            value, known = read(self.file)
+            unit: Any = style_deviations(lists(self.file, value), self.model_family)
         else:
             unit = self.unit
         words = ", ".join(f"{layer}:{channel}" for layer, channel in channels)
@@ -255,8 +221,8 @@ class Styleclip(Importing):
     def run(self) -> dict[str, Any]:
         check_output(self.out, (SUFFIX,))
         about = self.about(self.text.stem, self.text.stem, None, _GUI)
-        deviations = style_deviations(_lists(self.statistics, _read(self.statistics)[0]), self.model_family)
-        matrix, text = _read(self.file)[0], _read(self.text)[0]
+        deviations = style_deviations(lists(self.statistics, read(self.statistics)[0]), self.model_family)
+        matrix, text = (vector(path, read(path)[0]) for path in (self.file, self.text))
         direction, moved = styleclip_global(matrix, text, deviations, self.model_family, self.beta, about)
         console.print(f"{moved} style channels move")
         return self.written(direction, beta=self.beta, moved=moved)
@@ -311,21 +277,6 @@ def spelt_out(arguments: list[str]) -> list[str]:
     if arguments[:1] == ["directions"] and arguments[1:2] not in (["list"], ["import"]):
         return ["directions", "list", *arguments[1:]]
     return arguments
-
-
-def _read(path: Path) -> tuple[Any, Known | None]:
-    try:
-        from training.importers.arrays import read_arrays
-    except ModuleNotFoundError as error:
-        raise DirectionError(f"`edgedit directions import` needs {error.name}: pip install 'edgedit[train]'") from error
-    file = read_arrays(path)
-    return file.value, KNOWN.get(file.sha256)
-
-
-def _lists(path: Path, value: Any) -> list[Any]:
-    if not isinstance(value, list) or not all(isinstance(part, list) for part in value):
-        raise DirectionError(f"{path} holds no lists of means and deviations by style layer")
-    return value
 
 
 def _channels(items: tuple[str, ...]) -> Channels:

@@ -112,6 +112,7 @@ def _source(verb: Export) -> _Source:
             raise BundleError(f"a training run is of method {OURS}; give --weights or --random for {verb.method}")
         system, directions, photos = _trained(verb)
         command = f"edgedit export RUN --recipe {verb.recipe} --graphs {verb.graphs}"
+        command += " --generator GENERATOR" if verb.generator is not None else ""
         return _Source(
             network=system,
             directions=directions,
@@ -148,10 +149,10 @@ def _imported(verb: Export) -> tuple[Peer, str, str]:
 def _trained(verb: Export) -> tuple[EditingSystem, list[Direction], np.ndarray]:
     """System, directions and held-out photos of a run."""
     try:
+        from training.folder import Run, load_run_directions, load_system
         from training.judges import JudgeFiles
         from training.losses.image import LossFiles
         from training.recipes import recipe
-        from training.run import Run, load_run_directions, load_system
     except ModuleNotFoundError as error:
         raise BundleError(f"a training run needs {error.name}: pip install 'edgedit[export,train]'") from error
     assert verb.run_folder is not None and verb.data is not None
@@ -163,5 +164,10 @@ def _trained(verb: Export) -> tuple[EditingSystem, list[Direction], np.ndarray]:
         losses=nothing,
         judges=JudgeFiles(),
         start=verb.start,
+        generator=verb.generator,
     )
-    return load_system(run), load_run_directions(run), run.faces()[1].images[: verb.photos]
+    # Enlarged by repeating pixels: the encoders' averages are then those of the photos that the run was trained with.
+    height, width = run.recipe.family.image_shape
+    photos = run.faces()[1].images[: verb.photos]
+    rows, columns = (np.arange(n) * m // n for n, m in ((height, photos.shape[1]), (width, photos.shape[2])))
+    return load_system(run), load_run_directions(run), photos[:, rows][:, :, columns]

@@ -26,6 +26,7 @@ Kind = Literal[
     "hyperstyle",
     "ir-se-50",
     "iresnet-50",
+    "moco-v2",
 ]
 
 
@@ -35,7 +36,7 @@ class Import(Reporting):
 
     mobilestylegan takes no file where the package random-face is installed, else its wheel or folder. Kinds of several
     files: fs (with the pSp or StyleGAN2 file), clcae (with the StyleGAN2 file and the mean image), sfe
-    (with the StyleGAN2 and e4e files), hyperstyle (with its W encoder).
+    (with the StyleGAN2 and e4e files), hyperstyle (with its W encoder). moco-v2 is the ResNet-50 that tells cars apart.
     """
 
     kind: tyro.conf.Positional[Kind]
@@ -72,6 +73,8 @@ class Import(Reporting):
             console.print(f"  {source['role']}: {source['file']}, sha256 {source['sha256']}", markup=False)
         for name, item in result.left_out:
             console.print(f"  left out of {name}: {item}", markup=False)
+        for made in result.filled_in:
+            console.print(f"  filled in: {made}", markup=False)
         console.print(f"licence: {imported.licence}", markup=False)
         write(self.out, imported)
         numbers = sum(tensor.numel() for tensor in imported.tensors.values())
@@ -87,6 +90,7 @@ class Import(Reporting):
             "licence": imported.licence,
             "sources": imported.sources,
             "tensors": len(imported.tensors),
+            "filled_in": result.filled_in,
             "left_out": [
                 {"file": name, "name": item.name, "tensors": item.tensors, "why": item.why}
                 for name, item in result.left_out

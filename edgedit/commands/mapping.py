@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from edgedit.commands.common import console
-from edgedit.commands.directions import SUFFIX, Mapper
+from edgedit.commands.direction_files import SUFFIX
+from edgedit.commands.directions import Mapper
 from engines.files import write
 from training.importers.mapper import AboutMapper, import_mapper, mapper_bytes, rows_of
 from training.importers.opening import open_checkpoint

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,11 +12,18 @@ import numpy as np
 import tyro
 
 from edgedit.commands.common import Running, check_output, console
+from edgedit.commands.direction_files import SUFFIX
 from edgedit.sheet import contact_sheet
 from engines.directions import Direction, parse_edits, resolve
 from engines.errors import DirectionError
 from engines.photo import PasteMode, save_image
 from engines.photo.images import SUFFIXES
+
+_PUBLISHED = (".pt", ".pth", ".npy", ".npz", ".pkl", ".pickle", ".ckpt", ".txt", ".csv")
+"""How the names of others' direction files end."""
+
+_FORM = re.compile(r"(?P<name>.+?)\s*(?P<sign>[:= ])\s*(?P<strength>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
+"""A name and its strength, also with another sign in between than the right one."""
 
 ASTRONAUT = Path(__file__).parents[1] / "assets" / "astronaut.jpg"
 
@@ -56,6 +65,8 @@ class Edit(Picking):
         """
         if not self.direction:
             raise DirectionError("nothing to edit: give --direction NAME:STRENGTH (`edgedit directions` lists names)")
+        for item in self.direction:
+            _check_form(item)
         bare = [item for item in self.direction if ":" not in item]
         if bare and self.strength is None:
             raise DirectionError(f"direction {bare[0]!r} has no strength: write {bare[0]}:1.5 or add --strength 1.5")
@@ -71,7 +82,7 @@ class Edit(Picking):
         what = ", ".join(f"{name} {strength:+g}" for name, strength in edits.items())
         console.print(f"editing {self.photo}: {what}", markup=False)
         editor = self.load()
-        files = [name for name in edits if name.endswith(".safetensors")]
+        files = [name for name in edits if name.endswith(SUFFIX)]
         added = {name: editor.add_direction(name).name for name in files}
         if len({added.get(name, name) for name in edits}) < len(edits):
             raise DirectionError("two of these directions have the same name; give one strength for it")
@@ -136,6 +147,23 @@ class Demo(Picking):
         sheet = contact_sheet(portrait, rows)
         save_image(self.out, sheet)
         return _written(self, sheet, photo=str(self.photo), directions=names)
+
+
+def _check_form(item: str) -> None:
+    """
+    Raises:
+        DirectionError: if it is NAME=STRENGTH or NAME STRENGTH, or names a file that is not one of edgedit's.
+    """
+    match = _FORM.fullmatch(item.strip())
+    name = match["name"] if match else item.strip()
+    file = Path(name)
+    if file.suffix.lower() in _PUBLISHED or (file.suffix.lower() != SUFFIX and "/" in name and file.is_file()):
+        raise DirectionError(
+            f"{file} is not one of edgedit's directions; make one of it with `edgedit directions import KIND "
+            f"{shlex.quote(str(file))} -o NAME{SUFFIX}` (`edgedit directions import --help` tells the kinds)"
+        )
+    if match and match["sign"] != ":":
+        raise DirectionError(f"edit {item!r} is not NAME:STRENGTH; write {name}:{match['strength']}")
 
 
 def demo_strengths(direction: Direction) -> list[float]:

@@ -17,22 +17,28 @@ from engines.errors import EdgeditError
 from engines.provenance import provenance
 from training import parallel
 from training import run as stages
+from training.folder import Run
 from training.judges import JudgeFiles
 from training.loop import LoopOptions
 from training.losses.image import LossFiles
+from training.memory import keep_freed_memory
 from training.recipes import recipe
 
+_JUDGES = ("age_gender", "expression")
+"""Files that only recipes of faces need."""
 _NEEDS = {
     "generator": (),
     "pairs": (),
     "e4e": ("lpips", "identity"),
     "encoder": ("lpips", "identity"),
-    "directions": ("identity", "age_gender", "expression"),
+    "directions": ("identity", *_JUDGES),
     "editor": ("lpips", "identity"),
-    "calibrate": ("identity", "age_gender", "expression"),
-    "evaluate": ("lpips", "identity", "age_gender", "expression"),
+    "calibrate": ("identity", *_JUDGES),
+    "evaluate": ("lpips", "identity", *_JUDGES),
 }
-_TRAINED: dict[str, Callable[[stages.Run, LoopOptions], int]] = {
+_BACKBONE = ("e4e", "encoder")
+"""Stages whose encoder may start from a backbone."""
+_TRAINED: dict[str, Callable[[Run, LoopOptions], int]] = {
     "generator": stages.train_generator,
     "e4e": stages.train_e4e,
     "encoder": stages.train_encoder,
@@ -52,7 +58,11 @@ def run_stage(verb: Train) -> dict[str, Any]:
         needs = _NEEDS["e4e"]
     if (verb.even is None) != (verb.labels is None):
         raise EdgeditError("--even names a column of the table that --labels gives: both are needed, or neither")
-    given = [name for name in ("labels", "generator") if getattr(verb, name)]
+    if verb.backbone is not None and verb.stage not in _BACKBONE:
+        raise EdgeditError(f"stage {verb.stage} starts from no --backbone; {' and '.join(_BACKBONE)} do")
+    if not chosen.faces:
+        needs = tuple(name for name in needs if name not in _JUDGES)
+    given = [name for name in ("labels", "generator", "backbone") if getattr(verb, name)]
     for name in (*needs, "data", *given):
         path: Path | None = getattr(verb, name)
         option = f"--{name.replace('_', '-')}"
@@ -69,11 +79,14 @@ def run_stage(verb: Train) -> dict[str, Any]:
         torch.set_num_threads(verb.threads)
     # Values near zero otherwise make CPU arithmetic many times slower.
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     if verb.steps is not None and verb.stage in (*_TRAINED, "pairs"):
         length = "pairs" if verb.stage == "pairs" else f"{verb.stage}_steps"
         chosen = dataclasses.replace(chosen, **{length: verb.steps})
+    if verb.edited is not None:
+        chosen = dataclasses.replace(chosen, edited=verb.edited)
     unused = verb.data
-    run = stages.Run(
+    run = Run(
         recipe=chosen,
         root=verb.run_folder,
         data=verb.data,
@@ -81,6 +94,7 @@ def run_stage(verb: Train) -> dict[str, Any]:
         judges=JudgeFiles(age_gender=verb.age_gender, expression=verb.expression, pose=verb.pose),
         start=verb.start,
         generator=verb.generator,
+        backbone=verb.backbone,
         even=(verb.labels, verb.even) if verb.labels and verb.even else None,
         device=device,
     )
@@ -110,7 +124,7 @@ def run_stage(verb: Train) -> dict[str, Any]:
         return {"stage": "directions", "directions": [d.name for d in directions]}
     if verb.stage == "calibrate":
         return {"stage": "calibrate", "directions": _show_ranges(stages.calibrate(run))}
-    options = " ".join(f"--{name.replace('_', '-')} FILE" for name in (*_NEEDS["evaluate"], "pose"))
+    options = " ".join(f"--{name.replace('_', '-')} FILE" for name in (*needs, *(("pose",) if chosen.faces else ())))
     command = f"edgedit train evaluate --data FACES --run RUN --recipe {verb.recipe} {options}"
     result = provenance(command) | stages.evaluate(run)
     _show(result)

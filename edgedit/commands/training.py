@@ -23,7 +23,7 @@ class Train(Reporting):
     """What to run. Stages build on those before them; `calibrate` sets the directions' ranges on training photos,
     `evaluate` measures on the held-out ones; `pairs` renders what a light family's stages learn from."""
     data: Path
-    """Folder or tar of square, FFHQ-aligned faces."""
+    """Folder or tar of square, FFHQ-aligned faces; for cars, of photos of which the middle 4:3 is taken."""
     run_folder: Annotated[Path, tyro.conf.arg(name="run")]
     """Folder of the run; one folder per stage is made in it."""
     recipe: str = "demo-64"
@@ -31,16 +31,20 @@ class Train(Reporting):
     lpips: OptionalFile = None
     """LPIPS weights (safetensors, AlexNet or VGG16): needed by e4e, encoder, editor, evaluate."""
     identity: OptionalFile = None
-    """Face embedder (ONNX, 112x112): needed by all but the generator."""
+    """Face embedder (ONNX, 112x112), or for cars MoCo v2's ResNet-50 (`edgedit import moco-v2`): needed by all but the
+    generator."""
     age_gender: OptionalFile = None
-    """Judge of age and gender (ONNX): for directions and evaluate."""
+    """Judge of age and gender (ONNX): for directions and evaluate, of faces."""
     expression: OptionalFile = None
-    """Judge of expression (ONNX): for directions and evaluate."""
+    """Judge of expression (ONNX): for directions and evaluate, of faces."""
     pose: OptionalFile = None
     """Judge of head pose (ONNX): for directions and evaluate."""
     generator: OptionalFile = None
     """An imported generator (`edgedit import stylegan2` or `mobilestylegan`) that every stage runs on, frozen, in place
     of one trained here."""
+    backbone: OptionalFile = None
+    """An imported ArcFace backbone that the stage's encoder starts from: for e4e of kind ir-se-50, for encoder of kind
+    iresnet-50 (`edgedit import`)."""
     start: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
     """A bundle that stands in for what the run folder lacks: stages start from its networks, and those that were not
     run count as done; a stage with a checkpoint resumes that."""
@@ -48,6 +52,10 @@ class Train(Reporting):
     """Table (CSV) of the photos' labels with a column `file`, for --even."""
     even: Annotated[str | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Column of --labels whose values are drawn evenly, so that rare ones (old faces, say) are learnt as well."""
+    edited: Annotated[
+        tuple[str, ...] | None, tyro.conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: the recipe's)")
+    ] = None
+    """Directions of the run that the editor is trained on."""
     steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Optimizer steps in all, in place of the recipe's."""
     minutes: Annotated[float, tyro.conf.arg(help_behavior_hint="(default: no limit)")] = math.inf

@@ -19,6 +19,7 @@ import numpy as np
 from engines import tensors
 from engines.errors import DirectionError
 from engines.files import write
+from engines.first_bytes import LENGTH, remedy
 from engines.manifest import direction_file
 
 if TYPE_CHECKING:
@@ -83,14 +84,16 @@ class Direction:
                 f"direction {self.name}: a vector in {self.space} has {2 if self.space == 'w+' else 1} dimensions and "
                 f"finite values, got shape {vector.shape}"
             )
+        if not vector.any():
+            raise DirectionError(f"direction {self.name}: the vector is zero, so that no strength of it edits anything")
         rows = self.rows
         if rows is not None:
             if self.space != "w":
                 raise DirectionError(f"direction {self.name}: rows must be left out in {self.space}, got {rows!r}")
             rows = row_range(f"direction {self.name}", rows)
         if self.origin is not None:
-            if self.space != "w" or not vector.any():
-                raise DirectionError(f"direction {self.name}: an origin is for a vector in w that is not zero")
+            if self.space != "w":
+                raise DirectionError(f"direction {self.name}: an origin is for a vector in w")
             object.__setattr__(self, "origin", finite_strength(self.name, self.origin))
         vector.flags.writeable = False
         for field, value in zip(
@@ -152,13 +155,17 @@ class Direction:
         Raises:
             DirectionError: if it is not a direction.
         """
+        if what := remedy(data[:LENGTH]):
+            raise DirectionError(f"{file} is not an edit direction: it {what}")
         try:
             arrays, metadata = tensors.parse(data, _METADATA)
             if list(arrays) != ["vector"] or arrays["vector"].dtype != np.float32:
                 raise ValueError("it does not hold one float32 tensor named vector")
             return cls(**metadata, vector=arrays["vector"])
         except (TypeError, ValueError, DirectionError) as error:
-            raise DirectionError(f"{file} is not an edit direction: {error}") from error
+            # A header in JSON follows eight bytes in every safetensors file.
+            hint = "" if data[8:9] == b"{" else "; `edgedit directions import` makes directions of published files"
+            raise DirectionError(f"{file} is not an edit direction: {error}{hint}") from error
 
     def save(self, path: str | Path) -> None:
         """Writes `to_bytes`.

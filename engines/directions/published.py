@@ -23,6 +23,9 @@ from engines.errors import DirectionError
 from engines.family import FAMILIES, ModelFamily
 
 PCA_KEYS = ("mean", "comp", "std")
+"""As encoder4editing's files name them."""
+_OWN_KEYS = ("act_mean", "act_comp", "act_stdev")
+"""As GANSpace's own do, for the layer that was analysed: W, or the file does not fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +55,18 @@ def interfacegan(array: np.ndarray, family: ModelFamily, about: About) -> Direct
     """A direction in W or W+.
 
     Args:
-        array: D or 1 x D in W; N x D, 1 x N x D, or 1 x (N * D) in W+.
+        array: D in W; N x D or N * D in W+; with axes of length 1 anywhere.
 
     Raises:
         DirectionError: if it is none of these for the family; the message says which space and rows it has.
     """
     array = _array("the direction", array)
     rows, width = family.w_rows, family.style_dim
-    flat = array.reshape(-1)
+    shape = array.squeeze().shape
     units = "the file's vector"
-    if array.shape in ((width,), (1, width)):
-        return Direction(kind="interfacegan", space="w", vector=flat, units=units, **asdict(about))
-    if array.shape in ((rows, width), (1, rows, width), (rows * width,), (1, rows * width)):
+    if shape == (width,):
+        return Direction(kind="interfacegan", space="w", vector=array.reshape(-1), units=units, **asdict(about))
+    if shape in ((rows, width), (rows * width,)):
         vector = array.reshape(rows, width)
         return Direction(kind="interfacegan", space="w+", vector=vector, units=units, **asdict(about))
     held = f"an array of shape {_shape(array)}"
@@ -84,19 +87,20 @@ def ganspace(
     """Component * deviation on some rows, with the coordinate of the mean code.
 
     Args:
-        pca: mean (D or 1 x D), comp (C x D or C x 1 x D) and std (C).
+        pca: mean (D), comp (C x D) and std (C), with axes of length 1 anywhere, under these names or GANSpace's own.
         component: 0..C-1.
         rows: first and one-past-last W+ row, None for all.
 
     Raises:
         DirectionError: if an array is missing or misshaped, or the component or the rows are not there.
     """
-    if missing := [key for key in PCA_KEYS if key not in pca]:
-        raise DirectionError(f"the file has no {missing[0]}; a GANSpace file holds {', '.join(PCA_KEYS)}")
-    mean, components, deviations = (_array(key, pca[key]).astype(np.float64) for key in PCA_KEYS)
+    keys = _OWN_KEYS if any(key in pca for key in _OWN_KEYS) else PCA_KEYS
+    if missing := [key for key in keys if key not in pca]:
+        raise DirectionError(f"the file has no {missing[0]}; a GANSpace file holds {', '.join(keys)}")
+    mean, components, deviations = (_array(key, pca[key]).astype(np.float64) for key in keys)
     width, count = family.style_dim, deviations.size
-    for key, array, size in (("mean", mean, width), ("comp", components, count * width)):
-        if array.size != size or array.shape[-1:] != (width,):
+    for key, array, size in ((keys[0], mean, width), (keys[1], components, count * width)):
+        if array.size != size or array.squeeze().shape[-1:] != (width,):
             raise DirectionError(
                 f"{key} has shape {_shape(array)} beside {count} deviations and does not fit {needs(family)}"
             )
@@ -185,13 +189,19 @@ def stylespace(channels: Channels, family: ModelFamily, unit: np.ndarray | float
         unit: what a strength of 1 adds: the deviation of each channel from `style_deviations`, or one number.
 
     Raises:
-        DirectionError: if there is no channel, one that the family lacks, or one twice.
+        DirectionError: if there is no channel, one that the family lacks, one twice, or one that the unit leaves still.
     """
     indices = [style_index(family, *channel) for channel in channels]
     if not indices or len(set(indices)) < len(indices):
         raise DirectionError("give at least one style channel, and none twice")
     vector = np.zeros(style_width(family))
     vector[indices] = np.broadcast_to(unit, vector.shape)[indices]
+    if not np.isfinite(vector).all():
+        raise DirectionError(f"the unit must be a finite number, got {unit}")
+    still = [f"{layer}:{channel}" for (layer, channel), at in zip(channels, indices, strict=True) if not vector[at]]
+    if still:
+        why = "the statistics give no deviation" if np.ndim(unit) else "a unit of 0"
+        raise DirectionError(f"style {', '.join(still)} would not move: {why}; leave it out, or give another unit")
     units = "standard deviations of the channel" if np.ndim(unit) else f"{float(unit):g} in the style"
     return Direction(kind="stylespace", space="s", vector=vector, units=units, **asdict(about))
 
@@ -238,4 +248,4 @@ def styleclip_global(
     vector[moved] = scores / largest * deviations[moved]
     units = "standard deviations of the most relevant channel"
     direction = Direction(kind="styleclip", space="s", vector=vector, units=units, **asdict(about))
-    return direction, int(np.count_nonzero(scores))
+    return direction, int(np.count_nonzero(vector))

@@ -214,6 +214,18 @@ def test_masked_strengths_and_sweeps(editor: Editor, portrait: Portrait) -> None
     assert len(list(editor.sweep(inversion, "smile", 1, 2, 1))) == 1
 
 
+def test_an_edit_that_leaves_no_picture_is_refused(editor: Editor, portrait: Portrait) -> None:
+    delta = np.random.default_rng(0).normal(size=(FACES.w_rows, FACES.style_dim))
+    assert editor.edit(portrait.inversion, {}, delta_w=delta * 0.1).std() > 10
+    for size in (1e4, 1e20, 3e37):
+        with pytest.raises(DirectionError, match="the edit is so large that nothing is left of the picture"):
+            editor.edit(portrait.inversion, {}, delta_w=delta * size)
+    with pytest.raises(DirectionError, match="must be 10 x 8 finite numbers"):
+        editor.edit(portrait.inversion, {}, delta_w=delta * 1e300)
+    with pytest.warns(StrengthWarning), pytest.raises(DirectionError, match="use smaller strengths"):
+        editor.edit(portrait.inversion, {"smile": 1e6})
+
+
 def test_sweeps_and_deltas_that_cannot_be(editor: Editor, portrait: Portrait) -> None:
     inversion = portrait.inversion
     for words, message in (

@@ -17,11 +17,11 @@ from engines import tensors
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.contracts import PARTS, PIPELINES, style_width
 from engines.directions import load_directions, resolve
-from engines.errors import BundleError, EdgeditError, OutputError, RuntimeUnavailableError
+from engines.errors import BundleError, DirectionError, EdgeditError, OutputError, RuntimeUnavailableError
 from engines.family import ModelFamily
 from engines.inversion import HeldInversion
 from engines.runtimes.onnxruntime import OnnxRuntime
-from engines.session import EditSession, Inversion, encoder_image
+from engines.session import EditSession, Inversion, _picture, encoder_image
 
 
 def photos(family: ModelFamily, batch: int, seed: int = 0) -> np.ndarray:
@@ -327,3 +327,20 @@ def test_the_encoders_image_is_that_of_the_exported_graph(source: tuple[int, int
     images = np.random.default_rng(1).integers(0, 256, (2, *source, 3), np.uint8)
     expected = graphs.ImageIn(source, target)(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(encoder_image(images, target), expected, atol=2e-6)
+
+
+def test_photos_that_are_lost_are_told_by_what_lies_between_black_and_white() -> None:
+    whole = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    small, large = np.full((2, 6, 8), 1.0), np.full((2, 6, 8), -100.0)
+    assert _picture(whole, small, large) is whole
+    for lost in (0, 255 * (whole[1] > 128)):
+        bad = whole.copy()
+        bad[1] = lost
+        with pytest.raises(DirectionError, match="nothing is left of the picture"):
+            _picture(bad, small, large)
+        # Then it is not the edit: a generator with random weights renders such pictures.
+        assert _picture(bad, small) is bad
+    # A face before white, on a sixteenth of the photo, is one.
+    white = np.full((1, 64, 64, 3), 255, np.uint8)
+    white[:, 20:36, 20:36] = whole[:1, :16, :16]
+    assert _picture(white, large) is white

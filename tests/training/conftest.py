@@ -47,6 +47,34 @@ SMALL = ModelFamily(
     editor=EditorOptions(window=4, heads=4, ftem_blocks=1, edem_layers=1, edem_mlp_ratio=2, edfm_blocks=1),
 )
 
+MOBILE = ModelFamily(
+    name="small-mobile",
+    size=256,
+    generator="mobilestylegan",
+    style_dim=16,
+    mapping_layers=2,
+    channel_base=1024,
+    channel_max=16,
+    feature_resolution=32,
+    encoder="light",
+    encoder_size=(128, 128),
+    encoder_width=8,
+    encoder_blocks=1,
+    editor=EditorOptions(
+        window=8,
+        heads=4,
+        ftem_blocks=1,
+        edem_layers=1,
+        edem_mlp_ratio=2,
+        edfm_blocks=1,
+        edfm_norm="layer",
+        inner_width=8,
+        separable=True,
+        linear_start=True,
+    ),
+)
+"""A light family shaped as faces-1024-mobile: an eighth of the picture is the feature, a cell is four input pixels."""
+
 PHOTOS = 15
 HELD_OUT = 3
 
@@ -54,6 +82,11 @@ HELD_OUT = 3
 @pytest.fixture(scope="session")
 def family() -> ModelFamily:
     return SMALL
+
+
+@pytest.fixture(scope="session")
+def mobile() -> ModelFamily:
+    return MOBILE
 
 
 @pytest.fixture(scope="session")
@@ -180,7 +213,7 @@ def identity(loss_files: LossFiles) -> Identity:
 @pytest.fixture(scope="session")
 def judge_files(tmp_path_factory: pytest.TempPathFactory) -> JudgeFiles:
     """Judges of colour: `age` is 50 (1 + mean), p_male the sigmoid of 4 (red - green), `smile` a softmax whose logits
-    are linear in the channel means, `yaw` likewise over 66 bins."""
+    are linear in the channel means, `yaw` and `pitch` likewise over 66 bins."""
     folder = tmp_path_factory.mktemp("judges")
     source = np.random.default_rng(3)
 
@@ -215,10 +248,14 @@ def judge_files(tmp_path_factory: pytest.TempPathFactory) -> JudgeFiles:
     )
     pose = write_onnx(
         folder / "pose.onnx",
-        [means, helper.make_node("MatMul", ["means", "w"], ["bins"])],
-        {"w": linear(66)},
+        [
+            means,
+            helper.make_node("MatMul", ["means", "w"], ["yaw_bins"]),
+            helper.make_node("MatMul", ["means", "v"], ["pitch_bins"]),
+        ],
+        {"w": linear(66), "v": linear(66)},
         ("image", [1, 3, 224, 224]),
-        {"bins": [1, 66]},
+        {"yaw_bins": [1, 66], "pitch_bins": [1, 66]},
     )
     return JudgeFiles(age_gender=age, expression=expression, pose=pose)
 

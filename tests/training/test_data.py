@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from engines.errors import OutputError
+from engines.family import CARS_512, FACES_1024
 from training import data
-from training.data import Batches, FaceSet, even_shares, load_faces
+from training.data import Batches, FaceSet, as_photos, encoder_input, even_shares, load_faces
 
 
 def _tar(folder: Path, path: Path) -> Path:
@@ -57,7 +60,7 @@ def test_grey_images_become_rgb(tmp_path):
 def test_cache_is_reused(photo_folder, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     first = load_faces(photo_folder, 16, held_out=3, cache=cache)
-    assert [path.suffix for path in cache.iterdir()] == [".npz"]
+    assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".npy"]
 
     def unread(source):
         raise AssertionError("the images were read again")
@@ -69,6 +72,70 @@ def test_cache_is_reused(photo_folder, tmp_path, monkeypatch):
     np.testing.assert_array_equal(np.concatenate([s.images for s in first]), np.concatenate([s.images for s in second]))
     with pytest.raises(AssertionError, match="read again"):
         load_faces(photo_folder, 32, held_out=3, cache=cache)
+
+
+def test_the_cache_is_mapped_and_says_the_same(photo_folder, tmp_path):
+    """70,000 photos of 256 pixels are 14 GB, which need not fit into memory."""
+    for source in (photo_folder, _tar(photo_folder, tmp_path / "photos.tar")):
+        for _ in range(2):
+            cached = load_faces(source, (12, 16), held_out=3, cache=tmp_path / "cache")
+            read = load_faces(source, (12, 16), held_out=3)
+            for one, other in zip(cached, read, strict=True):
+                assert isinstance(one.images, np.memmap) and not one.images.flags.writeable
+                assert one.names == other.names
+                np.testing.assert_array_equal(one.images, other.images)
+                assert torch.equal(one.tensor(slice(0, 2)), other.tensor(np.array([0, 1])))
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_a_cache_that_cannot_be_written(photo_folder, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(OutputError, match=r"cannot write .*faces-16x16-"):
+        load_faces(photo_folder, 16, held_out=3, cache=tmp_path / "cache")
+
+
+def test_a_damaged_image_leaves_no_cache(photo_folder, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.png").write_bytes((photo_folder / "001.png").read_bytes())
+    (folder / "b.png").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"b\.png cannot be read"):
+        load_faces(folder, 16, held_out=1, cache=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (60, 40), (30, 80)])
+def test_the_middle_is_taken_of_photos_of_another_shape(tmp_path, shape):
+    """Of 4:3 photos everything, of others what is left of it without distortion."""
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
+    ramp = np.stack([x - shape[1] / 2, y - shape[0] / 2, 0 * x], axis=2) + 100
+    for index in range(2):
+        Image.fromarray(ramp.astype(np.uint8)).save(tmp_path / f"{index}.png")
+    images = load_faces(tmp_path, (15, 20), held_out=1)[0].images
+    assert images.shape == (1, 15, 20, 3)
+    columns, rows = images[0, 7, :, 0].astype(float), images[0, :, 10, 1].astype(float)
+    # The photo's 30 rows or 40 columns become half as many, in whatever photo they lie: two of its pixels in each step.
+    np.testing.assert_allclose(columns[3:-3], 100 + 2 * np.arange(-10, 10)[3:-3] + 0.5, atol=1.01)
+    np.testing.assert_allclose(rows[3:-3], 100 + 2 * np.arange(-7.5, 7.5)[3:-3] + 0.5, atol=1.01)
+
+
+def test_rendered_pictures_become_photos():
+    rendered = torch.randn(2, 3, 512, 512)
+    photos = as_photos(rendered, CARS_512, (192, 256))
+    assert photos.shape == (2, 3, 192, 256)
+    kept = rendered[:, :, 64:448]
+    torch.testing.assert_close(photos[:, :, 5, 9], kept[:, :, 10:12, 18:20].mean(dim=(2, 3)))
+    assert torch.equal(as_photos(rendered, CARS_512, CARS_512.image_shape), kept)
+    square = torch.randn(1, 3, 8, 8)
+    assert as_photos(square, FACES_1024, (8, 8)) is square
+
+
+def test_photos_become_the_encoders_input():
+    assert encoder_input(torch.zeros(1, 3, 384, 512), CARS_512).shape == (1, 3, 192, 256)
+    photos = torch.randn(1, 3, 192, 256)
+    assert encoder_input(photos, CARS_512) is photos
+    with pytest.raises(ValueError, match="take images of 192 x 256 pixels; 512 x 512 has another shape"):
+        encoder_input(torch.zeros(1, 3, 512, 512), CARS_512)
 
 
 def test_a_changed_folder_is_read_again(photo_folder, tmp_path):

@@ -12,12 +12,13 @@ from training.losses.identity import face_crop
 
 
 def test_names_follow_the_files(judge_files):
-    assert Judges(judge_files, threads=1).names == ("age", "female", "smile", "yaw")
-    assert Judges(JudgeFiles(expression=judge_files.expression), threads=1).names == ("smile",)
+    expressions, poses = ("smile", "sadness", "anger", "surprise"), ("yaw", "pitch")
+    assert Judges(judge_files, threads=1).names == ("age", "female", *expressions, *poses)
+    assert Judges(JudgeFiles(expression=judge_files.expression), threads=1).names == expressions
     assert Judges(JudgeFiles(pose=judge_files.pose, age_gender=judge_files.age_gender), threads=1).names == (
         "age",
         "female",
-        "yaw",
+        *poses,
     )
     assert Judges(JudgeFiles()).names == ()
 
@@ -25,7 +26,7 @@ def test_names_follow_the_files(judge_files):
 def test_scores_follow_the_contracts(judges, judge_files, faces):
     images = faces.tensor(slice(0, 5))
     scores = judges.score(images)
-    assert set(scores) == {"age", "female", "smile", "yaw"}
+    assert set(scores) == set(judges.names)
     assert all(values.shape == (5,) for values in scores.values())
     tight = face_crop(images, crop=ATTRIBUTE_CROP).add(1).div(2).clamp(0, 1)
     means = tight.mean(dim=(2, 3)).numpy()
@@ -34,10 +35,13 @@ def test_scores_follow_the_contracts(judges, judge_files, faces):
     session = onnxruntime.InferenceSession(str(judge_files.expression), providers=["CPUExecutionProvider"])
     expected = session.run(None, {"image": tight.numpy()})[0]
     np.testing.assert_allclose(expected.sum(axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(scores["smile"], expected[:, 1], rtol=1e-5)
+    for name, index in {"smile": 1, "sadness": 2, "anger": 3, "surprise": 6}.items():
+        np.testing.assert_allclose(scores[name], expected[:, index], rtol=1e-5)
+    np.testing.assert_array_equal(judges.score(images, ("male",))["male"], np.float32(1) - scores["female"])
 
 
-def test_yaw_is_the_mean_of_the_bins(judges, judge_files, faces):
+@pytest.mark.parametrize(("angle", "output"), [("yaw", 0), ("pitch", 1)])
+def test_angles_are_the_means_of_their_bins(judges, judge_files, faces, angle, output):
     images = faces.tensor(slice(0, 3))
     x = F.interpolate((images + 1) / 2, size=(224, 224), mode="bilinear", align_corners=False)
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -45,12 +49,12 @@ def test_yaw_is_the_mean_of_the_bins(judges, judge_files, faces):
     session = onnxruntime.InferenceSession(str(judge_files.pose), providers=["CPUExecutionProvider"])
     degrees = []
     for one in (x - mean) / std:
-        bins = session.run(None, {"image": one[None].numpy()})[0][0].astype(np.float64)
+        bins = session.run(None, {"image": one[None].numpy()})[output][0].astype(np.float64)
         share = np.exp(bins - bins.max()) / np.exp(bins - bins.max()).sum()
         degrees.append((share * (np.arange(66) * 3 - 99)).sum())
-    yaw = judges.score(images, ("yaw",))["yaw"]
-    np.testing.assert_allclose(yaw, degrees, rtol=1e-3, atol=1e-2)
-    assert (np.abs(yaw) <= 99).all()
+    scores = judges.score(images, (angle,))[angle]
+    np.testing.assert_allclose(scores, degrees, rtol=1e-3, atol=1e-2)
+    assert (np.abs(scores) <= 99).all()
 
 
 def test_only_what_is_asked_for(judges, faces):
@@ -87,8 +91,9 @@ def test_real_judges(shared):
         with Image.open(photo) as image:
             images.append(torch.from_numpy(np.asarray(image.convert("RGB").resize((128, 128))).copy()))
     batch = torch.stack(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    scores = Judges(files, threads=1).score(batch)
-    assert set(scores) == {"age", "female", "smile", "yaw"}
+    real = Judges(files, threads=1)
+    scores = real.score(batch)
+    assert set(scores) == set(real.names)
     assert ((scores["age"] > 0) & (scores["age"] < 110)).all()
     for name in ("female", "smile"):
         assert ((scores[name] >= 0) & (scores[name] <= 1)).all()

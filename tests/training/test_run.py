@@ -13,17 +13,15 @@ from export.build import export_bundle
 from training import checkpoint
 from training.data import load_faces
 from training.directions import FitOptions
+from training.evaluate import compare_targets
+from training.folder import Run, load_run_directions, load_system
 from training.loop import LoopOptions
 from training.networks.stylegan2 import Generator
 from training.recipes import Recipe
 from training.run import (
-    Run,
-    _targets,
     calibrate,
     evaluate,
     fit_directions,
-    load_run_directions,
-    load_system,
     train_e4e,
     train_editor,
     train_encoder,
@@ -87,7 +85,7 @@ def test_every_stage_has_its_folder(run):
         assert checkpoint.load(run.root / stage / "checkpoint")[1]["stage"] == stage
         assert (run.root / stage / "log.csv").is_file()
         assert (run.root / stage / "grids" / "0000002.png").is_file()
-    assert len(list((run.root / "cache").iterdir())) == 1
+    assert sorted(path.suffix for path in (run.root / "cache").iterdir()) == [".json", ".npy"]
 
 
 def test_no_stage_sees_the_held_out_photos(run, photo_folder, family):
@@ -136,12 +134,12 @@ def test_generator_alone(run, recipe, tmp_path):
     assert {name.split(".")[0] for name in tensors} == {"generator", "discriminator", "average", "optimizer"}
 
 
-def test_directions_are_written_with_their_effects(run):
+def test_directions_are_written_with_their_effects(run, judges):
     directions = load_run_directions(run)
-    assert [d.name for d in directions] == ["age", "female", "pc00", "smile", "yaw"]
+    assert [d.name for d in directions] == sorted([*judges.names, "pc00"])
     effects = json.loads((run.root / "directions" / "effects.json").read_text())
     assert set(effects) == {d.name for d in directions}
-    assert set(effects["age"]) == {"age", "female", "smile", "yaw"}
+    assert set(effects["age"]) == set(judges.names) > {"age", "female", "smile", "yaw"}
 
 
 def test_editor_is_trained_on_the_named_directions(run):
@@ -168,16 +166,22 @@ def test_calibrate_sets_every_range(run, tmp_path):
         assert (direction.vector == old.vector).all() and direction.source == old.source
 
 
-def test_evaluate(run):
+def test_evaluate(run, judges):
     result = evaluate(run)
     assert (result["photos"], result["first"], result["last"]) == (3, "012.jpg", "014.jpg")
     assert result["size"] == 32
     assert set(result["reconstruction"]) == {"ours", "e4e_w_plus"}
     assert [(e["direction"], e["strength"] > 0) for e in result["edits"]] == [
-        (name, up) for name in ("age", "female", "smile", "yaw") for up in (True, False)
+        (name, up) for name in judges.names for up in (True, False)
     ]
     assert set(result["targets"]) == {"psnr", "lpips", "identity", "smile +1", "smile -1", "age +1", "age -1"}
     json.dumps(result)
+
+
+def test_directions_that_are_not_there(run, recipe):
+    more = dataclasses.replace(run, recipe=dataclasses.replace(recipe, edited=("smile", "afro", "mohawk")))
+    with pytest.raises(ValueError, match=r"directions lacks afro, mohawk, which .*edgedit directions import.*--edited"):
+        train_editor(more, STEPS)
 
 
 def test_no_directions(run, tmp_path):
@@ -216,7 +220,7 @@ def _edit(attribute: str, strength: float, change: float, identity: float) -> di
     ],
 )
 def test_targets_of_reconstruction(reached, met):
-    result = _targets(reached, [])
+    result = compare_targets(reached, [])
     assert tuple(result[name]["met"] for name in ("psnr", "lpips", "identity")) == met
     assert {name: entry["reached"] for name, entry in result.items()} == reached
 
@@ -235,14 +239,14 @@ def test_targets_of_reconstruction(reached, met):
     ],
 )
 def test_targets_of_edits(edit, met):
-    result = _targets({"psnr": 0.0, "lpips": 1.0, "identity": 0.0}, [edit])
+    result = compare_targets({"psnr": 0.0, "lpips": 1.0, "identity": 0.0}, [edit])
     name = f"{edit['direction']} {edit['strength']:+g}"
     assert result[name]["met"] is met
     assert (result[name]["change"], result[name]["identity"]) == tuple(edit["ours"].values())
 
 
 def test_attributes_without_a_target_are_left_out():
-    result = _targets({"psnr": 0.0, "lpips": 1.0, "identity": 0.0}, [_edit("yaw", 1.0, 50.0, 1.0)])
+    result = compare_targets({"psnr": 0.0, "lpips": 1.0, "identity": 0.0}, [_edit("yaw", 1.0, 50.0, 1.0)])
     assert set(result) == {"psnr", "lpips", "identity"}
 
 

@@ -10,9 +10,6 @@ from torch import Tensor
 from training.importers.errors import CheckpointError
 from training.importers.ledger import listed
 
-COUNTER = "num_batches_tracked"
-"""Of batch norm; plays no part in inference, and files from before torch 0.4.1 lack it."""
-
 
 def mean_code(value: Tensor, shape: torch.Size, source: str) -> Tensor:
     """A mean code stored as [D], [1, D], [n, D] or [1, n, D] in the shape asked for: (D), (1, D) or (N, D).
@@ -45,10 +42,8 @@ def mean_code(value: Tensor, shape: torch.Size, source: str) -> Tensor:
     return rows[:wanted].reshape(shape)
 
 
-def account(
-    tensors: dict[str, Tensor], expected: Mapping[str, Tensor], what: str, source: str
-) -> tuple[dict[str, Tensor], int]:
-    """All expected tensors, contiguous and in FP32 (counters in int64), and how many counters were filled in.
+def account(tensors: dict[str, Tensor], expected: Mapping[str, Tensor], what: str, source: str) -> dict[str, Tensor]:
+    """All expected tensors, contiguous and in FP32 (counters in int64).
 
     Args:
         tensors: named as in the network; emptied on the way, so that no tensor is held twice.
@@ -60,7 +55,7 @@ def account(
         CheckpointError: if tensors are missing, unexpected, misshaped, or not finite numbers; the message counts them
             and names the first.
     """
-    missing = [name for name in expected if name not in tensors and not name.endswith(COUNTER)]
+    missing = [name for name in expected if name not in tensors]
     unexpected = [name for name in tensors if name not in expected]
     misshaped = [
         f"{name}: {_shape(tensors[name])}, not {_shape(other)}"
@@ -79,13 +74,8 @@ def account(
     if problems:
         raise CheckpointError(f"{source} does not fit {what}: {'; '.join(problems)}")
     found: dict[str, Tensor] = {}
-    filled = 0
     broken: list[str] = []
     for name, other in expected.items():
-        if name not in tensors:
-            found[name] = torch.zeros(other.shape, dtype=other.dtype)
-            filled += 1
-            continue
         value = tensors.pop(name).detach()
         if (
             value.is_floating_point() != other.is_floating_point()
@@ -101,7 +91,7 @@ def account(
         raise CheckpointError(
             f"{source} is damaged: {listed(broken, 'tensor')} without finite numbers of the right type"
         )
-    return found, filled
+    return found
 
 
 def _shape(tensor: Tensor) -> str:

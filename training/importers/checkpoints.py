@@ -21,6 +21,7 @@ from engines.family import ModelFamily
 from engines.photo.images import open_image
 from training.imported import GENERATOR, Imported
 from training.importers.accounting import account, mean_code
+from training.importers.derived import fill_in
 from training.importers.errors import CheckpointError
 from training.importers.formats import FORMATS, MAIN, Files, Format
 from training.importers.ledger import Ledger, LeftOut
@@ -38,6 +39,8 @@ class Result:
     imported: Imported
     left_out: list[tuple[str, LeftOut]]
     """File names, and what of each was recognised and is not part of the network."""
+    filled_in: list[str]
+    """What the files lack and was made, in words."""
 
 
 def import_checkpoint(kind: str, paths: Sequence[Path], family: ModelFamily | None = None) -> Result:
@@ -79,9 +82,8 @@ def import_checkpoint(kind: str, paths: Sequence[Path], family: ModelFamily | No
     for ledger in files.values():
         ledger.close()
     what = f"{kind} of {family.name}" if family else kind
-    found_tensors, filled = account(tensors, expected, what, source)
-    if filled:
-        files[MAIN].leave("batch-norm counters", 0, f"{filled} missing and set to zero; inference does without them")
+    filled_in = [note for ledger in files.values() for note in ledger.filled_in] + fill_in(tensors, expected)
+    found_tensors = account(tensors, expected, what, source)
     imported = Imported(
         kind=form.stored_as,
         family=family,
@@ -98,8 +100,10 @@ def import_checkpoint(kind: str, paths: Sequence[Path], family: ModelFamily | No
         ],
         tensors=found_tensors,
     )
+    if filled_in:
+        imported.sources[0]["filled_in"] = filled_in
     left_out = [(ledger.path.name, item) for ledger in files.values() for item in ledger.left_out]
-    return Result(imported=imported, left_out=left_out)
+    return Result(imported=imported, left_out=left_out, filled_in=filled_in)
 
 
 def _assigned(kind: str, form: Format, ledgers: list[Ledger]) -> tuple[Files, dict[str, Look]]:

@@ -16,11 +16,13 @@ from engines.family import FACES_1024, ModelFamily
 from training.imported import GENERATOR
 from training.importers import looks as look
 from training.importers.ada import MEAN, from_ada
+from training.importers.derived import SAMPLES, mean_of_w
 from training.importers.errors import CheckpointError
 from training.importers.ledger import STATE, TOP, Ledger
 from training.importers.looks import Look
 from training.networks.feature_style import FeatureStyleEncoder
 from training.networks.ir import IRSE50
+from training.networks.resnet import ResNet50
 from training.networks.stylegan2 import Generator
 from training.peers import METHODS, create
 
@@ -63,22 +65,32 @@ def _generator(ledger: Ledger, to: str) -> tuple[dict[str, Tensor], Tensor]:
     """A generator's tensors and its mean code, from whichever kind of file holds them."""
     if "G_ema" in ledger.sections:
         mean = ledger.sections["G_ema"].pop(MEAN, None)
-        if mean is None:
-            raise CheckpointError(f"{ledger.path} has no {MEAN}, the mean code")
         found, ledger.sections["G_ema"] = from_ada(ledger.sections["G_ema"], str(ledger.path))
-        return {to + name: tensor for name, tensor in found.items()}, mean
-    if "g_ema" in ledger.sections:
+        found = {to + name: tensor for name, tensor in found.items()}
+    else:
+        mean = ledger.mean_code()
+        section = "g_ema" if "g_ema" in ledger.sections else _state(ledger)
+        inside = any(name.startswith("decoder.") for name in ledger.sections.get(section, {}))
+        found = ledger.take(section, "decoder." if inside else "", to)
         ledger.drop("g", ".*", "training copy of the generator")
-        return ledger.take("g_ema", "", to), ledger.mean_code()
-    found = ledger.take(STATE, "decoder.", to)
-    ledger.drop(STATE, r"encoder\..*", _SPARE)
-    return found, ledger.mean_code()
+        ledger.drop(_state(ledger), r"encoder\..*", _SPARE)
+    return found, _mean_of_w(ledger, found, to) if mean is None else mean
 
 
-def _offset_mean(ledger: Ledger) -> Tensor:
+def _mean_of_w(ledger: Ledger, tensors: Mapping[str, Tensor], prefix: str) -> Tensor:
+    words = f"latent_avg: the mean of W over {SAMPLES} z from seed 0, by the mapping network of {ledger.path.name}"
+    ledger.filled_in.append(words)
+    return mean_of_w(tensors, prefix, str(ledger.path))
+
+
+def _offset_mean(ledger: Ledger, tensors: Mapping[str, Tensor]) -> Tensor:
     """The mean code that the encoder's output is added to: zero where it was trained to give whole codes."""
     mean = ledger.mean_code()
-    return mean if ledger.options.get("start_from_latent_avg", True) else torch.zeros_like(mean)
+    if ledger.options.get("start_from_latent_avg", True):
+        return _mean_of_w(ledger, tensors, "decoder.") if mean is None else mean
+    if mean is None:
+        ledger.filled_in.append("latent_avg: zeros, since start_from_latent_avg is False")
+    return torch.zeros(_width(tensors, "decoder.style.1.weight"))
 
 
 def _stylegan2(files: Files) -> dict[str, Tensor]:
@@ -93,8 +105,8 @@ def _whole(*parts: str) -> Callable[[Files], dict[str, Tensor]]:
         main = files[MAIN]
         tensors: dict[str, Tensor] = {}
         for part in parts:
-            tensors |= main.take(STATE, f"{part}.", f"{part}.")
-        return tensors | {"latent_avg": _offset_mean(main)}
+            tensors |= main.take(_state(main), f"{part}.", f"{part}.")
+        return tensors | {"latent_avg": _offset_mean(main, tensors)}
 
     return assemble
 
@@ -109,9 +121,10 @@ def _fs(files: Files) -> dict[str, Tensor]:
 
 def _clcae(files: Files) -> dict[str, Tensor]:
     main = files[MAIN]
-    tensors = main.take(STATE, "encoder.", "encoder.") | main.take(STATE, "decoder.", "decoder.")
+    tensors = main.take(_state(main), "encoder.", "encoder.") | main.take(_state(main), "decoder.", "decoder.")
     spare, mean = _generator(files["mean code"], "")
     files["mean code"].leave("generator", len(spare), _SPARE)
+    main.drop_mean("CLCAE adds that of the StyleGAN2 file")
     return tensors | {"latent_avg": mean}
 
 
@@ -120,28 +133,33 @@ def _styleres(files: Files) -> dict[str, Tensor]:
     tensors = main.take("e4e", "", "encoder.")
     for part in ("alignment", "extraction", "gates"):
         tensors |= main.take("generator_smooth", f"synthesis.b64.modify_feature_{part}.", f"modify_feature_{part}.")
+    mean = main.mean_code()
+    if mean is None and (mean := main.sections["generator_smooth"].pop(MEAN, None)) is not None:
+        main.filled_in.append(f"latent_avg: the generator's own {MEAN}")
     main.drop("generator_smooth", MEAN.replace(".", r"\."), "latent_avg is the one that is added")
     found, main.sections["generator_smooth"] = from_ada(main.sections["generator_smooth"], str(main.path))
-    return tensors | {f"decoder.{name}": t for name, t in found.items()} | {"latent_avg": main.mean_code()}
+    if mean is None:
+        mean = _mean_of_w(main, found, "")
+    return tensors | {f"decoder.{name}": t for name, t in found.items()} | {"latent_avg": mean}
 
 
 def _sfe(files: Files) -> dict[str, Tensor]:
     main, e4e = files[MAIN], files["e4e"]
-    tensors = main.take(STATE, "encoder.", "encoder.")
+    tensors = main.take(_state(main), "encoder.", "encoder.")
     for part in ("fs_backbone", "fuser"):
-        tensors |= main.take(STATE, f"inverter.{part}.", f"inverter.{part}.")
-    main.drop(STATE, r"(inverter\.)?(decoder|e4e_encoder)\..*", "read from its own file")
-    main.drop(TOP, "latent_avg", "read from the generator's file")
-    tensors |= e4e.take(STATE, "encoder.", "e4e_encoder.")
-    tensors["e4e_latent_avg"] = _offset_mean(e4e)
-    e4e.drop(STATE, r"decoder\..*", _SPARE)
+        tensors |= main.take(_state(main), f"inverter.{part}.", f"inverter.{part}.")
+    main.drop(_state(main), r"(inverter\.)?(decoder|e4e_encoder)\..*", "read from its own file")
+    main.drop_mean("read from the generator's file")
+    tensors |= e4e.take(_state(e4e), "encoder.", "e4e_encoder.")
+    e4e.drop_mean("SFE adds that of the generator's file to both codes")
+    e4e.drop(_state(e4e), r"decoder\..*", _SPARE)
     generator, mean = _generator(files["generator"], "decoder.")
     return tensors | generator | {"latent_avg": mean}
 
 
 def _hyperstyle(files: Files) -> dict[str, Tensor]:
     main, first = files[MAIN], files["W encoder"]
-    tensors = main.take(STATE, "hypernet.", "hypernet.") | main.take(STATE, "decoder.", "decoder.")
+    tensors = main.take(_state(main), "hypernet.", "hypernet.") | main.take(_state(main), "decoder.", "decoder.")
     shared = "hypernet.shared_weight_hypernet."
     # Blocks that use the shared network list its tensors again.
     again = [name for name in tensors if ".refinement_blocks." in name and ".hypernet." in name]
@@ -153,10 +171,14 @@ def _hyperstyle(files: Files) -> dict[str, Tensor]:
         del tensors[name]
     if again:
         main.leave("hypernet.refinement_blocks.*.hypernet", len(again), "second names of the shared network")
-    tensors |= first.take(STATE, "encoder.", "w_encoder.")
-    first.drop(STATE, r"decoder\..*", _SPARE)
-    first.drop(TOP, "latent_avg", "HyperStyle's own file has it")
-    return tensors | {"latent_avg": main.mean_code()}
+    tensors |= first.take(_state(first), "encoder.", "w_encoder.")
+    first.drop(_state(first), r"decoder\..*", _SPARE)
+    mean = main.mean_code()
+    if mean is not None:
+        first.drop_mean("HyperStyle's own file has it")
+    elif (mean := first.mean_code()) is not None:
+        main.filled_in.append(f"latent_avg: that of {first.path.name}")
+    return tensors | {"latent_avg": _mean_of_w(main, tensors, "decoder.") if mean is None else mean}
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -168,13 +190,13 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 def _ir_se_50(files: Files) -> dict[str, Tensor]:
     main = files[MAIN]
-    main.drop(_bare(main), r"output_layer\..*", "the head that encoders do without")
-    return main.take(_bare(main), "", "")
+    main.drop(_state(main), r"output_layer\..*", "the head that encoders do without")
+    return main.take(_state(main), "", "")
 
 
 def _iresnet_50(files: Files) -> dict[str, Tensor]:
     main = files[MAIN]
-    section = _bare(main)
+    section = _state(main)
     tensors: dict[str, Tensor] = {}
     for name, to in (("conv1", "conv.0"), ("bn1", "conv.1"), ("prelu", "conv.2")):
         tensors |= main.take(section, f"{name}.", f"{to}.")
@@ -184,7 +206,15 @@ def _iresnet_50(files: Files) -> dict[str, Tensor]:
     return tensors
 
 
-def _bare(ledger: Ledger) -> str:
+def _moco_v2(files: Files) -> dict[str, Tensor]:
+    main = files[MAIN]
+    main.drop(STATE, r"encoder_q\.fc\..*", "the head that features are taken before")
+    main.drop(STATE, r"(encoder_k\..*|queue|queue_ptr)", "the slow copy of the network and its queue")
+    return main.take(STATE, "encoder_q.", "")
+
+
+def _state(ledger: Ledger) -> str:
+    """The section with the networks: some files hold nothing else, and have it at their top."""
     return STATE if STATE in ledger.sections else TOP
 
 
@@ -217,6 +247,11 @@ def _of_iresnet_50(_: ModelFamily | None, tensors: Mapping[str, Tensor]) -> Mapp
     return {name: tensor for name, tensor in state.items() if name.startswith(("conv.", "block_"))}
 
 
+def _of_moco_v2(_: ModelFamily | None, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    with torch.device("meta"):
+        return ResNet50(_width(tensors, "conv1.weight")).state_dict()
+
+
 def _width(tensors: Mapping[str, Tensor], stem: str) -> int:
     """Of a backbone, bounded: it comes from the file."""
     return min(max(tensors[stem].shape[0], 1), 512) if stem in tensors and tensors[stem].dim() else 64
@@ -240,8 +275,10 @@ def _method(kind: Look, assemble: Callable[[Files], dict[str, Tensor]], *more: S
     )
 
 
-def _backbone(kind: Look, assemble: Callable[[Files], dict[str, Tensor]], expected: Callable) -> Format:
-    return Format(sources=(_main(kind),), assemble=assemble, expected=expected, stored_as=kind.key, licence=_ARCFACE)
+def _backbone(
+    kind: Look, assemble: Callable[[Files], dict[str, Tensor]], expected: Callable, licence: str = _ARCFACE
+) -> Format:
+    return Format(sources=(_main(kind),), assemble=assemble, expected=expected, stored_as=kind.key, licence=licence)
 
 
 def _stylegan2_format(kind: Look, licence: str) -> Format:
@@ -293,5 +330,8 @@ FORMATS: dict[str, Format] = {
     ),
     "ir-se-50": _backbone(look.IR_SE_50, _ir_se_50, _of_ir_se_50),
     "iresnet-50": _backbone(look.IRESNET_50, _iresnet_50, _of_iresnet_50),
+    "moco-v2": _backbone(
+        look.MOCO_V2, _moco_v2, _of_moco_v2, "CC-BY-NC-4.0 (facebookresearch/moco; trained on ImageNet)"
+    ),
 }
 """By the name that commands use."""

@@ -6,16 +6,27 @@ import argparse
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from training.importers.errors import CheckpointError
 from training.importers.opening import Checkpoint
+from training.importers.pickled import Call, numpy_array
+
+T = TypeVar("T")
 
 TOP = ""
 """The section of tensors that stand in the file's top dictionary itself."""
 STATE = "state_dict"
+
+_MEAN = re.compile(r"(?:.*\.)?latent_avg")
+_AVERAGED = "params_ema"
+"""How BasicSR's trainers name the averaged network, beside `params`."""
+_WRAPPERS = frozenset(["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+"""What DataParallel, torch.compile and others like them put into names, before all of them or inside a part."""
 
 _EXTRAS = (
     (re.compile(r"(^|_)(opt|optim|optimizer|scheduler|scaler)s?(_|$)"), "optimizer"),
@@ -40,6 +51,10 @@ class Ledger:
     """What a checkpoint holds and has not been accounted for yet.
 
     `sections` are its dictionaries of tensors by name, `TOP` for those at the top; `options` the training options.
+    `filled_in` says what it lacked and was made.
+
+    Raises:
+        CheckpointError: at construction, if a tensor is there twice, or the mean code is not one.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -48,19 +63,41 @@ class Ledger:
         self.sections: dict[str, dict[str, Tensor]] = {}
         self.options: Mapping[str, Any] = {}
         self.left_out: list[LeftOut] = []
+        self.filled_in: list[str] = []
         self._nested: dict[str, int] = {}
-        for key, value in (checkpoint.content or {}).items():
+        for key, value in unwrapped(checkpoint.content or {}, self.path).items():
             if isinstance(value, argparse.Namespace):
                 value = vars(value)
+            if key == "latent_avg" and isinstance(value, Call):
+                value = torch.from_numpy(numpy_array(value, self.path))
+            if isinstance(value, Mapping):
+                # A mean code that was not there may be saved as None, here or at the top.
+                value = {name: item for name, item in value.items() if name != "latent_avg" or item is not None}
             if isinstance(value, Tensor):
                 self.sections.setdefault(TOP, {})[key] = value
             elif isinstance(value, Mapping) and value and all(isinstance(item, Tensor) for item in value.values()):
-                self.sections[key] = {str(name): tensor for name, tensor in value.items()}
+                self.sections[key] = unwrapped(value, self.path)
             elif key in ("opts", "settings") and isinstance(value, Mapping):
                 self.options = value
                 self.leave(key, 0, "settings")
-            else:
+            elif key == "latent_avg" and value is not None:
+                raise CheckpointError(f"{self.path}: latent_avg is a {type(value).__name__}, not a tensor")
+            elif key != "latent_avg":
                 self._nested[key] = _count(value)
+        if _AVERAGED in self.sections and STATE not in self.sections:
+            self.sections[STATE] = self.sections.pop(_AVERAGED)
+            self.drop("params", ".*", "training copy of the network")
+        self._mean = self._take_mean()
+
+    def _take_mean(self) -> Tensor | None:
+        found: list[Tensor] = []
+        # As official code does, one at the file's top is taken before a buffer.
+        for section in sorted(self.sections, key=lambda section: section != TOP):
+            tensors = self.sections[section]
+            found += [tensors.pop(name) for name in sorted(filter(_MEAN.fullmatch, tensors), key=len)]
+        if len(found) > 1:
+            self.leave("latent_avg", len(found) - 1, "its copies in other places")
+        return found[0] if found else None
 
     def take(self, section: str, prefix: str, to: str) -> dict[str, Tensor]:
         """All tensors of a section whose names begin with `prefix`, which `to` replaces.
@@ -83,18 +120,18 @@ class Ledger:
             del tensors[name]
         if names:
             first = names[0].split(".")[0]
-            self.leave(f"{first}.*" if len(names) > 1 else names[0], len(names), why)
+            name = section if pattern == ".*" else f"{first}.*" if len(names) > 1 else names[0]
+            self.leave(name, len(names), why)
 
-    def mean_code(self) -> Tensor:
-        """The mean of W that stands beside the state dict, in whatever shape.
+    def mean_code(self) -> Tensor | None:
+        """The mean of W that stands beside the network or is one of its buffers, in whatever shape; None if none is."""
+        mean, self._mean = self._mean, None
+        return mean
 
-        Raises:
-            CheckpointError: if there is none.
-        """
-        try:
-            return self.sections.get(TOP, {}).pop("latent_avg")
-        except KeyError:
-            raise CheckpointError(f"{self.path} has no latent_avg, the mean code that encoders start from") from None
+    def drop_mean(self, why: str) -> None:
+        """Leaves out the mean code, if there is one."""
+        if self.mean_code() is not None:
+            self.leave("latent_avg", 1, why)
 
     def close(self) -> None:
         """Leaves out what is known not to belong to a network.
@@ -102,7 +139,7 @@ class Ledger:
         Raises:
             CheckpointError: if tensors remain that are neither part of the network nor known.
         """
-        unknown: list[str] = []
+        unknown: list[str] = [] if self._mean is None else ["latent_avg"]
         for section, tensors in self.sections.items():
             if tensors and section != TOP and (why := _extra(section)):
                 self.leave(section, len(tensors), why)
@@ -127,6 +164,21 @@ class Ledger:
     def leave(self, name: str, tensors: int, why: str) -> None:
         """Notes something that is left out."""
         self.left_out.append(LeftOut(name=name, tensors=tensors, why=why))
+
+
+def unwrapped(content: Mapping[str, T], source: Path) -> dict[str, T]:
+    """The same under names without what wrappers of modules put in: "module.", "_orig_mod.".
+
+    Raises:
+        CheckpointError: if two names become one.
+    """
+    found: dict[str, T] = {}
+    for name, value in content.items():
+        plain = ".".join(part for part in str(name).split(".") if part not in _WRAPPERS) or str(name)
+        if plain in found:
+            raise CheckpointError(f"{source} holds {plain[:80]} twice, once with a prefix such as module.")
+        found[plain] = value
+    return found
 
 
 def listed(names: list[str], noun: str) -> str:

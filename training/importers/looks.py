@@ -31,8 +31,8 @@ HYPERSTYLE = Look("hyperstyle", "a HyperStyle checkpoint")
 W_ENCODER = Look("w-encoder", "HyperStyle's W encoder")
 IR_SE_50 = Look("ir-se-50", "an ArcFace IR-SE-50")
 IRESNET_50 = Look("iresnet-50", "an ArcFace IResNet-50")
+MOCO_V2 = Look("moco-v2", "a MoCo v2 ResNet-50")
 MEAN_IMAGE = Look("mean-image", "an image")
-_BARE_GENERATOR = Look("generator", "a bare StyleGAN2 state dict without its mean code")
 _STYLEGAN3 = Look("stylegan3", "a StyleGAN3 pickle")
 _UNKNOWN = Look("unknown", "nothing that is known here")
 
@@ -49,7 +49,8 @@ _SIGNS = (
     (FS, ("content_layer.", "block_1.")),
     (IR_SE_50, ("input_layer.", "body.")),
     (IRESNET_50, ("layer1.", "prelu.")),
-    (_BARE_GENERATOR, ("to_rgb1.", "convs.")),
+    (MOCO_V2, ("encoder_q.",)),
+    (STYLEGAN2, ("to_rgb1.", "convs.")),
 )
 
 

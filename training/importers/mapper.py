@@ -16,6 +16,7 @@ from torch import Tensor
 from engines import tensors
 from engines.family import ModelFamily
 from training.importers.errors import CheckpointError
+from training.importers.ledger import unwrapped
 from training.importers.opening import Checkpoint
 from training.networks.mapper import LAYERS, LEVELS, LatentMapper
 
@@ -45,11 +46,10 @@ def import_mapper(checkpoint: Checkpoint, family: ModelFamily) -> LatentMapper:
     Raises:
         CheckpointError: if there is none, or a tensor of it is missing, unexpected or misshaped; the message names it.
     """
-    content = checkpoint.content or {}
+    content = unwrapped(checkpoint.content or {}, checkpoint.path)
     state = content.get("state_dict", content)
-    if not isinstance(state, dict):
-        state = {}
-    found = {k.removeprefix(PREFIX): v for k, v in state.items() if isinstance(k, str) and k.startswith(PREFIX)}
+    state = unwrapped(state, checkpoint.path) if isinstance(state, dict) else {}
+    found = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     if not found:
         raise CheckpointError(f"{checkpoint.path} holds no latent mapper: none of its tensors begins with {PREFIX}")
     if any(name.startswith("mapping.mapping.") for name in found):

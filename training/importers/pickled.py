@@ -8,11 +8,15 @@ set is Python's (`pickletools`), protocols 2 to 5.
 
 from __future__ import annotations
 
+import math
 import pickletools
 import re
 from dataclasses import dataclass, field
 from mmap import mmap
+from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
 
 from engines.errors import first_line
 from training.importers.errors import CheckpointError
@@ -20,18 +24,22 @@ from training.importers.errors import CheckpointError
 INSTRUCTIONS = 5_000_000
 """More than this many is not a network: one of 1024 pixels with its discriminator has some 50 thousand."""
 
-_NAMES = frozenset(
+NUMPY = frozenset(
+    ["numpy.dtype", "numpy.ndarray"]
+    + [f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")]
+    + [f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")]
+)
+"""What arrays and numbers of NumPy are pickled as, by all of its versions."""
+_NAMES = NUMPY | frozenset(
     """
     collections.OrderedDict dnnlib.util.EasyDict builtins.set builtins.frozenset _codecs.encode
     torch_utils.persistence._reconstruct_persistent_obj
     torch._utils._rebuild_parameter torch._utils._rebuild_tensor_v2 torch.storage._load_from_bytes
     torch.Size torch.device
-    numpy.dtype numpy.ndarray
-    numpy.core.multiarray.scalar numpy.core.multiarray._reconstruct
-    numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct
     """.split()
 )
 _PATTERNS = re.compile(r"torch\.nn\.modules\.\w+\.\w+|torch\.(bool|u?int\d+|b?float\d+)")
+_NUMBERS = {f"{kind}{size}" for kind in "fiu" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
 _MAPPINGS = ("collections.OrderedDict", "dnnlib.util.EasyDict")
 _VALUES = frozenset(
     """
@@ -81,6 +89,50 @@ def read_pickle(stream: IO[bytes] | mmap, source: str) -> Any:
     except (ValueError, IndexError, KeyError, TypeError, UnicodeError, OverflowError, MemoryError) as error:
         reason = first_line(error)[:100]
         raise CheckpointError(f"{source} is truncated or damaged; get it again ({reason})") from error
+
+
+def numpy_array(call: Call, source: Path) -> np.ndarray:
+    """An array or a number of NumPy from what it pickles, with no code of the file run.
+
+    Raises:
+        CheckpointError: if it is damaged, or not of numbers.
+    """
+    try:
+        return _array(call)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise CheckpointError(f"{source} holds an array that is damaged, or not of numbers") from error
+
+
+def _array(node: Call) -> np.ndarray:
+    """From shape, dtype, order and bytes, in one of three calls.
+
+    `_reconstruct` has them in its state, after a version; `_frombuffer` (protocol 5) in its arguments; `scalar` has no
+    shape.
+    """
+    kind = node.name.rpartition(".")[2]
+    order, axes = "C", None
+    if kind == "_reconstruct":
+        _, shape, dtype, column_major, raw = node.state
+        order = "F" if column_major else "C"
+    elif kind == "_frombuffer":
+        raw, dtype, shape, order, *more = node.args
+        axes = more[0] if more else None
+    elif kind == "scalar":
+        (dtype, raw), shape = node.args, ()
+    else:
+        raise ValueError("not an array")
+    if isinstance(raw, Call) and raw.name == "_codecs.encode":  # bytes in protocol 2
+        raw = raw.args[0].encode("latin1")
+    code, ends = dtype.args[0], dtype.state[1]
+    if dtype.name != "numpy.dtype" or code not in _NUMBERS or ends not in ("<", ">", "|"):
+        raise ValueError("not numbers")
+    known = np.dtype(ends + code)
+    if not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) * known.itemsize != len(raw):
+        raise ValueError("more or fewer bytes than its shape")
+    array = np.frombuffer(raw, known).reshape(shape, order="F" if order == "F" else "C")
+    if order == "K" and axes is not None:
+        array = array.transpose(axes)
+    return array.astype(known.newbyteorder("="))
 
 
 class _Machine:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from training.losses.identity import Identity, face_crop
+from training.losses.identity import face_crop
 from training.losses.lpips import LPIPS
+from training.losses.moco import load_identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class LossFiles:
     lpips: Path
     """LPIPS weights, AlexNet or VGG16 (see `training.losses.lpips`)."""
     identity: Path
-    """Face embedder, ONNX (see `training.losses.identity`)."""
+    """Face embedder, ONNX (see `training.losses.identity`), or ResNet-50, safetensors (see `training.losses.moco`)."""
 
 
 FEATURES_CROP = (0.36, 0.26, 0.48)
@@ -53,7 +54,7 @@ class ImageLoss(nn.Module):
         super().__init__()
         self.weights = weights
         self.lpips = LPIPS(files.lpips)
-        self.identity = Identity(files.identity)
+        self.identity = load_identity(files.identity)
         self.requires_grad_(False)
         self.eval()
 
@@ -62,7 +63,7 @@ class ImageLoss(nn.Module):
         return (square + 1e-8).sqrt().mean() if self.weights.l2_root else square.mean()
 
     def forward(self, output: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Args: output and target B x 3 x S x S in [-1, 1]. Returns the weighted sum and the unweighted terms."""
+        """Args: output and target B x 3 x h x w in [-1, 1]. Returns the weighted sum and the unweighted terms."""
         w = self.weights
         count = w.identity_images or len(output)
         terms = {

@@ -76,13 +76,24 @@ def minibatch_stddev(x: Tensor, group: int = 4) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """Image B x 3 x S x S in [-1, 1] to a realness logit B x 1."""
+    """Image B x 3 x S x S in [-1, 1] to a realness logit B x 1.
 
-    def __init__(self, family: ModelFamily) -> None:
+    Args:
+        family: says how wide the layers are.
+        size: the side S, a power of two; None: the family's. A smaller one has the last layers of the family's own.
+
+    Raises:
+        ValueError: if `size` is not one of the family's resolutions from 8 pixels on.
+    """
+
+    def __init__(self, family: ModelFamily, size: int | None = None) -> None:
         super().__init__()
-        resolutions = family.resolutions[::-1]
+        side = size or family.size
+        if side not in family.resolutions[1:]:
+            raise ValueError(f"a discriminator of {family.name} takes 8, 16 ... {family.size} pixels, not {side}")
+        resolutions = [r for r in family.resolutions[::-1] if r <= side]
         self.convs = nn.Sequential(
-            _conv(3, family.channels(family.size), 1),
+            _conv(3, family.channels(side), 1),
             *(ResBlock(family.channels(here), family.channels(below)) for here, below in pairwise(resolutions)),
         )
         top = family.channels(4)

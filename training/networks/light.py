@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from engines.family import ModelFamily
 from training.networks.attention import zero_
 from training.networks.ftem import RefinementBlock
-from training.networks.ir import IRUnit, conv3x3
+from training.networks.ir import conv3x3
+from training.networks.mobilefacenet import MobileFaceNet
 
 CODE_WIDTH = 192
 """Width of the vector from which a light E0 predicts its code."""
-E4E_WIDTHS = (64, 128, 192, 224)
-"""Channels of a light e4e's four stages."""
+E4E_REDUCED = 64
+"""Channels to which a light e4e's last map is reduced."""
 
 
 def cell(family: ModelFamily) -> int:
@@ -98,8 +99,8 @@ class LightFeatureStyleEncoder(nn.Module):
 class LightE4EEncoder(nn.Module):
     """Light e4e: image B x 3 x h x w in [-1, 1] to offsets from the mean code, B x N x D, the same in every row.
 
-    IR-SE units in four stages, of which the first works at a quarter of the input's resolution. Offsets are scaled by
-    the deviations of W, a buffer of ones until `set_statistics`, and start at zero.
+    A linear map of a MobileFaceNet's features, at half the input's resolution, and of the photo's colours. Offsets are
+    scaled by the deviations of W, a buffer of ones until `set_statistics`, and start at zero.
     """
 
     code_deviation: Tensor
@@ -107,25 +108,12 @@ class LightE4EEncoder(nn.Module):
     def __init__(self, family: ModelFamily) -> None:
         super().__init__()
         self.rows = family.w_rows
-        widths = E4E_WIDTHS
-        units: list[nn.Module] = []
-        before = widths[0]
-        for index, width in enumerate(widths):
-            units += [
-                IRUnit(before, width, 1 if index == 0 else 2, squeeze=True),
-                IRUnit(width, width, 1, squeeze=True),
-            ]
-            before = width
-        self.stem = nn.Sequential(
-            nn.PixelUnshuffle(4),
-            nn.Conv2d(48, widths[0], 1, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.PReLU(widths[0]),
-        )
-        self.body = nn.Sequential(*units)
-        self.reduce = nn.Sequential(nn.Conv2d(before, 32, 1, bias=False), nn.BatchNorm2d(32), nn.PReLU(32))
-        height, breadth = (-(-side // 32) for side in family.encoder_size)
-        self.linear = nn.Linear(32 * height * breadth, family.style_dim)
+        self.trunk = MobileFaceNet()
+        self.reduce = nn.Conv2d(128, E4E_REDUCED, 1)
+        height, width = (side // 32 for side in family.encoder_size)
+        # The finest map and the colours are averaged to twice and four times the sides of the last map's quarter.
+        inputs = (128 // 4 + E4E_REDUCED + 3 * 4) * height * width
+        self.linear = nn.Linear(inputs, family.style_dim)
         zero_(self.linear)
         self.register_buffer("code_deviation", torch.ones(family.style_dim))
 
@@ -134,6 +122,31 @@ class LightE4EEncoder(nn.Module):
         """Takes the deviations from codes of W, M x D."""
         self.code_deviation.copy_(codes.std(dim=0))
 
+    def inputs(self, image: Tensor) -> Tensor:
+        """What the linear map reads, B x I."""
+        small = F.avg_pool2d(image, 2)
+        middle, last = self.trunk(small)
+        parts = (F.avg_pool2d(middle, 4), self.reduce(last), F.avg_pool2d(small, 8))
+        return torch.cat([part.flatten(1) for part in parts], dim=1)
+
     def forward(self, image: Tensor) -> Tensor:
-        code = self.linear(self.reduce(self.body(self.stem(image))).flatten(1)) * self.code_deviation
+        code = self.linear(self.inputs(image)) * self.code_deviation
         return code[:, None, :].expand(-1, self.rows, -1)
+
+    @torch.no_grad()
+    def fit(self, inputs: Tensor, codes: Tensor, mean: Tensor, penalty: float = 1e4) -> None:
+        """Sets the linear map by ridge regression.
+
+        Args:
+            inputs: M x I, of `inputs`.
+            codes: M x D, codes of W that the images were rendered from.
+            mean: D, the mean code.
+            penalty: of the squared coefficients, for inputs and offsets in their deviations.
+        """
+        centre, scale = inputs.mean(dim=0), inputs.std(dim=0) + 1e-3
+        x, y = (inputs - centre) / scale, (codes - mean) / self.code_deviation
+        start = y.mean(dim=0)
+        kernel = x @ x.T + penalty * torch.eye(len(x), device=x.device)
+        weight = (x.T @ torch.linalg.solve(kernel, y - start)).T / scale
+        self.linear.weight.copy_(weight)
+        self.linear.bias.copy_(start - weight @ centre)

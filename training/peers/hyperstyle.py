@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.family import ModelFamily
+from training.data import visible
 from training.networks.ir import IRSE50, conv3x3
 from training.networks.stylegan2 import EqualLinear
 from training.peers.generator import TappedGenerator
-from training.peers.protocol import CARS, FACES, Peer, PeerInfo, per_row, visible
+from training.peers.protocol import CARS, FACES, Peer, PeerInfo, per_row
 
 ITERATIONS = 5
 """Default number of refinements."""

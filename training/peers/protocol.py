@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.family import CARS_512, FACES_1024, ModelFamily
+from training.data import visible
 
 FACES = FACES_1024.name
 CARS = CARS_512.name
@@ -86,11 +87,6 @@ class Peer(nn.Module, ABC):
 def per_row(delta: Tensor) -> Tensor:
     """B x D or B x N x D to what may be added to a code B x N x D."""
     return delta[:, None] if delta.dim() == 2 else delta
-
-
-def visible(image: Tensor, family: ModelFamily) -> Tensor:
-    """The rows of a rendered image that show something."""
-    return image if family.visible_rows is None else image[:, :, slice(*family.visible_rows)]
 
 
 def shrink(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -73,7 +73,7 @@ class SFE(Peer):
     """editor(cat(fused, G(w_e)[9] - G(w~_e)[9])) enters the generator of w~ in place of G(w~)[9].
 
     `encoder` is the feature editor, as in the official file of the whole method. The e4e encoder comes from e4e's own
-    file, with a mean code of its own (`e4e_latent_avg`).
+    file; the mean code that is added to its codes too is that of the generator's file, as in the official runner.
     """
 
     info = PeerInfo(
@@ -84,12 +84,10 @@ class SFE(Peer):
         licence="MIT (2024, code); no separate statement for the weights, which include others'",
         convention="thop: called modules only, generator counted as nothing",
     )
-    e4e_latent_avg: Tensor
 
     def __init__(self, family: ModelFamily) -> None:
         super().__init__()
         self.set_family(family)
-        self.register_buffer("e4e_latent_avg", torch.zeros_like(self.latent_avg))
         self.point = input_point(family.feature_resolution)
         self.inverter = Inverter(family)
         self.encoder = FeatureFusion(family.feature_channels)
@@ -105,7 +103,7 @@ class SFE(Peer):
         offsets, feature = self.inverter.fs_backbone(image)
         w = offsets + self.latent_avg
         fused = self.inverter.fuser(torch.cat([feature, self.decoder.feature(w, self.point)], dim=1))
-        w_e = self.e4e_encoder(image) + self.e4e_latent_avg
+        w_e = self.e4e_encoder(image) + self.latent_avg
         return SFEInversion(w, fused, w_e, self.decoder.feature(w_e, self.point))
 
     def edit(self, inversion: SFEInversion, delta: Tensor) -> Tensor:

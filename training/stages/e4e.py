@@ -16,7 +16,7 @@ from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
 from training.augment import random_flip
-from training.data import Batches, FaceSet, encoder_input
+from training.data import Batches, FaceSet, as_photos, encoder_input
 from training.loop import Averaged
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.networks.e4e import E4EEncoder
@@ -32,7 +32,8 @@ class E4EOptions:
     learning_rate: float = 1e-4
     image: ImageWeights = field(default_factory=ImageWeights)
     delta: float = 2e-4
-    """Weight of the squared length of the row offsets."""
+    """Weight of the lengths of the further rows' offsets from the first, summed over these rows. The published 2e-4
+    belongs to the norm, not to its square (omertov/encoder4editing, `training/coach.py`)."""
     latent: float = 0.1
     """Weight of the latent discriminator's judgement."""
     latent_r1: float = 10.0
@@ -113,6 +114,9 @@ class E4EStage:
             return offsets
         return torch.cat([offsets[:, :rows], offsets[:, :1].expand(-1, offsets.shape[1] - rows, -1)], dim=1)
 
+    def _render(self, w: Tensor) -> Tensor:
+        return as_photos(self.generator(w), self.family, self.faces.size)
+
     def step(self, step: int) -> dict[str, float | Tensor]:
         o = self.options
         images = self.faces.tensor(self.batches.indices(step), self.device)
@@ -120,8 +124,8 @@ class E4EStage:
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
             offsets = self._limit(self.encoder(encoder_input(images, self.family)).float(), self._rows(step))
-            total, terms = self.loss(self.generator(offsets + self.mean), images)
-        delta = (offsets[:, 1:] - offsets[:, :1]).square().sum(dim=2).mean()
+            total, terms = self.loss(self._render(offsets + self.mean), images)
+        delta = torch.linalg.vector_norm(offsets[:, 1:] - offsets[:, :1], dim=2).mean()
         row = torch.randint(0, self.family.w_rows, (o.batch,), device=self.device)
         fake = (offsets + self.mean)[torch.arange(o.batch, device=self.device), row]
         judged = F.softplus(-self.latent(fake)).mean()
@@ -154,4 +158,4 @@ class E4EStage:
     def grid(self) -> Tensor:
         images = self.faces.tensor(slice(0, 8), self.device)
         codes = self.average.module(encoder_input(images, self.family)) + self.mean
-        return torch.stack([images, self.generator(codes)])
+        return torch.stack([images, self._render(codes)])

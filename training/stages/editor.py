@@ -5,7 +5,7 @@ counterpart G(w_e); real photos are targets of the edit of strength zero. Where 
 for a small generator, the features of photos are strange to an editor trained so: it then edits G(w_e) well and photos
 hardly. `EditorOptions.photo_share` therefore lets part of the edits start from photos; their target is the photo plus
 what the edit changes in the generator's image, X + G(w_e + alpha dw) - G(w_e), the edit discrepancy taken in pixels.
-Both encoders are frozen, so everything they say about the training set is computed once.
+Both encoders are frozen, so everything they say about the training set is computed once, where it fits into memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from engines.directions import Direction, resolve
 from engines.family import ModelFamily
-from training.data import Batches, FaceSet, encoder_input
+from training.data import Batches, FaceSet, as_photos, encoder_input
 from training.loop import Averaged
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.networks.editor import FeatureEditor
@@ -35,7 +35,7 @@ from training.networks.system import EditingSystem
 class EditorOptions:
     """Settings of the editor stage; the defaults are the paper's (section 4.1), which trains for 45,000 steps."""
 
-    batch: int = 8
+    batch: int = 4
     learning_rate: float = 1e-4
     edit_share: float = 0.5
     """Share of a batch that is edited; the rest are real photos with strength zero."""
@@ -49,6 +49,9 @@ class EditorOptions:
     photos: int = 0
     """How many training photos are encoded and used, drawn by seed (and by the set's shares); 0: all. Encoding them all
     takes longer than a short run."""
+    ahead: bool = True
+    """Encode all photos once, before the first step, into memory: two features each in FP16, which are 8 MiB for a
+    generator of 1024 pixels. False: encode each batch as it is drawn."""
     ema_images: float = 5_000.0
     bf16: bool = False
 
@@ -73,16 +76,26 @@ class Codes:
     """E's inversion of G(w_e)."""
 
 
+def _encode(system: EditingSystem, photos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(w, f') of E and w_e of e4e for photos B x 3 x h x w."""
+    image = encoder_input(photos, system.family)
+    return *system.encode(image), system.encode_e4e(image)
+
+
+def _encode_drawn(system: EditingSystem, w_e: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """(w, f') of E for G(w_e), seen as photos of that size are."""
+    drawn = as_photos(system.generator(w_e).clamp(-1, 1), system.family, size)
+    return system.encode(encoder_input(drawn, system.family))
+
+
 @torch.no_grad()
 def encode_set(system: EditingSystem, faces: FaceSet, *, batch: int = 50, device: str = "cpu") -> Codes:
     """Encodes a whole image set with a system's frozen encoders."""
     parts: list[list[np.ndarray]] = [[] for _ in range(5)]
     for start in track(range(0, len(faces), batch), description="encoding the training set"):
         images = faces.tensor(slice(start, start + batch), device).contiguous(memory_format=torch.channels_last)
-        image = encoder_input(images, system.family)
-        w_e = system.encode_e4e(image)
-        synthetic = encoder_input(system.generator(w_e).clamp(-1, 1), system.family)
-        for part, value in zip(parts, (*system.encode(image), w_e, *system.encode(synthetic)), strict=True):
+        w, feature, w_e = _encode(system, images)
+        for part, value in zip(parts, (w, feature, w_e, *_encode_drawn(system, w_e, faces.size)), strict=True):
             part.append(value.half().contiguous().cpu().numpy())
     return Codes(*(np.concatenate(part) for part in parts))
 
@@ -125,7 +138,7 @@ class EditorStage:
         self.editor = system.editor.to(device, memory_format=torch.channels_last).train().requires_grad_(True)
         self.average = Averaged(self.editor, half_life=options.ema_images)
         self.loss = ImageLoss(files, options.image).to(device)
-        self.codes = encode_set(self.system, faces, device=device)
+        self.codes = encode_set(self.system, faces, device=device) if options.ahead else None
         self.names = [direction.name for direction in directions]
         self.low = torch.tensor([d.min_strength for d in directions], device=device)
         self.high = torch.tensor([d.max_strength for d in directions], device=device)
@@ -153,30 +166,45 @@ class EditorStage:
         value = torch.from_numpy(array[indices]).to(self.device).float()
         return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
 
+    @torch.no_grad()
+    def _inputs(self, indices: np.ndarray, drawn: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """(w, f') of E and w_e of e4e for photos; in the slice `drawn` (w, f') are those of the generator's G(w_e)."""
+        codes = self.codes
+        if codes is None:
+            photos = self.faces.tensor(indices, self.device).contiguous(memory_format=torch.channels_last)
+            w, feature, w_e = _encode(self.system, photos)
+        else:
+            w, feature, w_e = (self._load(array, indices) for array in (codes.w, codes.feature, codes.w_e))
+        if len(indices[drawn]):
+            w[drawn], feature[drawn] = (
+                _encode_drawn(self.system, w_e[drawn], self.faces.size)
+                if codes is None
+                else (self._load(array, indices[drawn]) for array in (codes.w_synthetic, codes.feature_synthetic))
+            )
+        return w, feature, w_e
+
+    def _as_photos(self, rendered: Tensor) -> Tensor:
+        return as_photos(rendered, self.family, self.faces.size)
+
     def step(self, step: int) -> dict[str, float | Tensor]:
-        o, codes = self.options, self.codes
+        o = self.options
         indices = self.batches.indices(step)
         # In this order: photos edited, synthetic images edited, photos with strength zero.
         edits = round(o.batch * o.edit_share)
         real = round(edits * o.photo_share)
-        synthetic = indices[real:edits]
         choice = torch.randint(0, len(self.names), (edits,), device=self.device)
         strength = torch.lerp(self.low[choice], self.high[choice], torch.rand(edits, device=self.device))
         delta_w = strength[:, None, None] * self.delta_w[choice]
         delta_s = strength[:, None] * self.delta_s[choice]
-        w_e = self._load(codes.w_e, indices)
-        w = self._load(codes.w, indices)
-        enhanced = self._load(codes.feature, indices)
-        w[real:edits] = self._load(codes.w_synthetic, synthetic)
-        enhanced[real:edits] = self._load(codes.feature_synthetic, synthetic)
+        w, enhanced, w_e = self._inputs(indices, slice(real, edits))
         w[:edits] += delta_w
         padded_s = torch.cat([delta_s, delta_s.new_zeros(o.batch - edits, delta_s.shape[1])])
         target = self.faces.tensor(indices, self.device)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
             with torch.no_grad():
-                drawn = self.system.generator(w_e[:edits] + delta_w, delta_s).float()
+                drawn = self._as_photos(self.system.generator(w_e[:edits] + delta_w, delta_s).float())
                 if real:
-                    target[:real] += drawn[:real] - self.system.generator(w_e[:real]).float()
+                    target[:real] += drawn[:real] - self._as_photos(self.system.generator(w_e[:real]).float())
                     target[:real].clamp_(-1, 1)
                 target[real:edits] = drawn[real:]
                 feature = self.system.features(w_e)
@@ -184,7 +212,7 @@ class EditorStage:
                 edited[:edits] = self.system.features(w_e[:edits] + delta_w, delta_s)
             discrepancy = self.editor.discrepancy(feature, edited)
             changed = self.editor.fuse(enhanced, discrepancy)
-            output = self.system.render(changed, w, style_delta=padded_s)
+            output = self._as_photos(self.system.render(changed, w, style_delta=padded_s))
             total, terms = self.loss(output[:edits], target[:edits])
             total_photo, terms_photo = self.loss(output[edits:], target[edits:])
             total = total + total_photo
@@ -201,14 +229,13 @@ class EditorStage:
     @torch.no_grad()
     def grid(self) -> Tensor:
         """Rows: photos, reconstructions, then one row per direction (the first four) at its greatest strength."""
-        indices = np.arange(8)
-        w, enhanced, w_e = (self._load(a, indices) for a in (self.codes.w, self.codes.feature, self.codes.w_e))
+        w, enhanced, w_e = self._inputs(np.arange(8), slice(0))
         feature = self.system.features(w_e)
-        rows = [self.faces.tensor(slice(0, 8), self.device), self.system.render(enhanced, w)]
+        rows = [self.faces.tensor(slice(0, 8), self.device), self._as_photos(self.system.render(enhanced, w))]
         for index in range(min(4, len(self.names))):
             delta = self.high[index] * self.delta_w[index]
             style = (self.high[index] * self.delta_s[index]).expand(8, -1)
             edited = self.system.features(w_e + delta, style)
             changed = self.average.module(feature, edited, enhanced)
-            rows.append(self.system.render(changed, w + delta, style_delta=style))
+            rows.append(self._as_photos(self.system.render(changed, w + delta, style_delta=style)))
         return torch.stack(rows)

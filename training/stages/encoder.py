@@ -16,7 +16,7 @@ from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
 from training.augment import random_flip
-from training.data import Batches, FaceSet, encoder_input
+from training.data import Batches, FaceSet, as_photos, encoder_input
 from training.loop import Averaged, set_requires_grad
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.networks.build import base_encoder
@@ -30,7 +30,7 @@ from training.weights import mean_w
 class EncoderOptions:
     """Settings of the encoder stage; the defaults are the paper's (section 4.1), which trains for 120,000 steps."""
 
-    batch: int = 8
+    batch: int = 4
     learning_rate: float = 1e-4
     image: ImageWeights = field(default_factory=ImageWeights)
     w_images: int = 0
@@ -73,9 +73,11 @@ def reconstruct(generator: Generator, feature: Tensor, w: Tensor, rgb: Tensor) -
 
 
 class EncoderStage:
-    """Trains `Encoder` against a frozen generator and a discriminator.
+    """Trains `Encoder` against a frozen generator and a discriminator of squares as wide as the photos.
 
-    The generator learns with it if `generator_optimizer` is set, its upper half if `EncoderOptions.upper_rate` is.
+    Pictures are compared and judged as photos are (see `training.data.as_photos`): at the generator's own size where
+    photos have that, else averaged down to theirs. The generator learns with E if `generator_optimizer` is set, its
+    upper half if `EncoderOptions.upper_rate` is.
     """
 
     name = "encoder"
@@ -139,18 +141,16 @@ class EncoderStage:
             w = w.float()
             own_feature, rgb = self.generator.lower(w)
             assert rgb is not None  # `lower` leaves it out only if told to
-            output = reconstruct(self.generator, feature, w, rgb)
+            output = self._as_photos(reconstruct(self.generator, feature, w, rgb))
             some = slice(o.w_images or None)
-            output_w = self.generator.upper(own_feature[some], w[some], rgb[some])
+            output_w = self._as_photos(self.generator.upper(own_feature[some], w[some], rgb[some]))
             total, terms = self.loss(output, images)
             total_w, terms_w = self.loss(output_w, images[some])
             regular = F.mse_loss(feature.float(), own_feature.float())
             total = total + total_w + o.feature * regular
             if adversarial:
                 set_requires_grad([self.discriminator], False)
-                fooled = (
-                    F.softplus(-self.discriminator(output)).mean() + F.softplus(-self.discriminator(output_w)).mean()
-                )
+                fooled = F.softplus(-self._judge(output)).mean() + F.softplus(-self._judge(output_w)).mean()
                 total = total + o.adversarial * o.adversarial_every * fooled
         beside = self.generator_optimizer or self._optimizers.get("upper")
         if beside is not None:
@@ -166,12 +166,21 @@ class EncoderStage:
             self.generator_average.update(self.generator, (step + 1) * o.batch, o.batch)
         return scalars
 
+    def _as_photos(self, rendered: Tensor) -> Tensor:
+        return as_photos(rendered, self.family, self.faces.size)
+
+    def _judge(self, images: Tensor) -> Tensor:
+        """The discriminator's logit of photos or of pictures as photos are, B x 1. It takes squares: above and below
+        the rows that a family keeps there is black, as in the photos that its generator was trained on."""
+        margin = (images.shape[3] - images.shape[2]) // 2
+        return self.discriminator(F.pad(images, (0, 0, margin, margin), value=-1.0) if margin else images)
+
     def _discriminator_step(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         o = self.options
         set_requires_grad([self.discriminator], True)
         source = real.detach().requires_grad_(True)
-        real_logit = self.discriminator(source)
-        loss = F.softplus(-real_logit).mean() + F.softplus(self.discriminator(fake)).mean()
+        real_logit = self._judge(source)
+        loss = F.softplus(-real_logit).mean() + F.softplus(self._judge(fake)).mean()
         (gradient,) = torch.autograd.grad(real_logit.sum(), source, create_graph=True)
         penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
         self._update("discriminator", loss + o.r1_gamma / 2 * penalty)
@@ -190,4 +199,5 @@ class EncoderStage:
         generator = self.generator if self.generator_average is None else self.generator_average.module
         own_feature, rgb = generator.lower(w)
         output = reconstruct(generator, feature, w, rgb)
-        return torch.stack([images, output, generator.upper(own_feature, w, rgb)])
+        both = output, generator.upper(own_feature, w, rgb)
+        return torch.stack([images, *(self._as_photos(picture) for picture in both)])

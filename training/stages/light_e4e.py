@@ -1,7 +1,8 @@
 """Stage b of the light family: e4e as one code of W, on synthetic pairs, whose code is known, and on photos.
 
-A code's error counts in W, in deviations of its elements, and in the generator's feature, which the editor compares.
-On photos the picture around the face is compared. A latent discriminator (Tov et al. 2021) holds codes of photos to W.
+The trunk starts as the identity embedder, if that is a MobileFaceNet, and its linear map as the best one on pairs. A
+code's error counts in W, in deviations of its elements, and in the generator's feature, which the editor compares.
+On photos the picture around the face is compared, and short offsets hold their codes to W.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
@@ -22,11 +24,14 @@ from training.losses.identity import Identity
 from training.losses.image import LossFiles
 from training.losses.lpips import LPIPS
 from training.networks.light import LightE4EEncoder
+from training.networks.mobilefacenet import load_trunk
 from training.pairs import PairSet
 from training.stages.light_encoder import statistics
 from training.stages.windows import PixelWeights, Windowed, laid_over, picture_loss
 from training.weights import mean_w
 
+FITTED = 4_000
+"""Pairs on which the linear map is fitted before the first step, at most."""
 FACE_CELLS = (8, 10, 44)
 """Row and column of the first cell of the window around the face, and its side, at a feature of 64 cells."""
 
@@ -35,13 +40,15 @@ FACE_CELLS = (8, 10, 44)
 class LightE4EOptions:
     """Settings of the light e4e's stage."""
 
-    batch: int = 16
+    batch: int = 24
     """Synthetic pairs a step."""
     photos: int = 2
     """Photos a step, whose faces are rendered."""
     photos_from: int = 0
     """Step from which photos are used."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-4
+    head_rate: float = 2e-5
+    """Learning rate of the linear map, whose thousands of inputs move together, and which starts fitted."""
     code: float = 1.0
     """Weight of the code's squared error, in deviations of W."""
     feature: float = 0.5
@@ -79,13 +86,21 @@ class LightE4EStage:
         self.generator = Windowed(generator, device)
         encoder = LightE4EEncoder(family)
         encoder.set_statistics(mapped)
+        load_trunk(encoder.trunk, files.identity)
         self.encoder = encoder.to(device)
         self.deviation = self.encoder.code_deviation
         self.average = Averaged(self.encoder, half_life=options.ema_images)
         self.lpips = LPIPS(files.lpips).to(device).eval().requires_grad_(False)
         self.identity = Identity(files.identity).to(device).eval().requires_grad_(False)
         self._optimizers: dict[str, Optimizer] = {
-            "encoder": Adam(self.encoder.parameters(), lr=options.learning_rate, betas=(0.9, 0.99))
+            "encoder": Adam(
+                [
+                    {"params": [*self.encoder.trunk.parameters(), *self.encoder.reduce.parameters()]},
+                    {"params": self.encoder.linear.parameters(), "lr": options.head_rate},
+                ],
+                lr=options.learning_rate,
+                betas=(0.9, 0.99),
+            )
         }
         self.batches = Batches(len(faces), options.photos, seed, faces.shares)
         self.pair_batches = Batches(len(pairs), options.batch, seed)
@@ -101,15 +116,31 @@ class LightE4EStage:
     def config(self) -> dict[str, Any]:
         return {"family": self.family.to_dict(), "options": asdict(self.options)}
 
+    @torch.no_grad()
+    def _fit(self) -> None:
+        """Starts from the best linear map of the trunk's features."""
+        count = min(len(self.pairs), FITTED)
+        batches = [self.pairs.batch(np.arange(i, min(i + 50, count)), self.device) for i in range(0, count, 50)]
+        last = torch.cat([self.encoder.trunk(F.avg_pool2d(images, 2))[1] for images, _ in batches[:10]])
+        flat = last.transpose(0, 1).flatten(1)
+        # The principal components of the last map's channels.
+        axes = torch.linalg.eigh(torch.cov(flat))[1][:, -self.encoder.reduce.out_channels :].T
+        self.encoder.reduce.weight.copy_(axes[:, :, None, None])
+        self.encoder.reduce.bias.copy_(-axes @ flat.mean(dim=1))
+        inputs = torch.cat([self.encoder.inputs(images) for images, _ in batches])
+        self.encoder.fit(inputs, torch.cat([codes for _, codes in batches]), self.mean)
+        self.average.module.load_state_dict(self.encoder.state_dict())
+
     def step(self, step: int) -> dict[str, float | Tensor]:
         o, g = self.options, self.generator
+        if step == 0:
+            self._fit()
         images, codes = self.pairs.batch(self.pair_batches.indices(step), self.device)
         faces = None
         if step >= o.photos_from:
             faces = random_flip(self.faces.tensor(self.batches.indices(step), self.device))
             images = torch.cat([images, faces])
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
-            # Photos and pairs are normalised together, as they will be one at a time.
             offsets = self.encoder(images).float()
         count = len(codes)
         w = offsets[:count] + self.mean
@@ -138,8 +169,8 @@ class LightE4EStage:
         row, column, side = (n * self.family.feature_resolution // 64 for n in FACE_CELLS)
         origins = torch.tensor([[row, column]]).expand(len(w), 2)
         feature = g.cut(g.lower(w), origins, side, 1)
-        output = g.inner(g.shrink(g.upper(feature, w, origins)), g.input_scale)
-        target = g.inner(g.cut(faces, origins, side, g.input_scale), g.input_scale)
+        target = g.cut(faces, origins, side, g.input_scale)
+        output = g.settled(g.shrink(g.upper(feature, w, origins)), target, origins, g.input_scale)
         total, terms = picture_loss(output, target, self.lpips, o.picture)
         # The embedder wants whole aligned faces: the rendered part is laid over the photo.
         composed = laid_over(faces, output, origins, g.input_scale)

@@ -47,7 +47,7 @@ class LightEditorOptions:
     """Share of the edits at e4e's code in place of the exact one."""
     interpolated: float = 0.15
     """Share of the edits that go towards another pair's code."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 8e-4
     picture: PixelWeights = field(default_factory=lambda: PixelWeights(l1=1.0, l2=0.0, gradient=0.5, lpips=0.8))
     identity: float = 0.2
     keep: float = 1.0
@@ -162,8 +162,8 @@ class LightEditorStage:
         scalars: dict[str, float | Tensor] = {}
         total, terms = self._synthetic(output[: o.batch], truth + delta[: o.batch], origins[: o.batch], images)
         scalars |= terms
-        shown = g.inner(g.shrink(output[o.batch :]), g.input_scale)
-        wanted = g.inner(g.cut(photos, origins[o.batch :], o.window, g.input_scale), g.input_scale)
+        wanted = g.cut(photos, origins[o.batch :], o.window, g.input_scale)
+        shown = g.settled(g.shrink(output[o.batch :]), wanted, origins[o.batch :], g.input_scale)
         if edited_photos:
             kept = self._kept(
                 feature[o.batch :], edited[o.batch :], w_e[o.batch :], delta[o.batch :], origins[o.batch :]
@@ -193,12 +193,11 @@ class LightEditorStage:
         with torch.no_grad():
             own = g.cut(g.lower(w), origins, o.window, 1)
             target = g.upper(own, w, origins)
-        total, fine = picture_loss(
-            g.inner(output, g.scale), g.inner(target, g.scale), None, replace(o.picture, l1=0.0, l2=0.0)
-        )
-        small = [g.inner(g.shrink(x), g.input_scale) for x in (output, target)]
+        output = g.settled(output, target, origins, g.scale)
+        total, fine = picture_loss(output, target, None, replace(o.picture, l1=0.0, l2=0.0))
+        small = [g.shrink(x) for x in (output, target)]
         coarse, terms = picture_loss(small[0], small[1], self.lpips, o.picture)
-        # The embedder wants whole faces: both parts are laid over the unedited picture.
+        # The embedder wants whole faces: both windows are laid over the unedited picture.
         faces = [laid_over(images, part, origins, g.input_scale) for part in small]
         identity = 1.0 - (self.identity(faces[0]) * self.identity(faces[1])).sum(dim=1).mean()
         scalars = {**terms, "fine": fine["gradient"], "identity": identity.detach()}
@@ -209,7 +208,7 @@ class LightEditorStage:
         """How much a window's pixels must stay, B x 1 x h x w in [0, 1]: 1 where G's own picture does not change."""
         o, g = self.options, self.generator
         before, after = (
-            g.inner(g.shrink(g.upper(g.cut(f, origins, o.window, 1), code, origins)), g.input_scale)
+            g.shrink(g.upper(g.cut(f, origins, o.window, 1), code, origins))
             for f, code in ((feature, w_e), (edited, w_e + delta))
         )
         change = F.avg_pool2d((after - before).abs().mean(dim=1, keepdim=True), 9, 1, 4, count_include_pad=False)

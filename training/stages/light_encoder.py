@@ -35,7 +35,7 @@ class LightEncoderOptions:
     """Windows a step, each of another photo or pair."""
     window: int = 24
     """A window's side in feature cells, margins included."""
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 5e-4
     picture: PixelWeights = field(default_factory=PixelWeights)
     synthetic_every: int = 3
     """Steps from one batch of synthetic pairs to the next."""
@@ -109,8 +109,8 @@ class LightEncoderStage:
         if codes is not None:
             total, scalars = self._synthetic(feature, w, codes, origins, deviation)
         else:
-            output = g.inner(g.shrink(g.upper(feature, w, origins)), g.input_scale)
-            total, terms = picture_loss(output, g.inner(window, g.input_scale), self.lpips, o.picture)
+            output = g.settled(g.shrink(g.upper(feature, w, origins)), window, origins, g.input_scale)
+            total, terms = picture_loss(output, window, self.lpips, o.picture)
             with torch.no_grad():
                 own = g.cut(g.lower(w), origins, o.window, 1)
             regular = ((feature - own) / deviation).square().mean()
@@ -132,8 +132,8 @@ class LightEncoderStage:
         with torch.no_grad():
             own = g.cut(g.lower(truth), origins, o.window, 1)
             target = g.upper(own, truth, origins)
-        output = g.upper(feature, w, origins)
-        total, terms = picture_loss(g.inner(output, g.scale), g.inner(target, g.scale), None, o.picture)
+        output = g.settled(g.upper(feature, w, origins), target, origins, g.scale)
+        total, terms = picture_loss(output, target, None, o.picture)
         off = ((feature - own) / deviation).abs().mean()
         code = ((w - truth) / self.encoder.encoder.code_deviation).square().mean()
         scalars: dict[str, float | Tensor] = {f"full_{name}": term for name, term in terms.items()}

@@ -18,7 +18,7 @@ from engines.family import ModelFamily
 from training.losses.lpips import LPIPS
 
 MARGIN = 2
-"""Cells along a window's edges that the picture's own surroundings would have changed; losses leave them out."""
+"""Cells along a window's edges, but for the picture's own, that what surrounds them would have changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,27 +91,41 @@ class Windowed:
         """A picture averaged down to the encoders' scale."""
         return F.avg_pool2d(picture, self.scale // self.input_scale)
 
-    @staticmethod
-    def inner(picture: Tensor, scale: int) -> Tensor:
-        """A window's picture without its margins, `scale` pixels per cell."""
-        edge = MARGIN * scale
-        return picture[:, :, edge:-edge, edge:-edge]
+    def settled(self, output: Tensor, target: Tensor, origins: Tensor, scale: int) -> Tensor:
+        """Windows of pictures with the target in place of the margins, so that no loss sees these.
+
+        Args:
+            output: B x C x s x s, rendered from windows of features.
+            target: the same windows of whole pictures.
+            origins: B x 2, the windows' first cells.
+            scale: pixels per cell.
+        """
+        side, cells = output.shape[-1], output.shape[-1] // scale
+        last = self.family.feature_resolution - cells
+        mask = torch.zeros(len(output), 1, side, side, device=output.device)
+        for one, origin in zip(mask, origins.tolist(), strict=True):
+            rows, columns = (
+                slice(0 if first == 0 else MARGIN * scale, side if first == last else side - MARGIN * scale)
+                for first in origin
+            )
+            one[:, rows, columns] = 1.0
+        return torch.where(mask > 0, output, target)
 
 
-def laid_over(pictures: Tensor, parts: Tensor, origins: Tensor, scale: int) -> Tensor:
-    """Pictures with the inner parts of windows laid over them.
+def laid_over(pictures: Tensor, windows: Tensor, origins: Tensor, scale: int) -> Tensor:
+    """Pictures with windows laid over them.
 
     Args:
         pictures: B x C x h x w.
-        parts: B x C x s x s, windows without their margins.
+        windows: B x C x s x s.
         origins: B x 2, the windows' first cells.
         scale: pixels per cell.
     """
     results = []
-    side = parts.shape[-1]
-    for picture, part, (y, x) in zip(pictures, parts, ((origins + MARGIN) * scale).tolist(), strict=True):
+    side = windows.shape[-1]
+    for picture, window, (y, x) in zip(pictures, windows, (origins * scale).tolist(), strict=True):
         height, width = picture.shape[1:]
         pad = (x, width - x - side, y, height - y - side)
-        mask = F.pad(torch.ones_like(part[:1]), pad)
-        results.append(F.pad(part, pad) + picture * (1 - mask))
+        mask = F.pad(torch.ones_like(window[:1]), pad)
+        results.append(F.pad(window, pad) + picture * (1 - mask))
     return torch.stack(results)

@@ -194,7 +194,7 @@ def test_training_stops_travels_and_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(recipes.RECIPES, "small", small_recipe)
+    monkeypatch.setitem(recipes.RECIPES, "small", lambda: small_recipe)
     files = {"data": photo_folder, "lpips": loss_files.lpips, "identity": loss_files.identity, "recipe": "small"}
     out = tmp_path / "results"
     run(options(out, "training", training_share=1e-9, **files))

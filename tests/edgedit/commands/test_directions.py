@@ -12,7 +12,8 @@ import onnxruntime
 import pytest
 import torch
 
-from edgedit.commands.directions import KNOWN, spelt_out
+from edgedit.commands.direction_files import KNOWN
+from edgedit.commands.directions import spelt_out
 from engines.directions import Direction, resolve
 from engines.directions.recipes import CHANNELS, COMPONENTS
 from engines.family import CARS_512, FACES_1024
@@ -184,10 +185,52 @@ def test_both_spellings_of_the_listing(cli: Cli, bundle_path: Path) -> None:
     assert spelt_out(["info", "x"]) == ["info", "x"] and spelt_out([]) == []
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("smile (1).pt", "smile"),
+        ("smile[2].pt", "smile"),
+        ("my smile - v2.pt", "my_smile_-_v2"),
+        ("sourire d\u00e9t\u00e9.pt", "sourire_dete"),
+        ("smile.final.pt", "smile.final"),
+    ],
+)
+def test_names_as_browsers_save_them(imports: Imports, tmp_path: Path, file: str, name: str) -> None:
+    vector = np.random.default_rng(0).normal(size=(18, 1, 512)).astype(np.float32)
+    torch.save(vector, tmp_path / file)
+    direction = imports("interfacegan", tmp_path / file, "--licence", "MIT", "--range", -3, 3)
+    assert direction.name == name and np.array_equal(direction.vector, vector[:, 0])
+
+
+def test_one_vector_in_any_container(imports: Imports, tmp_path: Path) -> None:
+    vector = np.random.default_rng(0).normal(size=512)
+    np.savez(tmp_path / "npz", vector)
+    np.savetxt(tmp_path / "txt", vector)
+    torch.save({"direction": torch.tensor(vector), "intercept": torch.ones(1, 1), "name": "smile"}, tmp_path / "torch")
+    (tmp_path / "list").write_bytes(pickle.dumps(vector.tolist(), 2))
+    (tmp_path / "tuple").write_bytes(pickle.dumps((vector,), 5))
+    for file in ("npz.npz", "txt", "torch", "list", "tuple"):
+        direction = imports("interfacegan", tmp_path / file, "--licence", "MIT", "--range", -3, 3)
+        np.testing.assert_allclose(direction.vector, vector, rtol=1e-6)
+
+
+def test_ganspaces_own_container(imports: Imports, tmp_path: Path, official: Path) -> None:
+    pca = torch.load(official / "ffhq_pca.pt", weights_only=True)
+    own = {f"act_{key}": pca[theirs].numpy() for key, theirs in (("comp", "comp"), ("mean", "mean"), ("stdev", "std"))}
+    np.savez_compressed(tmp_path / "ipca.npz", **own, lat_comp=own["act_comp"], var_ratio=own["act_stdev"])
+    words = ("--recipe", "lipstick", "--licence", "MIT")
+    ours, theirs = (imports("ganspace", file, *words) for file in (tmp_path / "ipca.npz", official / "ffhq_pca.pt"))
+    assert np.array_equal(ours.vector, theirs.vector) and ours.origin == theirs.origin and ours.rows == theirs.rows
+
+
 def test_refusals(imports: Imports, official: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "w.npy", np.ones((1, 512), np.float32))
     np.save(tmp_path / "nan.npy", np.full((1, 512), np.nan))
     np.save(tmp_path / "late.npy", np.repeat([[0.0], [1.0]], [16, 2], axis=0) * np.ones(512))
+    zeros, lfs, nameless = tmp_path / "zeros.npy", tmp_path / "lfs.pt", tmp_path / "\u5fae\u7b11.npy"
+    np.save(zeros, np.zeros((1, 512), np.float32))
+    np.save(nameless, np.ones((1, 512), np.float32))
+    lfs.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 2799\n")
     licence = ("--licence", "MIT", "--range", -1, 1)
     pca, statistics = official / "ffhq_pca.pt", official / "S_mean_std"
     for words, message in (
@@ -233,6 +276,17 @@ def test_refusals(imports: Imports, official: Path, tmp_path: Path) -> None:
             ("stylespace", statistics, "--recipe", "trees", "--family", "cars-512x384"),
             "26 style layers with 9088 channels",
         ),
+        (("interfacegan", zeros, *licence), "direction zeros: the vector is zero"),
+        (("stylespace", "--channels", "6:501", "--unit", "0", *licence), "style 6:501 would not move: a unit of 0"),
+        (("interfacegan", lfs), "lfs.pt is a Git LFS pointer"),
+        (("ganspace", lfs, "--component", 1), "lfs.pt is a Git LFS pointer"),
+        (("stylespace", lfs, "--recipe", "smiling"), "lfs.pt is a Git LFS pointer"),
+        (("mapper", lfs, "--licence", "MIT"), "lfs.pt is a Git LFS pointer"),
+        (
+            ("styleclip", lfs, "--text", zeros, "--statistics", statistics, "--beta", 0.1, *licence[:2]),
+            "lfs.pt is a Git LFS pointer",
+        ),
+        (("interfacegan", nameless, *licence), "makes no name for a direction; give one with --name"),
         (("mapper", official / "age.pt", "--licence", "MIT"), "holds no dictionary of tensors"),
         (("mapper", pca, "--licence", "MIT"), "holds no latent mapper"),
     ):

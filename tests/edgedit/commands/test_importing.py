@@ -63,6 +63,36 @@ def test_import(cli: Cli, tmp_path: Path) -> None:
     assert load(out).info.key == "hyperstyle"
 
 
+def test_the_summary_says_what_was_filled_in(cli: Cli, tmp_path: Path) -> None:
+    (path,) = write(tmp_path, "stylegan2", latent_avg=None)
+    report = tmp_path / "r.json"
+    done = cli("import", "stylegan2", path, "-o", tmp_path / "w.safetensors", "--json", report)
+    made = f"latent_avg: the mean of W over 100000 z from seed 0, by the mapping network of {path.name}"
+    assert done.status == 0 and f"  filled in: {made}\n" in done.out
+    assert json.loads(report.read_text())["filled_in"] == [made]
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "filled_in"),
+    [
+        ("stylegan2", "g_trainckpt.pt", ["latent_avg: the mean of W"]),
+        ("stylegan2", "g_module.pt", []),
+        ("stylegan2", "g_nonoise.pt", ["noise images: 9 drawn"]),
+        ("e4e", "e4e_whole_codes.pt", ["latent_avg: zeros"]),
+    ],
+)
+def test_files_that_others_could_not_import(
+    cli: Cli, shared: Path, tmp_path: Path, kind: str, file: str, filled_in: list[str]
+) -> None:
+    if not (shared / "cases" / file).is_file():
+        pytest.skip("the shared cases are not here")
+    report = tmp_path / "r.json"
+    done = cli("import", kind, shared / "cases" / file, "-o", tmp_path / "w.safetensors", "--json", report)
+    assert (done.status, done.err) == (0, "")
+    found = json.loads(report.read_text())["filled_in"]
+    assert [text[: len(start)] for text, start in zip(found, filled_in, strict=True)] == filled_in
+
+
 def test_refusals(cli: Cli, tmp_path: Path) -> None:
     (path,) = write(tmp_path, "e4e")
     out = tmp_path / "w.safetensors"

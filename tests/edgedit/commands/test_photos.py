@@ -242,6 +242,17 @@ def test_a_face_that_is_not_there(edits: Edits, head_path: Path) -> None:
         (("-d", "smile:1", "-s", "2"), "--strength is for directions without one of their own"),
         (("-d", "smile", "-s", "two"), "-s/--strength: 'two' is not FLOAT"),
         ((), "nothing to edit: give --direction NAME:STRENGTH"),
+        (("-d", "smile=2"), "edit 'smile=2' is not NAME:STRENGTH; write smile:2"),
+        (("-d", "smile = -1.5"), "write smile:-1.5"),
+        (("-d", "smile 2"), "write smile:2"),
+        (("-d", "smile=1e-1"), "write smile:1e-1"),
+        (("-d", "age.pt=2"), "age.pt is not one of edgedit's directions"),
+        (
+            ("-d", "age.pt:2"),
+            "age.pt is not one of edgedit's directions; make one of it with",
+        ),
+        (("-d", "age.npy", "-s", "2"), "`edgedit directions import KIND age.npy -o NAME.safetensors`"),
+        (("-d", "my age (1).pt:2"), "`edgedit directions import KIND 'my age (1).pt' -o NAME.safetensors`"),
     ],
 )
 def test_edits_that_are_refused(edits: Edits, head_path: Path, words: tuple[str, ...], message: str) -> None:

@@ -32,7 +32,9 @@ def directions(tiny_bundle: Bundle) -> dict[str, Direction]:
 
 
 @given(
-    vector=arrays(np.float32, st.integers(1, 40), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)),
+    vector=arrays(
+        np.float32, st.integers(1, 40), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)
+    ).filter(np.any),
     low=st.floats(-10, 0),
     span=st.floats(0.1, 10),
     text=st.text(max_size=50),
@@ -65,6 +67,20 @@ def test_no_bytes_raise_anything_but_a_direction_error(data: bytes) -> None:
         Direction.from_bytes(data)
 
 
+def test_what_came_in_place_of_a_direction_is_named() -> None:
+    for data, message in (
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3000\n", "it is a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "it is a web page"),
+        (b"", "it is empty"),
+    ):
+        with pytest.raises(DirectionError, match=f"smile.safetensors is not an edit direction: {message}"):
+            Direction.from_bytes(data, "smile.safetensors")
+    with pytest.raises(
+        DirectionError, match=r"smile\.pt is not an edit direction: .*`edgedit directions import` makes"
+    ):
+        Direction.from_bytes(b"PK\x03\x04 and more", "smile.pt")
+
+
 @given(offset=st.integers(0, 10_000), mask=st.integers(1, 255))
 @settings(max_examples=200)
 def test_damaged_files_never_raise_anything_else(offset: int, mask: int) -> None:
@@ -87,6 +103,9 @@ def test_damaged_files_never_raise_anything_else(offset: int, mask: int) -> None
         ({"vector": np.zeros(0)}, "finite values"),
         ({"vector": [1.0, float("nan")]}, "finite values"),
         ({"vector": "abc"}, "not an array of numbers"),
+        ({"vector": np.zeros(8)}, "the vector is zero, so that no strength of it edits anything"),
+        # Nothing is left of it in FP32.
+        ({"vector": np.full(8, 1e-60)}, "the vector is zero"),
         ({"space": "w+"}, "has 2 dimensions"),
         ({"space": "s", "rows": (0, 2)}, "rows must be"),
         ({"rows": (2, 2)}, "rows must be"),

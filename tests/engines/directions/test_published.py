@@ -54,11 +54,26 @@ def test_interfacegan_in_w_moves_every_row_alike(codes: np.ndarray) -> None:
     np.testing.assert_allclose(edited(direction, 2.5, codes), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(18, 512), (1, 18, 512), (9216,), (1, 9216)])
+@pytest.mark.parametrize("shape", [(18, 512), (1, 18, 512), (9216,), (1, 9216), (18, 1, 512), (1, 18, 1, 512)])
 def test_interfacegan_in_w_plus_in_all_its_shapes(shape: tuple[int, ...]) -> None:
     vector = np.random.default_rng(0).normal(size=(18, 512))
     direction = interfacegan(vector.reshape(shape), FACES_1024, ABOUT)
     assert direction.space == "w+" and np.array_equal(direction.vector, vector.astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", [(512,), (1, 512), (512, 1), (1, 1, 512)])
+def test_interfacegan_in_w_in_all_its_shapes(shape: tuple[int, ...]) -> None:
+    vector = np.random.default_rng(0).normal(size=512)
+    direction = interfacegan(vector.reshape(shape), FACES_1024, ABOUT)
+    assert direction.space == "w" and np.array_equal(direction.vector, vector.astype(np.float32))
+
+
+def test_ganspaces_own_names_are_its_recipes_too(pca: dict[str, np.ndarray]) -> None:
+    own = {"act_mean": pca["mean"], "act_comp": pca["comp"], "act_stdev": pca["std"], "lat_comp": pca["comp"] * 2}
+    theirs, ours = (ganspace(arrays, FACES_1024, 11, (1, 4), ABOUT) for arrays in (pca, own))
+    assert np.array_equal(ours.vector, theirs.vector) and ours.origin == theirs.origin
+    with pytest.raises(DirectionError, match="has no act_stdev; a GANSpace file holds act_mean, act_comp, act_stdev"):
+        ganspace({"act_mean": pca["mean"], "act_comp": pca["comp"]}, FACES_1024, 11, None, ABOUT)
 
 
 def test_ganspace_equals_its_recipe(pca: dict[str, np.ndarray], codes: np.ndarray) -> None:
@@ -269,6 +284,25 @@ def test_statistics_that_do_not_fit() -> None:
     for channels in ((), ((6, 501), (6, 501))):
         with pytest.raises(DirectionError, match="at least one style channel, and none twice"):
             stylespace(channels, FACES_1024, 1.0, ABOUT)
+
+
+def test_style_channels_that_would_not_move() -> None:
+    unit = style_deviations(statistics(FACES_1024), FACES_1024)
+    unit[style_index(FACES_1024, 9, 6)] = 0
+    with pytest.raises(DirectionError, match="style 9:6 would not move: the statistics give no deviation"):
+        stylespace(((6, 501), (9, 6)), FACES_1024, unit, ABOUT)
+    with pytest.raises(DirectionError, match="style 6:501, 9:6 would not move: a unit of 0"):
+        stylespace(((6, 501), (9, 6)), FACES_1024, 0.0, ABOUT)
+    with pytest.raises(DirectionError, match="the unit must be a finite number, got nan"):
+        stylespace(((6, 501),), FACES_1024, float("nan"), ABOUT)
+    rng = np.random.default_rng(0)
+    relevance, text = rng.normal(size=(6048, 512)), rng.normal(size=512)
+    still = np.zeros(style_width(FACES_1024))
+    with pytest.raises(DirectionError, match="the vector is zero"):
+        styleclip_global(relevance, text, still, FACES_1024, 0.1, ABOUT)
+    still[:512] = 1
+    direction, moved = styleclip_global(relevance, text, still, FACES_1024, 0.1, ABOUT)
+    assert moved == np.count_nonzero(direction.vector) <= 512
 
 
 @pytest.mark.parametrize(

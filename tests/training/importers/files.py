@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import collections
+import gzip
+import io
+import lzma
 import pickle
 import sys
+import tarfile
 import types
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +35,55 @@ Values = Callable[[o.Shapes], dict[str, Tensor]]
 SMALL = o.Sizes(64, style=32, mapping=2, base=1024, widest=32, width=4, head=32, input=128)
 """Every method fits, and StyleRes's and HyperStyle's blocks are of both sorts."""
 KINDS = ("e4e", "fs", "hfgi", "clcae", "styleres", "sdic", "sfe", "hyperstyle")
+
+
+def _zipped(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def _torchscript() -> bytes:
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        # Of its being deprecated; files of it stay around.
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), stream)
+    return stream.getvalue()
+
+
+def _tar() -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("e4e.pt"))
+    return stream.getvalue()
+
+
+STRAY = (
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 2799\n", "is a Git LFS pointer.*`git lfs pull`"),
+    (b"<!DOCTYPE html><html><body>Quota exceeded</body></html>", "is a web page.*download the file itself"),
+    (b"\xef\xbb\xbf\r\n <html>", "is a web page"),
+    (b"", "is empty; get it again"),
+    (bytes(1000), "nothing but zeros.*get it again"),
+    (b"Entry not found", "is a text, and not one of numbers alone"),
+    (b'{"error": "not found"}', "is a text"),
+    (gzip.compress(b"weights"), "is compressed with gzip; unpack it"),
+    (bz2.compress(b"weights"), "is compressed with bzip2; unpack it"),
+    (lzma.compress(b"weights"), "is compressed with xz; unpack it"),
+    (_tar(), "is a tar archive; unpack it"),
+    (_torchscript(), "is a TorchScript archive.*save its state_dict with torch.save"),
+    (
+        _zipped(**{"__MACOSX/._e4e.pt": b"", "readme.txt": b"", "models/e4e.pt": b"x"}),
+        "around 'models/e4e.pt'; unpack it",
+    ),
+    (_zipped(**{"readme.txt": b""}), "a zip archive in which there is no checkpoint"),
+    (_zipped(), "is an empty zip archive"),
+    (_zipped(**{"archive/data.pkl": bytes(10_000)}), "is a compressed archive, which torch does not write"),
+    (b"\xca\xfe\xba\xbe\0\0", "begins neither as torch's nor as NumPy's files nor as a pickle does"),
+)
+"""What comes in place of a file, and what every importer says of it."""
 
 
 def mean_of(s: o.Sizes, rows: int, values: Values) -> Tensor:

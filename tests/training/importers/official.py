@@ -212,6 +212,32 @@ def iresnet_50(w: int) -> Shapes:
     return found | bn("bn2", 8 * w) | linear("fc", 8 * w * 49, 512) | bn("features", 512)
 
 
+def resnet_50(w: int) -> Shapes:
+    """torchvision's, without its last layer."""
+    found = conv("conv1", 3, w, 7, 7) | bn("bn1", w)
+    before = w
+    for stage, count in enumerate((3, 4, 6, 3), 1):
+        inner = w << (stage - 1)
+        for n in range(count):
+            name = f"layer{stage}.{n}"
+            for index, (i, c, k) in enumerate(((before, inner, 1), (inner, inner, 3), (inner, 4 * inner, 1)), 1):
+                found |= conv(f"{name}.conv{index}", i, c, k, k) | bn(f"{name}.bn{index}", c)
+            if n == 0:
+                found |= conv(f"{name}.downsample.0", before, 4 * inner, 1, 1)
+                found |= bn(f"{name}.downsample.1", 4 * inner)
+            before = 4 * inner
+    return found
+
+
+def moco_v2(w: int, *, whole: bool) -> Shapes:
+    """MoCo v2's, with its head of two layers; `whole` as training saves it, with the slow network and the queue."""
+    network = resnet_50(w) | linear("fc.0", 32 * w, 32 * w) | linear("fc.2", 32 * w, 128)
+    found = under("module.encoder_q", network)
+    if whole:
+        found |= under("module.encoder_k", network) | {"module.queue": (128, 16), "module.queue_ptr": (1,)}
+    return found
+
+
 def fuser(c: int) -> Shapes:
     found = conv("conv", 2 * c, c, 1, 1, bias=True)
     for i in range(5):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import argparse
+import io
 import os
 import pickle
 import zipfile
@@ -10,9 +12,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from engines.errors import EdgeditError
 from engines.family import FACES_1024
+from tests.training.importers.files import STRAY
 from training.importers import arrays as module
 from training.importers.arrays import read_arrays
 
@@ -57,7 +61,7 @@ def test_official_files_hold_what_is_known_of_them(shared: Path) -> None:
         assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_pickled_arrays_of_every_layout(tmp_path: Path, protocol: int) -> None:
     held = {
         "a": np.arange(6, dtype=">f4").reshape(2, 3),
@@ -65,13 +69,105 @@ def test_pickled_arrays_of_every_layout(tmp_path: Path, protocol: int) -> None:
         "c": np.array([True, False]),
         "d": np.array(-3, np.int16),
         "e": [1, 2.5, "text", None, True],
+        "f": np.arange(24, dtype=np.int32).reshape(2, 3, 4).transpose(1, 0, 2),
+        "g": np.arange(24.0).reshape(4, 6)[:, ::2],
+        "h": np.float32(0.1),
     }
     (tmp_path / "x").write_bytes(pickle.dumps(held, protocol))
     found = read_arrays(tmp_path / "x").value
     assert list(found) == list(held) and found["e"] == held["e"]
-    for key in "abcd":
+    for key in "abcdfgh":
         assert np.array_equal(found[key], held[key]) and found[key].shape == held[key].shape
         assert found[key].dtype == held[key].dtype.newbyteorder("=")
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_pickles_of_python_2_are_named(tmp_path: Path, protocol: int) -> None:
+    array = np.arange(3.0)
+    for held in (array, [array], (array,), {"a": array}, [0.5, 1.5], (0.5, 1.5), statistics(), [statistics()[0]] * 2):
+        (tmp_path / "x").write_bytes(pickle.dumps(held, protocol))
+        with pytest.raises(EdgeditError, match=r"is a pickle of protocol 0 or 1, .*save its array with numpy\.save"):
+            read_arrays(tmp_path / "x")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_arrays_that_torch_saved(tmp_path: Path, zipped: bool) -> None:
+    array = np.random.default_rng(0).normal(size=(1, 512)).astype(np.float32)
+    held = {
+        "a": array,
+        "b": [np.asfortranarray(array.reshape(2, 256)), torch.ones(2)],
+        "c": np.float64(0.1),
+        "d": "x",
+    }
+    torch.save(held, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    found = read_arrays(tmp_path / "x.pt").value
+    assert np.array_equal(found["a"], array) and found["a"].dtype == np.float32
+    assert np.array_equal(found["b"][0], array.reshape(2, 256)) and found["b"][1].tolist() == [1, 1]
+    assert found["c"] == 0.1 and found["d"] == "x"
+    torch.save(array, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    assert np.array_equal(read_arrays(tmp_path / "x.pt").value, array)
+    torch.save(np.array([{}, None], dtype=object), tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(EdgeditError, match="array that is damaged, or not of numbers"):
+        read_arrays(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_containers_of_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save) -> None:
+    held = {"act_comp": np.arange(12.0).reshape(2, 1, 6), "act_stdev": np.ones(2, np.float32)}
+    save(tmp_path / "x.npz", **held)
+    found = read_arrays(tmp_path / "x.npz").value
+    assert found.keys() == held.keys()
+    assert all(np.array_equal(found[key], held[key]) and found[key].dtype == held[key].dtype for key in held)
+    data = (tmp_path / "x.npz").read_bytes()
+    refused = 0
+    for at in range(len(data)):
+        (tmp_path / "x.npz").write_bytes(data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :])
+        # Bytes of no consequence, such as a time, change nothing, and a name its name alone.
+        try:
+            changed = read_arrays(tmp_path / "x.npz").value.values()
+            assert all(any(np.array_equal(array, other) for other in held.values()) for array in changed)
+        except EdgeditError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > len(data) / 2
+    save(tmp_path / "x.npz", a=np.array([{}], dtype=object))
+    with pytest.raises(EdgeditError, match=r"x\.npz: a is damaged, or holds objects"):
+        read_arrays(tmp_path / "x.npz")
+    # A thousand times smaller in the file than in memory.
+    monkeypatch.setattr(module, "MAX_BYTES", 2**20)
+    np.savez_compressed(tmp_path / "x.npz", a=np.zeros(2**18))
+    with pytest.raises(EdgeditError, match="unpacks to more than 1 MiB"):
+        read_arrays(tmp_path / "x.npz")
+
+
+@given(shape=st.sampled_from([(512,), (1, 512), (512, 1), (18, 64)]), form=st.sampled_from(["savetxt", "csv", "list"]))
+@settings(max_examples=12)
+def test_a_text_of_numbers(tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, ...], form: str) -> None:
+    array = np.random.default_rng(0).normal(size=shape)
+    file = tmp_path_factory.getbasetemp() / "direction.txt"
+    if form == "list":
+        file.write_text(str(array.tolist()))
+    else:
+        np.savetxt(file, array, delimiter="," if form == "csv" else " ", header="a comment", encoding="ascii")
+    found = read_arrays(file).value
+    assert found.shape == (shape if shape == (18, 64) and form != "list" else (array.size,))
+    np.testing.assert_allclose(found.reshape(-1), array.reshape(-1), rtol=1e-12)
+
+
+def test_texts_that_are_not_of_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.txt"
+    for text, message in (
+        ("0.5 " * 200 + "half", "does not hold numbers alone"),
+        ("404: Not Found", "is a text, and not one of numbers alone"),
+        ("direction = 0.5", "is a text, and not"),
+    ):
+        file.write_text(text)
+        with pytest.raises(EdgeditError, match=message):
+            read_arrays(file)
+    monkeypatch.setattr(module, "MAX_TEXT", 2**20)
+    file.write_text("0.5\n" * 2**19)
+    with pytest.raises(EdgeditError, match="text of more than 1 MiB"):
+        read_arrays(file)
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -132,8 +228,8 @@ def test_deep_and_shared_lists_end_soon(tmp_path: Path) -> None:
 
 def test_torch_files_that_are_not_tensors_alone(tmp_path: Path) -> None:
     file = tmp_path / "x.pt"
-    torch.save({"mean": "text"}, file)
-    with pytest.raises(EdgeditError, match="holds a str where a tensor was expected"):
+    torch.save({"mean": argparse.Namespace()}, file)
+    with pytest.raises(EdgeditError, match="holds something other than arrays and numbers"):
         read_arrays(file)
     torch.save(torch.zeros(1).expand(2**28), file)
     with pytest.raises(EdgeditError, match="too large, or not dense"):
@@ -152,11 +248,14 @@ def test_torch_files_that_are_not_tensors_alone(tmp_path: Path) -> None:
 
 def test_files_that_are_no_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "x"
+    png = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(png, "PNG")
     for data, message in (
-        (b"", "neither a torch, a NumPy nor a pickle"),
-        (b"<html>", "neither a torch, a NumPy nor a pickle"),
         (b"\x93NUMPY\x01\x00", "is damaged"),
         (b"PK\x03\x04 cut off", "damaged"),
+        (png.getvalue(), "is an image, and arrays come in torch, NumPy, pickle or text files"),
+        ((64).to_bytes(8, "little") + b'{"a": 1}', "is a safetensors file, and arrays come in"),
+        *STRAY,
     ):
         file.write_bytes(data)
         with pytest.raises(EdgeditError, match=message):

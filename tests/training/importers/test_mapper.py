@@ -58,6 +58,18 @@ def test_the_official_layout_is_read_and_survives_its_file(tmp_path: Path, level
     assert rows_of(("coarse", "fine"), FACES_1024) == "0 to 3, 8 to 17"
 
 
+@pytest.mark.parametrize("prefix", ["module.", "mapper._orig_mod."])
+def test_prefixes_of_wrappers_are_taken_off(tmp_path: Path, prefix: str) -> None:
+    tensors = state(("fine",))
+    part = "mapper." if prefix.startswith("mapper.") else ""
+    wrapped = {
+        prefix + name.removeprefix(part) if name.startswith(part) else name: tensor for name, tensor in tensors.items()
+    }
+    expected = read(tmp_path / "a.pt", tensors).state_dict()
+    found = read(tmp_path / "b.pt", wrapped).state_dict()
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_what_is_missing_or_misshaped_is_named(tmp_path: Path) -> None:
     whole = state(("coarse", "medium"))
     name = "mapper.course_mapping.mapping.2.bias"

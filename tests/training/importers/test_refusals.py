@@ -6,18 +6,22 @@ import builtins
 import io
 import os
 import pickle
-import zipfile
+import re
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines.family import FACES_1024
+from engines.first_bytes import LENGTH
 from tests.training.importers import official as o
-from tests.training.importers.files import SMALL, contents, message, nvidia_modules, persistent, write_ada
+from tests.training.importers.files import SMALL, STRAY, contents, message, nvidia_modules, persistent, write_ada
 from training.importers import opening
 from training.importers.checkpoints import import_checkpoint
 from training.importers.errors import CheckpointError
+from training.importers.mapper import import_mapper
+from training.importers.opening import WORDS, form_of, open_checkpoint
 from training.importers.pickled import read_pickle
 
 
@@ -141,21 +145,35 @@ def test_truncated_torch_files(zipped, tmp_path):
         assert "truncated or damaged" in message("e4e", tmp_path / "cut.pt")
 
 
+@given(
+    sign=st.sampled_from([b"", b"PK\x03\x04", b"\x80\x04", b"\x93NUMPY", b"(lp0\n", b"<", b"[0."]),
+    rest=st.binary(max_size=600),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_first_bytes_are_a_form_or_a_remedy(tmp_path_factory, sign, rest):
+    path = tmp_path_factory.getbasetemp() / "any.pt"
+    path.write_bytes(sign + rest)
+    try:
+        assert form_of(path, (sign + rest)[:LENGTH], len(sign + rest)) in WORDS
+    except CheckpointError as error:
+        assert str(error).startswith(f"{path} ") and "\n" not in str(error)
+
+
 def test_what_is_no_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "x.pt"
     for data, expected in (
-        (b"<!DOCTYPE html><html>Quota exceeded", "a text or web page"),
-        (b"", "is not a checkpoint"),
-        (b"hello, world, hello", "is not a checkpoint"),
         ((64).to_bytes(8, "little") + b'{"a": 1}', "safetensors file already"),
+        (b"\x93NUMPY\x01\x00", "is a NumPy array, and weights are torch files or pickles"),
+        (b"0.5 0.25\n", "is a text of numbers, and weights are"),
+        (pickle.dumps({"a": 1}, protocol=0), "is a pickle of protocol 0 or 1"),
+        *STRAY,
     ):
         path.write_bytes(data)
-        assert expected in message("e4e", path)
+        assert re.search(expected, message("e4e", path))
+        with pytest.raises(CheckpointError, match=expected):
+            import_mapper(open_checkpoint(path), FACES_1024)
     assert "cannot be read: No such file" in message("e4e", tmp_path / "none.pt")
     assert "is not a file" in message("e4e", tmp_path)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", b"\0" * 10_000)
-    assert "compressed archive" in message("e4e", path)
     torch.save([torch.ones(1)], path)
     assert "no dictionary of tensors" in message("e4e", path)
     torch.save({"a": torch.ones(1)}, path)

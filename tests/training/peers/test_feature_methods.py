@@ -48,10 +48,10 @@ def test_fs_halves_twice_and_sfe_samples_once(make, tiny):
 @torch.no_grad()
 def test_sfe_edits_by_original_less_edited(make, photo, tiny):
     peer = make("sfe")
-    peer.e4e_latent_avg += 0.5
+    peer.latent_avg += 0.5
     image, step = photo(peer), delta(tiny)
     inversion = peer.invert(image)
-    w_e = peer.e4e_encoder(image) + peer.e4e_latent_avg
+    w_e = peer.e4e_encoder(image) + peer.latent_avg
     change = peer.decoder.feature(w_e, peer.point) - peer.decoder.feature(w_e + step, peer.point)
     offsets, feature = peer.inverter.fs_backbone(image)
     w = offsets + peer.latent_avg

@@ -69,7 +69,7 @@ def test_heads_that_have_not_joined_get_no_gradient(make):
     assert reached == [True] + [False] * (len(reached) - 1)
 
 
-def test_delta_is_the_mean_squared_offset(make, faces):
+def test_delta_is_the_mean_length_of_the_offsets(make, faces):
     stage = make()
     stage.encoder.eval()
     delta = stage.step(0)["delta"]
@@ -82,9 +82,25 @@ def test_delta_is_the_mean_squared_offset(make, faces):
     stage._limit = lambda offsets, rows: seen.setdefault("offsets", limit(offsets, rows))
     scalars = stage.step(0)
     offsets = seen["offsets"].detach()
-    expected = (offsets[:, 1:] - offsets[:, :1]).square().sum(dim=2).mean()
+    expected = (offsets[:, 1:] - offsets[:, :1]).norm(dim=2).mean()
     assert scalars["delta"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert delta > 0
+
+
+def test_delta_weighs_the_sum_over_rows(make, family):
+    """2e-4 times the norm of each row's offset (encoder4editing's `delta_norm_lambda`)."""
+    gradients = []
+    for weight in (0.0, 2e-4, 4e-4):
+        stage = make(delta=weight)
+        torch.manual_seed(0)
+        scalars = stage.step(0)
+        assert scalars["delta"] > 0
+        gradients.append(stage.encoder.styles[1].linear.bias.grad.clone())
+    # The bias of a head moves its offset alone: the gradient of a norm is a unit vector, whatever its length.
+    one, two = gradients[1] - gradients[0], gradients[2] - gradients[0]
+    assert 0 < one.norm() <= 2e-4 * 1.001
+    torch.testing.assert_close(two, 2 * one, rtol=1e-2, atol=1e-7)
+    assert E4EOptions().delta == 2e-4
 
 
 def test_only_the_encoder_and_its_judge_change(make, state, changed, generator):

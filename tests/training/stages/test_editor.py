@@ -172,6 +172,18 @@ def test_photos_take_what_the_edit_changes_in_the_generators_image(make):
     assert torch.equal(pairs[1], photos[3:])
 
 
+def test_photos_may_be_encoded_as_they_are_drawn(make):
+    """The same up to FP16, in which codes that are kept are stored."""
+    ahead, drawn = make(photo_share=0.5), make(photo_share=0.5, ahead=False)
+    assert drawn.codes is None
+    indices, synthetic = np.array([5, 2, 7, 0]), slice(1, 3)
+    for one, other in zip(ahead._inputs(indices, synthetic), drawn._inputs(indices, synthetic), strict=True):
+        assert one.shape == other.shape
+        torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3 * one.abs().max().item())
+    assert drawn.step(0).keys() == ahead.step(0).keys()
+    assert drawn.grid().shape == (2 + 3, 8, 3, 32, 32)
+
+
 def test_a_share_beyond_one_is_refused():
     with pytest.raises(ValueError, match=r"photo_share 1\.5"):
         EditorOptions(photo_share=1.5)
@@ -268,4 +280,4 @@ def test_no_directions(make):
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.95, 1.0])
 def test_a_share_that_leaves_nothing(share):
     with pytest.raises(ValueError, match="leaves a part of a batch of 8 empty"):
-        EditorOptions(edit_share=share)
+        EditorOptions(batch=8, edit_share=share)

@@ -1,0 +1,132 @@
+"""The light family's encoders and editor: where they start, what they read, and that windows see what wholes see."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from engines.family import FACES_1024_MOBILE, EditorOptions
+from training.networks.build import base_encoder, e4e_encoder
+from training.networks.editor import FeatureEditor
+from training.networks.ftem import FeatureTensorEnhancement
+from training.networks.system import EditingSystem
+from training.stages.encoder import Encoder
+
+
+def random_like_trained(module: torch.nn.Module) -> torch.nn.Module:
+    """The module with layers that start at zero filled, as after training."""
+    torch.manual_seed(1)
+    for parameter in module.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return module.eval().requires_grad_(False)
+
+
+def test_codes_start_at_the_mean_and_are_scaled_by_w(mobile):
+    torch.manual_seed(0)
+    images, codes = torch.rand(2, 3, 128, 128) * 2 - 1, 3 * torch.randn(50, mobile.style_dim)
+    for encoder in (base_encoder(mobile), e4e_encoder(mobile)):
+        call = getattr(encoder, "offsets", encoder)
+        assert not call(images).any()
+        one = random_like_trained(encoder)(images)
+        statistics = (torch.randn(4, *mobile.feature_shape), codes)
+        encoder.set_statistics(*(statistics if hasattr(encoder, "offsets") else statistics[1:]))
+        scaled = call(images)
+        one = one[0] if isinstance(one, tuple) else one
+        torch.testing.assert_close(scaled, one * codes.std(dim=0))
+
+
+def test_e4e_gives_one_code_and_e_one_for_all_rows_below_the_feature(mobile):
+    images = torch.rand(2, 3, 128, 128) * 2 - 1
+    code = random_like_trained(e4e_encoder(mobile))(images)
+    assert code.shape == (2, mobile.w_rows, mobile.style_dim) and (code == code[:, :1]).all()
+    offsets = random_like_trained(base_encoder(mobile)).offsets(images)
+    below = offsets[:, : mobile.feature_conv]
+    assert (below == below[:, :1]).all()
+    assert all((offsets[:, row] != offsets[:, 0]).any() for row in range(mobile.feature_conv, mobile.w_rows))
+
+
+def test_a_window_of_a_photo_has_the_whole_photos_feature_away_from_its_edges(mobile):
+    encoder = random_like_trained(Encoder(mobile))
+    image = torch.rand(1, 3, 128, 128) * 2 - 1
+    w, whole = encoder(image, torch.zeros(mobile.style_dim))
+    window = encoder.ftem(encoder.encoder.feature(image[:, :, 8:56, 12:60]), w)
+    # One block of two convolutions in E0 and one in the FTEM reach four cells.
+    torch.testing.assert_close(window[:, :, 4:-4, 4:-4], whole[:, :, 6:10, 7:11], rtol=1e-4, atol=1e-5)
+
+
+def test_features_take_the_generators_mean_and_deviation(mobile):
+    encoder = base_encoder(mobile)
+    features = 5 + 2 * torch.randn(6, *mobile.feature_shape)
+    encoder.set_statistics(features, torch.randn(9, mobile.style_dim))
+    torch.testing.assert_close(encoder.mean.flatten(), features.mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(encoder.deviation.flatten(), features.std(dim=(0, 2, 3)))
+
+
+def test_ftem_starts_as_the_identity_and_reads_the_rows_below_the_feature(mobile):
+    feature, w = torch.randn(2, *mobile.feature_shape), torch.randn(2, mobile.w_rows, mobile.style_dim)
+    module = FeatureTensorEnhancement(mobile)
+    assert torch.equal(module(feature, w), feature)
+    random_like_trained(module)
+    still = module(feature, w)
+    other = w.clone()
+    other[:, mobile.feature_rows :] += 1
+    assert torch.equal(module(feature, other), still)
+    other[:, mobile.feature_rows - 1] += 1
+    assert not torch.equal(module(feature, other), still)
+
+
+def test_the_light_editor_starts_near_linear_editing(mobile):
+    """Attention starts nearly even, so the gate of eq. 3.7 starts at little more than a half, and m makes up for it."""
+    torch.manual_seed(0)
+    editor = FeatureEditor(mobile).requires_grad_(False)
+    feature, edited, enhanced = (torch.randn(2, *mobile.feature_shape) for _ in range(3))
+    changed = editor(feature, edited, enhanced)
+    linear = edited - feature
+    share = (changed - enhanced) / linear
+    assert 1.0 < share.min() and share.max() < 1.1
+    assert torch.equal(editor(feature, feature, enhanced), enhanced)
+
+
+def test_without_linear_start_the_narrow_editor_starts_as_the_identity(mobile):
+    options = dataclasses.replace(mobile.editor, linear_start=False)
+    editor = FeatureEditor(dataclasses.replace(mobile, editor=options))
+    feature, edited, enhanced = (torch.randn(1, *mobile.feature_shape) for _ in range(3))
+    assert torch.equal(editor(feature, edited, enhanced), enhanced)
+
+
+def test_every_parameter_of_a_light_system_learns(mobile):
+    torch.manual_seed(0)
+    system = random_like_trained(EditingSystem(mobile)).requires_grad_(True)
+    inversion = system.invert(torch.rand(2, 3, 128, 128) * 2 - 1)
+    image = system.edit(inversion, 0.1 * torch.randn(2, mobile.w_rows, mobile.style_dim))
+    assert image.shape == (2, 3, 256, 256)
+    image.square().mean().backward()
+    silent = [name for name, p in system.named_parameters() if p.grad is None or not p.grad.any()]
+    # The mapping network turns z into w, which no inversion does, and heads of rows beyond the generator's last.
+    spare = {f"encoder.styles.{mobile.w_rows - mobile.feature_conv - i}." for i in range(2)}
+    assert {n for n in silent if not n.startswith(("generator.style.", *spare))} == set()
+
+
+def test_the_shipped_familys_own_weights_are_small():
+    with torch.device("meta"):
+        system = EditingSystem(FACES_1024_MOBILE)
+    own = sum(p.numel() for name, p in system.named_parameters() if not name.startswith("generator."))
+    own += sum(b.numel() for name, b in system.named_buffers() if not name.startswith("generator."))
+    assert 2 * own <= 24e6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inner_width": -1}, "must not be negative"),
+        ({"inner_width": 12}, "does not divide into 8 heads"),
+        ({"linear_start": True}, "needs an inner_width"),
+        ({"linear_start": True, "inner_width": 16, "spade": False}, "needs an inner_width, edem and spade"),
+    ],
+)
+def test_options_that_do_not_go_together(options, message):
+    with pytest.raises(ValueError, match=message):
+        EditorOptions(**options)
