@@ -110,17 +110,14 @@ def quantise(model: ir.Model, products: Collection[ir.Node], precision: str, pea
         assert data is not None
         if name not in peaks:
             raise EngineError(f"{precision} needs the range of what enters {name}, and it was not measured")
-        peak, shares = peaks[name], None
-        if np.ndim(peak):
-            filters = balanced(node)
-            if filters is not None:
-                shares = _shares(peak)
-                _enlarge(graph, filters, shares)
-                peak = peak / shares
-            peak = float(np.max(peak))
+        magnitudes, shares = np.asarray(peaks[name], np.float64), None
+        if magnitudes.ndim and (filters := balanced(node)) is not None:
+            shares = _shares(magnitudes)
+            _enlarge(graph, filters, shares)
+            magnitudes = magnitudes / shares
         if id(data) not in made:
             # Products of the same data share the first one's 8-bit values.
-            scale = np.float16(max(peak / top, _LEAST_SCALE))
+            scale = np.float16(max(float(magnitudes.max()) / top, _LEAST_SCALE))
             made[id(data)] = _round(graph, node, data, scale, precision)
         node.replace_input_with(0, made[id(data)])
         node.replace_input_with(1, _weights(graph, node, precision, shares))
@@ -136,11 +133,10 @@ def balanced(node: ir.Node) -> ir.Node | None:
     return source if depthwise and len(source.outputs[0].uses()) == 1 else None
 
 
-def _shares(peak: Sequence[float]) -> np.ndarray:
+def _shares(magnitudes: np.ndarray) -> np.ndarray:
     """Of the largest channel, as powers of two."""
-    values = np.asarray(peak, np.float32)
-    share = np.maximum(values / max(float(values.max()), float(np.finfo(np.float32).tiny)), _LEAST_SHARE)
-    return np.exp2(np.ceil(np.log2(share))).astype(np.float32)
+    largest = max(float(magnitudes.max()), float(np.finfo(np.float32).tiny))
+    return np.exp2(np.ceil(np.log2(np.maximum(magnitudes / largest, _LEAST_SHARE)))).astype(np.float32)
 
 
 def _enlarge(graph: ir.Graph, filters: ir.Node, shares: np.ndarray) -> None:
