@@ -127,7 +127,8 @@ class Export(Reporting):
     start: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
     """The bundle that the run was started from, for the stages that were not run."""
     generator: OptionalFile = None
-    """The imported generator that the run was trained on, as it was given to `edgedit train`."""
+    """The imported generator that the run was trained on, as it was given to `edgedit train`; with --random, the one to
+    take in place of a random one: light encoders then give features and codes of its kind."""
     method: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: ours, or what --weights hold)")] = None
     """ours, e4e, fs, hfgi, clcae, styleres, sdic, sfe or hyperstyle. Others than ours have the pipelines alone."""
     weights: OptionalFile = None

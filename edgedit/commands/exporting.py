@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from engines.family import ModelFamily, family
 from engines.provenance import peak_memory, provenance
 from export.build import export_bundle
 from training.card import model_card
+from training.imported import load_generator, read
 from training.networks.system import EditingSystem
 from training.peers import create, load
 from training.peers import method as find_method
@@ -38,6 +40,34 @@ def random_system(chosen: ModelFamily, seed: int = 0) -> EditingSystem:
             if not parameter.any():
                 parameter.normal_(std=0.02)
     return system
+
+
+def with_generator(system: EditingSystem, file: Path) -> str:
+    """Puts an imported generator into a random system, in place; light encoders then give features and codes of its
+    kind, other ones for every photo.
+
+    Returns:
+        The licence of its weights.
+
+    Raises:
+        ValueError: if the file holds no generator, or one of another family.
+    """
+    from training.folder import require_generator
+
+    generator, mean = load_generator(file)
+    require_generator(generator.family, system.family, file)
+    system.generator = generator
+    system.latent_avg.copy_(mean)
+    if system.family.encoder == "light":
+        source = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            codes = generator.mapping(torch.randn(1000, system.family.style_dim, generator=source))
+            features, _ = generator.lower(generator.broadcast(codes[:4]), with_rgb=False)
+            system.encoder.set_statistics(features, codes)
+            system.e4e.set_statistics(codes)
+            for layer in (*system.encoder.styles, system.e4e.linear):
+                layer.weight.normal_(std=0.02, generator=source)
+    return read(file).licence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +134,8 @@ def _source(verb: Export) -> _Source:
         raise BundleError(
             "give either a run folder, with --data to verify with, or --random FAMILY, or --weights of another method"
         )
+    if verb.generator is not None and verb.weights is not None:
+        raise BundleError("--generator goes with a run or --random; --weights have a generator of their own")
     if verb.photos < 1:
         raise BundleError(f"--photos must be 1 or more, got {verb.photos}")
     console.print(f"exporting {given[0]} to {verb.out}", markup=False)
@@ -126,6 +158,7 @@ def _source(verb: Export) -> _Source:
     photos = np.random.default_rng(0).integers(0, 256, (verb.photos, height, width, 3), dtype=np.uint8)
     words = ["edgedit export", *([f"--method {verb.method}"] if verb.method else [])]
     words += ["--weights WEIGHTS" if verb.weights is not None else f"--random {verb.random}"]
+    words += ["--generator GENERATOR"] if verb.generator is not None else []
     return _Source(network=network, directions=[], photos=photos, licence=licence, what=what, command=" ".join(words))
 
 
@@ -133,7 +166,12 @@ def _random(verb: Export) -> tuple[EditingSystem | Peer, str, str]:
     assert verb.random is not None
     chosen = family(verb.random)
     if verb.method in (None, OURS):
-        return random_system(chosen), OWN_LICENCE, "Random"
+        system = random_system(chosen)
+        if verb.generator is None:
+            return system, OWN_LICENCE, "Random"
+        return system, with_generator(system, verb.generator), "Random, but for the generator's,"
+    if verb.generator is not None:
+        raise BundleError(f"--generator goes with --random alone, not with method {verb.method}")
     kind = verb.method
     return random_weights(lambda: create(kind, chosen)), OWN_LICENCE, f"Random {find_method(kind).info.title}"
 

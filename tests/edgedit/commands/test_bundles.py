@@ -9,13 +9,16 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from edgedit.commands.exporting import random_system, with_generator
 from edgedit.editor import Editor
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.family import FAMILIES
 from tests.edgedit.conftest import Cli
+from tests.export.helpers import MOBILE
 from tests.export.helpers import TINY as SMALL
 from training.imported import Imported
 from training.imported import write as write_imported
+from training.networks.mobilestylegan import MobileGenerator
 from training.peers import create
 
 
@@ -100,6 +103,30 @@ def test_export_of_random_weights(cli: Cli, tmp_path: Path, monkeypatch: pytest.
     assert sorted(os.listdir(tmp_path)) == ["bundle", "e.json"]
 
 
+@torch.no_grad()
+def test_a_generator_takes_the_place_of_a_random_one(tmp_path: Path) -> None:
+    """Light encoders then give its kind of codes and features, unlike each other from photo to photo."""
+    torch.manual_seed(1)
+    generator = MobileGenerator(MOBILE)
+    mean = generator.mapping(torch.randn(500, MOBILE.style_dim)).mean(dim=0)
+    tensors = {f"generator.{name}": tensor for name, tensor in generator.state_dict().items()} | {"latent_avg": mean}
+    file = tmp_path / "g.safetensors"
+    imported = Imported(kind="mobilestylegan", family=MOBILE, licence="its own", sources=[], tensors=tensors)
+    write_imported(file, imported)
+    system = random_system(MOBILE)
+    assert with_generator(system, file) == "its own"
+    assert all(torch.equal(t, generator.state_dict()[name]) for name, t in system.generator.state_dict().items())
+    inversion = system.invert(torch.rand(2, 3, *MOBILE.encoder_size) * 2 - 1)
+    codes = generator.mapping(torch.randn(500, MOBILE.style_dim))
+    for w in (inversion.w, inversion.w_e):
+        assert (w[0] - w[1]).norm() > 0 and ((w[:, 0] - mean).abs() < 6 * codes.std(dim=0)).all()
+    assert 0.1 < inversion.feature.std() / generator.lower(generator.broadcast(codes[:8]))[0].std() < 10
+    with pytest.raises(
+        ValueError, match="holds a mobilestylegan generator of 64 pixels .* not that of the family demo-64"
+    ):
+        with_generator(random_system(FAMILIES["demo-64"]), file)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_export_of_imported_weights(cli: Cli, tmp_path: Path) -> None:
@@ -137,6 +164,9 @@ def test_exports_that_are_refused(cli: Cli, tmp_path: Path) -> None:
         (("--random", "cars-512x384", "--method", "hfgi"), "HFGI exists for faces-1024, not for cars-512x384"),
         (("--weights", tmp_path / "text.json"), "text.json"),
         (("--random", "demo-63"), "unknown model family 'demo-63'; there are "),
+        (("--weights", "w.safetensors", "--generator", "g.safetensors"), "--generator goes with a run or --random"),
+        (("--random", "demo-64", "--method", "e4e", "--generator", "g.safetensors"), "not with method e4e"),
+        (("--random", "demo-64", "--generator", tmp_path / "text.json"), "cannot be read as imported weights"),
         (("--random", "demo-64", "--photos", "0"), "--photos must be 1 or more, got 0"),
         (("--random", "demo-64", "--graphs", "most"), "there is no graph 'most' to export; there are all, "),
         (("--random", "demo-64", "--metrics", tmp_path / "list.json"), "is not a JSON object of figures"),
