@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgedit.editor import DEMO_BUNDLE, Editor, Portrait
+from edgedit.editor import PORTRAIT_BUNDLE, Editor, Portrait
 from engines.directions import Direction, Strength
 from engines.errors import EdgeditError
 from engines.session import Inversion
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from serving.client import AsyncClient, Client
 
 __all__ = [
-    "DEMO_BUNDLE",
+    "PORTRAIT_BUNDLE",
     "AsyncClient",
     "Client",
     "Direction",

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from PIL import Image
 
 from engines.bundle import Bundle
 from engines.directions import Direction, Strength, load_directions, pick, resolve
 from engines.errors import BundleError, DirectionError
 from engines.photo import Alignment, Cropper, PasteMode, Photo, open_image, paste_back, photo_name
+from engines.photo.images import Source
 from engines.session import EditSession, Inversion
 from engines.signing import ensure_signed
 
-DEMO_BUNDLE = Path(__file__).parent / "bundles" / "demo"
-"""The bundle that comes with the package: a small model, trained by this project."""
+PORTRAIT_BUNDLE = Path(__file__).parent / "bundles" / "portrait"
+"""The bundle that comes with the package, without its generator (see engines.completion): 1024-pixel faces."""
 
-ImageSource = str | Path | bytes | Image.Image | np.ndarray
-"""A path, the bytes of an image file, a PIL image, or an H x W x 3 uint8 RGB array."""
+Progress = Callable[[str], None]
+"""Is told in one line what is being done."""
 
 
-def open_bundle(bundle: str | Path = DEMO_BUNDLE, verify: bool = True) -> Bundle:
-    """`Bundle.load`, with a message of its own where the demo bundle is not installed.
+def open_bundle(
+    bundle: str | Path = PORTRAIT_BUNDLE, verify: bool = True, progress: Progress = lambda line: None
+) -> Bundle:
+    """`Bundle.load`, with a message of its own where the portrait bundle is not installed.
 
     Raises:
-        BundleError: as `Bundle.load`.
+        EdgeditError: as `Bundle.load`.
     """
-    if Path(bundle) == DEMO_BUNDLE and not DEMO_BUNDLE.is_dir():
-        raise BundleError("the demo bundle is not part of this installation; name the directory of another bundle")
-    return Bundle.load(bundle, verify)
+    if Path(bundle) == PORTRAIT_BUNDLE and not PORTRAIT_BUNDLE.is_dir():
+        raise BundleError("the portrait bundle is not part of this installation; name the directory of another bundle")
+    return Bundle.load(bundle, verify, progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,8 @@ class Portrait:
 class Editor:
     """Inverts photos, edits them along named directions and pastes the result back.
 
+    A server that forks loads one in each worker, after the fork: see `EditSession`.
+
     Args:
         session: runs the graphs of a bundle.
         directions: by name.
@@ -83,10 +88,11 @@ class Editor:
     @classmethod
     def load(
         cls,
-        bundle: str | Path = DEMO_BUNDLE,
+        bundle: str | Path = PORTRAIT_BUNDLE,
         runtime: str = "onnxruntime",
         *,
         require_signed: str | Path | None = None,
+        progress: Progress = lambda line: None,
         **options: Any,
     ) -> Self:
         """Opens a bundle; every file's digest is checked first, and then its signature if one is required.
@@ -95,14 +101,18 @@ class Editor:
             bundle: the bundle's directory.
             runtime: a name of `engines.runtimes`.
             require_signed: PEM file of the public key that must have signed the bundle; None asks for no signature.
-            options: passed to the runtime, such as `provider="cuda"` or `threads=4`.
+            progress: is told if the bundle is to be completed first, which takes seconds.
+            options: passed to the runtime, such as `provider="cuda"` or `threads=4` (never more than this process may
+                use, see `engines.cpus`).
 
         Raises:
             BundleError: if it is not a bundle, or damaged.
             SignatureError: if a signature is required and is not there or does not hold.
-            RuntimeUnavailableError: for a runtime or provider that is not known, not installed or cannot start.
+            RuntimeUnavailableError: for a runtime or provider that is not known, not installed or cannot start; or if
+                the package that the bundle is to be completed from is not installed.
+            PackageError, OutputError: as `engines.completion.complete`.
         """
-        loaded = open_bundle(bundle)
+        loaded = open_bundle(bundle, progress=progress)
         if require_signed is not None:
             ensure_signed(loaded, require_signed)
             # The runtime holds the engines it opens against the signature too.
@@ -125,7 +135,7 @@ class Editor:
         self.directions[added.name] = added
         return added
 
-    def invert(self, image: ImageSource, aligned: bool = False, *, face: int | None = None) -> Inversion:
+    def invert(self, image: Source, aligned: bool = False, *, face: int | None = None) -> Inversion:
         """Inverts one face; edits of it cost no inversion again.
 
         Args:
@@ -205,9 +215,9 @@ class Editor:
         Warns:
             StrengthWarning: as `edit`.
         """
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
             raise DirectionError(f"steps must be 1 or more, got {steps!r}")
-        frames = [{**(edits or {}), direction: value} for value in np.linspace(start, stop, steps).tolist()]
+        frames = [{**(edits or {}), direction: value} for value in np.linspace(start, stop, int(steps)).tolist()]
         for ends in (frames[0], frames[-1]):
             resolve(self.directions, ends, self.family, clamp)
         return ((frame[direction], self.edit(inversion, frame, clamp=clamp)) for frame in frames)
@@ -223,7 +233,7 @@ class Editor:
         """
         return coordinate - pick(self.directions, direction).coordinate(inversion[0].host().w_e[0])
 
-    def portrait(self, photo: ImageSource, aligned: bool = False, *, face: int | None = None) -> Portrait:
+    def portrait(self, photo: Source, aligned: bool = False, *, face: int | None = None) -> Portrait:
         """Finds, aligns and inverts a face of a photo; arguments and errors as `invert`."""
         opened = open_image(photo)
         crop, alignment = self._crop(photo, opened, aligned, face)
@@ -232,7 +242,7 @@ class Editor:
 
     def edit_photo(
         self,
-        photo: ImageSource,
+        photo: Source,
         edits: Mapping[str, float | Strength],
         *,
         aligned: bool = False,
@@ -259,7 +269,7 @@ class Editor:
         return self.portrait(photo, aligned, face=face).edit(edits, clamp=clamp, mode=mode)
 
     def _crop(
-        self, source: ImageSource, photo: Photo, aligned: bool, face: int | None
+        self, source: Source, photo: Photo, aligned: bool, face: int | None
     ) -> tuple[np.ndarray, Alignment | None]:
         shape, model = self.family.image_shape, f"family {self.family.name}"
         return self._cropper(photo, shape, aligned=aligned, face=face, name=photo_name(source), model=model)

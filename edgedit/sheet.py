@@ -9,54 +9,59 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edgedit.editor import Portrait
 
-CELL = 160
-GAP = 8
-LABEL = 22
+COLUMNS = 4
+CELL = 320
+"""Side of a cell with a face, in pixels; a photo that an edit was put back into has the place of two by two."""
+GAP = 10
+LABEL = 32
+WIDTH = GAP + COLUMNS * (CELL + GAP)
+LARGE = 2 * CELL + GAP
 INK, PAPER, FRAME = (32, 32, 36), (250, 250, 248), (214, 96, 48)
+FONT = 21
 
-Row = tuple[str, Sequence[tuple[str, np.ndarray]], np.ndarray]
-"""A direction's name, its labelled edits (aligned faces), and the photo with the strongest one put back."""
+Cell = tuple[str, np.ndarray]
+"""A label, and what is above it: uint8 H x W x 3."""
 
 
-def contact_sheet(portrait: Portrait, rows: Sequence[Row]) -> np.ndarray:
+def contact_sheet(portrait: Portrait, rows: Sequence[Sequence[Cell]], photos: Sequence[Cell]) -> np.ndarray:
     """Draws the sheet.
 
     Args:
         portrait: the photo that was edited.
-        rows: one per direction, all with the same number of edits.
+        rows: one per direction, of at most `COLUMNS` edited faces each.
+        photos: photos with an edited face put back.
 
     Returns:
-        uint8 H x W x 3: first the photo with the face marked, the aligned face and its reconstruction; then a row of
-        edits per direction, with the edited photo at the end.
+        uint8 H x `WIDTH` x 3: first the photo with the face marked, the face and its reconstruction; then the rows;
+        then the photos, two beside each other.
     """
-    columns = max([3, *(len(cells) + 1 for _, cells, _ in rows)])
-    width = GAP + columns * (CELL + GAP)
-    height = GAP + (1 + len(rows)) * (CELL + LABEL + GAP)
-    sheet = Image.new("RGB", (width, height), PAPER)
-    font = ImageFont.load_default(size=13)
     top = [
         ("photo", _marked(portrait)),
         ("face, as the model sees it", portrait.aligned),
         ("reconstruction", portrait.reconstruction),
     ]
-    for index, cells in enumerate([top, *([*row[1], (f"{row[0]}, in the photo", row[2])] for row in rows)]):
-        y = GAP + index * (CELL + LABEL + GAP)
+    lines = [(CELL, cells) for cells in (top, *rows)]
+    lines += [(LARGE, photos[first : first + 2]) for first in range(0, len(photos), 2)]
+    sheet = Image.new("RGB", (WIDTH, GAP + sum(side + LABEL + GAP for side, _ in lines)), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=FONT)
+    y = GAP
+    for side, cells in lines:
         for column, (label, pixels) in enumerate(cells):
-            x = GAP + column * (CELL + GAP)
-            sheet.paste(_cell(pixels), (x, y))
-            text = label if index == 0 or column == len(cells) - 1 else f"{rows[index - 1][0]} {label}"
-            ImageDraw.Draw(sheet).text((x, y + CELL + 3), text, fill=INK, font=font)
+            x = GAP + column * (side + GAP)
+            sheet.paste(_fitted(pixels, side), (x, y))
+            draw.text((x, y + side + 4), label, fill=INK, font=font)
+        y += side + LABEL + GAP
     return np.asarray(sheet)
 
 
-def _cell(pixels: np.ndarray) -> Image.Image:
+def _fitted(pixels: np.ndarray, side: int) -> Image.Image:
+    """A picture in the middle of a square."""
     image = Image.fromarray(pixels)
-    scale = CELL / max(image.size)
+    scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    small = image.resize(size, Image.Resampling.LANCZOS)
-    cell = Image.new("RGB", (CELL, CELL), PAPER)
-    cell.paste(small, ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
-    return cell
+    square = Image.new("RGB", (side, side), PAPER)
+    square.paste(image.resize(size, Image.Resampling.LANCZOS), ((side - size[0]) // 2, (side - size[1]) // 2))
+    return square
 
 
 def _marked(portrait: Portrait) -> np.ndarray:

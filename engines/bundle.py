@@ -27,18 +27,20 @@ import os
 import secrets
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from pydantic import JsonValue, TypeAdapter
 
+from engines.completion import complete, lacks_generator
 from engines.contracts import OURS, TensorSpec, graph_contract
 from engines.errors import BundleError, OutputError
 from engines.family import ModelFamily
 from engines.files import walk
 from engines.folders import ENGINES_FOLDER, HIDDEN_ENGINES, engine_problems
-from engines.integrity import FileProblem, check_entry, read_entry, read_regular
+from engines.integrity import COPY_AGAIN, FileProblem, check_entry, read_entry, read_regular
 from engines.manifest import (
     CARD_FILE,
     EXTERNAL_LOCATION,
@@ -115,18 +117,29 @@ class Bundle:
         return self.method == OURS or any(spec.name == "style_delta" for spec in self.graph("edit").inputs)
 
     @classmethod
-    def load(cls, path: str | Path, verify: bool = True) -> Self:
-        """Opens a bundle.
+    def load(cls, path: str | Path, verify: bool = True, progress: Callable[[str], None] = lambda line: None) -> Self:
+        """Opens a bundle; one without its generator is completed in the cache folder first (see engines.completion).
 
         Args:
             path: its directory.
-            verify: check every file now (reads the whole bundle once). Without it damage is found when a file is
-                read; nothing is parsed unchecked either way.
+            verify: check every file now, else damage is found when a file is read; nothing is parsed unchecked.
+            progress: called with one line if the bundle is to be completed.
 
         Raises:
             BundleError: if it is not a bundle, is of another schema, or any file is missing, damaged, unlisted or not
                 a regular file inside the bundle.
+            EdgeditError: as `engines.completion.complete`.
         """
+        bundle = cls._open(path)
+        if lacks_generator(bundle.path):
+            bundle = cls._open(complete(bundle, progress))
+        if verify and (problems := bundle.verify()):
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise BundleError(f"{problems[0].refusal(bundle.name)}{more}")
+        return bundle
+
+    @classmethod
+    def _open(cls, path: str | Path) -> Self:
         root = Path(path)
         if not root.is_dir():
             raise BundleError(f"{path} is not a bundle: there is no such directory")
@@ -135,14 +148,8 @@ class Bundle:
         raw = _sound(read_regular(root, MANIFEST_FILE, MAX_MANIFEST_BYTES), root.name)
         line = manifest_digest_line(raw)
         if _sound(read_regular(root, MANIFEST_DIGEST_FILE, len(line)), root.name) != line:
-            raise BundleError(
-                f"{root.name}: {MANIFEST_FILE} does not match {MANIFEST_DIGEST_FILE}; copy the bundle again"
-            )
-        bundle = cls(root.resolve(), parse_manifest(raw, root.name))
-        if verify and (problems := bundle.verify()):
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise BundleError(f"{problems[0].refusal(bundle.name)}{more}")
-        return bundle
+            raise BundleError(f"{root.name}: {MANIFEST_FILE} does not match {MANIFEST_DIGEST_FILE}; {COPY_AGAIN}")
+        return cls(root.resolve(), parse_manifest(raw, root.name))
 
     def read(self, relative: str) -> bytes:
         """The content of a file that the manifest lists, read once and checked: these very bytes have its digest.

@@ -105,7 +105,7 @@ class Certifier:
         judges: further comparisons.
         calibration: for 8 bits.
         batch: photos at a time.
-        threads: of ONNX Runtime.
+        threads: of ONNX Runtime, see `engines.cpus.threads`.
 
     Raises:
         ValueError: for photos of another size, or none.

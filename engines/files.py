@@ -1,14 +1,41 @@
-"""Files on disk: opened without following links, listed, and written whole or not at all."""
+"""Files on disk: opened without following links, listed, and written whole or not at all; where caches live."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from engines.errors import OutputError
+
+
+def cache_folder() -> Path:
+    """Where caches of this user live: EDGEDIT_CACHE, or the system's cache folder."""
+    if own := os.environ.get("EDGEDIT_CACHE"):
+        return Path(own)
+    if local := os.environ.get("LOCALAPPDATA"):
+        return Path(local) / "edgedit"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgedit"
+
+
+@contextmanager
+def only_one(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Lets one process at a time work in a folder; `waiting` is called if another one is at it.
+
+    The system itself drops the lock when its process dies, so that none is ever stale.
+    """
+    import fcntl
+
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def open_regular(root: Path, relative: str) -> int:

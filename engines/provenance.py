@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import os
 import platform
 import sys
 from importlib import metadata
 from pathlib import Path
 
+from engines.cpus import usable
 from engines.libraries import LIBRARIES
 
 TOOLS = (
@@ -39,7 +39,6 @@ def tool_versions() -> dict[str, str]:
 
 def processor() -> str:
     """The CPU in words, with the cores this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -47,7 +46,7 @@ def processor() -> str:
             if line.startswith("model name"):
                 name = line.split(":", 1)[1].strip()
                 break
-    return f"{name}, {cores} cores"
+    return f"{name}, {usable()} cores"
 
 
 def peak_memory() -> float | None:

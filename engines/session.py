@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,9 +16,12 @@ from engines.contracts import OURS, TensorSpec, graph_contract, mismatch, pipeli
 from engines.errors import BundleError, DirectionError
 from engines.family import ModelFamily
 from engines.inversion import HeldInversion, Inversion
+from engines.photo.resample import resize
 from engines.runtimes import Feed, Runtime, create
 
 __all__ = ["EditSession", "Inversion"]
+
+_log = logging.getLogger(__name__)
 
 _PARTS = {
     "invert": ("encoder", "e4e", "features"),
@@ -38,6 +43,10 @@ class EditSession:
     Threads: one session may be shared. Loading is locked; runs go on at the same time where the runtime allows it,
     which ONNX Runtime does. Inversions are never written to.
 
+    Processes: load after the fork, such as in gunicorn's workers and not with its --preload. A process that was forked
+    from one with a session lacks the threads of it and, on a GPU, the device; the first call there says so in the log.
+    On the CPU it computes all the same, on the calling thread alone.
+
     Args:
         bundle: a bundle, or its directory (then all of it is verified).
         runtime: a name of `engines.runtimes`.
@@ -55,6 +64,7 @@ class EditSession:
         self._options = options
         self._loaded: dict[str, Runtime] = {}
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._inversion = {spec.name: spec for spec in self.bundle.inversion}
         for name, entry in self.bundle.manifest.graphs.items():
             try:
@@ -213,6 +223,13 @@ class EditSession:
         return parts
 
     def _load(self, graph: str) -> Runtime:
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            _log.warning(
+                "edgedit: this process was forked from one that had loaded %s, whose threads it lacks; load the editor "
+                "after the fork (gunicorn: without --preload)",
+                self.bundle.name,
+            )
         with self._lock:
             if graph not in self._loaded:
                 self._loaded[graph] = create(self.runtime, self.bundle, graph, **self._options)
@@ -274,28 +291,6 @@ def _picture(images: np.ndarray, *deltas: np.ndarray) -> np.ndarray:
     return images
 
 
-def _area(source: int, target: int) -> np.ndarray:
-    """target x source matrix that takes the mean of each block of source / target pixels."""
-    return np.kron(np.eye(target), np.full(source // target, target / source)).astype(np.float32)
-
-
-def _bilinear(source: int, target: int) -> np.ndarray:
-    """target x source matrix of bilinear resampling, half-pixel centres, the filter widened where it shrinks."""
-    scale = source / target
-    distance = np.arange(source) + 0.5 - scale * (np.arange(target)[:, None] + 0.5)
-    weights = np.clip(1 - np.abs(distance) / max(scale, 1.0), 0, None)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
 def encoder_image(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 B x h x w x 3 to the encoders' float32 B x 3 x h' x w' in [-1, 1].
-
-    The same resampling as inside the `invert` graph: block means where both sides shrink by whole factors, bilinear
-    otherwise.
-    """
-    image = images.transpose(0, 3, 1, 2) / np.float32(127.5) - np.float32(1)
-    height, width = image.shape[2:]
-    if (height, width) == size:
-        return image
-    matrix = _bilinear if height % size[0] or width % size[1] else _area
-    return matrix(height, size[0]) @ image @ matrix(width, size[1]).T
+    """uint8 B x h x w x 3 to the encoders' float32 B x 3 x h' x w' in [-1, 1], by the filter of our own `invert`."""
+    return resize(images.transpose(0, 3, 1, 2) / np.float32(127.5) - np.float32(1), size, "area")

@@ -102,7 +102,7 @@ def export_bundle(
         graphs: "all", "pipelines" or "split", or names of single graphs; the separate graphs are of our method alone.
         batches: batch sizes to verify.
         command: for the manifest; must hold no path of this machine.
-        threads: of ONNX Runtime during verification, 0 leaves it to ONNX Runtime.
+        threads: of ONNX Runtime during verification, see `engines.cpus.threads`.
         progress: called with one line before each step.
 
     Returns:

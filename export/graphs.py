@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.contracts import PARTS, PIPELINES, TensorSpec, graph_contract
 from engines.family import ModelFamily
+from engines.photo.resample import Filter
 from export.errors import ExportError
+from export.resize import Resize
 from training.networks.system import EditingSystem, Inversion
 
 SYSTEM_PREFIX = "system."
@@ -29,32 +30,16 @@ in `EditingSystem.state_dict()`."""
 
 
 class ImageIn(nn.Module):
-    """uint8 NHWC to float NCHW in [-1, 1] (x / 127.5 - 1), resized to the encoders' input.
+    """uint8 NHWC to float NCHW in [-1, 1] (x / 127.5 - 1), resized to the encoders' input by a filter."""
 
-    Where both sides shrink by whole factors the resize is the mean over each block of pixels: an exact area filter,
-    antialiased like the e4e family's preprocessing, and one average pooling in every runtime. Other ratios are
-    bilinear, antialiased where they shrink (`align_corners` False). Equal sizes are left alone.
-    """
-
-    def __init__(self, source: tuple[int, int], target: tuple[int, int]) -> None:
-        """Args: heights and widths in pixels."""
+    def __init__(self, source: tuple[int, int], target: tuple[int, int], kind: Filter = "area") -> None:
+        """Args: heights and widths in pixels, and the filter, see `engines.photo.resample`."""
         super().__init__()
-        self.source = source
-        self.target = target
+        self.resize = Resize(source, target, kind)
 
     def forward(self, image: Tensor) -> Tensor:
         # The cast comes first: TensorRT allows no other operator on uint8.
         return self.resize(image.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1.0)
-
-    def resize(self, x: Tensor) -> Tensor:
-        """B x 3 x source to B x 3 x target."""
-        (height, width), (to_height, to_width) = self.source, self.target
-        if self.source == self.target:
-            return x
-        if height % to_height == 0 and width % to_width == 0:
-            return F.avg_pool2d(x, (height // to_height, width // to_width))
-        shrinks = to_height < height or to_width < width
-        return F.interpolate(x, size=self.target, mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 class ImageOut(nn.Module):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import torch
 
 from engines.family import ModelFamily
+from engines.ort import session
 from export.errors import ExportError
 from export.onnx_graph import OPSET, quiet
 from training.networks.mapper import LatentMapper
@@ -36,8 +36,7 @@ def export_mapper(mapper: LatentMapper, family: ModelFamily) -> bytes:
         expected = mapper(example).numpy()
     assert program is not None, "the dynamo exporter gives a program when it writes no file"
     data = program.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    error = np.abs(session.run(["delta_w"], {"w_plus": example.numpy()})[0] - expected).max()
+    error = np.abs(session(data).run(["delta_w"], {"w_plus": example.numpy()})[0] - expected).max()
     if not error <= TOLERANCE * np.abs(expected).max():
         raise ExportError(f"the exported mapper differs from PyTorch by {error:.2g}")
     return data

@@ -31,8 +31,9 @@ OPSET = 20
 INLINE_LIMIT = 1024
 """Bytes of the largest nameless floating-point constant that may stand in a graph: more would be a folded weight."""
 
-BUFFER_LIMIT = 16 * 1024
-"""The same for a buffer that the system computes from its family and does not store, such as a pooling matrix."""
+BUFFER_LIMIT = 4 * 2**20
+"""The same for a buffer that the graph computes from its family and does not store, such as a pooling matrix or that of
+a resize from 1024 pixels."""
 
 _DTYPES = {"float32": ir.DataType.FLOAT, "uint8": ir.DataType.UINT8}
 

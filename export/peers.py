@@ -53,7 +53,7 @@ class Invert(_Graph):
 
     def __init__(self, peer: Peer) -> None:
         super().__init__(peer)
-        self.image_in = ImageIn(peer.family.image_shape, peer.input_size)
+        self.image_in = ImageIn(peer.family.image_shape, peer.input_size, peer.resize)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return _flat(self.system.invert(self.image_in(image)))

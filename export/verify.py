@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from torch import Tensor
 
 from engines.errors import first_line
 from engines.family import ModelFamily
+from engines.ort import session
 from export.errors import ExportError
 from export.graphs import BoundGraph, ImageIn
 from training.networks.system import EditingSystem
@@ -114,7 +114,7 @@ class Verifier:
         family: the network's.
         photos: uint8 M x h x w x 3, h x w = `family.image_shape`, M at least 1; repeated where a batch needs more.
         batches: batch sizes to run.
-        threads: of ONNX Runtime; 0 leaves it to ONNX Runtime.
+        threads: of ONNX Runtime, see `engines.cpus.threads`.
 
     Raises:
         ExportError: if the photos do not fit the family or there is no batch to run.
@@ -162,18 +162,15 @@ class Verifier:
         Raises:
             ExportError: if ONNX Runtime cannot load the graph, or an output fails its gate.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 3
         try:
-            session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+            loaded = session(model, threads=self.threads)
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             raise ExportError(f"graph {graph}: ONNX Runtime cannot load it: {first_line(error)}") from error
         module = self.graphs[graph].module
         names = [spec.name for spec in self.graphs[graph].outputs]
         report: dict[str, Any] = {}
         for batch, feeds in self.feeds(graph):
-            actual = session.run(names, {name: value.numpy() for name, value in feeds.items()})
+            actual = loaded.run(names, {name: value.numpy() for name, value in feeds.items()})
             with torch.no_grad():
                 wanted = module(*feeds.values())
             wanted = [wanted] if isinstance(wanted, Tensor) else wanted

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from engines import completion, mobilestylegan
 from engines.family import ModelFamily
 
 _TRAINED = ("generator", "e4e", "encoder", "editor")
-_ORDER = ("generator", "e4e", "encoder", "directions", "editor", "calibrate", "evaluate")
+_ORDER = ("generator", "pairs", "e4e", "encoder", "directions", "editor", "calibrate", "evaluate")
 
 
 def _stages(root: Path) -> dict[str, dict[str, Any]]:
@@ -51,6 +52,28 @@ def _targets(metrics: Mapping[str, Any]) -> str:
     return f"Targets that were set for this model and are not met: {', '.join(missed)}."
 
 
+_TRAINED_HERE = """\
+A StyleGAN2 generator of {size} x {size} pixels with two inversion encoders and a feature editor, after
+Yan, Xu, Zhang, Xia and Li, "Edit-discrepancy-guided feature transformation in encoder-based GAN inversion for real
+image attribute editing" (2026). It shows, on any machine, everything that the toolkit does with a full-scale model."""
+_OF_A_PACKAGE = f"""\
+Two light inversion encoders and a feature editor for a generator of {{size}} x {{size}} pixels, after
+Yan, Xu, Zhang, Xia and Li, "Edit-discrepancy-guided feature transformation in encoder-based GAN inversion for real
+image attribute editing" (2026). The generator is MobileStyleGAN (Belousov 2021, arXiv 2104.04767) of the package
+random-face {mobilestylegan.VERSION}: its weights are no part of the bundle as it is passed on, and are read from the
+package where it is installed."""
+_THUMBNAILS = """\
+At {size} pixels a face is a thumbnail: put back into a large photo, an edit adds its low-resolution change to
+the photo's own texture. Large pose changes tear details, as the paper reports of its own model. Weights and directions
+are under Apache-2.0."""
+_LINEAGE = f"""\
+The encoders see a face at {{seen}} x {{seen}} pixels; what is finer is the generator's own. Large pose changes
+tear details, as the paper reports of its own model.
+
+Licence of the generator's weights: {mobilestylegan.LICENCE}. Encoders, editor and directions were trained with that
+generator and have the same lineage: they too are for research and evaluation."""
+
+
 def model_card(
     root: Path, family: ModelFamily, recipe: str, metrics: Mapping[str, Any], *, data: str, device: str
 ) -> str:
@@ -72,19 +95,23 @@ def model_card(
     steps = "\n".join(
         f"| {s['stage']} | {s['step']} | {_batch(s)} | {s['seconds'] / 60:.0f} | {s['seed']} |" for s in stages
     )
-    order = " ".join(name for name in _ORDER if name in found or name not in _TRAINED)
-    start, rest = "", ""
-    if lacking := [name for name in _TRAINED if name not in found]:
-        start = " --start START"
+    packaged = family.generator == completion.KIND
+    order = " ".join(
+        name for name in _ORDER if name in found or (name not in _TRAINED and (packaged or name != "pairs"))
+    )
+    start, rest, before, leave = "", "", "", ""
+    if packaged:
+        start, leave = " --generator GENERATOR", " --without-generator"
+        before = "edgedit import mobilestylegan -o GENERATOR\n"
+    if lacking := [name for name in _TRAINED if name not in found and not (packaged and name == "generator")]:
+        start += " --start START"
         rest = (
             "\nThe run started from START, an earlier bundle of this model, which holds what is not in the table: "
             f"{', '.join(lacking)}.\n"
         )
     return f"""# Model card: {family.name}
 
-A StyleGAN2 generator of {family.size} x {family.size} pixels with two inversion encoders and a feature editor, after
-Yan, Xu, Zhang, Xia and Li, "Edit-discrepancy-guided feature transformation in encoder-based GAN inversion for real
-image attribute editing" (2026). It shows, on any machine, everything that the toolkit does with a full-scale model.
+{(_OF_A_PACKAGE if packaged else _TRAINED_HERE).format(size=family.size)}
 
 - W+ codes {family.w_rows} x {family.style_dim}, feature tensor {" x ".join(map(str, family.feature_shape))}
 - For demonstrations, tests and benchmarks. Not for identification, and not for judging age, gender or feelings.
@@ -115,17 +142,15 @@ Trained on {device} in {hours:.1f} hours with torch {stages[0]["torch"]}.
 {steps}
 {rest}
 ```
-for stage in {order}; do
+{before}for stage in {order}; do
     edgedit train $stage --data FACES --run RUN --recipe {recipe} --lpips LPIPS --identity EMBEDDER \\
         --age-gender AGE_GENDER --expression EXPRESSION --pose POSE{options}{start} \\
         --json RUN/$stage.json
 done
-edgedit export RUN --recipe {recipe} --data FACES --metrics RUN/evaluate.json{start} -o BUNDLE
+edgedit export RUN --recipe {recipe} --data FACES --metrics RUN/evaluate.json{start}{leave} -o BUNDLE
 ```
 
 ## Limits
 
-At {family.size} pixels a face is a thumbnail: put back into a large photo, an edit adds its low-resolution change to
-the photo's own texture. Large pose changes tear details, as the paper reports of its own model. Weights and directions
-are under Apache-2.0.
+{(_LINEAGE if packaged else _THUMBNAILS).format(size=family.size, seen=family.encoder_size[0])}
 """

@@ -24,22 +24,19 @@ from torch import Tensor
 from engines.errors import OutputError
 from engines.family import ModelFamily
 from engines.files import write
+from engines.photo.sources import FORMATS, is_photo, photo_files, without_text
 from training import parallel
-
-SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
-_FORMATS = ("WEBP", "PNG", "JPEG")
 
 
 def _files(source: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Names of the images, and what reads each one while it is the current one."""
     if source.is_dir():
-        for path in sorted(source.iterdir()):
-            if path.suffix.lower() in SUFFIXES:
-                yield path.name, path.read_bytes
+        for path in photo_files(source):
+            yield path.name, path.read_bytes
     elif tarfile.is_tarfile(source):
         with tarfile.open(source) as archive:
             for member in archive:
-                if Path(member.name).suffix.lower() in SUFFIXES and (stream := archive.extractfile(member)):
+                if member.isfile() and is_photo(member.name) and (stream := archive.extractfile(member)):
                     yield Path(member.name).name, stream.read
     else:
         raise ValueError(f"{source} is neither a folder nor a tar archive of images")
@@ -49,7 +46,7 @@ def _decode(name: str, read: Callable[[], bytes], size: tuple[int, int]) -> np.n
     """The middle of an image that has the shape asked for, height x width, resized to it."""
     height, width = size
     try:
-        with Image.open(io.BytesIO(read()), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(without_text(read())), formats=FORMATS) as image:
             scale = min(image.width / width, image.height / height)
             left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
             box = (left, top, image.width - left, image.height - top)

@@ -23,12 +23,17 @@ from engines.directions import Direction, Space
 from training.data import FaceSet, encoder_input, visible
 from training.judges import Judges
 from training.networks.stylegan2 import Generator
+from training.pairs import PairSet
 
 WORDS = {
     "smile": "neutral to smiling",
     "age": "younger to older",
     "female": "more masculine to more feminine",
     "yaw": "head turned to one side or the other",
+    "pitch": "head lowered to raised",
+    "anger": "calm to angry",
+    "sadness": "calm to sad",
+    "surprise": "calm to surprised",
 }
 LICENCE = "Apache-2.0"
 
@@ -42,6 +47,11 @@ class FitOptions:
     """Use the e4e codes of that many training photos in place of mapped draws."""
     regression: bool = False
     """Regress the codes on the scores in place of separating high scores from low ones."""
+    normal: bool = False
+    """Regress each score on the codes, by ridge: the direction in which the score changes fastest, at the least change
+    of the rest. It serves rare attributes as well, which few samples have; probabilities count by their logits."""
+    attributes: tuple[str, ...] = ()
+    """Attributes that get a direction; empty: all that are judged."""
     batch: int = 50
     share: float = 0.2
     """Share of the samples at either end that count as having or lacking an attribute."""
@@ -121,6 +131,18 @@ def photo_codes(
     return _scored(batches(), judges)
 
 
+def pair_codes(pairs: PairSet, judges: Judges, options: FitOptions) -> Samples:
+    """Codes of W with the scores of the pictures rendered from them, the first of the synthetic pairs."""
+    count = min(options.samples, len(pairs))
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for start in track(range(0, count, options.batch), description="scoring pairs"):
+            images, codes = pairs.batch(np.arange(start, min(start + options.batch, count)))
+            yield codes, images
+
+    return _scored(batches(), judges)
+
+
 def slopes(w: np.ndarray, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """By attribute, the unit vector (D) along which the mean code moves with its score while the other scores stay.
 
@@ -136,6 +158,36 @@ def slopes(w: np.ndarray, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray
     design = np.stack([(v - v.mean()) / v.std() for v in scores.values()], axis=1)
     found, *_ = np.linalg.lstsq(design, w - w.mean(axis=0), rcond=None)
     return {name: row / np.linalg.norm(row) for name, row in zip(scores, found, strict=True)}
+
+
+def normals(
+    w: np.ndarray, scores: dict[str, np.ndarray], fixed: Sequence[np.ndarray] = (), ridge: float = 0.2
+) -> dict[str, np.ndarray]:
+    """By attribute, the unit vector (D) along which its score changes fastest.
+
+    Args:
+        w: M x D codes.
+        scores: M values each; those within [0, 1] are probabilities, of which the logit is regressed.
+        fixed: directions that all results are made orthogonal to, each D.
+        ridge: penalty over the mean variance of the codes' elements.
+
+    Raises:
+        ValueError: if all scores of an attribute are equal.
+    """
+    if flat := [name for name, values in scores.items() if np.ptp(values) == 0]:
+        raise ValueError(f"all samples have the same score for {flat[0]}; there is no direction to find")
+    centred = w - w.mean(axis=0)
+    covariance = centred.T @ centred / len(w)
+    penalised = covariance + ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    basis = np.linalg.qr(np.stack(fixed, axis=1))[0] if len(fixed) else np.zeros((w.shape[1], 0))
+    result = {}
+    for name, values in scores.items():
+        if values.min() >= 0 and values.max() <= 1:
+            values = np.log((values + 1e-4) / (1 + 1e-4 - values))
+        vector = np.linalg.solve(penalised, centred.T @ (values - values.mean()) / len(w))
+        vector -= basis @ (basis.T @ vector)
+        result[name] = vector / np.linalg.norm(vector)
+    return result
 
 
 def _drawn(generator: Generator, codes: Tensor, batch: int) -> Iterator[Tensor]:
@@ -217,11 +269,13 @@ def fit(
     *,
     seed: int = 0,
     samples: Samples | None = None,
+    fixed: Sequence[np.ndarray] = (),
 ) -> tuple[list[Direction], dict[str, dict[str, float]]]:
     """Fits all directions of a generator.
 
     Args:
         samples: scored codes, such as those of `photo_codes`; None: mapped draws.
+        fixed: directions D that those found with `FitOptions.normal` are made orthogonal to.
 
     Returns:
         The directions, and by direction what one positive unit does to the mean score of each attribute.
@@ -230,10 +284,12 @@ def fit(
     samples = samples or sample(generator, judges, options, seed=seed)
     shape = samples.w.shape[1:]
     flat = samples.w.reshape(len(samples.w), -1).astype(np.float64)
-    if options.regression:
-        normals = slopes(flat, samples.scores)
+    if options.normal:
+        vectors = normals(flat, samples.scores, fixed)
+    elif options.regression:
+        vectors = slopes(flat, samples.scores)
     else:
-        normals = orthogonalise(
+        vectors = orthogonalise(
             {
                 name: discriminant(flat, scores, share=options.share, shrinkage=options.shrinkage)
                 for name, scores in samples.scores.items()
@@ -243,7 +299,8 @@ def fit(
     centred = flat - flat.mean(axis=0)
     space: Space = "w" if len(shape) == 1 else "w+"
     found: list[tuple[str, str, str, np.ndarray]] = []
-    for name, normal in normals.items():
+    for name in options.attributes or vectors:
+        normal = vectors[name]
         vector = normal * (centred @ normal).std()
         found.append((name, "interfacegan", WORDS.get(name, name), vector))
     _, spread, axes = np.linalg.svd(centred, full_matrices=False)

@@ -251,7 +251,8 @@ def photo_range(
     floor: float = 0.58,
     step: float = 0.5,
 ) -> tuple[float, float]:
-    """The strengths of a direction at which edited photos keep their identity.
+    """The strengths of a direction at which edited photos keep their identity, found by bisection: what is kept falls
+    as strengths grow.
 
     Args:
         photos: B x 3 x S x S in [-1, 1].
@@ -266,19 +267,24 @@ def photo_range(
     parts = photos.split(at_once(system.family))
     inversions = [system.invert(encoder_input(part, system.family)) for part in parts]
     start = torch.cat([identity(part) for part in parts])
-    ends = []
     wide = replace(direction, min_strength=-limit, max_strength=limit)
+    grid = np.arange(step, limit + 1e-9, step)
+
+    def keeps(strength: float) -> bool:
+        edit = resolve({wide.name: wide}, {wide.name: strength}, system.family)
+        deltas = [torch.from_numpy(delta).to(photos.device)[None] for delta in (edit.delta_w, edit.style_delta)]
+        kept = [
+            identity(like(system.edit(inversion, *deltas), part, system.family))
+            for part, inversion in zip(parts, inversions, strict=True)
+        ]
+        return bool((torch.cat(kept) * start).sum(dim=1).mean() >= floor)
+
+    ends = []
     for sign in (-1.0, 1.0):
-        reached = step
-        for strength in np.arange(step, limit + 1e-9, step):
-            edit = resolve({wide.name: wide}, {wide.name: sign * strength}, system.family)
-            deltas = [torch.from_numpy(delta).to(photos.device)[None] for delta in (edit.delta_w, edit.style_delta)]
-            kept = [
-                identity(like(system.edit(inversion, *deltas), part, system.family))
-                for part, inversion in zip(parts, inversions, strict=True)
-            ]
-            if (torch.cat(kept) * start).sum(dim=1).mean() < floor:
-                break
-            reached = float(strength)
-        ends.append(sign * reached)
+        # The first strength of the grid counts as kept, so that every range has two sides.
+        low, high = 0, len(grid)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if keeps(sign * float(grid[middle])) else (low, middle)
+        ends.append(sign * float(grid[low]))
     return ends[0], ends[1]

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engines.ort import session
 from training.losses.identity import face_crop
 
 ATTRIBUTE_CROP = (0.20, 0.17, 0.66)
@@ -43,20 +43,13 @@ POSES = {"yaw": 0, "pitch": 1}
 """Scored angles and their output."""
 
 
-def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
 class Judges:
     """Scores of FFHQ-aligned images; `names` lists the attributes that can be scored ("male" is one less "female")."""
 
     def __init__(self, files: JudgeFiles, *, threads: int = 0) -> None:
-        self._age = _session(files.age_gender, threads) if files.age_gender else None
-        self._expression = _session(files.expression, threads) if files.expression else None
-        self._pose = _session(files.pose, threads) if files.pose else None
+        self._age = session(files.age_gender, threads=threads) if files.age_gender else None
+        self._expression = session(files.expression, threads=threads) if files.expression else None
+        self._pose = session(files.pose, threads=threads) if files.pose else None
 
     @property
     def names(self) -> tuple[str, ...]:

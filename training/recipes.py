@@ -47,6 +47,10 @@ class Recipe:
     ResNet-50 says how alike two photos are (section 3.3), and nothing is scored."""
     lpips: str | None = None
     """The LPIPS variant that pictures are compared with, "vgg16" or "alexnet"; None: either."""
+    calibrated: int = 64
+    """Training photos on which the directions' ranges are measured."""
+    measured: tuple[tuple[str, float], ...] = ()
+    """Edits that `evaluate` measures, directions and strengths; empty: both ends of all that a judge scores."""
     pairs: int = 0
     """Synthetic pairs that the stages of a light family draw from (see `training.pairs`)."""
     warm_up: int = 0
@@ -239,7 +243,10 @@ def faces_1024_mobile() -> Recipe:
         e4e_steps=4_000,
         encoder=LightEncoderOptions(),
         encoder_steps=2_900,
-        directions=FitOptions(samples=8_000, regression=True, components=0),
+        directions=FitOptions(
+            samples=4_000, normal=True, attributes=("pitch", "surprise", "anger"), components=0, probes=8
+        ),
+        calibrated=16,
         editor=LightEditorOptions(),
         editor_steps=6_000,
         decay=0.5,

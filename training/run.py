@@ -14,7 +14,7 @@ import torch
 
 from engines.directions import Direction
 from engines.files import write
-from training.directions import fit, photo_codes
+from training.directions import fit, pair_codes, photo_codes
 from training.evaluate import Evaluator, compare_targets, photo_range
 from training.folder import (
     Run,
@@ -146,16 +146,27 @@ def train_encoder(run: Run, options: LoopOptions) -> int:
     return train(stage, run.root / "encoder", options)
 
 
+def _imported_directions(run: Run) -> list[Direction]:
+    """Directions in the run's folder that `fit_directions` does not write itself."""
+    own = set(run.recipe.directions.attributes)
+    files = sorted((run.root / "directions").glob("*.safetensors"))
+    return [Direction.load(file) for file in files if file.stem not in own]
+
+
 def fit_directions(run: Run, seed: int = 0) -> list[Direction]:
     """Directions of the trained generator, written to `directions/` with what they do to each attribute."""
     system = load_system(run, encoder=False, editor=False).to(run.device)
     generator = system.generator
     identity = load_run_identity(run)
     judges, options = Judges(run.judges), run.recipe.directions
-    samples = None
-    if options.photos:
+    samples, fixed = None, []
+    if run.recipe.pairs:
+        # Directions that were imported into the run stay, and those that are fitted leave them alone.
+        fixed = [d.vector for d in _imported_directions(run) if d.space == "w" and d.rows is None]
+        samples = pair_codes(load_pairs(run.root / "pairs"), judges, options)
+    elif options.photos:
         samples = photo_codes(system.e4e, generator, system.latent_avg, run.faces()[0], judges, options, seed=seed)
-    directions, effects = fit(generator, judges, identity, options, seed=seed, samples=samples)
+    directions, effects = fit(generator, judges, identity, options, seed=seed, samples=samples, fixed=fixed)
     folder = run.root / "directions"
     folder.mkdir(parents=True, exist_ok=True)
     for direction in directions:
@@ -191,13 +202,14 @@ def train_editor(run: Run, options: LoopOptions) -> int:
 
 
 @torch.no_grad()
-def calibrate(run: Run, photos: int = 64) -> dict[str, dict[str, float]]:
+def calibrate(run: Run, photos: int | None = None) -> dict[str, dict[str, float]]:
     """Sets the range of every direction to the strengths at which edited training photos keep their identity.
 
     What `fit` found before the editor was trained says how far samples can go; photos go less far, or farther.
 
     Args:
-        photos: how many are edited, spread over the training set: file names may be in order of age.
+        photos: how many are edited, spread over the training set: file names may be in order of age. None: as many
+            as the recipe says.
 
     Returns:
         By direction, the range that was written.
@@ -205,7 +217,7 @@ def calibrate(run: Run, photos: int = 64) -> dict[str, dict[str, float]]:
     system = load_system(run)
     faces = run.faces()[0]
     (run.root / "directions").mkdir(parents=True, exist_ok=True)
-    images = faces.tensor(np.linspace(0, len(faces) - 1, photos).astype(int), run.device)
+    images = faces.tensor(np.linspace(0, len(faces) - 1, photos or run.recipe.calibrated).astype(int), run.device)
     identity = load_run_identity(run)
     ranges = {}
     for direction in load_run_directions(run):
@@ -230,9 +242,10 @@ def evaluate(run: Run) -> dict[str, Any]:
     )
     directions = {d.name: d for d in load_run_directions(run)}
     edits = []
-    for name in (n for n in Judges(run.judges).names if n in directions):
-        for strength in (directions[name].max_strength, directions[name].min_strength):
-            edits.append(evaluator.edit(directions[name], strength, name))
+    judged = [name for name in (*evaluator.judges.names, "male") if name in directions]
+    ends = [(name, end) for name in judged for end in (directions[name].max_strength, directions[name].min_strength)]
+    for name, strength in run.recipe.measured or ends:
+        edits.append(evaluator.edit(directions[name], strength, name if name in judged else None))
     reconstruction = evaluator.reconstruction()
     return {
         "photos": len(held_out),

@@ -27,7 +27,7 @@ from training.judges import JudgeFiles
 
 console = Console(highlight=False, soft_wrap=True)
 
-_DEMO = Path(__file__).resolve().parents[2] / "edgedit" / "bundles" / "demo"
+_PORTRAIT = Path(__file__).resolve().parents[2] / "edgedit" / "bundles" / "portrait"
 
 JOBS: dict[str, Callable[[Context], Iterator[Step]]] = {
     "training": training,
@@ -53,7 +53,7 @@ class Options:
     job: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Only this job; may be repeated."""
     bundle: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """NAME=DIRECTORY of a bundle; may be repeated. The demo bundle if left out."""
+    """NAME=DIRECTORY of a bundle; may be repeated. The portrait bundle if left out."""
     random: tuple[str, ...] = ("faces-1024",)
     """Families to measure with random weights."""
     row: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -137,7 +137,7 @@ def run(options: Options) -> None:
     context = Context(
         device=options.device,
         out=options.out,
-        models=load_models(options.bundle or (f"demo={_DEMO}",), options.random, options.device),
+        models=load_models(options.bundle or (f"portrait={_PORTRAIT}",), options.random, options.device),
         left=queue.left,
         seconds=options.minutes * 60,
         passes=options.passes,

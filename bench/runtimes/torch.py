@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engines.bundle import Bundle
+from engines.cpus import usable
 from engines.errors import BundleError, EngineError, RuntimeUnavailableError, first_line
 from engines.runtimes.protocol import Feed, check_run, zeros
 from export.aot import Precision, graph_module, load_package, precise
@@ -76,7 +77,7 @@ class TorchRuntime:
             precision: "fp32", "tf32" (a CUDA device) or "fp16": autocast, channels-last, norms and sums in FP32.
             device: "cpu", "cuda" or "cuda:1".
             package: the `.pt2` that `export.aot.write_package` wrote of this graph; for "aotinductor" alone.
-            threads: of this process's PyTorch; 0 leaves them as they are.
+            threads: of this process's PyTorch, never more than it may use (`engines.cpus`); 0 leaves them as they are.
 
         Raises:
             BundleError: if the bundle has no such graph, or its weights do not fit its family.
@@ -96,7 +97,7 @@ class TorchRuntime:
         bundle.graph(graph)
         _check_device(device, precision)
         if threads:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(min(threads, usable()))
         if package is not None:
             call = load_package(package, bundle, graph, precision, device)
         else:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from engines.errors import EdgeditError
 
-DEMO = Path(__file__).resolve().parents[2] / "edgedit" / "bundles" / "demo"
+PORTRAIT = Path(__file__).resolve().parents[2] / "edgedit" / "bundles" / "portrait"
 
 Model = Literal["edit", "edit_session"]
 """`edit`: an inversion's tensors and deltas in, an image out; `edit_session`: a handle and strengths in."""
@@ -29,7 +29,7 @@ class Options:
     """The JSON file to write."""
     plot: Path | None = None
     """Also draw latency and throughput, to this SVG or PNG (needs matplotlib)."""
-    bundle: Path = DEMO
+    bundle: Path = PORTRAIT
     """The bundle to serve."""
     model: tuple[Model, ...] = ("edit", "edit_session")
     """Models to ask."""

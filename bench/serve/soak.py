@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from bench.serve.options import DEMO, Transport
+from bench.serve.options import PORTRAIT, Transport
 from engines.bundle import Bundle
 from engines.errors import EdgeditError
 from engines.files import write
@@ -60,7 +60,7 @@ class Options:
 
     out: Path | None = None
     """The JSON file to write."""
-    bundle: Path = DEMO
+    bundle: Path = PORTRAIT
     """The bundle to serve."""
     seconds: float = 600.0
     """For how long."""

@@ -23,6 +23,7 @@ from engines.bundle import EXTERNAL_LOCATION
 from engines.contracts import TensorSpec
 from engines.errors import EdgeditError, RuntimeUnavailableError
 from engines.family import ModelFamily
+from engines.ort import session
 from engines.runtimes.onnxruntime import PROVIDERS, OnnxRuntime
 from engines.runtimes.ort_values import dtype_name
 from export.aot import Precision, channels_last, precise
@@ -211,16 +212,13 @@ def _extents(spec: TensorSpec) -> tuple[int, ...]:
 
 
 def _session(file: Path, setting: Setting) -> OnnxRuntime:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = setting.threads
-    options.log_severity_level = 3
     provider = setting.device
-    session = ort.InferenceSession(str(file), options, providers=[PROVIDERS[provider]], enable_fallback=0)
+    loaded = session(file, threads=setting.threads, providers=[PROVIDERS[provider]])
     inputs, outputs = (
         [TensorSpec(name=node.name, dtype=dtype_name(str(node.type)), shape=list(node.shape)) for node in nodes]
-        for nodes in (session.get_inputs(), session.get_outputs())
+        for nodes in (loaded.get_inputs(), loaded.get_outputs())
     )
-    return OnnxRuntime(session, file.stem, inputs, outputs, provider, 0, {})
+    return OnnxRuntime(loaded, file.stem, inputs, outputs, provider, 0, {})
 
 
 def graphs_folder(root: Path, key: str, setting: Setting) -> Path:

@@ -8,7 +8,6 @@ time taken between; weights and images are random. Every sample is kept.
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import tempfile
 import time
@@ -25,6 +24,8 @@ from bench.table5 import alone
 from bench.table5.counts import PAPER, PAPER_DEVICE, complete, row_family
 from bench.table5.subjects import How, Setting, Subject, graphs_folder
 from bench.timing import Rounds, quartiles, rounds, summary, synchronize
+from engines.cpus import threads as allowed
+from engines.cpus import usable
 from engines.errors import EdgeditError, first_line, near
 from training.peers import COMPARED
 
@@ -134,7 +135,7 @@ def measure(
         for _ in range(warmup - 1):
             run.each("warm", lambda key, _: _once(subjects[key]))
         found = run.rounds(subjects, passes)
-        threads = torch.get_num_threads() if setting.how == "eager" else setting.threads or os.cpu_count()
+        threads = torch.get_num_threads() if setting.how == "eager" else allowed(setting.threads)
     peaks = {key: one.own for key, one in held.items() if one is not None} if on_host else used
     return {
         "family": setting.family.name,
@@ -157,8 +158,8 @@ def measure(
 @contextmanager
 def _threads(setting: Setting) -> Iterator[None]:
     before = torch.get_num_threads()
-    if setting.threads and setting.how == "eager":
-        torch.set_num_threads(setting.threads)
+    if setting.how == "eager":
+        torch.set_num_threads(min(setting.threads or before, usable()))
     try:
         yield
     finally:

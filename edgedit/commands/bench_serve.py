@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import BundlePosition, Reporting, check_output, console
-from edgedit.editor import DEMO_BUNDLE
+from edgedit.commands.common import BundlePosition, Reporting, check_output, say
+from edgedit.editor import PORTRAIT_BUNDLE
 from engines.errors import OutputError
 
 
@@ -17,7 +17,7 @@ from engines.errors import OutputError
 class BenchServe(Reporting):
     """Measure edits through the development server beside edits in process, in turns: latency and throughput."""
 
-    bundle: BundlePosition = DEMO_BUNDLE
+    bundle: BundlePosition = PORTRAIT_BUNDLE
     """The bundle to serve."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="FILE")]
     """The JSON file for all rows, with raw samples; --json gets the summary."""
@@ -45,7 +45,7 @@ class BenchServe(Reporting):
                 if path == self.json:
                     raise OutputError(f"--json and another option both name {path}; give each its own file")
         if not self.no_setup:
-            install.ensure(_say)
+            install.ensure(say)
         # Not at the top: they are for Linux alone, which the set-up has just made sure of.
         from bench.serve import Options, run
         from bench.serve.tables import report
@@ -61,11 +61,7 @@ class BenchServe(Reporting):
                 threads=self.threads,
                 perf_analyzer=self.perf_analyzer,
             ),
-            _say,
+            say,
         )
-        report(result, _say)
+        report(result, say)
         return {"out": str(self.out), "aims": result["aims"], "rows": len(result["rows"])}
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False)

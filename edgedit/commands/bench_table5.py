@@ -47,7 +47,8 @@ class BenchTable5(Reporting):
     minutes: Annotated[float, tyro.conf.arg(help_behavior_hint="(default: no limit)")] = math.inf
     """No round is begun that would probably end later, but for the first."""
     threads: int = 0
-    """Of one network on the CPU; 0 leaves it to the library."""
+    """Of one network on the CPU, never more than this process may use; 0 leaves it to PyTorch, and is one per core in
+    ONNX Runtime."""
     seed: int = 0
     """Of weights, images and the order of the methods."""
     no_memory: bool = False

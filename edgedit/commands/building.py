@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from edgedit.commands.common import BundlePosition, OptionalFile, Reporting, console
-from edgedit.editor import DEMO_BUNDLE, open_bundle
+from edgedit.commands.common import BundlePosition, OptionalFile, Reporting, console, elsewhere, opened, say
+from edgedit.editor import PORTRAIT_BUNDLE
 from engines.engine_manifest import EIGHT_BIT, Precision
 from engines.errors import EngineError
 
@@ -83,6 +83,7 @@ class Build(Reporting):
         )
         # Before any photo is read; for the GPU at hand, which is not named here, the build says it.
         check_targets(self.precision, (self.target or "").split(","))
+        bundle = opened(self.bundle, verify=False)
         fit = peaks = None
         if self.photos is not None:
             from edgedit.commands.certifying import judged
@@ -97,7 +98,7 @@ class Build(Reporting):
         elif self.lpips is not None or self.identity is not None:
             raise EngineError("--lpips and --identity judge photos: give --photos too")
         manifest = build(
-            self.bundle,
+            bundle.path,
             runtime=self.runtime,
             target=self.target,
             precision=self.precision,
@@ -105,11 +106,11 @@ class Build(Reporting):
             options=options,
             fit=fit,
             peaks=peaks,
-            progress=lambda line: console.print(line, markup=False),
+            progress=say,
             command=self.command(),
         )
         size = sum(entry.bytes for entry in manifest.files.values())
-        console.print(f"wrote engines/{manifest.folder}: {size / 1e6:.1f} MB", markup=False)
+        say(f"wrote engines/{manifest.folder}: {size / 1e6:.1f} MB{elsewhere(bundle, self.bundle)}")
         return {"bundle": str(self.bundle), "folder": manifest.folder, "manifest": manifest.model_dump(mode="json")}
 
     def command(self) -> str:
@@ -145,7 +146,7 @@ def parse_size(option: str, text: str | None) -> int | None:
 class Plan(Reporting):
     """Say how fast a device could be at best with a bundle's pipelines, and which fit, without building anything."""
 
-    bundle: BundlePosition = DEMO_BUNDLE
+    bundle: BundlePosition = PORTRAIT_BUNDLE
     """The bundle to plan for."""
     device: str = "rtx3090"
     """The device, such as rtx3090, rtx4060, orin-nano or agx-orin; a wrong name lists them."""
@@ -162,7 +163,7 @@ class Plan(Reporting):
         from engines.building.plan import plan
 
         gpu = device(self.device)
-        bundle = open_bundle(self.bundle, verify=False)
+        bundle = opened(self.bundle, verify=False)
         floors = plan(
             bundle, graph_names(bundle, self.pipeline or ("all",)), gpu, precision=self.precision, batch=self.batch
         )

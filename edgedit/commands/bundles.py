@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from edgedit.commands.common import BundlePosition, OptionalFile, Reporting, console
-from edgedit.editor import DEMO_BUNDLE, open_bundle
+from edgedit.commands.common import BundlePosition, OptionalFile, Reporting, console, elsewhere, opened
+from edgedit.editor import PORTRAIT_BUNDLE
 from engines.bundle import Bundle
 from engines.errors import BundleError, EngineError
 from engines.folders import ENGINES_FOLDER, EngineFolder, check_current, list_engines
@@ -21,13 +21,13 @@ from engines.signing import is_signed
 class Info(Reporting):
     """Say what is in a bundle; with --verify, check the digest of every file in it."""
 
-    bundle: BundlePosition = DEMO_BUNDLE
+    bundle: BundlePosition = PORTRAIT_BUNDLE
     """The bundle to look into."""
     verify: bool = False
     """Check every file's size and digest; each mismatch is listed, and with any the exit status is 1."""
 
     def run(self) -> dict[str, Any]:
-        bundle = open_bundle(self.bundle, verify=False)
+        bundle = opened(self.bundle, verify=False)
         manifest, family = bundle.manifest, bundle.family
         size = sum(entry.bytes for entry in manifest.files.values())
         console.print(
@@ -37,7 +37,8 @@ class Info(Reporting):
             markup=False,
         )
         console.print(
-            f"made {manifest.produced_by.date} by {manifest.produced_by.command}; licence {manifest.licence}",
+            f"made {manifest.produced_by.date} by {manifest.produced_by.command}; licence {manifest.licence}"
+            f"{elsewhere(bundle, self.bundle)}",
             markup=False,
         )
         table = Table("graph", "inputs", "outputs")
@@ -124,11 +125,10 @@ class Export(Reporting):
     """The recipe of the run."""
     data: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Photos to verify with: folder or tar of aligned faces, of which the held-out ones are used. Needed for a run."""
+    generator: OptionalFile = None
+    """The imported generator that the run was trained on, as for `edgedit train`; with --random, one to use."""
     start: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
     """The bundle that the run was started from, for the stages that were not run."""
-    generator: OptionalFile = None
-    """The imported generator that the run was trained on, as it was given to `edgedit train`; with --random, the one to
-    take in place of a random one: light encoders then give features and codes of its kind."""
     method: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: ours, or what --weights hold)")] = None
     """ours, e4e, fs, hfgi, clcae, styleres, sdic, sfe or hyperstyle. Others than ours have the pipelines alone."""
     weights: OptionalFile = None
@@ -153,6 +153,9 @@ class Export(Reporting):
     """Export this model family with random weights instead of a run, to try engines and machines with."""
     photos: int = 8
     """Photos to verify with."""
+    without_generator: bool = False
+    """Leave out the generator's weights, which must be those of the package random-face: wherever the bundle is opened,
+    it is completed from that package, once."""
 
     def run(self) -> dict[str, Any]:
         try:

@@ -18,13 +18,11 @@ from engines.certificate import Calibration, Certifier, Judges
 from engines.engine_manifest import EIGHT_BIT, wider
 from engines.errors import EngineError, ImageError
 from engines.photo import aligned_square, open_image
+from engines.photo.sources import SUFFIXES, photo_files
 
 if TYPE_CHECKING:
     from edgedit.commands.building import Build
     from engines.precision.quantise import Peak
-
-SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
-
 
 CALIBRATION = 64
 """Most photos that ranges for 8 bits are measured on."""
@@ -118,7 +116,7 @@ def _photos(source: Path, bundle: Bundle, count: int) -> tuple[np.ndarray, np.nd
         raise EngineError(f"--count must be 1 or more, got {count}")
     if not source.is_dir():
         return _from_tar(source, bundle, count)
-    files = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)[-count - CALIBRATION :]
+    files = photo_files(source)[-count - CALIBRATION :]
     if not files:
         raise EngineError(f"--photos: there is no {', '.join(SUFFIXES)} in {source}")
     size = bundle.family.size

@@ -11,16 +11,17 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from edgedit.editor import DEMO_BUNDLE, Editor
+from edgedit.editor import PORTRAIT_BUNDLE, Editor, open_bundle
+from engines.bundle import Bundle
 from engines.errors import OutputError
 
 console = Console(highlight=False, soft_wrap=True)
 
-DEMO_HINT = "(default: the demo bundle)"
-"""What the help says in place of the path that the demo bundle is installed under."""
+BUNDLE_HINT = "(default: the portrait bundle)"
+"""What the help says in place of the path that the portrait bundle is installed under."""
 
 BundlePosition = Annotated[
-    tyro.conf.Positional[Path], tyro.conf.arg(metavar="[DIRECTORY]", help_behavior_hint=DEMO_HINT)
+    tyro.conf.Positional[Path], tyro.conf.arg(metavar="[DIRECTORY]", help_behavior_hint=BUNDLE_HINT)
 ]
 OptionalFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 
@@ -37,14 +38,15 @@ class Reporting:
 class Running(Reporting):
     """Options of the verbs that run a bundle."""
 
-    bundle: Annotated[Path, tyro.conf.arg(aliases=("-b",), metavar="DIRECTORY", help_behavior_hint=DEMO_HINT)] = (
-        DEMO_BUNDLE
+    bundle: Annotated[Path, tyro.conf.arg(aliases=("-b",), metavar="DIRECTORY", help_behavior_hint=BUNDLE_HINT)] = (
+        PORTRAIT_BUNDLE
     )
     """The bundle to run."""
     runtime: str = "onnxruntime"
     """What runs the graphs."""
     threads: int = 0
-    """Threads for one network; 0 leaves it to the runtime."""
+    """Threads for one network, never more than this process may use by its affinity and its control group's quota; 0:
+    one per core."""
     require_signed: Annotated[
         Path | None, tyro.conf.arg(metavar="KEY.pem", help_behavior_hint="(default: no signature is asked for)")
     ] = None
@@ -57,7 +59,22 @@ class Running(Reporting):
             EdgeditError: if the bundle or the runtime cannot be used.
         """
         options = {"threads": self.threads} if self.threads else {}
-        return Editor.load(self.bundle, self.runtime, require_signed=self.require_signed, **options)
+        return Editor.load(self.bundle, self.runtime, require_signed=self.require_signed, progress=say, **options)
+
+
+def say(line: str) -> None:
+    """Prints a line of progress."""
+    console.print(line, markup=False)
+
+
+def opened(path: Path, verify: bool = True) -> Bundle:
+    """`edgedit.editor.open_bundle`, which says what takes seconds."""
+    return open_bundle(path, verify, say)
+
+
+def elsewhere(bundle: Bundle, named: Path) -> str:
+    """Where a bundle is that was completed in another folder than the one that was named, to end a line; else ""."""
+    return "" if bundle.path == named.resolve() else f", in {bundle.path}"
 
 
 def check_output(path: Path, suffixes: Collection[str] = ()) -> None:

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from edgedit.commands.common import BundlePosition, Reporting, check_output, console
+from edgedit.commands.common import BundlePosition, Reporting, check_output, console, opened
 from edgedit.commands.direction_files import SUFFIX, Known, lists, plain_name, read, vector
-from edgedit.editor import DEMO_BUNDLE, open_bundle
+from edgedit.editor import PORTRAIT_BUNDLE
 from engines.directions import Direction, load_directions, resolve
 from engines.directions.published import About, ganspace, interfacegan, style_deviations, styleclip_global, stylespace
 from engines.directions.recipes import CHANNELS, COMPONENTS, Channels, recipe
@@ -30,11 +30,11 @@ class List(Reporting):
     """List a bundle's edit directions with their usable strengths. Published ones are made into files of edgedit's by
     `edgedit directions import` (see its --help)."""
 
-    bundle: BundlePosition = DEMO_BUNDLE
+    bundle: BundlePosition = PORTRAIT_BUNDLE
     """The bundle to look into."""
 
     def run(self) -> dict[str, Any]:
-        directions = load_directions(open_bundle(self.bundle))
+        directions = load_directions(opened(self.bundle))
         table = Table("direction", "strength", "kind", "space", "what it does")
         for name, d in directions.items():
             table.add_row(name, f"{d.min_strength:g} .. {d.max_strength:g}", d.kind, d.space, d.description)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,17 @@ import torch
 from bench.random_weights import random_weights
 from edgedit.commands.bundles import Export
 from edgedit.commands.common import console
+from engines.bundle import Bundle
+from engines.completion import leave_out_generator, require_package
 from engines.contracts import OURS
 from engines.directions import Direction
 from engines.errors import BundleError
 from engines.family import ModelFamily, family
 from engines.provenance import peak_memory, provenance
 from export.build import export_bundle
+from export.weights import half_weights
+from training import imported
 from training.card import model_card
-from training.imported import load_generator, read
 from training.networks.system import EditingSystem
 from training.peers import create, load
 from training.peers import method as find_method
@@ -42,32 +44,17 @@ def random_system(chosen: ModelFamily, seed: int = 0) -> EditingSystem:
     return system
 
 
-def with_generator(system: EditingSystem, file: Path) -> str:
-    """Puts an imported generator into a random system, in place; light encoders then give features and codes of its
-    kind, other ones for every photo.
-
-    Returns:
-        The licence of its weights.
-
-    Raises:
-        ValueError: if the file holds no generator, or one of another family.
-    """
-    from training.folder import require_generator
-
-    generator, mean = load_generator(file)
-    require_generator(generator.family, system.family, file)
-    system.generator = generator
-    system.latent_avg.copy_(mean)
-    if system.family.encoder == "light":
-        source = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            codes = generator.mapping(torch.randn(1000, system.family.style_dim, generator=source))
-            features, _ = generator.lower(generator.broadcast(codes[:4]), with_rgb=False)
-            system.encoder.set_statistics(features, codes)
-            system.e4e.set_statistics(codes)
-            for layer in (*system.encoder.styles, system.e4e.linear):
-                layer.weight.normal_(std=0.02, generator=source)
-    return read(file).licence
+@torch.no_grad()
+def spread(system: EditingSystem) -> None:
+    """Lets light encoders give features and codes of the kind that the system's generator has, others for each photo,
+    so that what a graph computes is as large as in a trained system."""
+    generator, source = system.generator, torch.Generator().manual_seed(0)
+    codes = generator.mapping(torch.randn(1000, system.family.style_dim, generator=source))
+    features, _ = generator.lower(generator.broadcast(codes[:4]), with_rgb=False)
+    system.encoder.set_statistics(features, codes)
+    system.e4e.set_statistics(codes)
+    for layer in (*system.encoder.styles, system.e4e.linear):
+        layer.weight.normal_(std=0.02, generator=source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +82,9 @@ def export(verb: Export) -> dict[str, Any]:
     network, chosen = source.network, source.network.family
     method = OURS if isinstance(network, EditingSystem) else network.info.key
     name = verb.name or ("demo" if method == OURS else method)
+    if verb.without_generator:
+        # Before the export, which takes minutes.
+        require_package({name: tensor.numpy() for name, tensor in half_weights(network).tensors.items()})
     metrics = json.loads(verb.metrics.read_text()) if verb.metrics else {}
     if not isinstance(metrics, dict):
         raise BundleError(f"{verb.metrics} is not a JSON object of figures")
@@ -120,6 +110,8 @@ def export(verb: Export) -> dict[str, Any]:
         command=source.command,
         progress=lambda message: console.print(message, markup=False),
     )
+    if verb.without_generator:
+        leave_out_generator(Bundle.load(verb.out))
     seconds = time.monotonic() - started
     peak = peak_memory()
     used = f"{seconds:.0f} s" + (f" and {peak:.1f} GiB at most" if peak else "")
@@ -134,8 +126,6 @@ def _source(verb: Export) -> _Source:
         raise BundleError(
             "give either a run folder, with --data to verify with, or --random FAMILY, or --weights of another method"
         )
-    if verb.generator is not None and verb.weights is not None:
-        raise BundleError("--generator goes with a run or --random; --weights have a generator of their own")
     if verb.photos < 1:
         raise BundleError(f"--photos must be 1 or more, got {verb.photos}")
     console.print(f"exporting {given[0]} to {verb.out}", markup=False)
@@ -145,11 +135,12 @@ def _source(verb: Export) -> _Source:
         system, directions, photos = _trained(verb)
         command = f"edgedit export RUN --recipe {verb.recipe} --graphs {verb.graphs}"
         command += " --generator GENERATOR" if verb.generator is not None else ""
+        command += " --without-generator" if verb.without_generator else ""
         return _Source(
             network=system,
             directions=directions,
             photos=photos,
-            licence=OWN_LICENCE,
+            licence=OWN_LICENCE if verb.generator is None else imported.read(verb.generator).licence,
             what="Unmeasured",
             command=command,
         )
@@ -158,7 +149,6 @@ def _source(verb: Export) -> _Source:
     photos = np.random.default_rng(0).integers(0, 256, (verb.photos, height, width, 3), dtype=np.uint8)
     words = ["edgedit export", *([f"--method {verb.method}"] if verb.method else [])]
     words += ["--weights WEIGHTS" if verb.weights is not None else f"--random {verb.random}"]
-    words += ["--generator GENERATOR"] if verb.generator is not None else []
     return _Source(network=network, directions=[], photos=photos, licence=licence, what=what, command=" ".join(words))
 
 
@@ -169,9 +159,15 @@ def _random(verb: Export) -> tuple[EditingSystem | Peer, str, str]:
         system = random_system(chosen)
         if verb.generator is None:
             return system, OWN_LICENCE, "Random"
-        return system, with_generator(system, verb.generator), "Random, but for the generator's,"
-    if verb.generator is not None:
-        raise BundleError(f"--generator goes with --random alone, not with method {verb.method}")
+        from training.run import require_generator
+
+        generator, mean = imported.load_generator(verb.generator)
+        require_generator(generator.family, chosen, verb.generator)
+        system.generator = generator
+        system.latent_avg.copy_(mean)
+        if chosen.encoder == "light":
+            spread(system)
+        return system, imported.read(verb.generator).licence, "An imported generator's and otherwise random"
     kind = verb.method
     return random_weights(lambda: create(kind, chosen)), OWN_LICENCE, f"Random {find_method(kind).info.title}"
 
@@ -204,8 +200,9 @@ def _trained(verb: Export) -> tuple[EditingSystem, list[Direction], np.ndarray]:
         start=verb.start,
         generator=verb.generator,
     )
+    system, directions = load_system(run), load_run_directions(run)
     # Enlarged by repeating pixels: the encoders' averages are then those of the photos that the run was trained with.
     height, width = run.recipe.family.image_shape
     photos = run.faces()[1].images[: verb.photos]
     rows, columns = (np.arange(n) * m // n for n, m in ((height, photos.shape[1]), (width, photos.shape[2])))
-    return load_system(run), load_run_directions(run), photos[:, rows][:, :, columns]
+    return system, directions, photos[:, rows][:, :, columns]

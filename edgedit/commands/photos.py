@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,13 +12,13 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from edgedit.commands.common import Running, check_output, console
+from edgedit.commands.common import Running, check_output, console, say
 from edgedit.commands.direction_files import SUFFIX
 from edgedit.sheet import contact_sheet
 from engines.directions import Direction, parse_edits, resolve
 from engines.errors import DirectionError
 from engines.photo import PasteMode, save_image
-from engines.photo.images import SUFFIXES
+from engines.photo.sources import SUFFIXES
 
 _PUBLISHED = (".pt", ".pth", ".npy", ".npz", ".pkl", ".pickle", ".ckpt", ".txt", ".csv")
 """How the names of others' direction files end."""
@@ -26,6 +27,10 @@ _FORM = re.compile(r"(?P<name>.+?)\s*(?P<sign>[:= ])\s*(?P<strength>[-+]?(?:\d+\
 """A name and its strength, also with another sign in between than the right one."""
 
 ASTRONAUT = Path(__file__).parents[1] / "assets" / "astronaut.jpg"
+ATTRIBUTES = ("smile", "age", "glasses", "yaw", "male")
+"""The order in which a sheet shows attributes; others follow."""
+PUT_BACK = ATTRIBUTES[:4]
+"""The edits that a sheet shows in the whole photo, as far as the bundle has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +124,13 @@ class Reconstruct(Picking):
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Picking):
-    """Write a contact sheet: a photo, its reconstruction, and a row of edits per direction."""
+    """Write a contact sheet: a photo, its reconstruction, a row of edits per attribute, and edits put back into it."""
 
     photo: Annotated[
         tyro.conf.Positional[Path], tyro.conf.arg(help_behavior_hint="(default: the astronaut of the package)")
     ] = ASTRONAUT
     """PNG, JPEG or WebP."""
-    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("edgedit-demo.png")
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("edgedit-demo.jpg")
     """Where to write the sheet; the suffix chooses PNG, JPEG or WebP."""
     direction: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=("-d",))] = ()
     """Directions to show; the default is every attribute direction of the bundle."""
@@ -133,18 +138,23 @@ class Demo(Picking):
     def run(self) -> dict[str, Any]:
         check_output(self.out, SUFFIXES)
         editor = self.load()
-        names = list(self.direction) or [n for n, d in editor.directions.items() if d.kind == "interfacegan"]
+        names = list(self.direction) or in_order(n for n, d in editor.directions.items() if d.kind == "interfacegan")
         names = names or list(editor.directions)[:4]
         resolve(editor.directions, {n: _strongest(editor.directions.get(n)) for n in names}, editor.family)
-        console.print(f"editing {self.photo} along {', '.join(names) or 'no direction'}", markup=False)
+        say(f"finding and inverting the face in {self.photo}")
         portrait = editor.portrait(self.photo, self.aligned, face=self.face)
         rows = []
         for name in names:
-            direction = editor.directions[name]
-            cells = [(f"{s:+.1f}", editor.edit(portrait.inversion, {name: s})) for s in demo_strengths(direction)]
-            best = portrait.edit({name: _strongest(direction)}, mode=self.paste)
-            rows.append((name, cells, best))
-        sheet = contact_sheet(portrait, rows)
+            strengths = demo_strengths(editor.directions[name])
+            say(f"editing {name}: {', '.join(f'{s:+.3g}' for s in strengths)}")
+            rows.append([(f"{name} {s:+.3g}", editor.edit(portrait.inversion, {name: s})) for s in strengths])
+        best = [name for name in names if name in PUT_BACK] or names[:4]
+        say(f"putting edits back into the photo: {', '.join(best) or 'none'}")
+        photos = []
+        for name in best:
+            strength = _strongest(editor.directions[name])
+            photos.append((f"{name} {strength:+.3g}, in the photo", portrait.edit({name: strength}, mode=self.paste)))
+        sheet = contact_sheet(portrait, rows, photos)
         save_image(self.out, sheet)
         return _written(self, sheet, photo=str(self.photo), directions=names)
 
@@ -166,16 +176,22 @@ def _check_form(item: str) -> None:
         raise DirectionError(f"edit {item!r} is not NAME:STRENGTH; write {name}:{match['strength']}")
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Attributes as a sheet shows them: those of `ATTRIBUTES`, then others."""
+    return sorted(names, key=lambda name: ATTRIBUTES.index(name) if name in ATTRIBUTES else len(ATTRIBUTES))
+
+
 def demo_strengths(direction: Direction) -> list[float]:
-    """Five rising strengths over a direction's usable range; the middle one is 0 if that is inside."""
+    """Four rising strengths of a direction's usable range, none of them 0: both ends and half of each, or quarters."""
     low, high = direction.min_strength, direction.max_strength
     if low < 0 < high:
-        return [low, low / 2, 0.0, high / 2, high]
-    return np.linspace(low, high, 5).tolist()
+        return [low, low / 2, high / 2, high]
+    return [s for s in np.linspace(low, high, 5).tolist() if s][-4:]
 
 
 def _strongest(direction: Direction | None) -> float:
-    return direction.max_strength if direction else 0.0
+    """The end that a direction's name promises; the other one of a direction that has no such end."""
+    return 0.0 if direction is None else direction.max_strength or direction.min_strength
 
 
 def _written(verb: Edit | Reconstruct | Demo, pixels: np.ndarray, **more: Any) -> dict[str, Any]:

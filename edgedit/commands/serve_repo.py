@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from edgedit.commands.building import parse_size
-from edgedit.commands.common import BundlePosition, Reporting, console
-from edgedit.editor import DEMO_BUNDLE, open_bundle
+from edgedit.commands.common import BundlePosition, Reporting, console, opened
+from edgedit.editor import PORTRAIT_BUNDLE
 from engines.errors import OutputError
 from serving.contract import CACHE_BYTES
 
@@ -20,7 +20,7 @@ from serving.contract import CACHE_BYTES
 class ServeRepo(Reporting):
     """Write a bundle as a model repository for Triton: TensorRT on GPUs, ONNX Runtime on machines without one."""
 
-    bundle: BundlePosition = DEMO_BUNDLE
+    bundle: BundlePosition = PORTRAIT_BUNDLE
     """The bundle to serve."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="DIRECTORY")]
     """The repository's folder; a repository that is there is replaced."""
@@ -50,7 +50,7 @@ class ServeRepo(Reporting):
         )
         if self.server is not None and not self.add_version:
             raise OutputError("--server is of a repository that a version is added to: give --add-version too")
-        bundle = open_bundle(self.bundle)
+        bundle = opened(self.bundle)
         if self.add_version:
             loaded = None if self.server is None else functools.partial(wait_until_loaded, self.server)
             path = add_version(bundle, self.out, options, loaded)

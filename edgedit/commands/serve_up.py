@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import BundlePosition, Reporting, check_output, console
-from edgedit.editor import DEMO_BUNDLE, open_bundle
+from edgedit.commands.common import BundlePosition, Reporting, check_output, opened, say
+from edgedit.editor import PORTRAIT_BUNDLE
 from engines.errors import OutputError
 from serving.local import PRODUCTION, RELEASE
 
@@ -23,7 +23,7 @@ from serving.local import PRODUCTION, RELEASE
 class ServeUp(Reporting):
     """Serve a bundle on this machine with a real Triton, for development; Ctrl-C stops it."""
 
-    bundle: BundlePosition = DEMO_BUNDLE
+    bundle: BundlePosition = PORTRAIT_BUNDLE
     """The bundle to serve."""
     port: int = 8000
     """Port of HTTP; gRPC gets the next one and metrics the one after. 0 takes free ones. All on 127.0.0.1."""
@@ -44,8 +44,8 @@ class ServeUp(Reporting):
             check_output(self.log)
             if self.log == self.json:
                 raise OutputError(f"--json and --log both name {self.log}; give each its own file")
-        bundle = open_bundle(self.bundle)
-        installation = install.require() if self.no_setup else install.ensure(_say)
+        bundle = opened(self.bundle)
+        installation = install.require() if self.no_setup else install.ensure(say)
         # Not at the top: they are for Linux alone, which the set-up has just made sure of.
         from serving.local.server import LocalServerError, LocalTriton
         from serving.local.watchdog import Watchdog
@@ -61,14 +61,14 @@ class ServeUp(Reporting):
             installation=installation,
         )
         with _interruptible(), server, contextlib.ExitStack() as stack:
-            _say(f"serving {bundle.name} on Triton {RELEASE}, a development server, for this machine alone:")
-            _say(f"  gRPC     {server.grpc}")
-            _say(f"  HTTP     http://{server.http}")
-            _say(f"  metrics  http://{server.metrics}/metrics")
-            _say(f"  models   {', '.join(server.models)}")
-            _say(f"it lacks later security fixes; in production serve the same models with {PRODUCTION}")
+            say(f"serving {bundle.name} on Triton {RELEASE}, a development server, for this machine alone:")
+            say(f"  gRPC     {server.grpc}")
+            say(f"  HTTP     http://{server.http}")
+            say(f"  metrics  http://{server.metrics}/metrics")
+            say(f"  models   {', '.join(server.models)}")
+            say(f"it lacks later security fixes; in production serve the same models with {PRODUCTION}")
             count, memory = len(server.processes()), server.memory_bytes()
-            _say(f"ready after {server.ready_seconds:.1f} s: {count} processes, {memory / 1e6:.0f} MB; Ctrl-C stops it")
+            say(f"ready after {server.ready_seconds:.1f} s: {count} processes, {memory / 1e6:.0f} MB; Ctrl-C stops it")
             summary = {
                 "bundle": str(self.bundle),
                 "release": RELEASE,
@@ -82,13 +82,13 @@ class ServeUp(Reporting):
             }
             watchdog = None
             if not self.no_watchdog:
-                watchdog = stack.enter_context(Watchdog(server, report=lambda event: _say(event.line)))
+                watchdog = stack.enter_context(Watchdog(server, report=lambda event: say(event.line)))
             try:
                 while watchdog is not None or server.alive:
                     threading.Event().wait(0.5)
                 raise LocalServerError("the development server has died; without --no-watchdog it would be restarted")
             except KeyboardInterrupt:
-                _say("stopping")
+                say("stopping")
         restarts = sum(event.healed for event in watchdog.events) if watchdog is not None else 0
         return summary | {"restarts": restarts}
 
@@ -100,14 +100,10 @@ class ServeSetup(Reporting):
     def run(self) -> dict[str, Any]:
         from serving.local import install
 
-        installed = install.ensure(_say)
+        installed = install.ensure(say)
         installed.check()
-        _say(f"the development server, Triton {RELEASE}, is set up")
+        say(f"the development server, Triton {RELEASE}, is set up")
         return {"release": RELEASE, "server": str(installed.server), "stub": str(installed.stub)}
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False)
 
 
 @contextlib.contextmanager

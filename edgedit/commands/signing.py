@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import BundlePosition, Reporting, console
-from edgedit.editor import DEMO_BUNDLE, open_bundle
+from edgedit.commands.common import BundlePosition, Reporting, console, opened
+from edgedit.editor import PORTRAIT_BUNDLE
 from engines.errors import SignatureError
 from engines.manifest import SIGNATURE_FILE
 from engines.signing import is_signed, sign_bundle, verify_signature
@@ -25,7 +25,7 @@ class Sign(Reporting):
     """A private key on the curve P-256, P-384 or P-521, in PEM and without a passphrase."""
 
     def run(self) -> dict[str, Any]:
-        bundle = open_bundle(self.bundle, verify=False)
+        bundle = opened(self.bundle, verify=False)
         count = sign_bundle(bundle, self.key)
         console.print(f"{bundle.name}: signed {count} files, signature in {SIGNATURE_FILE}", markup=False)
         return {"bundle": str(self.bundle), "signature": SIGNATURE_FILE, "files": count}
@@ -35,7 +35,7 @@ class Sign(Reporting):
 class Verify(Reporting):
     """Check every digest of a bundle and its engines, and with --public-key who signed it."""
 
-    bundle: BundlePosition = DEMO_BUNDLE
+    bundle: BundlePosition = PORTRAIT_BUNDLE
     """The bundle to check."""
     public_key: Annotated[Path | None, tyro.conf.arg(metavar="KEY.pem", help_behavior_hint="")] = None
     """The public key of who must have signed it, in PEM; a bundle that is not signed then fails."""
@@ -45,7 +45,7 @@ class Verify(Reporting):
     def run(self) -> dict[str, Any]:
         if self.require_signed and self.public_key is None:
             raise SignatureError("--require-signed needs --public-key KEY.pem: a signature means nothing without a key")
-        bundle = open_bundle(self.bundle)
+        bundle = opened(self.bundle)
         console.print(f"{bundle.name}: every digest matches", markup=False)
         summary: dict[str, Any] = {"bundle": str(self.bundle), "signed": is_signed(bundle), "verified": False}
         if self.public_key is not None:

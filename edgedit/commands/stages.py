@@ -13,6 +13,7 @@ from rich.table import Table
 
 from edgedit.commands.common import console
 from edgedit.commands.training import Train
+from engines.cpus import usable
 from engines.errors import EdgeditError
 from engines.provenance import provenance
 from training import parallel
@@ -75,8 +76,7 @@ def run_stage(verb: Train) -> dict[str, Any]:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise EdgeditError(f"--device {verb.device} cannot be used: {str(error).splitlines()[0]}") from error
-    if verb.threads:
-        torch.set_num_threads(verb.threads)
+    torch.set_num_threads(min(verb.threads or torch.get_num_threads(), usable()))
     # Values near zero otherwise make CPU arithmetic many times slower.
     torch.set_flush_denormal(True)
     keep_freed_memory()

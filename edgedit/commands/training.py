@@ -67,7 +67,8 @@ class Train(Reporting):
     device: str = "cpu"
     """torch device."""
     threads: int = 0
-    """torch threads of each process; 0 leaves it to torch."""
+    """torch threads of each process, never more than it may use by its affinity and its control group's quota; 0 leaves
+    it to torch, within that."""
     processes: int = 1
     """Processes that train together: one per GPU, or on a CPU one per core with --threads 1. The recipe's batch is what
     each of them takes in a step."""

@@ -6,28 +6,18 @@ The cache is a file of the user's own, in the cache folder of the system; what c
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 from engines.building.backend import Backend
 from engines.errors import OutputError
-from engines.files import write
+from engines.files import cache_folder, write
 
 MAX_BYTES = 64 * 2**20
 """A larger cache is thrown away rather than kept."""
 MAX_FILES = 8
 """Caches of that many versions and GPUs are kept, the latest used."""
-
-
-def cache_folder() -> Path:
-    """Where caches of this user live: EDGEDIT_CACHE, or the system's cache folder."""
-    if own := os.environ.get("EDGEDIT_CACHE"):
-        return Path(own)
-    if local := os.environ.get("LOCALAPPDATA"):
-        return Path(local) / "edgedit"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgedit"
 
 
 class TimingCache:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from engines.photo.align import Alignment, align, aligned_square, extract, ffhq_alignment
-from engines.photo.crop import Cropper, photo_name
+from engines.photo.crop import Cropper
 from engines.photo.detect import Face, FaceDetector, choose_face
-from engines.photo.images import MAX_MEGAPIXELS, MIN_SIDE, Photo, open_image, save_image
+from engines.photo.images import MAX_MEGAPIXELS, MIN_SIDE, Photo, open_image, photo_name, save_image
 from engines.photo.paste import PasteMode, feather, paste_back, paste_mode
 
 __all__ = [

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from os import PathLike
-
 import numpy as np
 from PIL import Image
 
 from engines.errors import ImageError
 from engines.photo.align import Alignment, align, aligned_square
 from engines.photo.detect import FaceDetector, choose_face
-from engines.photo.images import Photo, Pixels, Source
+from engines.photo.images import Photo, Pixels
 
 
 class Cropper:
@@ -57,8 +55,3 @@ class Cropper:
             self._detector = FaceDetector()
         found = choose_face(self._detector(photo.pixels), face, name=name)
         return align(photo.pixels, found.landmarks, width)
-
-
-def photo_name(source: Source) -> str:
-    """What messages call a photo: its path, if it has one."""
-    return str(source) if isinstance(source, str | PathLike) else "the photo"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,19 @@ from PIL import Image, ImageCms
 
 from engines import files
 from engines.errors import ImageError, ImageTooLargeError, OutputError
+from engines.photo.sources import FORMATS, SUFFIXES, foreign_format, without_text
+
+
+class Stream(Protocol):
+    """A file that is open in binary mode, or what reads like one."""
+
+    def read(self) -> bytes: ...
+
 
 Pixels: TypeAlias = NDArray[np.uint8]
-Source: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | Pixels"
+Source: TypeAlias = "str | os.PathLike[str] | bytes | Stream | Image.Image | Pixels"
+"""A photo: a path, the bytes of an image file, a file object, a Pillow image, or a uint8 H x W x 3 RGB array."""
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MAX_MEGAPIXELS = 64
 MIN_SIDE = 16
 """Shorter side of the smallest photo accepted, in pixels."""
@@ -54,10 +61,11 @@ def open_image(source: Source, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pho
 
     Files and bytes may be PNG, JPEG or WebP. The size is checked from the header, before anything is decoded. Grey,
     palette, CMYK and 16-bit images become 8-bit RGB (16 bits are scaled, not clipped); an embedded ICC profile is
-    honoured.
+    honoured. Text in a PNG is not used.
 
     Args:
-        source: a path, the bytes of a file, a Pillow image, or a uint8 H x W x 3 RGB array (copied).
+        source: a photo; an array is copied, and a file object read from its start, where it can be rewound, and left
+            open.
         max_megapixels: the largest photo accepted; a limit over `MAX_MEGAPIXELS` is that one.
 
     Raises:
@@ -71,6 +79,8 @@ def open_image(source: Source, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pho
         return _decode(source, "the image", limit)
     if isinstance(source, bytes | bytearray | memoryview):
         return _read(bytes(source), "the image data", limit)
+    if not isinstance(source, str | os.PathLike):
+        return _read(_drained(source), photo_name(source), limit)
     path = Path(source)
     if path.is_dir():
         raise ImageError(f"{path} is a directory, not an image; name one file")
@@ -81,6 +91,36 @@ def open_image(source: Source, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pho
     except (OSError, ValueError) as error:
         raise ImageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return _read(data, str(path), limit)
+
+
+def photo_name(source: Source) -> str:
+    """What messages call a photo: its path, if it has one."""
+    name = getattr(source, "name", None) if hasattr(source, "read") else source
+    return str(name) if isinstance(name, str | os.PathLike) else "the photo"
+
+
+def _drained(stream: Stream) -> bytes:
+    """All bytes of a file object.
+
+    Raises:
+        ImageError: if it is no file object, is not open for reading bytes, or cannot be read.
+    """
+    name = photo_name(stream)
+    if not callable(getattr(stream, "read", None)):
+        raise ImageError(f"a photo is a path, bytes, a file object, an image or an array, not {type(stream).__name__}")
+    if isinstance(stream, io.TextIOBase):
+        raise ImageError(f"{name} is open as text; open it with mode 'rb'")
+    try:
+        if isinstance(stream, io.IOBase) and stream.seekable():
+            stream.seek(0)
+        data = stream.read()
+    except io.UnsupportedOperation:
+        raise ImageError(f"{name} is not open for reading; open it with mode 'rb'") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name} cannot be read: {_one_line(error)}") from error
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ImageError(f"{name} gives {type(data).__name__} when it is read, not bytes")
+    return bytes(data)
 
 
 def check_size(width: int, height: int, name: str, limit: float = MAX_MEGAPIXELS) -> None:
@@ -119,11 +159,13 @@ def _read(data: bytes, name: str, limit: float) -> Photo:
         raise ImageError(f"{name} is empty")
     try:
         with _quiet():
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(without_text(data)), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"{name} is over {limit:g} megapixels; scale it down first") from error
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{name} is not a PNG, JPEG or WebP image") from None
+        kind = foreign_format(data)
+        instead = f" but {kind} file; convert it to one of those" if kind else ""
+        raise ImageError(f"{name} is not a PNG, JPEG or WebP image{instead}") from None
     except _DECODE_ERRORS as error:
         raise ImageError(f"{name} is damaged or truncated: {_one_line(error)}") from error
     with image:
@@ -269,9 +311,10 @@ def encode_image(pixels: Pixels, file_format: str, *, quality: int = 95, alpha: 
             image = Image.composite(image, Image.new("RGB", image.size, "white"), opacity)
         else:
             image.putalpha(opacity)
-    options: dict[str, Any] = {"JPEG": {"quality": quality, "subsampling": 0}, "WEBP": {"quality": quality}}.get(
-        file_format, {}
-    )
+    options: dict[str, Any] = {
+        "JPEG": {"quality": int(quality), "subsampling": 0},
+        "WEBP": {"quality": int(quality)},
+    }.get(file_format, {})
     encoded = io.BytesIO()
     try:
         image.save(encoded, file_format, **options)

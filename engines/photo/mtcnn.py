@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engines.errors import RuntimeUnavailableError
+from engines.ort import session
 from engines.photo.align import Alignment, extract, square_quad, upright_axis
 
 FloatArray = NDArray[np.float32]
@@ -115,7 +116,8 @@ class Mtcnn:
     """The three sessions on ONNX Runtime's CPU provider.
 
     Args:
-        threads: threads per network; these networks are too small to gain much from more than one.
+        threads: threads per network, see `engines.cpus.threads`; these networks are too small to gain much from more
+            than one.
 
     Raises:
         RuntimeUnavailableError: if the package with the weights is not installed.
@@ -123,13 +125,10 @@ class Mtcnn:
 
     def __init__(self, *, threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         folder = _weights_folder()
         self._pnet, self._rnet, self._onet = (
-            onnxruntime.InferenceSession(folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
-            for name in ("pnet", "rnet", "onet")
+            session(folder / f"{name}.onnx", threads=threads, options=options) for name in ("pnet", "rnet", "onet")
         )
 
     def __call__(self, image: Image.Image, *, min_face: float = 20.0) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 
 from engines.bundle import Bundle
+from engines.ort import session
 from engines.precision.islands import islands
 from engines.precision.quantise import QUANTISED, Peak, balanced, chosen
 from engines.precision.rewrite import fold_batch_norms, prenormalise
@@ -38,7 +38,7 @@ def calibrate(
         graph: its name.
         feeds: named inputs, batch by batch.
         precision: of `quantise.QUANTISED`.
-        threads: of ONNX Runtime; 0 leaves it to ONNX Runtime.
+        threads: of ONNX Runtime, see `engines.cpus.threads`.
 
     Raises:
         BundleError, EngineError: as `source.load_source`.
@@ -90,18 +90,15 @@ def _observe(
     model: ir.Model, contract: int, values: list[str], feeds: Iterable[Mapping[str, np.ndarray]], threads: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Largest magnitudes, of the whole or of each channel, and sampled ones, by value."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
     outputs = [str(value.name) for value in list(model.graph.outputs)[contract:]]
     with TemporaryDirectory(prefix="edgedit-calibrate-") as folder:
         file = Path(folder) / "model.onnx"
         ir.save(model, file, external_data="weights")
-        session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        observed = session(file, threads=threads)
     peaks: dict[str, np.ndarray] = {}
     samples: dict[str, list[np.ndarray]] = {}
     for batch in feeds:
-        seen = [np.asarray(array) for array in session.run(outputs, dict(batch))]
+        seen = [np.asarray(array) for array in observed.run(outputs, dict(batch))]
         for name, largest, sample in zip(values, seen[::2], seen[1::2], strict=True):
             peaks[name] = np.maximum(peaks.get(name, np.zeros(())), largest)
             samples.setdefault(name, []).append(sample)

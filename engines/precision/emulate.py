@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from engines.ort import session
 from engines.precision.islands import MOVES
 from engines.precision.source import constant
 
@@ -29,22 +30,20 @@ class Emulated:
     Args:
         model: with types, see `typed.retype`; it is changed.
         watch: also measure the largest magnitude of every FP16 value, see `peaks`.
-        threads: of ONNX Runtime; 0 leaves it to ONNX Runtime.
+        threads: of ONNX Runtime, see `engines.cpus.threads`.
     """
 
     def __init__(self, model: ir.Model, *, watch: bool = False, threads: int = 0) -> None:
         self._outputs = [str(value.name) for value in model.graph.outputs]
         self._watched = _emulate(model, watch)
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
         # Any optimization might take two casts that undo each other for nothing.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Through a file: a model of the full family is larger than a protobuf message may be.
         with TemporaryDirectory(prefix="edgedit-emulate-") as folder:
             file = Path(folder) / "model.onnx"
             ir.save(model, file, external_data="weights")
-            self._session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            self._session = session(file, threads=threads, options=options)
         self.peaks: dict[str, float] = {}
         """By value, the largest magnitude in all runs so far; infinite after an overflow."""
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from engines.bundle import Bundle
 from engines.contracts import TensorSpec
-from engines.errors import EdgeditError, RuntimeUnavailableError, first_line
+from engines.errors import RuntimeUnavailableError, first_line
 from engines.libraries import LIBRARIES
-from engines.runtimes.protocol import DeviceTensor, Feed, Runtime
+from engines.runtimes.protocol import DeviceTensor, Feed, Runtime, known_options, refuse_unknown
 
 __all__ = ["DeviceTensor", "Feed", "Runtime", "TensorSpec", "available", "create", "register"]
 
@@ -110,14 +110,8 @@ def create(name: str, bundle: Bundle, graph: str, **options: Any) -> Runtime:
         raise RuntimeUnavailableError(
             f"runtime {name} is installed but cannot be imported: {first_line(error)}"
         ) from error
-    _check_options(name, runtime, options)
-    return runtime.load(bundle, graph, **options)
-
-
-def _check_options(name: str, runtime: type[Runtime], options: Mapping[str, Any]) -> None:
     takes = inspect.signature(runtime.load).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
-        return
-    known = [parameter.name for parameter in takes if parameter.kind is parameter.KEYWORD_ONLY]
-    if unknown := [option for option in options if option not in known]:
-        raise EdgeditError(f"runtime {name} has no option {unknown[0]}; it has {', '.join(known)}")
+    # One that passes options on refuses those that nobody knows itself.
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
+        refuse_unknown(name, options, known_options(runtime.load))
+    return runtime.load(bundle, graph, **options)

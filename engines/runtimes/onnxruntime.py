@@ -19,10 +19,12 @@ import onnxruntime as ort
 
 from engines.bundle import Bundle
 from engines.contracts import TensorSpec, mismatch
+from engines.cpus import threads as allowed
 from engines.errors import BundleError, EngineError, RuntimeUnavailableError, first_line
 from engines.folders import Found
+from engines.ort import session as new_session
 from engines.runtimes.ort_values import OrtTensor, Values, dtype_name, tensor, to_host
-from engines.runtimes.protocol import Feed, check_run, extents, zeros
+from engines.runtimes.protocol import Feed, check_run, extents, known_options, refuse_unknown, zeros
 from engines.signing import ensure_signed, open_engine
 
 PROVIDERS = {
@@ -102,7 +104,8 @@ class OnnxRuntime:
             bundle: where the graph is.
             graph: its name.
             provider: a key of `PROVIDERS`.
-            threads: intra-operator threads; 0 leaves it to ONNX Runtime (one per core).
+            threads: intra-operator threads, see `engines.cpus.threads`: never more than this process may use; 0 is
+                one per core.
             precision: of a typed graph in the bundle's `engines/`, such as "fp16"; None runs the bundle's own graph.
             target: of that typed graph, "cpu" or "cuda"; None takes either.
             require_signed: PEM file of the public key that must have signed the bundle.
@@ -114,14 +117,16 @@ class OnnxRuntime:
             RuntimeUnavailableError: if the provider is not in this ONNX Runtime, cannot start, or would leave
                 compute operators to the CPU.
             SignatureError: if a signature is required and does not hold.
+            EdgeditError: for an option that is none of these, on the CPU, whose provider has none.
             ValueError: if `threads` is negative.
         """
-        if threads < 0:
-            raise ValueError(f"threads must be 0 or more, got {threads}")
+        if provider == "cpu":
+            refuse_unknown("onnxruntime", provider_options, known_options(cls.load))
         if not hasattr(ort.InferenceSession, "get_provider_graph_assignment_info"):
             raise RuntimeUnavailableError(
                 f"ONNX Runtime {ort.__version__} is too old; install 1.24.1 or later (onnxruntime>=1.24.1)"
             )
+        count = allowed(threads)
         asked = _provider(provider)
         if precision is None and target is None:
             source = _of_bundle(bundle, graph, require_signed)
@@ -129,8 +134,6 @@ class OnnxRuntime:
             source = _of_engine(bundle, graph, precision, target, require_signed)
         model = source.read(source.file)
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         # ONNX Runtime copies what it needs while the session is made. Once a table is given it opens no file of its
         # own, so an empty one goes along with a graph that has no external data.
@@ -139,7 +142,7 @@ class OnnxRuntime:
             list(weights), list(weights.values()), [len(data) for data in weights.values()]
         )
         try:
-            session = ort.InferenceSession(model, options, providers=[(asked, provider_options)], enable_fallback=0)
+            session = new_session(model, threads=count, options=options, providers=[(asked, provider_options)])
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             reason = first_line(error)
             if provider != "cpu":

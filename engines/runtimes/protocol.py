@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol, Self
 
 import numpy as np
 
 from engines.bundle import Bundle
 from engines.contracts import TensorSpec, check_feeds
+from engines.errors import EdgeditError
 
 
 class DeviceTensor(Protocol):
@@ -70,6 +72,24 @@ class Runtime(Protocol):
     def warm_up(self, batch: int = 1) -> None:
         """Runs once on zeros, with every dynamic dimension at `batch`."""
         ...
+
+
+def known_options(load: Callable[..., Any]) -> list[str]:
+    """The options of a runtime's `load` that have a name."""
+    takes = inspect.signature(load).parameters.values()
+    return [parameter.name for parameter in takes if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def refuse_unknown(runtime: str, options: Iterable[str], known: Collection[str]) -> None:
+    """Refuses options that a runtime does not have.
+
+    Raises:
+        EdgeditError: with the first of them, and those that it has.
+    """
+    for option in options:
+        if option not in known:
+            there = ", ".join(known) or "none"
+            raise EdgeditError(f"runtime {runtime} has no option {option}; it has {there}")
 
 
 def check_run(

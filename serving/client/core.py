@@ -7,6 +7,7 @@ resend of photos stand here once, for threads and for asyncio.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -15,8 +16,17 @@ from engines.photo import Alignment, Cropper, PasteMode, Photo, open_image, past
 from engines.photo.images import Source
 from serving.client.deadline import Backoff, Deadline
 from serving.client.effects import Compute, Describe, Flow, Infer, Pause, Register, Slot, Unregister
-from serving.client.errors import RETRIED, NotFoundError, RequestError, ServingError, StaleRegionError, UnavailableError
+from serving.client.errors import (
+    RETRIED,
+    DroppedError,
+    NotFoundError,
+    RequestError,
+    ServingError,
+    StaleRegionError,
+    UnavailableError,
+)
 from serving.client.handle import Handle
+from serving.client.ports import http_instead, speaks_http
 from serving.client.regions import Region, RegionPool
 from serving.client.wire import Answer, Profile, Request, edits_json, parse_profile, within_ranges
 from serving.contract import EDIT_SESSION
@@ -73,7 +83,7 @@ class Core:
     def __init__(self, url: str, slots: Slots, *, shared_memory: bool, timeout: float, retries: int) -> None:
         if not isinstance(url, str) or not url.rpartition(":")[2].isdigit() or "/" in url:
             raise RequestError(f"{url!r} is not a server's host:port, such as 127.0.0.1:8001")
-        if not isinstance(retries, int) or retries < 0:
+        if isinstance(retries, bool) or not isinstance(retries, Integral) or retries < 0:
             raise RequestError(f"retries must be 0 or more, got {retries!r}")
         self.url = url
         self.slots = slots
@@ -93,9 +103,9 @@ class Core:
             RequestError: for a time that is not above zero.
         """
         seconds = self._timeout if timeout is None else timeout
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 1e6:
+        if isinstance(seconds, bool) or not isinstance(seconds, Real) or not 0 < seconds < 1e6:
             raise RequestError(f"timeout must be seconds above 0, got {seconds!r}")
-        return Deadline(seconds)
+        return Deadline(float(seconds))
 
     def profile(self, deadline: Deadline, *, fresh: bool = False) -> Flow[Profile]:
         """What the server says of its model; asked for once, and again after it was away or if it is to be `fresh`."""
@@ -243,6 +253,8 @@ class Core:
                     self.note_away()
                 delay = backoff.delay(deadline)
                 if delay is None or self.closed:
+                    if isinstance(error, DroppedError) and (yield Compute(lambda: speaks_http(self.url))):
+                        raise http_instead(self.url) from error
                     raise
             yield Pause(delay)
 

@@ -17,6 +17,10 @@ class UnavailableError(ServingError):
     """The server cannot be reached, went away, or its model is down; the same call may succeed later."""
 
 
+class DroppedError(UnavailableError):
+    """Somebody takes gRPC's connections and ends them, as Triton's port for HTTP does."""
+
+
 class StaleRegionError(UnavailableError):
     """The server does not know this client's shared memory, as after a restart."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Sweep:
     """
 
     def __init__(self, handle: Handle, direction: str, start: float, stop: float, steps: int) -> None:
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 1 <= steps <= MAX_STEPS:
+        if isinstance(steps, bool) or not isinstance(steps, Integral) or not 1 <= steps <= MAX_STEPS:
             raise RequestError(f"steps must be a number from 1 to {MAX_STEPS}, got {steps!r}")
         for strength in (start, stop):
             edits_json({direction: strength})

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -113,7 +114,7 @@ class Client:
         """Inverts one face of a photo; edits of it cost no inversion again.
 
         Args:
-            photo: a path, the bytes of an image file, a PIL image, or a uint8 H x W x 3 RGB array.
+            photo: a path, the bytes of an image file, a file object, a Pillow image, or a uint8 H x W x 3 RGB array.
             aligned: the image is an FFHQ-aligned face already and is only resized.
             face: which face of a photo with several, 0 the largest; None takes the largest.
             timeout: seconds for this call.
@@ -343,5 +344,5 @@ def check_choice(protocol: str, concurrency: int) -> None:
     """
     if protocol not in ("grpc", "http"):
         raise RequestError(f"protocol must be grpc or http, got {protocol!r}")
-    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+    if isinstance(concurrency, bool) or not isinstance(concurrency, Integral) or concurrency < 1:
         raise RequestError(f"concurrency must be 1 or more, got {concurrency!r}")

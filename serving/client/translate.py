@@ -7,6 +7,7 @@ import sys
 
 from serving.client.errors import (
     DeadlineError,
+    DroppedError,
     NotFoundError,
     OverloadedError,
     RequestError,
@@ -14,6 +15,7 @@ from serving.client.errors import (
     StaleRegionError,
     UnavailableError,
 )
+from serving.client.ports import grpc_instead, http_instead
 from serving.client.regions import PREFIX
 
 # Names of gRPC's codes, and what HTTP says in their place.
@@ -35,6 +37,12 @@ _STUB = re.compile(r"stub process .* is not healthy", re.IGNORECASE | re.DOTALL)
 _REQUEST_ID = re.compile(r"^\[request id: [^\]]*\]\s*")
 _REFUSED = ("INVALID_ARGUMENT", "OUT_OF_RANGE", "FAILED_PRECONDITION", "UNIMPLEMENTED", "ALREADY_EXISTS")
 _REGION = re.compile(r"unable to find .*shared memory region", re.IGNORECASE)
+_HTTP_INSTEAD = re.compile(r"http1\.x server|failed parsing http/2", re.IGNORECASE)
+"""What gRPC says of a server that speaks HTTP/1."""
+_DROPPED = re.compile(r"failed to connect to all addresses.*(socket closed|connection reset)", re.IGNORECASE)
+"""What gRPC says where no connection comes about though somebody listens."""
+_GRPC_INSTEAD = re.compile(r"bad status line|expected http/", re.IGNORECASE)
+"""What parsers of HTTP/1 say of a server that begins in binary, as gRPC's HTTP/2 does."""
 _LONGEST = 500
 """Characters of a message."""
 
@@ -57,6 +65,10 @@ def translate(error: BaseException, url: str) -> ServingError:
         return OverloadedError(f"{url} has too many requests waiting; try again later")
     if code == "RESOURCE_EXHAUSTED":
         return OverloadedError(f"{url} has no room for this request ({message}); try again later")
+    if code == "UNAVAILABLE" and _HTTP_INSTEAD.search(message):
+        return http_instead(url)
+    if code == "UNAVAILABLE" and _DROPPED.search(message):
+        return DroppedError(f"{url} ends connections at once: {message}; see that the server runs and is ready")
     if code in ("UNAVAILABLE", "CANCELLED"):
         return UnavailableError(f"{url} cannot be reached: {message}; see that the server runs and is ready")
     if code == "DEADLINE_EXCEEDED":
@@ -95,6 +107,8 @@ def _without_code(error: BaseException, url: str) -> ServingError:
     """Exceptions of sockets and of the HTTP libraries."""
     if isinstance(error, TimeoutError) or _is(error, "gevent", "Timeout"):
         return DeadlineError(f"{url} gave no answer in time; give the call a longer timeout or lower the load")
+    if any(_is(error, *named) for named in _PARSERS) and _GRPC_INSTEAD.search(_message(error)):
+        return grpc_instead(url)
     if isinstance(error, OSError | EOFError) or any(_is(error, *named) for named in _BROKEN):
         return UnavailableError(
             f"{url} cannot be reached: {_message(error)}; see that the server runs, and the protocol and port"
@@ -102,6 +116,10 @@ def _without_code(error: BaseException, url: str) -> ServingError:
     return ServingError(f"{url} gave an answer that is not understood ({type(error).__name__}: {_message(error)})")
 
 
+_PARSERS = (
+    ("aiohttp", "ClientResponseError"),
+    ("geventhttpclient.response", "HTTPParseError"),
+)
 _BROKEN = (
     ("aiohttp", "ClientConnectionError"),
     ("aiohttp", "ClientPayloadError"),

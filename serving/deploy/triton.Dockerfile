@@ -20,6 +20,7 @@ RUN chmod -R a+rX /models /opt/edgedit \
 
 # HOME: what the server's libraries write there. PYTHONUNBUFFERED: progress of the builds appears as it is made.
 ENV HOME=/tmp \
+    ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 

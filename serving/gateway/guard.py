@@ -28,6 +28,8 @@ from serving.gateway.settings import JSON_BYTES, Settings, is_loopback
 
 JSON, FORM = "application/json", "multipart/form-data"
 IMAGES = ("image/jpeg", "image/png", "image/webp")
+_ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
+"""Names that are not registered, and that clients send all the same."""
 BODIES = {"/v1/inversions": (*IMAGES, FORM), "/v1/edits": (JSON, FORM)}
 """What may be posted where."""
 
@@ -198,7 +200,7 @@ class Guard:
 
     def _body_limit(self, headers: Headers, accepted: tuple[str, ...]) -> int:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in accepted:
+        if _ALIASES.get(kind, kind) not in accepted:
             detail = f"send one of {', '.join(accepted)}"
             raise Problem(415, "media-type", detail, headers={"Accept-Post": ", ".join(accepted)})
         if headers.get("content-encoding", "identity").lower() != "identity":

@@ -21,8 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from engines.building.timing import cache_folder
 from engines.errors import RuntimeUnavailableError
+from engines.files import cache_folder, only_one
 from serving.local import PRODUCTION, RELEASE
 from serving.local.interpreter import describe
 
@@ -194,7 +194,7 @@ def ensure(progress: Progress = lambda _: None) -> Installation:
     folder = _folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _only_one(folder, progress):
+        with only_one(folder, lambda: progress("waiting for another set-up of the development server")):
             for leftover in folder.glob("*.partial-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             python = interpreter()
@@ -221,19 +221,6 @@ def _place(part: str, python: Interpreter | None = None) -> Path:
 
 def _site(stub: Path, python: Interpreter) -> Path:
     return stub / "lib" / f"python{python.minor}" / "site-packages"
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path, progress: Progress) -> Iterator[None]:
-    import fcntl
-
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("waiting for another set-up of the development server")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

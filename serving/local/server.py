@@ -276,9 +276,9 @@ class LocalTriton:
                 "HOME": str(scratch),
                 "LANG": "C.UTF-8",
                 "OMP_NUM_THREADS": "1",
+                "ORT_DISABLE_TELEMETRY": "1",
                 "PYTHONDONTWRITEBYTECODE": "1",
-                # It answers from the CPU, also where there is a GPU.
-                "CUDA_VISIBLE_DEVICES": "-1",
+                "CUDA_VISIBLE_DEVICES": "-1",  # It answers from the CPU, also where there is a GPU.
             },
             "scratch": str(scratch),
             "log": str(self.log.resolve()),

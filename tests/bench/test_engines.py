@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgedit import DEMO_BUNDLE
+from tests.random_bundle import RANDOM_BUNDLE
 
 pytestmark = pytest.mark.rtx
 
@@ -18,12 +18,10 @@ def _run(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_rows_are_written_and_kept(tmp_path: Path) -> None:
     """A second run for another target adds to the file; the bundle itself stays as it was."""
-    if not DEMO_BUNDLE.is_dir():
-        pytest.skip("the demo bundle is not here")
     out = tmp_path / "builds.json"
     for target in ("sm86", "sm89"):
         done = _run(
-            "--bundle", f"demo={DEMO_BUNDLE}", "--target", target, "--pipeline", "reconstruct", "--out", str(out)
+            "--bundle", f"demo={RANDOM_BUNDLE}", "--target", target, "--pipeline", "reconstruct", "--out", str(out)
         )
         assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
@@ -39,9 +37,9 @@ def test_rows_are_written_and_kept(tmp_path: Path) -> None:
             and row["batch"] == "1:1:8"
         )
     assert {"command", "date", "device", "versions"} <= set(result)
-    assert not (DEMO_BUNDLE / "engines").exists()
+    assert not (RANDOM_BUNDLE / "engines").exists()
 
 
 def test_a_bundle_without_a_name(tmp_path: Path) -> None:
-    done = _run("--bundle", str(DEMO_BUNDLE), "--target", "sm86", "--out", str(tmp_path / "builds.json"))
+    done = _run("--bundle", str(RANDOM_BUNDLE), "--target", "sm86", "--out", str(tmp_path / "builds.json"))
     assert done.returncode == 1 and "must be NAME=DIRECTORY" in done.stderr and "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""The PyTorch baseline agrees with ONNX Runtime on the demo bundle, in every mode and arithmetic."""
+"""The PyTorch baseline agrees with ONNX Runtime on the random bundle, in every mode and arithmetic."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed")
 
 import bench.runtimes  # noqa: F401  (registers the runtime)
 from bench.runtimes.torch import TorchRuntime, TorchTensor
-from edgedit import DEMO_BUNDLE
+from edgedit.commands.photos import ASTRONAUT
 from engines.bundle import Bundle
 from engines.contracts import PARTS
 from engines.engine_manifest import Profile
@@ -24,13 +24,12 @@ from engines.runtimes import available, create
 from engines.session import EditSession
 from export.aot import PackageManifest, load_package, machine, write_package
 from tests.engines.engine_folders import entry, flip
-
-ASTRONAUT = DEMO_BUNDLE.parent.parent / "assets" / "astronaut.jpg"
+from tests.random_bundle import RANDOM_BUNDLE
 
 
 @pytest.fixture(scope="module")
 def demo() -> Bundle:
-    return Bundle.load(DEMO_BUNDLE)
+    return Bundle.load(RANDOM_BUNDLE)
 
 
 @pytest.fixture(scope="module")

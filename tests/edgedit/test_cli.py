@@ -71,11 +71,11 @@ def test_help(cli: Cli, verb: str) -> None:
     assert "None" not in done.out
 
 
-def test_help_lists_the_verbs_and_names_the_demo_bundle(cli: Cli) -> None:
+def test_help_lists_the_verbs_and_names_the_portrait_bundle(cli: Cli) -> None:
     done = cli("--help")
     assert done.status == 0 and all(f"• {verb.split()[0]}" in done.out for verb in VERBS)
-    for verb in ("edit", "reconstruct", "demo", "info", "directions"):
-        assert "(default: the demo bundle)" in " ".join(cli(verb, "--help").out.replace("│", " ").split())
+    for verb in ("edit", "reconstruct", "demo", "info", "directions", "serve up", "serve repo"):
+        assert "(default: the portrait bundle)" in " ".join(cli(*verb.split(), "--help").out.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(

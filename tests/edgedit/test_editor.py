@@ -37,7 +37,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_the_package_names_its_parts() -> None:
-    parts = {"DEMO_BUNDLE", "Direction", "EdgeditError", "Editor", "Inversion", "Portrait", "Strength"}
+    parts = {"Direction", "EdgeditError", "Editor", "Inversion", "PORTRAIT_BUNDLE", "Portrait", "Strength"}
     assert set(edgedit.__all__) == parts | {"AsyncClient", "Client"}
     assert all(hasattr(edgedit, name) for name in edgedit.__all__) and not hasattr(edgedit, "Servant")
     assert edgedit.__version__.count(".") == 2
@@ -211,7 +211,7 @@ def test_masked_strengths_and_sweeps(editor: Editor, portrait: Portrait) -> None
     assert [strength for strength, _ in frames] == [-2.0, -1.0, 0.0, 1.0, 2.0]
     for strength, picture in frames:
         assert np.array_equal(picture, editor.edit(inversion, {"hair": 1.0, "smile": strength}))
-    assert len(list(editor.sweep(inversion, "smile", 1, 2, 1))) == 1
+    assert len(list(editor.sweep(inversion, "smile", np.float32(1), np.int8(2), np.int16(1)))) == 1
 
 
 def test_an_edit_that_leaves_no_picture_is_refused(editor: Editor, portrait: Portrait) -> None:
@@ -293,8 +293,8 @@ def test_what_cannot_be_loaded(bundle_path: Path, own_bundle: Path, tmp_path: Pa
         Editor.load(own_bundle)
 
 
-def test_an_installation_without_the_demo_bundle_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("edgedit.editor.DEMO_BUNDLE", tmp_path / "demo")
-    with pytest.raises(BundleError, match="the demo bundle is not part of this installation") as caught:
-        open_bundle(tmp_path / "demo")
+def test_an_installation_without_the_bundle_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("edgedit.editor.PORTRAIT_BUNDLE", tmp_path / "portrait")
+    with pytest.raises(BundleError, match="the portrait bundle is not part of this installation") as caught:
+        open_bundle(tmp_path / "portrait")
     assert str(tmp_path) not in str(caught.value)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgedit.editor import Editor, Portrait
-from edgedit.sheet import CELL, FRAME, GAP, LABEL, PAPER, contact_sheet
+from edgedit.sheet import CELL, FRAME, GAP, LABEL, LARGE, PAPER, WIDTH, contact_sheet
 
 
 def grey(level: int, height: int = 64, width: int = 64) -> np.ndarray:
@@ -17,25 +17,28 @@ def cell(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3])
-@pytest.mark.parametrize("edits", [1, 5])
-def test_size_and_places(portrait: Portrait, rows: int, edits: int) -> None:
-    shown = [
-        (f"d{row}", [(f"{i:+d}", grey(20 * row + 10 * i)) for i in range(edits)], grey(200 + row))
-        for row in range(rows)
-    ]
-    sheet = contact_sheet(portrait, shown)
-    columns = max(3, edits + 1 if rows else 0)
+@pytest.mark.parametrize(("edits", "photos"), [(1, 0), (4, 1), (2, 4)])
+def test_size_and_places(portrait: Portrait, rows: int, edits: int, photos: int) -> None:
+    shown = [[(f"d{row} {i:+d}", grey(20 * row + 10 * i)) for i in range(edits)] for row in range(rows)]
+    sheet = contact_sheet(portrait, shown, [(f"p{i}", grey(200 + i)) for i in range(photos)])
+    top = GAP + (rows + 1) * (CELL + LABEL + GAP)
     assert sheet.dtype == np.uint8
-    assert sheet.shape == (GAP + (rows + 1) * (CELL + LABEL + GAP), GAP + columns * (CELL + GAP), 3)
+    assert sheet.shape == (top + (photos + 1) // 2 * (LARGE + LABEL + GAP), WIDTH, 3)
     for row in range(rows):
         for i in range(edits):
             assert (cell(sheet, row + 1, i) == 20 * row + 10 * i).all()
-        assert (cell(sheet, row + 1, edits) == 200 + row).all()
-    assert (sheet[:GAP] == PAPER).all() and (sheet[:, :GAP] == PAPER).all()
+    for i in range(photos):
+        y, x = top + i // 2 * (LARGE + LABEL + GAP), GAP + i % 2 * (LARGE + GAP)
+        assert (sheet[y : y + LARGE, x : x + LARGE] == 200 + i).all()
+    assert (sheet[:GAP] == PAPER).all() and (sheet[:, :GAP] == PAPER).all() and (sheet[:, -GAP:] == PAPER).all()
+
+
+def test_faces_are_of_a_readable_size() -> None:
+    assert CELL >= 320 and LARGE >= 2 * CELL
 
 
 def test_first_row_shows_photo_face_and_reconstruction(portrait: Portrait) -> None:
-    sheet = contact_sheet(portrait, [])
+    sheet = contact_sheet(portrait, [], [])
     framed = (np.abs(cell(sheet, 0, 0).astype(int) - FRAME).sum(axis=2) < 60).sum()
     assert framed > 100
     for column, image in ((1, portrait.aligned), (2, portrait.reconstruction)):
@@ -44,7 +47,8 @@ def test_first_row_shows_photo_face_and_reconstruction(portrait: Portrait) -> No
 
 
 def test_every_cell_has_a_label(portrait: Portrait) -> None:
-    sheet = contact_sheet(portrait, [("smile", [("-1.0", grey(0)), ("+1.0", grey(0))], grey(0))])
+    edits = [(f"smile {strength}", grey(0)) for strength in ("-1", "-0.5", "+0.5")]
+    sheet = contact_sheet(portrait, [edits], [])
     for row in range(2):
         for column in range(3):
             y, x = GAP + row * (CELL + LABEL + GAP) + CELL, GAP + column * (CELL + GAP)
@@ -56,6 +60,7 @@ def test_every_cell_has_a_label(portrait: Portrait) -> None:
 
 def test_wide_photos_are_fitted_in(editor: Editor, portrait: Portrait) -> None:
     given = editor.portrait(portrait.aligned, aligned=True)
-    sheet = contact_sheet(given, [("smile", [("+1.0", grey(0))], grey(0, 40, 160))])
-    wide = cell(sheet, 1, 1)
-    assert (wide[60:100] == 0).all() and (wide[:60] == PAPER).all() and (wide[100:] == PAPER).all()
+    wide = cell(contact_sheet(given, [[("smile +1", grey(0, 40, 160))]], []), 1, 0)
+    quarter = CELL * 3 // 8
+    assert (wide[quarter : CELL - quarter] == 0).all()
+    assert (wide[:quarter] == PAPER).all() and (wide[CELL - quarter :] == PAPER).all()

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from edgedit import DEMO_BUNDLE
 from edgedit.commands.photos import ASTRONAUT
 from edgedit.editor import Editor
 from engines import certificate as certificates
@@ -15,19 +14,18 @@ from engines.errors import EngineError
 from engines.gates import EIGHT_BIT_GATES
 from engines.precision.calibrate import calibrate
 from engines.precision.source import load_source
+from tests.random_bundle import RANDOM_BUNDLE
 
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    if not DEMO_BUNDLE.is_dir():
-        pytest.skip("the demo bundle is not here")
-    return Bundle.load(DEMO_BUNDLE)
+    return Bundle.load(RANDOM_BUNDLE)
 
 
 @pytest.fixture(scope="module")
 def photos(bundle) -> np.ndarray:
     """The astronaut, mirrored, darker and cropped closer: four different photos of a face."""
-    aligned = Editor.load(DEMO_BUNDLE).portrait(ASTRONAUT).aligned
+    aligned = Editor.load(RANDOM_BUNDLE).portrait(ASTRONAUT).aligned
     dark = (aligned * 0.6).astype(np.uint8)
     close = np.repeat(np.repeat(aligned[16:48, 16:48], 2, axis=0), 2, axis=1)
     return np.stack([aligned, aligned[:, ::-1], dark, close])
@@ -39,7 +37,7 @@ def certifier(bundle, photos) -> Certifier:
 
 
 @pytest.mark.parametrize("graph", ["invert", "edit", "reconstruct", "editor"])
-def test_fp16_passes_on_the_demo_model(certifier, graph):
+def test_fp16_passes_on_a_whole_model(certifier, graph):
     fitted = certifier.fit(graph, "fp16")
     found = fitted.certificate
     assert found["passed"] and not fitted.widen and found["photos"] == 4
@@ -141,7 +139,7 @@ def eight_bits(bundle, photos):
 
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 @pytest.mark.parametrize("graph", ["invert", "edit", "reconstruct", "editor"])
-def test_eight_bits_pass_on_the_demo_model(eight_bits, graph, precision):
+def test_eight_bits_pass_on_a_whole_model(eight_bits, graph, precision):
     fitted = eight_bits(precision).fit(graph, precision)
     found = fitted.certificate
     assert found["passed"] and not fitted.widen and found["gates"] == EIGHT_BIT_GATES

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engines.building.backend import load
+from engines.cpus import usable
 from engines.libraries import LIBRARIES
 from engines.provenance import peak_memory, processor, provenance, tool_versions
 
@@ -29,7 +30,7 @@ def test_versions_name_the_library_that_builds_as_it_names_itself():
 
 
 def test_the_device_names_the_cores_of_this_process():
-    assert processor().endswith(f"{len(os.sched_getaffinity(0))} cores")
+    assert processor().endswith(f", {usable()} cores")
 
 
 def test_a_measurement_is_json_with_a_date_in_utc_and_no_path_of_this_machine():

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from engines.directions import Direction
 from engines.family import FACES_1024_MOBILE, EditorOptions, ModelFamily
+from engines.photo.resample import Filter
+from export.graphs import ImageIn
+from export.onnx_graph import OPSET
 from training.networks.system import EditingSystem
 
 TINY = ModelFamily(
@@ -88,3 +92,18 @@ def smile(family: ModelFamily) -> Direction:
         source="made up",
         licence="CC0-1.0",
     )
+
+
+def export_door(path: Path, source: tuple[int, int], target: tuple[int, int], kind: Filter = "bicubic") -> Path:
+    """The way in of a graph, alone, as ONNX: image uint8 B x h x w x 3."""
+    torch.onnx.export(
+        ImageIn(source, target, kind).eval(),
+        (torch.zeros((2, *source, 3), dtype=torch.uint8),),
+        path,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["image"],
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+        verbose=False,
+    )
+    return path

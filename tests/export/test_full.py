@@ -15,7 +15,7 @@ from engines.session import EditSession
 from export.build import export_bundle
 from export.graphs import GRAPHS, ImageIn, ImageOut
 from export.weights import rounded
-from tests.export.helpers import TINY, random_photos, random_system
+from tests.export.helpers import TINY, export_door, random_photos, random_system
 
 # The first test to run also exports all eight graphs, which a busy machine may take long for.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -104,19 +104,9 @@ def test_other_families_export(changes, tmp_path):
 
 @pytest.mark.parametrize("target", [(48, 48), (16, 16), (96, 96), (64, 64)])
 def test_the_door_in_resizes_in_the_graph_as_in_the_network(target, tmp_path):
-    door = ImageIn((64, 64), target).eval()
     photo = torch.from_numpy(random_photos(TINY, 2))
-    torch.onnx.export(
-        door,
-        (photo,),
-        tmp_path / "door.onnx",
-        dynamo=True,
-        opset_version=20,
-        input_names=["image"],
-        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-        verbose=False,
-    )
-    session = ort.InferenceSession(str(tmp_path / "door.onnx"), providers=["CPUExecutionProvider"])
+    file = export_door(tmp_path / "door.onnx", (64, 64), target, "area")
+    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
     (out,) = session.run(None, {"image": photo[:1].numpy()})
     # Float32 rounding alone puts either 1.6e-6 from the float64 result; another filter is off by a thousand times more.
-    np.testing.assert_allclose(out, door(photo[:1]).numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(out, ImageIn((64, 64), target)(photo[:1]).numpy(), rtol=0, atol=1e-5)

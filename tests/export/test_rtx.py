@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from edgedit import DEMO_BUNDLE
 from engines.building.backend import load
 from engines.bundle import Bundle
 from engines.contracts import graph_contract
 from engines.errors import RuntimeUnavailableError
 from export.graphs import GRAPHS
+from tests.export.helpers import export_door
+from tests.random_bundle import RANDOM_BUNDLE
 
 pytestmark = pytest.mark.rtx
 
@@ -21,14 +22,23 @@ except RuntimeUnavailableError as error:
 
 @pytest.fixture(scope="module")
 def shipped() -> Bundle:
-    if not DEMO_BUNDLE.is_dir():
-        pytest.skip("the demo bundle is not here")
-    return Bundle.load(DEMO_BUNDLE)
+    return Bundle.load(RANDOM_BUNDLE)
 
 
 @pytest.fixture(scope="module")
 def logger():
     return trt.Logger(trt.Logger.ERROR)
+
+
+@pytest.mark.parametrize(("source", "target"), [((64, 64), (16, 16)), ((64, 64), (48, 48))])
+@pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
+def test_the_parser_reads_every_resize(logger, tmp_path, source, target, kind):
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    parsed = parser.parse_from_file(str(export_door(tmp_path / "door.onnx", source, target, kind)))
+    assert parsed, [str(parser.get_error(i)) for i in range(parser.num_errors)]
+    assert list(network.get_output(0).shape) == [-1, 3, *target]
 
 
 @pytest.mark.parametrize("graph", GRAPHS)

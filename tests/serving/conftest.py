@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgedit.editor import DEMO_BUNDLE, open_bundle
+from edgedit.editor import open_bundle
 from engines.errors import RuntimeUnavailableError
 from serving.local.install import Installation, ensure
 from serving.local.server import LocalTriton
+from tests.random_bundle import RANDOM_BUNDLE
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +24,7 @@ def development_server() -> Installation:
 
 @pytest.fixture(scope="session")
 def triton(development_server: Installation) -> Iterator[LocalTriton]:
-    """A server of the demo bundle, with shared memory for clients. For tests that leave it as it is; one that kills
+    """A server of the random bundle, with shared memory for clients. For tests that leave it as it is; one that kills
     or restarts takes a server of its own."""
-    with LocalTriton(open_bundle(DEMO_BUNDLE), shared_memory=True, installation=development_server) as server:
+    with LocalTriton(open_bundle(RANDOM_BUNDLE), shared_memory=True, installation=development_server) as server:
         yield server

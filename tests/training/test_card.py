@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from engines.family import DEMO_64
+from engines.family import DEMO_64, FACES_1024_MOBILE
 from training.card import model_card
 
 METRICS = {
@@ -55,3 +55,14 @@ def test_a_run_that_started_from_a_bundle_says_what_it_took_over(tmp_path):
     assert "for stage in encoder directions editor calibrate evaluate; do" in card
     assert "--processes 2 --threads 1 --start START" in card
     assert "--metrics RUN/evaluate.json --start START -o BUNDLE" in card
+
+
+def test_a_run_on_the_generator_of_the_package(tmp_path):
+    """What is not ours is named, with its lineage, and the commands leave it out."""
+    for name in ("e4e", "encoder", "editor"):
+        _stage(tmp_path, name, 1_800.0)
+    card = model_card(tmp_path, FACES_1024_MOBILE, "faces-1024-mobile", METRICS, data="Photos.", device="two cores")
+    assert "MobileStyleGAN" in card and "random-face" in card and "StyleGAN2-FFHQ (Source Code License-NC)" in card
+    assert "research and evaluation" in card and "Apache-2.0." not in card
+    assert "edgedit import mobilestylegan -o GENERATOR\nfor stage in pairs e4e encoder directions editor" in card
+    assert "--generator GENERATOR --without-generator -o BUNDLE" in card and "START" not in card

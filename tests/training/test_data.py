@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from engines.errors import OutputError
 from engines.family import CARS_512, FACES_1024
@@ -41,6 +41,26 @@ def test_tar_and_folder_agree(photo_folder, tmp_path):
     for one, other in zip(folder, archive, strict=True):
         assert one.names == other.names
         np.testing.assert_array_equal(one.images, other.images)
+
+
+def test_what_macos_leaves_beside_photos_is_no_photo(photo_folder, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("001.png", "003.png", "005.png"):
+        (folder / name).write_bytes((photo_folder / name).read_bytes())
+        (folder / f"._{name}").write_bytes(b"\0\x05\x16\x07\0\x02\0\0Mac OS X        ")
+    for source in (folder, _tar(folder, tmp_path / "photos.tar")):
+        training, held_out = load_faces(source, 16, held_out=1)
+        assert training.names + held_out.names == ("001.png", "003.png", "005.png")
+
+
+def test_a_png_with_much_text_is_read(tmp_path):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("parameters", "many words " * 200_000, zip=True)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((16, 16, 3), 77, np.uint8)).save(tmp_path / name, pnginfo=text)
+    training, held_out = load_faces(tmp_path, 16, held_out=1)
+    assert len(training) == len(held_out) == 1 and (training.images == 77).all()
 
 
 def test_equal_names_in_several_folders_of_a_tar(photo_folder, tmp_path):

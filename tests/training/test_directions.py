@@ -14,6 +14,7 @@ from training.directions import (
     Samples,
     discriminant,
     fit,
+    normals,
     orthogonalise,
     photo_codes,
     sample,
@@ -141,8 +142,8 @@ def test_usable_range_never_passes_its_limit(generator, identity, probes, limit,
 def test_fit(generator, judges, identity, family, tmp_path):
     directions, effects = fit(generator, judges, identity, OPTIONS, seed=2)
     by_name = {d.name: d for d in directions}
-    assert list(by_name) == ["age", "female", "smile", "yaw", "pc00", "pc01", "pc02"]
-    assert [d.kind for d in directions] == ["interfacegan"] * 4 + ["ganspace"] * 3
+    assert list(by_name) == [*judges.names, "pc00", "pc01", "pc02"]
+    assert [d.kind for d in directions] == ["interfacegan"] * len(judges.names) + ["ganspace"] * 3
     assert set(effects) == set(by_name)
     for direction in directions:
         assert direction.space == "w" and direction.vector.shape == (family.style_dim,)
@@ -229,3 +230,22 @@ def test_directions_fitted_to_photos_are_in_w_plus(photos, generator, judges, id
         assert direction.space == "w+" and direction.vector.shape == (family.w_rows, family.style_dim)
         assert "training photos" in direction.source
     assert set(effects) == {d.name for d in directions} == {*scores, "pc00"}
+
+
+def test_normals_point_where_the_score_grows_and_nowhere_else():
+    source = np.random.default_rng(0)
+    w = source.normal(size=(4000, 6)) @ source.normal(size=(6, 6))
+    truth = np.array([[1.0, 0, 0, 0, 0, 0], [0, 0.6, 0.8, 0, 0, 0]])
+    scores = {"angle": 3 * w @ truth[0] + source.normal(size=4000), "rare": 1 / (1 + np.exp(5 - w @ truth[1]))}
+    found = normals(w, scores, ridge=1e-6)
+    # Unlike the mean code of those who have an attribute, the normal does not follow what comes along with it.
+    assert found["angle"] @ truth[0] > 0.99 and found["rare"] @ truth[1] > 0.99
+    others = [np.eye(6)[0] + np.eye(6)[3], np.eye(6)[5]]
+    for vector in normals(w, scores, others).values():
+        assert np.linalg.norm(vector) == pytest.approx(1)
+        assert all(abs(vector @ other) < 1e-9 for other in others)
+
+
+def test_normals_of_equal_scores():
+    with pytest.raises(ValueError, match="the same score for flat"):
+        normals(np.random.default_rng(0).normal(size=(20, 3)), {"flat": np.ones(20)})

@@ -24,6 +24,8 @@ from training.run import (
     train_encoder,
     train_generator,
 )
+from training.stages.light_editor import LightEditorOptions
+from training.stages.light_encoder import LightEncoderOptions
 
 STEPS = LoopOptions(steps=2, log_every=1)
 
@@ -49,6 +51,8 @@ def run(mobile, generator, photo_folder, loss_files, judge_files, tmp_path_facto
         photo_size=mobile.encoder_size[0],
         held_out=3,
         pairs=1,
+        encoder=LightEncoderOptions(batch=2, window=14),
+        editor=LightEditorOptions(window=14),
         warm_up=0,
         directions=FitOptions(samples=12, batch=4, components=1, probes=3, limit=1.0, identity_floor=-1.1),
     )

@@ -21,6 +21,9 @@ class Ours(EditingSystem, Peer):
         convention="thop: called modules only, generator counted as nothing",
     )
 
+    # As it is trained, see `training.data.encoder_input`.
+    resize = "area"
+
     # The methods' common name for it is `delta`, and it may be B x D.
     def edit(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, inversion: Inversion, delta: Tensor, style_delta: Tensor | None = None

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.family import CARS_512, FACES_1024, ModelFamily
+from engines.photo.resample import Filter
 from training.data import visible
 
 FACES = FACES_1024.name
@@ -47,6 +48,9 @@ class Peer(nn.Module, ABC):
     """
 
     info: ClassVar[PeerInfo]
+    resize: ClassVar[Filter] = "bilinear"
+    """How the official code brings a photo to `input_size`: most by torchvision's `Resize` of a PIL image, which is
+    bilinear and antialiased. What is done inside the networks is not meant."""
     family: ModelFamily
     latent_avg: Tensor
 

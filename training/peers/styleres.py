@@ -120,6 +120,9 @@ class StyleRes(Peer):
         convention="all tensors but the mapping network; e4e + partial and full generator pass + modules",
     )
 
+    # `PIL.Image.Image.resize` with its own default.
+    resize = "bicubic"
+
     def __init__(self, family: ModelFamily) -> None:
         super().__init__()
         self.set_family(family)

@@ -18,13 +18,13 @@ from bench.gpu.__main__ import JOBS, Options, run
 from bench.gpu.models import load_models
 from bench.gpu.runtimes import Engine
 from bench.gpu.table5 import HOWS
-from edgedit import DEMO_BUNDLE
 from edgedit.commands.photos import ASTRONAUT
 from engines import family
 from engines.contracts import PIPELINES
 from engines.errors import EdgeditError
 from engines.libraries import LIBRARIES
 from tests.bench.table5.conftest import SMALL
+from tests.random_bundle import RANDOM_BUNDLE
 from training import recipes
 from training.losses.image import LossFiles
 from training.recipes import Recipe
@@ -32,9 +32,7 @@ from training.recipes import Recipe
 
 @pytest.fixture(scope="module")
 def demo() -> str:
-    if not DEMO_BUNDLE.is_dir():
-        pytest.skip("the demo bundle is not here")
-    return f"demo={DEMO_BUNDLE}"
+    return f"demo={RANDOM_BUNDLE}"
 
 
 def options(out: Path, *jobs: str, **more: Any) -> Options:
@@ -73,7 +71,7 @@ def test_latency_by_the_command_line(demo: str, tmp_path: Path, capsys: pytest.C
     assert about["ceilings"]["copy_gbs"] > 0 and about["ceilings"]["matmul_tflops"] > 0
     assert about["device"]["kind"] == "cpu" and "torch" in about["versions"]
     assert "--bundle demo=BUNDLE" in about["command"] and "--row 'eager FP32'" in about["command"]
-    assert str(tmp_path) not in json.dumps(found) and str(DEMO_BUNDLE) not in json.dumps(found)
+    assert str(tmp_path) not in json.dumps(found) and str(RANDOM_BUNDLE) not in json.dumps(found)
     run(options(out, "latency", bundle=(demo,), row=("eager FP32",)))
     assert capsys.readouterr().out.count("done by an earlier run") == len(PIPELINES)
     assert result(out, "latency") == found

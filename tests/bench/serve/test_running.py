@@ -17,6 +17,7 @@ from bench.serve.targets import batches_of, layout
 from edgedit.commands.bench_serve import BenchServe
 from engines.errors import EdgeditError, OutputError
 from serving.client.regions import PREFIX
+from tests.random_bundle import RANDOM_BUNDLE
 
 
 def _ours(region: str) -> bool:
@@ -33,7 +34,17 @@ def test_a_run_from_servers_to_files(tmp_path: Path) -> None:
     out, plot = tmp_path / "serve.json", tmp_path / "serve.svg"
     drawn = importlib.util.find_spec("matplotlib") is not None
     before = set(Path("/dev/shm").iterdir())
-    given = run(Options(out=out, plot=plot if drawn else None, concurrency=(1, 8), rounds=1, seconds=0.05, samples=5))
+    given = run(
+        Options(
+            bundle=RANDOM_BUNDLE,
+            out=out,
+            plot=plot if drawn else None,
+            concurrency=(1, 8),
+            rounds=1,
+            seconds=0.05,
+            samples=5,
+        )
+    )
     result = json.loads(out.read_text())
     assert result == given
     # The servers compute what the process does, through every transport.

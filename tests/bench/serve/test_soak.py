@@ -12,6 +12,7 @@ import pytest
 
 from bench.serve.soak import LIMITS, Answers, Options, Sample, grown, growth, run
 from engines.errors import EdgeditError
+from tests.random_bundle import RANDOM_BUNDLE
 
 QUIET = Sample(0.0, 600 << 20, 30 << 20, 400, 300, 200 << 20)
 
@@ -70,7 +71,7 @@ def test_what_cannot_be_is_refused_before_any_work(given: dict) -> None:
 @pytest.mark.usefixtures("development_server")
 def test_a_short_run_from_server_to_file(tmp_path: Path) -> None:
     out = tmp_path / "soak.json"
-    result = run(Options(out=out, seconds=4, every=0.25, callers=3))
+    result = run(Options(bundle=RANDOM_BUNDLE, out=out, seconds=4, every=0.25, callers=3))
     assert json.loads(out.read_text()) == json.loads(json.dumps(result))
     # How much it asked is a matter of the machine.
     assert result["images"] >= 1 and result["calls"]["invert"] >= 1 and result["growth"].keys() == LIMITS.keys()
@@ -87,6 +88,6 @@ def test_a_short_run_from_server_to_file(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("development_server")
 def test_ten_minutes_of_load_leave_memory_flat() -> None:
     """EDGEDIT_SOAK_SECONDS makes it shorter or longer."""
-    result = run(Options(seconds=float(os.environ.get("EDGEDIT_SOAK_SECONDS", "600"))), print)
+    result = run(Options(bundle=RANDOM_BUNDLE, seconds=float(os.environ.get("EDGEDIT_SOAK_SECONDS", "600"))), print)
     assert result["grown"] == [], result["growth"]
     assert result["images"] > result["seconds"]

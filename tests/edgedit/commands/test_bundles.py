@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -9,17 +10,24 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from edgedit.commands.exporting import random_system, with_generator
+from edgedit.commands.exporting import random_system, spread
 from edgedit.editor import Editor
+from engines import mobilestylegan
 from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.completion import generator_weights, leave_out_generator
 from engines.family import FAMILIES
+from engines.manifest import OWN_WEIGHTS_FILE
 from tests.edgedit.conftest import Cli
+from tests.engines.packaged import OWN, write_whole
 from tests.export.helpers import MOBILE
 from tests.export.helpers import TINY as SMALL
 from training.imported import Imported
 from training.imported import write as write_imported
-from training.networks.mobilestylegan import MobileGenerator
 from training.peers import create
+
+needs_package = pytest.mark.skipif(
+    importlib.util.find_spec(mobilestylegan.PACKAGE) is None, reason="the package random-face is not installed"
+)
 
 
 def damage(file: Path) -> None:
@@ -103,28 +111,60 @@ def test_export_of_random_weights(cli: Cli, tmp_path: Path, monkeypatch: pytest.
     assert sorted(os.listdir(tmp_path)) == ["bundle", "e.json"]
 
 
+@needs_package
+def test_what_completes_a_bundle_says_so_and_where(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "cache"))
+    part = write_whole(tmp_path / "face", OWN | generator_weights())
+    leave_out_generator(part)
+    done = cli("info", part.path, "--verify")
+    assert done.status == 0, done.err
+    (place,) = (tmp_path / "cache" / "bundles").glob("face-*")
+    assert f"completing face with the generator of the package random-face, once, in {place}\n" in done.out
+    assert f", in {place}\n" in done.out and "verified 2 files: all match" in done.out
+    assert "completing" not in cli("info", part.path).out
+    monkeypatch.setattr(mobilestylegan.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "other"))
+    assert cli("info", part.path).error.endswith("pip install --no-deps random-face==2021.7.21.1")
+
+
+@needs_package
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_export_without_the_generator(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written holds no tensor of the generator, and is completed to what was exported and verified."""
+    monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "cache"))
+    weights, out = tmp_path / "generator.safetensors", tmp_path / "face"
+    assert cli("import", "mobilestylegan", "-o", weights).status == 0
+    words = ("--random", "faces-1024-mobile", "--generator", weights, "--graphs", "reconstruct", "--photos", 1)
+    done = cli("export", *words, "--without-generator", "--name", "face", "-o", out)
+    assert done.status == 0, done.err
+    assert not (out / WEIGHTS_FILE).exists()
+    own = load_file(out / OWN_WEIGHTS_FILE)
+    assert not [name for name in own if name.startswith("generator.")]
+    bundle = Bundle.load(out)
+    whole = load_file(bundle.path / WEIGHTS_FILE)
+    assert set(own) < set(whole) and all(np.array_equal(whole[name], array) for name, array in own.items())
+    assert bundle.manifest.licence.startswith("Apache-2.0 as packaged; distilled from")
+
+
 @torch.no_grad()
-def test_a_generator_takes_the_place_of_a_random_one(tmp_path: Path) -> None:
-    """Light encoders then give its kind of codes and features, unlike each other from photo to photo."""
-    torch.manual_seed(1)
-    generator = MobileGenerator(MOBILE)
-    mean = generator.mapping(torch.randn(500, MOBILE.style_dim)).mean(dim=0)
-    tensors = {f"generator.{name}": tensor for name, tensor in generator.state_dict().items()} | {"latent_avg": mean}
-    file = tmp_path / "g.safetensors"
-    imported = Imported(kind="mobilestylegan", family=MOBILE, licence="its own", sources=[], tensors=tensors)
-    write_imported(file, imported)
+def test_light_encoders_are_spread_as_their_generator_is() -> None:
     system = random_system(MOBILE)
-    assert with_generator(system, file) == "its own"
-    assert all(torch.equal(t, generator.state_dict()[name]) for name, t in system.generator.state_dict().items())
-    inversion = system.invert(torch.rand(2, 3, *MOBILE.encoder_size) * 2 - 1)
+    generator = system.generator
     codes = generator.mapping(torch.randn(500, MOBILE.style_dim))
+    system.latent_avg.copy_(codes.mean(dim=0))
+    spread(system)
+    inversion = system.invert(torch.rand(2, 3, *MOBILE.encoder_size) * 2 - 1)
     for w in (inversion.w, inversion.w_e):
-        assert (w[0] - w[1]).norm() > 0 and ((w[:, 0] - mean).abs() < 6 * codes.std(dim=0)).all()
+        assert (w[0] - w[1]).norm() > 0 and ((w[:, 0] - system.latent_avg).abs() < 6 * codes.std(dim=0)).all()
     assert 0.1 < inversion.feature.std() / generator.lower(generator.broadcast(codes[:8]))[0].std() < 10
-    with pytest.raises(
-        ValueError, match="holds a mobilestylegan generator of 64 pixels .* not that of the family demo-64"
-    ):
-        with_generator(random_system(FAMILIES["demo-64"]), file)
+
+
+def test_an_export_that_could_not_be_completed(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, SMALL.name, SMALL)
+    done = cli("export", "--random", SMALL.name, "--without-generator", "-o", tmp_path / "bundle")
+    assert done.status == 1 and os.listdir(tmp_path) == []
+    assert "random-face" in done.error
 
 
 @pytest.mark.slow
@@ -164,9 +204,6 @@ def test_exports_that_are_refused(cli: Cli, tmp_path: Path) -> None:
         (("--random", "cars-512x384", "--method", "hfgi"), "HFGI exists for faces-1024, not for cars-512x384"),
         (("--weights", tmp_path / "text.json"), "text.json"),
         (("--random", "demo-63"), "unknown model family 'demo-63'; there are "),
-        (("--weights", "w.safetensors", "--generator", "g.safetensors"), "--generator goes with a run or --random"),
-        (("--random", "demo-64", "--method", "e4e", "--generator", "g.safetensors"), "not with method e4e"),
-        (("--random", "demo-64", "--generator", tmp_path / "text.json"), "cannot be read as imported weights"),
         (("--random", "demo-64", "--photos", "0"), "--photos must be 1 or more, got 0"),
         (("--random", "demo-64", "--graphs", "most"), "there is no graph 'most' to export; there are all, "),
         (("--random", "demo-64", "--metrics", tmp_path / "list.json"), "is not a JSON object of figures"),

@@ -10,26 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgedit import DEMO_BUNDLE
 from edgedit.commands.photos import ASTRONAUT
 from edgedit.editor import Editor
 from tests.edgedit.conftest import Cli
+from tests.random_bundle import RANDOM_BUNDLE
 
 FP16 = ("--runtime", "onnxruntime", "--precision", "fp16", "--pipeline", "reconstruct")
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not DEMO_BUNDLE.is_dir():
-        pytest.skip("the demo bundle is not here")
-    return Path(shutil.copytree(DEMO_BUNDLE, tmp_path_factory.mktemp("demo") / "demo"))
+    return Path(shutil.copytree(RANDOM_BUNDLE, tmp_path_factory.mktemp("demo") / "demo"))
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An aligned face, at its own size, larger, and mirrored."""
     folder = tmp_path_factory.mktemp("photos")
-    aligned = Editor.load(DEMO_BUNDLE).portrait(ASTRONAUT).aligned
+    aligned = Editor.load(RANDOM_BUNDLE).portrait(ASTRONAUT).aligned
     for name, pixels in (
         ("a.png", aligned),
         ("b.jpg", aligned.repeat(3, 0).repeat(3, 1)),
@@ -37,6 +35,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         Image.fromarray(np.ascontiguousarray(pixels)).save(folder / name)
     (folder / "notes.txt").write_text("no photo")
+    # What macOS leaves beside a file on a disk that is not its own.
+    (folder / "._c.webp").write_bytes(b"\0\x05\x16\x07\0\x02\0\0Mac OS X        ")
     return folder
 
 
@@ -56,7 +56,7 @@ def test_the_certificate_of_a_build(cli: Cli, demo: Path, photos: Path, tmp_path
     ("words", "message"),
     [
         (("--photos", "{tmp}/none"), "--photos: there is no "),
-        (("--photos", "{tmp}"), "--photos: there is no .jpeg, .jpg, .png, .webp in "),
+        (("--photos", "{tmp}"), "--photos: there is no .png, .jpg, .jpeg, .webp in "),
         (("--photos", "{photos}", "--count", "0"), "--count must be 1 or more, got 0"),
         (("--lpips", "{photos}"), "--lpips and --identity judge photos: give --photos too"),
     ],

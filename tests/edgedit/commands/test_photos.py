@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgedit.commands.photos import demo_strengths
+from edgedit.commands.photos import demo_strengths, in_order
 from edgedit.editor import Editor
+from edgedit.sheet import CELL, GAP, LABEL, LARGE, WIDTH
 from engines.bundle import WEIGHTS_FILE
 from engines.directions import Direction
 from engines.photo import open_image
@@ -324,16 +325,18 @@ def test_bundles_and_runtimes_that_are_refused(edits: Edits, head_path: Path, ow
 def test_demo(edits: Edits) -> None:
     done = edits(verb="demo")
     assert (done.status, done.err) == (0, "")
-    # A row for the photo and one for each InterFaceGAN direction; five strengths and the photo in each.
-    assert edits.pixels.shape == (8 + 3 * 190, 8 + 6 * 168, 3)
+    # A row for the photo and one for each InterFaceGAN direction, and one of photos.
+    height = GAP + 3 * (CELL + LABEL + GAP) + LARGE + LABEL + GAP
+    assert edits.pixels.shape == (height, WIDTH, 3)
     summary = edits.summary
-    assert summary["directions"] == ["smile", "age"] and (summary["width"], summary["height"]) == (1016, 578)
+    assert summary["directions"] == ["smile", "age"] and (summary["width"], summary["height"]) == (WIDTH, height)
+    assert "editing smile: -3, -1.5, +1.5, +3\n" in done.out and "back into the photo: smile, age\n" in done.out
     assert summary["photo"].endswith("astronaut.jpg") and summary["warnings"] == []
 
 
 def test_demo_of_chosen_directions(edits: Edits, head_path: Path) -> None:
     assert edits(head_path, "-d", "hair", verb="demo").status == 0
-    assert edits.pixels.shape == (8 + 2 * 190, 8 + 6 * 168, 3)
+    assert edits.pixels.shape == (GAP + 2 * (CELL + LABEL + GAP) + LARGE + LABEL + GAP, WIDTH, 3)
     edits.out.unlink()
     edits.json.unlink()
     assert "did you mean hair" in edits(head_path, "-d", "hari", verb="demo").error
@@ -343,18 +346,30 @@ def test_demo_of_chosen_directions(edits: Edits, head_path: Path) -> None:
 def test_demo_of_a_bundle_without_directions(edits: Edits, head_path: Path, tmp_path: Path) -> None:
     plain = write_faces(tmp_path / "plain", replace(FACES, name="plain"))
     done = edits(head_path, verb="demo", bundle=plain)
-    assert (done.status, done.err) == (0, "") and "along no direction" in done.out
-    assert edits.pixels.shape == (8 + 190, 8 + 3 * 168, 3)
+    assert (done.status, done.err) == (0, "") and "back into the photo: none" in done.out
+    assert edits.pixels.shape == (GAP + CELL + LABEL + GAP, WIDTH, 3)
     assert "unknown direction 'smile'; there are none" in edits(head_path, *SMILE, bundle=plain).error
+
+
+def test_the_order_of_attributes() -> None:
+    assert in_order(["hair", "male", "age", "yaw", "beard", "smile"]) == [
+        "smile",
+        "age",
+        "yaw",
+        "male",
+        "hair",
+        "beard",
+    ]
 
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [
-        (-3, 3, [-3, -1.5, 0, 1.5, 3]),
-        (-1, 4, [-1, -0.5, 0, 2, 4]),
-        (0, 4, [0, 1, 2, 3, 4]),
-        (1, 3, [1, 1.5, 2, 2.5, 3]),
+        (-3, 3, [-3, -1.5, 1.5, 3]),
+        (-1, 4, [-1, -0.5, 2, 4]),
+        (0, 4, [1, 2, 3, 4]),
+        (-4, 0, [-4, -3, -2, -1]),
+        (1, 3, [1.5, 2, 2.5, 3]),
     ],
 )
 def test_strengths_of_the_demo(low: float, high: float, expected: list[float]) -> None:

@@ -15,7 +15,6 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from edgedit import DEMO_BUNDLE
 from engines.building.build import build, graph_names, parse_profile
 from engines.building.builder import BuildOptions
 from engines.bundle import WEIGHTS_FILE, Bundle
@@ -24,6 +23,7 @@ from engines.engine_manifest import ENGINE_DIGEST_FILE, ENGINE_FILE, EngineManif
 from engines.errors import BundleError, EngineError
 from engines.layers import LayerReport
 from tests.engines.building.conftest import write_small
+from tests.random_bundle import RANDOM_BUNDLE
 
 _ROOT = Path(__file__).resolve().parents[3]
 
@@ -282,9 +282,7 @@ def test_targets_that_rtx_refuses(own_bundle: Path, target: str, message: str) -
 
 @pytest.mark.rtx
 def test_a_shipped_pipeline_is_fp16_inside(tmp_path: Path) -> None:
-    if not DEMO_BUNDLE.is_dir():
-        pytest.skip("the demo bundle is not here")
-    path = Path(shutil.copytree(DEMO_BUNDLE, tmp_path / "demo", ignore=shutil.ignore_patterns("engines")))
+    path = Path(shutil.copytree(RANDOM_BUNDLE, tmp_path / "demo", ignore=shutil.ignore_patterns("engines")))
     manifest = build(path, runtime="tensorrt-rtx", target="sm86", precision="fp16", pipelines=["reconstruct"])
     graph = manifest.graphs["reconstruct"]
     assert graph.proof.share > 0.99 and graph.proof.macs > 10**8

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from edgedit import DEMO_BUNDLE
 from engines.building.backend import Backend
 from engines.building.builder import parse
 from engines.building.proof import check_targets, describe, prove
@@ -18,6 +17,7 @@ from engines.precision import TypedGraph, lower
 from engines.precision.calibrate import calibrate
 from tests.engines.building.conftest import Typed, ones
 from tests.engines.precision.conftest import feeds_of
+from tests.random_bundle import RANDOM_BUNDLE
 
 pytestmark = pytest.mark.rtx
 
@@ -161,9 +161,7 @@ def test_network_and_graph_agree_on_a_shipped_pipeline(
     rtx: Backend, tmp_path: Path, graph: str, precision: str
 ) -> None:
     """Two counts by different means: ONNX shapes and the parser's own network."""
-    if not DEMO_BUNDLE.is_dir():
-        pytest.skip("the demo bundle is not here")
-    made = lower(Bundle.load(DEMO_BUNDLE, verify=False), graph, precision, tmp_path)
+    made = lower(Bundle.load(RANDOM_BUNDLE, verify=False), graph, precision, tmp_path)
     found = report(rtx, made, precision)
     assert found.macs == made.report.macs > 10**8
     assert found.share("float16") == made.report.share("float16")
@@ -175,9 +173,7 @@ def test_network_and_graph_agree_on_a_shipped_pipeline(
 def test_network_and_graph_agree_on_a_quantised_pipeline(
     rtx: Backend, tmp_path: Path, graph: str, precision: str, dtype: str
 ) -> None:
-    if not DEMO_BUNDLE.is_dir():
-        pytest.skip("the demo bundle is not here")
-    bundle = Bundle.load(DEMO_BUNDLE, verify=False)
+    bundle = Bundle.load(RANDOM_BUNDLE, verify=False)
     peaks = calibrate(bundle, graph, [feeds_of(bundle.graph(graph).inputs, 1)], precision, threads=1)
     made = lower(bundle, graph, precision, tmp_path, peaks=peaks)
     found = report(rtx, made, precision)

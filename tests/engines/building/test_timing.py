@@ -10,7 +10,7 @@ import pytest
 
 from engines.building import timing
 from engines.building.backend import Backend
-from engines.building.timing import TimingCache, cache_folder
+from engines.building.timing import TimingCache
 
 pytestmark = pytest.mark.rtx
 
@@ -56,12 +56,3 @@ def test_a_cache_that_cannot_be_written_loses_no_engine(rtx: Backend, config: An
     cache.attach(config)
     cache.keep(config)
     assert (tmp_path / "file").read_text() == "in the way"
-
-
-def test_where_caches_live(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("LOCALAPPDATA", "EDGEDIT_CACHE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "edgedit"
-    monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "own"))
-    assert cache_folder() == tmp_path / "own"

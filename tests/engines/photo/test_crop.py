@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from engines.errors import ImageError
-from engines.photo import Cropper, Photo, photo_name
+from engines.photo import Cropper, Photo
 
 PHOTO = Photo(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8))
 
@@ -25,8 +23,3 @@ def test_what_cannot_be_cropped_names_the_model() -> None:
         Cropper()(PHOTO, (12, 16), model="family cars")
     with pytest.raises(ImageError, match="an aligned face must be square, this image is 32x24"):
         Cropper()(PHOTO, (16, 16), aligned=True)
-
-
-def test_photos_are_called_by_their_path_if_they_have_one() -> None:
-    assert photo_name(Path("a/b.png")) == str(Path("a/b.png")) and photo_name("c.png") == "c.png"
-    assert photo_name(b"\x89PNG") == photo_name(PHOTO.pixels) == "the photo"

@@ -13,15 +13,15 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edgedit import DEMO_BUNDLE
 from engines.building.build import build
 from engines.bundle import Bundle
 from engines.engine_manifest import engine_manifest_bytes, parse_engine_manifest
-from engines.errors import BundleError, EngineError, SignatureError
+from engines.errors import BundleError, EdgeditError, EngineError, SignatureError
 from engines.runtimes import create
 from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.runtimes.ort_values import OrtTensor
 from tests.engines.engine_folders import flip, seal, write_engine
+from tests.random_bundle import RANDOM_BUNDLE
 
 
 def feeds_for(runtime: OnnxRuntime, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -153,8 +153,8 @@ def test_wrong_tensors_name_the_contract(edit: OnnxRuntime) -> None:
 
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo bundle with a typed graph for ONNX Runtime, built for real. Not to be changed."""
-    path = shutil.copytree(DEMO_BUNDLE, tmp_path_factory.mktemp("typed") / "demo")
+    """The random bundle with a typed graph for ONNX Runtime, built for real. Not to be changed."""
+    path = shutil.copytree(RANDOM_BUNDLE, tmp_path_factory.mktemp("typed") / "demo")
     build(path, runtime="onnxruntime", target="cpu", precision="fp16", pipelines=("reconstruct",))
     return path
 
@@ -229,3 +229,16 @@ def test_tensors_stay_on_the_gpu(tiny_bundle: Bundle) -> None:
     expected = cpu.run({**arrays, **deltas})["image"].astype(int)
     for _ in range(2):
         assert np.abs(edit.run({**kept, **deltas})["image"] - expected).max() <= 1
+
+
+@pytest.mark.parametrize("wrong", ["thread", "device_id", "requires_signed", "intra_op_num_threads"])
+def test_options_that_do_not_exist_are_refused_with_those_that_do(tiny_bundle: Bundle, wrong: str) -> None:
+    there = "it has provider, threads, precision, target, require_signed"
+    with pytest.raises(EdgeditError, match=f"^runtime onnxruntime has no option {wrong}; {there}$"):
+        create("onnxruntime", tiny_bundle, "edit", **{wrong: 1})
+
+
+@pytest.mark.parametrize("threads", [-1, 1.5, "2", True])
+def test_threads_that_cannot_be(tiny_bundle: Bundle, threads: object) -> None:
+    with pytest.raises(ValueError, match="threads must be 0 or more, got "):
+        create("onnxruntime", tiny_bundle, "edit", threads=threads)

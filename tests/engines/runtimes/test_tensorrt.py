@@ -239,11 +239,11 @@ def test_an_engine_that_was_built_here_passes_every_check_before_the_gpu(rtx: Ba
 
 def _parity(runtime: type[TensorRT], tmp_path: Path) -> None:
     """Inversion and edits of a photo by engines built here, held on the GPU, against ONNX Runtime on the CPU."""
-    from edgedit import DEMO_BUNDLE
     from engines.building.build import build
     from engines.session import EditSession
+    from tests.random_bundle import RANDOM_BUNDLE
 
-    path = shutil.copytree(DEMO_BUNDLE, tmp_path / "demo")
+    path = shutil.copytree(RANDOM_BUNDLE, tmp_path / "demo")
     build(path, runtime=runtime.name, target="current", precision="fp32")
     cpu, gpu = EditSession(path), EditSession(path, runtime.name, precision="fp32")
     images = np.random.default_rng(0).integers(0, 256, (3, *cpu.family.image_shape, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""A port that nobody answers on, a server that is silent, and the demo bundle's editor to compare with."""
+"""A port that nobody answers on, a server that is silent, and the random bundle's editor to compare with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 
 from edgedit.commands.photos import ASTRONAUT
 from edgedit.editor import Editor, Portrait
+from tests.random_bundle import RANDOM_BUNDLE
 
 EDITS = {"smile": 1.5, "age": -1.0}
 
@@ -92,9 +95,44 @@ def breaking_off() -> Iterator[Listener]:
         yield listener
 
 
+@pytest.fixture
+def http_port() -> Iterator[str]:
+    """host:port of a server that speaks HTTP/1 alone."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def curt_http_port() -> Iterator[str]:
+    """host:port of a server that answers HTTP/1.x and hangs up on all else, as Triton's does."""
+
+    def treat(connection: socket.socket) -> None:
+        if b" HTTP/1." in connection.recv(1000):
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        connection.close()
+
+    with closing(Listener(treat)) as listener:
+        yield listener.url
+
+
+@pytest.fixture
+def grpc_port() -> Iterator[str]:
+    """host:port of a server that speaks gRPC alone."""
+    grpc = pytest.importorskip("grpc", reason="gRPC is not installed")
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
 @pytest.fixture(scope="session")
 def demo() -> Editor:
-    return Editor.load(threads=1)
+    return Editor.load(RANDOM_BUNDLE, threads=1)
 
 
 @pytest.fixture(scope="session")

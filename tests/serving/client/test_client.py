@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from serving.client import AsyncClient, Client
@@ -78,6 +79,28 @@ def test_half_an_answer_is_no_answer(both: Both, breaking_off: Listener) -> None
         both.call(breaking_off.url, "directions", protocol="http")
 
 
+@pytest.mark.parametrize("kind", ["http_port", "curt_http_port"])
+def test_grpc_at_a_port_for_http_is_told_so(both: Both, kind: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue(kind)
+    message = f"^{url} speaks HTTP and not gRPC; give the server's port for gRPC .*, or protocol='http'$"
+    with pytest.raises(ServingError, match=message) as caught:
+        both.call(url, "directions", protocol="grpc", retries=1)
+    # It is not taken for a server that is down.
+    assert type(caught.value) is ServingError
+
+
+def test_a_server_that_hangs_up_on_everybody_is_not_said_to_speak_http(both: Both, hanging_up: Listener) -> None:
+    with pytest.raises(UnavailableError, match="ends connections at once"):
+        both.call(hanging_up.url, "directions", protocol="grpc")
+
+
+def test_http_at_a_port_for_grpc_is_told_so(both: Both, grpc_port: str) -> None:
+    message = f"^{grpc_port} does not speak HTTP, as .*; give the server's port for HTTP .*, or protocol='grpc'$"
+    with pytest.raises(ServingError, match=message) as caught:
+        both.call(grpc_port, "directions", protocol="http", retries=5)
+    assert type(caught.value) is ServingError
+
+
 @PROTOCOLS
 def test_waiting_for_a_slot_counts_against_the_deadline(protocol: str, silent: Listener) -> None:
     with Client(silent.url, protocol=protocol, concurrency=1, retries=0) as client, ThreadPoolExecutor(1) as pool:
@@ -129,6 +152,7 @@ def test_a_closed_client_says_so(protocol: str, closed_port: str) -> None:
     [
         ({"protocol": "https"}, "protocol must be grpc or http"),
         ({"concurrency": 0}, "concurrency must be 1 or more"),
+        ({"concurrency": np.int64(0)}, "concurrency must be 1 or more"),
         ({"url": "http://localhost:8000"}, "host:port"),
     ],
 )
@@ -136,6 +160,11 @@ def test_arguments_that_cannot_be(options: dict[str, Any], message: str) -> None
     for kind in (Client, AsyncClient):
         with pytest.raises(RequestError, match=message):
             kind(**options)
+
+
+def test_counts_may_be_of_numpy(closed_port: str) -> None:
+    with Client(closed_port, concurrency=np.int64(2), retries=np.int32(0)) as client:
+        client.sweep("ab" * 16, "age", np.float32(0), np.int8(1), np.int16(3))
 
 
 def test_sweeps_and_edits_that_cannot_be_are_refused_at_once(closed_port: str) -> None:

@@ -258,13 +258,21 @@ def test_a_server_that_takes_no_shared_memory_is_one_line() -> None:
         ({"timeout": 0}, "timeout must be seconds above 0"),
         ({"timeout": float("nan")}, "timeout must be seconds above 0"),
         ({"timeout": "5"}, "timeout must be seconds above 0"),
+        ({"timeout": np.float32(-1)}, "timeout must be seconds above 0"),
         ({"retries": -1}, "retries must be 0 or more"),
+        ({"retries": np.int8(-1)}, "retries must be 0 or more"),
+        ({"retries": True}, "retries must be 0 or more"),
     ],
 )
 def test_arguments_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"url": URL, "shared_memory": False, "timeout": 1.0, "retries": 1}
     with pytest.raises(RequestError, match=message):
         Core(slots=Served(), **(given | arguments))
+
+
+def test_numbers_may_be_of_numpy() -> None:
+    core = Core(URL, Served(), shared_memory=False, timeout=np.float32(30), retries=np.int64(1))
+    assert core.retries == 1 and 29 < core.deadline(np.int16(30)).left() <= 30
 
 
 def test_what_is_no_handle() -> None:

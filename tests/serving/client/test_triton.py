@@ -1,4 +1,4 @@
-"""Both clients against a real Triton that serves the demo bundle."""
+"""Both clients against a real Triton that serves the random bundle."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ import pytest
 from PIL import Image
 
 from edgedit.commands.photos import ASTRONAUT
-from edgedit.editor import DEMO_BUNDLE, Editor, Portrait, open_bundle
+from edgedit.editor import Editor, Portrait, open_bundle
 from engines.errors import NoFaceError, StrengthWarning
 from serving.client import AsyncClient, Client, Handle
 from serving.client.errors import DeadlineError, NotFoundError, RequestError, ServingError, UnavailableError
 from serving.local.install import Installation
 from serving.local.server import LocalTriton
 from serving.repository import Options, write_repository
+from tests.random_bundle import RANDOM_BUNDLE
 from tests.serving.client.conftest import EDITS, regions
 
 pytestmark = pytest.mark.triton
@@ -48,7 +49,7 @@ def url(server: LocalTriton, protocol: str) -> str:
 @pytest.fixture
 def own(development_server: Installation) -> Iterator[LocalTriton]:
     """A server to kill."""
-    with LocalTriton(open_bundle(DEMO_BUNDLE), shared_memory=True, installation=development_server) as server:
+    with LocalTriton(open_bundle(RANDOM_BUNDLE), shared_memory=True, installation=development_server) as server:
         yield server
 
 
@@ -56,6 +57,14 @@ def statistics(server: LocalTriton, model: str = "edit_session") -> int:
     """How many inferences a model has done."""
     with urllib.request.urlopen(f"http://{server.http}/v2/models/{model}/stats", timeout=60) as response:
         return json.load(response)["model_stats"][0]["inference_count"]
+
+
+@pytest.mark.parametrize(("protocol", "other"), [("grpc", "http"), ("http", "grpc")])
+def test_the_port_of_the_other_protocol_is_told(triton: LocalTriton, protocol: Any, other: str) -> None:
+    with Client(url(triton, other), protocol=protocol) as client:
+        with pytest.raises(ServingError, match=f"give the server's port for .*, or protocol='{other}'$") as caught:
+            client.directions()
+    assert type(caught.value) is ServingError
 
 
 def registered(server: LocalTriton) -> set[str]:
@@ -276,7 +285,7 @@ def test_a_sweep_that_waits_for_its_reader_holds_no_slot(
 def forgetful(development_server: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
     """A server that keeps no inversion at all."""
     models = write_repository(
-        open_bundle(DEMO_BUNDLE), tmp_path_factory.mktemp("forgetful") / "models", Options(cache_bytes=0)
+        open_bundle(RANDOM_BUNDLE), tmp_path_factory.mktemp("forgetful") / "models", Options(cache_bytes=0)
     )
     with LocalTriton(models, shared_memory=True, installation=development_server) as server:
         yield server
@@ -365,7 +374,7 @@ def test_a_server_without_shared_memory_says_so(
     development_server: Installation, tmp_path: Path, protocol: Any, demo_portrait: Portrait
 ) -> None:
     with (
-        LocalTriton(open_bundle(DEMO_BUNDLE), installation=development_server) as server,
+        LocalTriton(open_bundle(RANDOM_BUNDLE), installation=development_server) as server,
         Client(url(server, protocol), protocol=protocol, shared_memory=True, **PATIENT) as client,
     ):
         with pytest.raises(RequestError, match=r"does not take shared memory .*pass shared_memory=False"):

@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgedit.editor import DEMO_BUNDLE, open_bundle
+from edgedit.editor import open_bundle
 from serving.client import Client
 from serving.client.deadline import Backoff, Deadline
 from serving.contract import HANDLE_HEADER
 from serving.local import ports
 from serving.local.install import Installation
 from serving.local.server import LocalTriton
+from tests.random_bundle import RANDOM_BUNDLE
 from tests.serving.deploy.conftest import KUBERNETES
 
 grpc = pytest.importorskip("grpc", reason="gRPC is not installed (pip install 'edgedit[serve]')")
@@ -252,7 +253,7 @@ def test_a_photo_is_inverted_once_whichever_triton_holds_it(
     program: Callable[[str], str], triton: LocalTriton, development_server: Installation, tmp_path: Path
 ) -> None:
     """The client says where it belongs from the first request on: no inversion is lost and made again elsewhere."""
-    bundle = open_bundle(DEMO_BUNDLE)
+    bundle = open_bundle(RANDOM_BUNDLE)
     crops = np.random.default_rng(3).integers(0, 256, (12, *bundle.family.image_shape, 3), np.uint8)
 
     def inverted(server: LocalTriton) -> int:

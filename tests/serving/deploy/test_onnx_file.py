@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from edgedit.editor import DEMO_BUNDLE
 from serving.deploy.errors import StartError
 from serving.deploy.onnx_file import read
+from tests.random_bundle import RANDOM_BUNDLE
 
-GRAPHS = sorted(DEMO_BUNDLE.glob("graphs/*.onnx"))
+GRAPHS = sorted(RANDOM_BUNDLE.glob("graphs/*.onnx"))
 
 
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)

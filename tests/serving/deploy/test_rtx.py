@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from edgedit.editor import DEMO_BUNDLE
 from engines.bundle import Bundle
 from engines.libraries import LIBRARIES
 from serving.deploy import build
@@ -15,6 +14,7 @@ from serving.deploy.errors import StartError
 from serving.deploy.onnx_file import read
 from serving.deploy.plans import PlanCache
 from serving.deploy.repository import PLAN_SOURCE, assemble
+from tests.random_bundle import RANDOM_BUNDLE
 
 pytestmark = pytest.mark.rtx
 MODULE = LIBRARIES["tensorrt-rtx"].module
@@ -22,13 +22,13 @@ MODULE = LIBRARIES["tensorrt-rtx"].module
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`reconstruct` of the demo bundle, strongly typed in FP16, as `edgedit serve repo --plans fp16` lays it out."""
+    """`reconstruct` of the random bundle, strongly typed in FP16, as `edgedit serve repo --plans fp16` lays it out."""
     from engines.precision import lower
 
     root = tmp_path_factory.mktemp("models")
     version = root / "reconstruct" / "1"
     version.mkdir(parents=True)
-    lower(Bundle.load(DEMO_BUNDLE), "reconstruct", "fp16", version).file.rename(version / PLAN_SOURCE)
+    lower(Bundle.load(RANDOM_BUNDLE), "reconstruct", "fp16", version).file.rename(version / PLAN_SOURCE)
     config = 'backend: "tensorrt"\nmax_batch_size: 8\ndefault_model_filename: "model.plan"\n'
     (root / "reconstruct" / "config.pbtxt").write_text(config)
     return root

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from edgedit.editor import DEMO_BUNDLE
 from engines.bundle import Bundle
 from serving.deploy import probe
 from serving.deploy.probe import Probe, ProbeError
 from serving.local import ports
 from serving.local.install import Installation
+from tests.random_bundle import RANDOM_BUNDLE
 
 pytestmark = pytest.mark.triton
 BACKENDS = Path(__file__).resolve().parents[3] / "serving" / "backends"
@@ -58,10 +58,10 @@ class Started:
 
 @pytest.fixture
 def started(development_server: Installation, image_root: Callable[[Path], Path], tmp_path: Path) -> Iterator[Started]:
-    """The demo bundle, served from the files that the Dockerfile copies."""
+    """The random bundle, served from the files that the Dockerfile copies."""
     from serving.repository import write_repository
 
-    image = image_root(write_repository(Bundle.load(DEMO_BUNDLE), tmp_path / "written"))
+    image = image_root(write_repository(Bundle.load(RANDOM_BUNDLE), tmp_path / "written"))
     backends = tmp_path / "backends"
     (backends / "python").mkdir(parents=True)
     for file in development_server.backend_files():

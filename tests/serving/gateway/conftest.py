@@ -1,4 +1,4 @@
-"""A gateway in this process whose backend is the real editor with the demo bundle, or a real uvicorn on loopback."""
+"""A gateway in this process whose backend is the real editor with the random bundle, or a real uvicorn on loopback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from edgedit.commands.photos import ASTRONAUT
-from edgedit.editor import DEMO_BUNDLE, Editor
+from edgedit.editor import Editor
 from engines.photo import open_image
 from engines.session import Inversion
 from serving.client.errors import NotFoundError
@@ -26,6 +26,7 @@ from serving.contract import bundle_digest, handle_of
 from serving.gateway.app import create_app
 from serving.gateway.server import GatewayServer, bind
 from serving.gateway.settings import Settings
+from tests.random_bundle import RANDOM_BUNDLE
 
 
 class EditorBackend:
@@ -95,7 +96,7 @@ class EditorBackend:
 
 @pytest.fixture(scope="session")
 def editor() -> Editor:
-    return Editor.load(DEMO_BUNDLE, threads=1)
+    return Editor.load(RANDOM_BUNDLE, threads=1)
 
 
 @pytest.fixture

@@ -116,6 +116,16 @@ async def test_types_that_are_not_taken(backend: EditorBackend, png: bytes) -> N
         problem(await client.post("/v1/inversions", content=png, headers=zipped), 415, "content-encoding")
 
 
+async def test_names_of_types_that_are_not_registered_are_taken(backend: EditorBackend, png: bytes) -> None:
+    async with gateway(backend) as client:
+        for kind in ("image/jpg", "IMAGE/JPG; q=1", "image/pjpeg", "image/x-png"):
+            answer = await client.post("/v1/inversions?aligned=true", content=png, headers={"content-type": kind})
+            assert answer.status_code == 200, answer.text
+            # Edits take JSON or a form, whatever a picture is called.
+            problem(await client.post("/v1/edits", content=png, headers={"content-type": kind}), 415, "media-type")
+    assert backend.inversions == 4
+
+
 async def test_paths_and_methods_that_are_not_there(backend: EditorBackend) -> None:
     async with gateway(backend) as client:
         problem(await client.get("/v1/nothing"), 404)

@@ -18,6 +18,7 @@ from serving.local import ports, processes
 from serving.local.canary import Canary
 from serving.local.install import Installation
 from serving.local.supervisor import PREFIX, SHARED_MEMORY
+from tests.random_bundle import RANDOM_BUNDLE
 from tests.serving.local.small import wait_for
 
 pytestmark = pytest.mark.triton
@@ -32,7 +33,7 @@ def up(development_server: Installation) -> Iterator[Up]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "edgedit", "serve", "up", *arguments]
+        command = [sys.executable, "-m", "edgedit", "serve", "up", str(RANDOM_BUNDLE), *arguments]
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=_ROOT, start_new_session=True)
         started.append(process)

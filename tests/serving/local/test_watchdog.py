@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgedit.editor import DEMO_BUNDLE, open_bundle
+from edgedit.editor import open_bundle
 from serving.local.canary import Canary, InferError
 from serving.local.install import Installation
 from serving.local.server import LocalTriton
 from serving.local.watchdog import Watchdog
+from tests.random_bundle import RANDOM_BUNDLE
 from tests.serving.local.small import ECHO, call, stub, wait_for, write_small
 
 pytestmark = pytest.mark.triton
@@ -106,11 +107,11 @@ def test_clients_of_a_bundle_get_typed_errors_until_a_killed_stub_is_healed(deve
     pytest.importorskip("tritonclient.grpc", reason="needs tritonclient[grpc]")
     from serving.client import Client, DeadlineError, UnavailableError
 
-    crop = np.full((*open_bundle(DEMO_BUNDLE).family.image_shape, 3), 90, np.uint8)
+    crop = np.full((*open_bundle(RANDOM_BUNDLE).family.image_shape, 3), 90, np.uint8)
     errors: list[BaseException] = []
     good: list[np.ndarray] = []
     done = threading.Event()
-    server = LocalTriton(open_bundle(DEMO_BUNDLE), installation=development_server)
+    server = LocalTriton(open_bundle(RANDOM_BUNDLE), installation=development_server)
 
     def edit(client: Client) -> None:
         while not done.wait(0.01):

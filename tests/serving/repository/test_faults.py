@@ -11,10 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from edgedit.editor import DEMO_BUNDLE, open_bundle
+from edgedit.editor import open_bundle
 from serving.contract import EDIT_IMAGE, EDIT_SESSION, EDITED_IMAGE, MAX_BATCH
 from serving.local.canary import Canary
 from serving.local.server import LocalTriton
+from tests.random_bundle import RANDOM_BUNDLE
 from tests.serving.repository.asking import Asker, asking, session_feeds
 
 pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
@@ -22,7 +23,7 @@ from tritonclient.utils import InferenceServerException
 
 pytestmark = pytest.mark.triton
 
-HEIGHT, WIDTH = open_bundle(DEMO_BUNDLE).family.image_shape
+HEIGHT, WIDTH = open_bundle(RANDOM_BUNDLE).family.image_shape
 IMAGE = np.full((1, HEIGHT, WIDTH, 3), 90, np.uint8)
 _STATUS = {"400": "INVALID_ARGUMENT", "404": "NOT_FOUND"}
 
@@ -71,7 +72,7 @@ def refused(ask: Asker, model: str, feeds: dict[str, np.ndarray], outputs: list[
 def test_an_image_that_is_none(ask: Asker, model: str, image: np.ndarray, says: str) -> None:
     feeds, outputs = {"image": image}, ["handle"]
     if model == EDIT_IMAGE:
-        edit = {spec.name: spec for spec in open_bundle(DEMO_BUNDLE).graph("edit").inputs}
+        edit = {spec.name: spec for spec in open_bundle(RANDOM_BUNDLE).graph("edit").inputs}
         batch = image.shape[0] if image.ndim == 4 else 1
         for name in ("delta_w", "style_delta"):
             feeds[name] = np.zeros((batch, *map(int, edit[name].shape[1:])), np.float32)
@@ -83,7 +84,7 @@ def test_an_image_that_is_none(ask: Asker, model: str, image: np.ndarray, says: 
 
 @pytest.mark.parametrize("graph", ["encoder", "e4e", "features", "editor", "generator", "edit", "reconstruct"])
 def test_tensors_of_a_graph_that_do_not_fit(ask: Asker, graph: str) -> None:
-    specs = open_bundle(DEMO_BUNDLE).graph(graph)
+    specs = open_bundle(RANDOM_BUNDLE).graph(graph)
     feeds = {spec.name: np.zeros((1, *map(int, spec.shape[1:])), spec.dtype) for spec in specs.inputs}
     outputs = [spec.name for spec in specs.outputs]
     assert set(ask(graph, feeds, outputs)) == set(outputs)

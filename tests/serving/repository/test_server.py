@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgedit.editor import DEMO_BUNDLE, Editor
+from edgedit.commands.photos import ASTRONAUT
+from edgedit.editor import Editor
 from engines.bundle import Bundle
 from engines.contracts import PARTS, TensorSpec
 from engines.directions import load_directions, resolve
@@ -26,6 +27,7 @@ from serving.local.install import Installation
 from serving.local.server import LocalTriton
 from serving.repository import Options, add_version, wait_until_loaded, write_repository
 from tests.engines.conftest import write_tiny
+from tests.random_bundle import RANDOM_BUNDLE
 from tests.serving.repository.asking import Asker, asking, session_feeds
 
 pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
@@ -36,8 +38,8 @@ pytestmark = pytest.mark.triton
 
 @pytest.fixture(scope="module")
 def editor() -> Editor:
-    """The demo bundle in this process, with the threads that the server has."""
-    return Editor.load(DEMO_BUNDLE, threads=1)
+    """The random bundle in this process, with the threads that the server has."""
+    return Editor.load(RANDOM_BUNDLE, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def crops(editor: Editor) -> np.ndarray:
     rng = np.random.default_rng(5)
     from PIL import Image
 
-    photo = Image.open(Path(DEMO_BUNDLE).parents[1] / "assets" / "astronaut.jpg").convert("RGB").resize((width, height))
+    photo = Image.open(ASTRONAUT).convert("RGB").resize((width, height))
     noise = rng.integers(0, 256, (2, height, width, 3), np.uint8)
     return np.concatenate([np.asarray(photo)[None], noise])
 

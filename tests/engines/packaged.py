@@ -1,0 +1,25 @@
+"""Bundles of the family whose generator is a package's: weights and a card, no graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from engines.bundle import WEIGHTS_FILE, Bundle, BundleWriter, ProducedBy
+from engines.completion import weights_file
+from engines.family import FACES_1024_MOBILE, ModelFamily
+
+OWN = {"e4e.bias": np.arange(3, dtype=np.float16), "latent_avg": np.full((1, 4), 0.1, np.float16)}
+"""Tensors that are not the generator's."""
+
+
+def write_whole(path: Path, tensors: dict[str, np.ndarray], family: ModelFamily = FACES_1024_MOBILE) -> Bundle:
+    """A bundle called "face" of these tensors."""
+    made = ProducedBy(tools={}, command="pytest", date="2026-01-01T00:00:00Z")
+    with BundleWriter(
+        path, name="face", family=family, precision="fp16", licence="CC0-1.0", produced_by=made
+    ) as writer:
+        writer.add_bytes(WEIGHTS_FILE, weights_file(tensors))
+        writer.add_bytes("card.md", b"# Face")
+    return Bundle.load(path)
