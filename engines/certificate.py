@@ -24,7 +24,7 @@ from engines.errors import EngineError
 from engines.gates import EIGHT_BIT_GATES, GATES, fault, passes
 from engines.precision.emulate import Emulated
 from engines.precision.islands import MOVES
-from engines.precision.quantise import QUANTISED
+from engines.precision.quantise import QUANTISED, Peak
 from engines.precision.ranges import ranges
 from engines.precision.source import copy_of, load_source
 from engines.precision.typed import retype
@@ -65,7 +65,7 @@ class Judges:
 class Calibration:
     """Where the ranges of 8-bit data come from."""
 
-    peaks: Callable[[str], Mapping[str, float]]
+    peaks: Callable[[str], Mapping[str, Peak]]
     """By graph, see `precision.calibrate`."""
     photos: int
     """How many they were measured on."""

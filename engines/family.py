@@ -142,6 +142,11 @@ class ModelFamily:
                 raise ValueError(f"family {self.name}: {name} must be at least 1, got {getattr(self, name)}")
         if self.channel_base < self.size:
             raise ValueError(f"family {self.name}: channel_base must be at least the size, got {self.channel_base}")
+        if self.generator == "mobilestylegan" and any(self.channels(r) % 4 for r in self.synthesis_resolutions):
+            raise ValueError(
+                f"family {self.name}: MobileStyleGAN's channels are four sub-bands each; channel_base and channel_max "
+                f"must be multiples of 4 at every resolution, got {self.channel_base} and {self.channel_max}"
+            )
         if self.visible_rows is not None:
             first, last = self.visible_rows
             if not 0 <= first < last <= self.size:
@@ -241,6 +246,11 @@ class ModelFamily:
         for block in range(len(self.resolutions) - 1):
             rows += [2 * block + 1, 2 * block + 2, 2 * block + 3]
         return tuple(rows)
+
+    @property
+    def rows_read(self) -> int:
+        """Leading W+ rows that some layer takes its style from: all N, in MobileStyleGAN N - 2."""
+        return max(self.style_rows) + 1
 
     @property
     def rgb_layers(self) -> tuple[int, ...]:

@@ -14,6 +14,11 @@ Count = Annotated[int, Field(ge=0)]
 
 NO_PRODUCT = "no product: FP16"
 """The reason of what is in FP16, with 8 bits asked, because it has no MACs; too many layers to list one by one."""
+COMPUTED = "no constant weights on its right side: attention products, whose one factor is a softmax"
+GROUPED = "grouped convolution: bound by memory, a filter per channel"
+NO_GAIN = frozenset((COMPUTED, GROUPED))
+"""Reasons of products in FP16, with 8 bits asked, that have no 8-bit kernel to gain by, in any network. In a light one
+they are more than a tenth of the MACs: the proof holds the 8-bit share against the others."""
 
 
 class LayerTensor(Strict):

@@ -20,9 +20,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from bench.table5.counter import Count, count, count_called_modules
-from engines.family import CARS_512, FACES_1024, ModelFamily
+from engines.family import CARS_512, FACES_1024, FACES_1024_MOBILE, ModelFamily
 from engines.provenance import provenance
-from training.peers import METHODS, create
+from training.peers import COMPARED, create
 from training.peers.protocol import Peer
 
 
@@ -51,6 +51,18 @@ PAPER: dict[str, Published] = {
 PAPER_DEVICE = "NVIDIA GeForce RTX 3090"
 """What the paper ran all its experiments on (its implementation details); of precision and batch size in Table 5 it
 says nothing but "a single edited image"."""
+
+_SIZES = (
+    "size",
+    "visible_rows",
+    "style_dim",
+    "mapping_layers",
+    "channel_base",
+    "channel_max",
+    "feature_resolution",
+    "encoder_size",
+)
+"""Fields of a family that all its rows share; the others are widths and kinds of networks."""
 
 _CONTAINERS = ("inverter", "editor")
 """Parts that are shown by their own parts."""
@@ -141,6 +153,7 @@ _CONVENTIONS: dict[str, Callable[[Peer, Count, Callable[[], Any]], tuple[int, in
     "sfe": _thop,
     "hyperstyle": _as_it_is,
     "ours": _thop,
+    "ours-light": _as_it_is,
 }
 
 
@@ -163,8 +176,12 @@ def row_family(key: str, family: ModelFamily) -> ModelFamily:
     """The family that a method's row stands for.
 
     The paper does not say whether its generator keeps the RGB skip below the feature. The row "Ours" keeps it, as FS
-    and SFE do.
+    and SFE do. The light row has the family's sizes and the light networks: faces-1024-mobile for faces-1024.
     """
+    if key == "ours-light":
+        sizes = {name: getattr(family, name) for name in _SIZES}
+        editor = dataclasses.replace(FACES_1024_MOBILE.editor, window=family.editor.window, heads=family.editor.heads)
+        return dataclasses.replace(FACES_1024_MOBILE, name=f"{family.name}-mobile", editor=editor, **sizes)
     return dataclasses.replace(family, rgb_skip=True) if key == "ours" else family
 
 
@@ -210,9 +227,9 @@ def count_row(key: str, family: ModelFamily = FACES_1024, *, title: str | None =
 
 
 def count_rows() -> list[Row]:
-    """All rows in the table's order, at 1024 x 1024; the last is the paper's formula, without the RGB skip: the
-    feature alone goes up."""
-    rows = [count_row(key, row_family(key, FACES_1024)) for key in METHODS]
+    """All rows in the table's order, at 1024 x 1024, the light system's behind them; the last is the paper's formula,
+    without the RGB skip: the feature alone goes up."""
+    rows = [count_row(key, row_family(key, FACES_1024)) for key in COMPARED]
     return [*rows, count_row("ours", title="Ours, no RGB skip")]
 
 

@@ -27,7 +27,7 @@ from bench.timing import Rounds, quartiles, rounds, summary, synchronize
 from engines.cpus import threads as allowed
 from engines.cpus import usable
 from engines.errors import EdgeditError, first_line, near
-from training.peers import METHODS
+from training.peers import COMPARED
 
 BASE = "e4e"
 """The method that ratios are given to; it is always measured."""
@@ -48,10 +48,10 @@ def chosen(names: Sequence[str]) -> list[str]:
         EdgeditError: for a name that is no method's.
     """
     for name in names:
-        if name.lower() not in METHODS:
-            raise EdgeditError(f"there is no method {name!r}; {near(name, METHODS)}there are {', '.join(METHODS)}")
+        if name.lower() not in COMPARED:
+            raise EdgeditError(f"there is no method {name!r}; {near(name, COMPARED)}there are {', '.join(COMPARED)}")
     wanted = {name.lower() for name in names} | {BASE}
-    return [key for key in METHODS if not names or key in wanted]
+    return [key for key in COMPARED if not names or key in wanted]
 
 
 def check_fits(keys: Sequence[str], setting: Setting) -> None:
@@ -223,7 +223,7 @@ class _Run:
                 self.missing[key] = first_line(error)
                 del self.folders[key]
                 continue
-            self.progress(f"{METHODS[key].info.title} {what}")
+            self.progress(f"{COMPARED[key].info.title} {what}")
         return given
 
     def rounds(self, subjects: Mapping[str, Subject], passes: int) -> Rounds:
@@ -243,7 +243,7 @@ class _Run:
             device=self.setting.clock,
             seed=self.setting.seed,
             until=late,
-            after=lambda key: self.progress(f"{METHODS[key].info.title} measured"),
+            after=lambda key: self.progress(f"{COMPARED[key].info.title} measured"),
         )
 
 
@@ -252,7 +252,7 @@ def _rows(found: Rounds, setting: Setting, peaks: Mapping[str, int | None]) -> l
     return [
         {
             "key": key,
-            "method": METHODS[key].info.title,
+            "method": COMPARED[key].info.title,
             "params_m": (counted := complete(key, row_family(key, setting.family))).params / 1e6,
             "gmacs": counted.macs / 1e9,
             **{name: summary([stages[i] for stages in samples]) for i, name in enumerate(STAGES)},

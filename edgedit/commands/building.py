@@ -31,8 +31,9 @@ class Build(Reporting):
     target: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: current; cpu for onnxruntime)")] = None
     """GPU architectures such as sm86 or sm86,sm89, or current; cpu or cuda for onnxruntime."""
     precision: Precision = "fp16"
-    """What at least 98 % of the multiply-accumulates must be in, with int8 and fp8 at least 90 %. These two need
-    --photos, and fp8 sm89 or newer."""
+    """What at least 98 % of the multiply-accumulates must be in, with int8 and fp8 at least 90 % of those that have
+    8-bit kernels (attention products and depthwise convolutions have none). These two need --photos, and fp8 sm89 or
+    newer."""
     pipeline: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """invert, edit, reconstruct, all (these three, the default), split (the five separate graphs) or the name of one;
     may be repeated."""

@@ -22,6 +22,7 @@ from engines.photo.sources import SUFFIXES, photo_files
 
 if TYPE_CHECKING:
     from edgedit.commands.building import Build
+    from engines.precision.quantise import Peak
 
 CALIBRATION = 64
 """Most photos that ranges for 8 bits are measured on."""
@@ -101,7 +102,7 @@ def _calibration(bundle: Bundle, precision: str, photos: np.ndarray, others: np.
         return Certifier(bundle, used, batch=_batch(bundle))
 
     @cache
-    def peaks(graph: str) -> Mapping[str, float]:
+    def peaks(graph: str) -> Mapping[str, Peak]:
         return calibrate(bundle, graph, system().feeds(graph), precision)
 
     return Calibration(peaks=peaks, photos=len(used), apart=bool(len(others)))

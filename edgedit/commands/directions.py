@@ -12,7 +12,7 @@ from rich.table import Table
 from edgedit.commands.common import BundlePosition, Reporting, check_output, console, opened
 from edgedit.commands.direction_files import SUFFIX, Known, lists, plain_name, read, vector
 from edgedit.editor import PORTRAIT_BUNDLE
-from engines.directions import Direction, load_directions
+from engines.directions import Direction, load_directions, resolve
 from engines.directions.published import About, ganspace, interfacegan, style_deviations, styleclip_global, stylespace
 from engines.directions.recipes import CHANNELS, COMPONENTS, Channels, recipe
 from engines.errors import DirectionError
@@ -101,7 +101,13 @@ class Importing(Reporting):
         )
 
     def written(self, direction: Direction, **more: Any) -> dict[str, Any]:
-        """Writes the direction and says so."""
+        """Writes the direction and says so.
+
+        Raises:
+            DirectionError: if it moves nothing that the family's generator reads.
+        """
+        strongest = max(direction.min_strength, direction.max_strength, key=abs)
+        resolve({direction.name: direction}, {direction.name: strongest}, self.model_family)
         direction.save(self.out)
         console.print(
             f"wrote {self.out}: {direction.name}, {direction.kind}, {direction.extent}, strengths "

@@ -44,6 +44,19 @@ def random_system(chosen: ModelFamily, seed: int = 0) -> EditingSystem:
     return system
 
 
+@torch.no_grad()
+def spread(system: EditingSystem) -> None:
+    """Lets light encoders give features and codes of the kind that the system's generator has, others for each photo,
+    so that what a graph computes is as large as in a trained system."""
+    generator, source = system.generator, torch.Generator().manual_seed(0)
+    codes = generator.mapping(torch.randn(1000, system.family.style_dim, generator=source))
+    features, _ = generator.lower(generator.broadcast(codes[:4]), with_rgb=False)
+    system.encoder.set_statistics(features, codes)
+    system.e4e.set_statistics(codes)
+    for layer in (*system.encoder.styles, system.e4e.linear):
+        layer.weight.normal_(std=0.02, generator=source)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Source:
     """What is exported."""
@@ -152,6 +165,8 @@ def _random(verb: Export) -> tuple[EditingSystem | Peer, str, str]:
         require_generator(generator.family, chosen, verb.generator)
         system.generator = generator
         system.latent_avg.copy_(mean)
+        if chosen.encoder == "light":
+            spread(system)
         return system, imported.read(verb.generator).licence, "An imported generator's and otherwise random"
     kind = verb.method
     return random_weights(lambda: create(kind, chosen)), OWN_LICENCE, f"Random {find_method(kind).info.title}"

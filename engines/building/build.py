@@ -34,6 +34,7 @@ from engines.provenance import now, tool_versions
 
 if TYPE_CHECKING:
     from engines.precision import TypedGraph
+    from engines.precision.quantise import Peak
 
 SETS: Mapping[str, tuple[str, ...]] = {"all": PIPELINES, "split": PARTS, **{name: (name,) for name in PIPELINES}}
 """Graphs by what `--pipeline` may say."""
@@ -44,7 +45,7 @@ Fit = Callable[[str], "tuple[frozenset[str], dict[str, JsonValue] | None]"]
 """By graph, the nodes that its accuracy needs in FP32 beyond the rules, and its certificate; EngineError where
 none will do. See `engines.certificate.Certifier.fit`."""
 
-Peaks = Callable[[str], Mapping[str, float]]
+Peaks = Callable[[str], "Mapping[str, Peak]"]
 """By graph, the ranges of what 8-bit products take. See `engines.precision.calibrate`."""
 
 
@@ -166,7 +167,7 @@ def _lower(
     precision: str,
     folder: Path,
     widen: frozenset[str],
-    peaks: Mapping[str, float] | None,
+    peaks: Mapping[str, Peak] | None,
 ) -> TypedGraph:
     try:
         from engines.precision import lower

@@ -7,7 +7,7 @@ which is how new weights find their places in an engine that is there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -15,20 +15,25 @@ from engines.contracts import Name
 from engines.errors import EngineError
 from engines.manifest import Strict, first_fault
 
+if TYPE_CHECKING:
+    from engines.precision.quantise import Peak
+
+Magnitude = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 
 class Calibrated(Strict):
     """The content of `<graph>.ranges.json` in an engine folder."""
 
     schema_version: Literal[1] = 1
     graph: Name
-    peaks: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
-    """By name of a product, the magnitude that the largest 8-bit value of its data stands for, see
-    `precision.calibrate`."""
+    peaks: dict[str, Magnitude | list[Magnitude]]
+    """By name of a product, the magnitude that the largest 8-bit value of its data, or of each of their channels,
+    stands for, see `precision.calibrate`."""
 
     @classmethod
-    def of(cls, graph: str, peaks: Mapping[str, float]) -> Self:
+    def of(cls, graph: str, peaks: Mapping[str, Peak]) -> Self:
         """What was measured of a graph."""
-        return cls(graph=graph, peaks={name: float(peak) for name, peak in peaks.items()})
+        return cls.model_validate({"graph": graph, "peaks": dict(peaks)})
 
     @classmethod
     def parse(cls, raw: bytes, file: str) -> Self:

@@ -112,8 +112,8 @@ def resolve(
         clamp: limit strengths to the directions' ranges.
 
     Raises:
-        DirectionError: for an unknown direction (the message names close ones), a strength that is not finite, or a
-            direction made for another family.
+        DirectionError: for an unknown direction (the message names close ones), a strength that is not finite, a
+            direction made for another family, or one that moves rows alone that this one's generator does not read.
 
     Warns:
         StrengthWarning: for a strength outside its direction's range, clamped or not.
@@ -130,14 +130,17 @@ def resolve(
         fits = delta.shape == (target.shape[-1:] if direction.space == "w" else target.shape)
         if end > family.w_rows or not fits:
             raise DirectionError(f"direction {name} is {direction.extent} and does not fit {needs(family)}")
-        if isinstance(asked, Strength):
-            shares = asked.row_shares(family)
-            if direction.space == "s":
-                target += delta * np.repeat(shares[list(family.style_rows)], family.style_channels)
-            else:
-                target += delta * shares[first:end, None]
-        else:
-            target += delta
+        shares = asked.row_shares(family) if isinstance(asked, Strength) else np.ones(family.w_rows)
+        if direction.space == "s":
+            target += delta * np.repeat(shares[list(family.style_rows)], family.style_channels)
+            continue
+        change = delta * shares[first:end, None]
+        if change.any() and not change[: max(0, family.rows_read - first)].any():
+            raise DirectionError(
+                f"direction {name} edits nothing: it moves rows from {family.rows_read} on alone, which the generator "
+                f"of family {family.name} does not read"
+            )
+        target += change
     with np.errstate(over="ignore"):
         edit = Edit(delta_w.astype(np.float32), style_delta.astype(np.float32))
     if not (np.isfinite(edit.delta_w).all() and np.isfinite(edit.style_delta).all()):

@@ -77,7 +77,7 @@ def interfacegan(array: np.ndarray, family: ModelFamily, about: About) -> Direct
         held = f"{array.size} values in w"
         if array.size == style_width(family):
             held = f"{array.size} style channels in s, which is not a space of InterFaceGAN"
-    made_for = f", as {' and '.join(fitting)} has" if fitting else ""
+    made_for = f", as {' and '.join(fitting)} {'have' if len(fitting) > 1 else 'has'}" if fitting else ""
     raise DirectionError(f"the file holds {held}{made_for}; it does not fit {needs(family)}")
 
 
@@ -135,9 +135,14 @@ def style_index(family: ModelFamily, layer: int, channel: int) -> int:
         channel: of that layer.
 
     Raises:
-        DirectionError: if the family has no such layer or channel.
+        DirectionError: if the family has no such layer or channel, or its generator is no StyleGAN2.
     """
     widths = family.style_channels
+    if family.generator != "stylegan2":
+        raise DirectionError(
+            "style layers and channels are numbered as StyleGAN2 has them; the generator of family "
+            f"{family.name} is another, whose {sum(widths)} channels are others"
+        )
     if not 0 <= layer < len(widths):
         raise DirectionError(
             f"there is no style layer {layer} in family {family.name}, which has {len(widths)}, 0 to {len(widths) - 1}"

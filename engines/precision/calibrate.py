@@ -2,8 +2,8 @@
 
 The largest magnitude is exact, over every value of every photo. INT8 has even steps, so that a range which holds one
 outlier costs all other values precision: among fractions of the largest magnitude, the one with the least mean squared
-error on a sample of the values is taken, what is beyond it saturates. FP8 has steps in proportion, and keeps the
-largest magnitude.
+error on a sample of the values is taken, what is beyond it saturates. Channels that can be balanced (see `quantise`)
+have a largest magnitude each, and lose none. FP8 has steps in proportion, and keeps the largest magnitude.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import onnx_ir as ir
 from engines.bundle import Bundle
 from engines.ort import session
 from engines.precision.islands import islands
-from engines.precision.quantise import QUANTISED, chosen
+from engines.precision.quantise import QUANTISED, Peak, balanced, chosen
 from engines.precision.rewrite import fold_batch_norms, prenormalise
 from engines.precision.source import Tensor, initializer, load_source, shapes
 
@@ -29,8 +29,9 @@ FRACTIONS = np.linspace(0.4, 1.0, 13, dtype=np.float32)
 
 def calibrate(
     bundle: Bundle, graph: str, feeds: Iterable[Mapping[str, np.ndarray]], precision: str, *, threads: int = 0
-) -> dict[str, float]:
-    """By name of a product that gains by 8 bits, the magnitude that the largest 8-bit value of its data stands for.
+) -> dict[str, Peak]:
+    """By name of a product that gains by 8 bits, the magnitude that the largest 8-bit value of its data stands for; for
+    INT8, if the data's channels can be balanced, one for each.
 
     Args:
         bundle: with FP32 graphs.
@@ -52,16 +53,17 @@ def calibrate(
     names = {str(node.name): str(node.inputs[0].name) for node in products if node.inputs[0] is not None}
     watched = {str(v.name): v for node in products if (v := node.inputs[0]) is not None}
     contract = len(model.graph.outputs)
-    for value in watched.values():
-        _watch(model.graph, value, found[str(value.name)])
+    by_channel = {str(n.inputs[0].name) for n in products if n.inputs[0] is not None and balanced(n) is not None}
+    for name, value in watched.items():
+        _watch(model.graph, value, found[name], by_channel=precision == "int8" and name in by_channel)
     peaks, samples = _observe(model, contract, list(watched), feeds, threads)
     _, _, top = QUANTISED[precision]
     if precision == "int8":
-        peaks = {name: _least_error(samples[name], peak, top) for name, peak in peaks.items()}
-    return {product: peaks[value] for product, value in names.items()}
+        peaks |= {n: _least_error(samples[n], float(peak), top) for n, peak in peaks.items() if n not in by_channel}
+    return {product: peaks[value].tolist() for product, value in names.items()}
 
 
-def _watch(graph: ir.Graph, value: ir.Value, known: Tensor) -> None:
+def _watch(graph: ir.Graph, value: ir.Value, known: Tensor, *, by_channel: bool) -> None:
     """Adds the largest magnitude of a value, and evenly spaced magnitudes, to the graph's outputs."""
     name = str(value.name)
     # An odd step meets every row, column and channel.
@@ -71,10 +73,11 @@ def _watch(graph: ir.Graph, value: ir.Value, known: Tensor) -> None:
         initializer(graph, f"{name}/watch_{what}", np.array(number, np.int64)) for what, number in numbers.items()
     )
     magnitude = ir.node("Abs", [value], name=f"{name}/watch_magnitude")
-    largest = ir.node("ReduceMax", [magnitude.outputs[0]], {"keepdims": 0}, name=f"{name}/watch_largest")
+    rest = [initializer(graph, f"{name}/watch_rest", np.array([0, 2, 3], np.int64))] if by_channel else []
+    largest = ir.node("ReduceMax", [magnitude.outputs[0], *rest], {"keepdims": 0}, name=f"{name}/watch_largest")
     line = ir.node("Reshape", [magnitude.outputs[0], flat], name=f"{name}/watch_line")
     sample = ir.node("Slice", [line.outputs[0], *limits], name=f"{name}/watch_sample")
-    for node, shape in ((magnitude, None), (largest, ()), (line, None), (sample, (None,))):
+    for node, shape in ((magnitude, None), (largest, (None,) if by_channel else ()), (line, None), (sample, (None,))):
         output = node.outputs[0]
         output.name, output.type = f"{node.name}.out", ir.TensorType(ir.DataType.FLOAT)
         graph.append(node)
@@ -85,32 +88,32 @@ def _watch(graph: ir.Graph, value: ir.Value, known: Tensor) -> None:
 
 def _observe(
     model: ir.Model, contract: int, values: list[str], feeds: Iterable[Mapping[str, np.ndarray]], threads: int
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Largest magnitudes and sampled ones, by value."""
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Largest magnitudes, of the whole or of each channel, and sampled ones, by value."""
     outputs = [str(value.name) for value in list(model.graph.outputs)[contract:]]
     with TemporaryDirectory(prefix="edgedit-calibrate-") as folder:
         file = Path(folder) / "model.onnx"
         ir.save(model, file, external_data="weights")
         observed = session(file, threads=threads)
-    peaks: dict[str, float] = {}
+    peaks: dict[str, np.ndarray] = {}
     samples: dict[str, list[np.ndarray]] = {}
     for batch in feeds:
         seen = [np.asarray(array) for array in observed.run(outputs, dict(batch))]
         for name, largest, sample in zip(values, seen[::2], seen[1::2], strict=True):
-            peaks[name] = max(peaks.get(name, 0.0), float(largest))
+            peaks[name] = np.maximum(peaks.get(name, np.zeros(())), largest)
             samples.setdefault(name, []).append(sample)
     if not peaks and values:
         raise ValueError("calibration needs feeds")
     return peaks, {name: np.concatenate(parts) for name, parts in samples.items()}
 
 
-def _least_error(sample: np.ndarray, peak: float, top: float) -> float:
+def _least_error(sample: np.ndarray, peak: float, top: float) -> np.ndarray:
     """The range whose rounding to whole steps, saturation included, has the least mean squared error."""
     if not peak:
-        return peak
+        return np.array(peak)
     errors = []
     for fraction in FRACTIONS:
         step = np.float32(peak * fraction / top)
         rounded = np.minimum(np.rint(sample / step), top) * step
         errors.append(float(np.square(rounded - sample).mean()))
-    return peak * float(FRACTIONS[int(np.argmin(errors))])
+    return np.array(peak * float(FRACTIONS[int(np.argmin(errors))]))

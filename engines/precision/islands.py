@@ -62,6 +62,9 @@ def islands(
             # Of weights that differ by image there is no modulated convolution; their demodulation is the same.
             for source in _sources(node.outputs[0], found):
                 mark(source, STYLE)
+        elif node.op_type == "Unsqueeze" and node.inputs[0] is not None and _scales_maps(node, found):
+            for source in _sources(node.inputs[0], found):
+                mark(source, STYLE)
         elif node.op_type in ("Softmax", "LogSoftmax"):
             mark(node, SOFTMAX)
             for use in node.outputs[0].uses():
@@ -79,6 +82,13 @@ def islands(
         if str(node.name) in widen:
             reasons[str(node.name)] = WIDENED
     return reasons
+
+
+def _scales_maps(node: ir.Node, found: dict[str, Tensor]) -> bool:
+    """Whether what an Unsqueeze gives, B x C x 1 x 1, multiplies maps: not all styles enter a convolution with them."""
+    source = node.inputs[0]
+    one_per_map = source is not None and len(found[str(source.name)].shape) == 2
+    return one_per_map and any(use.node.op_type == "Mul" for use in node.outputs[0].uses())
 
 
 def _sources(value: ir.Value, found: dict[str, Tensor]) -> list[ir.Node]:

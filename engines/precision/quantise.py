@@ -8,11 +8,15 @@ and so does a product whose data or place make it a bad one for 8 bits; each has
 onnxruntime.quantization was tried on the same graphs. Its QDQ form is this one, and external data and FP16 survive it;
 but it keeps the calibration's activations in memory, offers the plain maximum as the only range for INT8 that is quick,
 refuses FP8 on FP16 graphs, and knows nothing of reasons.
+
+What a depthwise convolution gives a 1x1 is balanced before it is rounded to INT8's even steps: a filter may hand its
+channel any power of two, which the weights behind it take back exactly, so that all channels use the whole range
+(cross-layer equalisation, Nagel et al. 2019, with measured ranges). MobileStyleGAN's picture gains 2 to 4 dB by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -20,6 +24,7 @@ import numpy as np
 import onnx_ir as ir
 
 from engines.errors import EngineError
+from engines.layers import COMPUTED, GROUPED
 from engines.precision.rewrite import Modulated
 from engines.precision.source import Tensor, constant, initializer
 
@@ -31,11 +36,14 @@ QUANTISED: Mapping[str, tuple[Any, ir.DataType, float]] = {
 """
 CHANNELS = 16
 """8-bit kernels take channels in sixteens."""
+Peak = float | Sequence[float]
+"""The magnitude that the largest 8-bit value of a product's data stands for; one for each channel where these can be
+balanced."""
+_LEAST_SHARE = 2.0**-8
+"""A channel is enlarged so often at most: FP16 filters of up to 255 stay in range."""
 _LEAST_SCALE = 2.0**-14
 """The least normal FP16 value: a scale below it would lose bits of its own."""
 
-COMPUTED = "no constant weights on its right side: attention products, whose one factor is a softmax"
-GROUPED = "grouped convolution: bound by memory, a filter per channel"
 TO_RGB = "ToRGB: its three channels are the picture"
 NARROW = f"its channels are no multiple of {CHANNELS}: pixels, single maps and poolings"
 VECTOR = "a vector per image: little work, and every pixel depends on it"
@@ -81,7 +89,7 @@ def _obstacle(node: ir.Node, found: Mapping[str, Tensor]) -> str | None:
     return VECTOR if int(np.prod(places)) == 1 or node.op_type == "Gemm" or weight.ndim not in (2, 4) else None
 
 
-def quantise(model: ir.Model, products: Collection[ir.Node], precision: str, peaks: Mapping[str, float]) -> None:
+def quantise(model: ir.Model, products: Collection[ir.Node], precision: str, peaks: Mapping[str, Peak]) -> None:
     """Puts products between 8-bit data and 8-bit weights, in place. The weights then stand in the graph once, as
     8-bit values.
 
@@ -102,12 +110,40 @@ def quantise(model: ir.Model, products: Collection[ir.Node], precision: str, pea
         assert data is not None
         if name not in peaks:
             raise EngineError(f"{precision} needs the range of what enters {name}, and it was not measured")
+        magnitudes, shares = np.asarray(peaks[name], np.float64), None
+        if magnitudes.ndim and (filters := balanced(node)) is not None:
+            shares = _shares(magnitudes)
+            _enlarge(graph, filters, shares)
+            magnitudes = magnitudes / shares
         if id(data) not in made:
             # Products of the same data share the first one's 8-bit values.
-            scale = np.float16(max(peaks[name] / top, _LEAST_SCALE))
+            scale = np.float16(max(float(magnitudes.max()) / top, _LEAST_SCALE))
             made[id(data)] = _round(graph, node, data, scale, precision)
         node.replace_input_with(0, made[id(data)])
-        node.replace_input_with(1, _weights(graph, node, precision))
+        node.replace_input_with(1, _weights(graph, node, precision, shares))
+
+
+def balanced(node: ir.Node) -> ir.Node | None:
+    """The depthwise convolution, without bias, whose channels go into this product alone; None if there is none."""
+    source = node.inputs[0].producer() if node.op_type == "Conv" and node.inputs[0] is not None else None
+    weight = constant(source.inputs[1]) if source is not None and source.op_type == "Conv" else None
+    if source is None or weight is None or len(source.inputs) > 2 or node.attributes.get_int("group", 1) > 1:
+        return None
+    depthwise = weight.shape[1] == 1 and weight.shape[0] == source.attributes.get_int("group", 1)
+    return source if depthwise and len(source.outputs[0].uses()) == 1 else None
+
+
+def _shares(magnitudes: np.ndarray) -> np.ndarray:
+    """Of the largest channel, as powers of two."""
+    largest = max(float(magnitudes.max()), float(np.finfo(np.float32).tiny))
+    return np.exp2(np.ceil(np.log2(np.maximum(magnitudes / largest, _LEAST_SHARE)))).astype(np.float32)
+
+
+def _enlarge(graph: ir.Graph, filters: ir.Node, shares: np.ndarray) -> None:
+    weight = constant(filters.inputs[1])
+    assert weight is not None
+    larger = (weight.astype(np.float32) / shares[:, None, None, None]).astype(weight.dtype)
+    filters.replace_input_with(1, initializer(graph, f"{filters.name}/balanced", larger))
 
 
 def _round(graph: ir.Graph, before: ir.Node, data: ir.Value, scale: np.float16, precision: str) -> ir.Value:
@@ -125,11 +161,13 @@ def _round(graph: ir.Graph, before: ir.Node, data: ir.Value, scale: np.float16, 
     return up.outputs[0]
 
 
-def _weights(graph: ir.Graph, node: ir.Node, precision: str) -> ir.Value:
+def _weights(graph: ir.Graph, node: ir.Node, precision: str, shares: np.ndarray | None) -> ir.Value:
     numpy_type, _, top = QUANTISED[precision]
     weight = constant(node.inputs[1])
     assert weight is not None
     weight = weight.astype(np.float32)
+    if shares is not None:
+        weight = weight * shares[None, :, None, None]
     axis = 0 if node.op_type == "Conv" else 1
     rest = tuple(other for other in range(weight.ndim) if other != axis)
     scale = np.maximum(np.abs(weight).max(axis=rest) / top, _LEAST_SCALE).astype(np.float16)

@@ -9,6 +9,9 @@ divides both by their largest magnitude beforehand, per image and per output cha
 2^k, also multiply d, which is computed in FP32 from the styles and weights as they were: nothing changes but the place
 of a scale. 2^k being a power of two, the weights keep every bit. ToRGB has no demodulation; m 2^k multiplies its
 output, in FP32.
+
+MobileStyleGAN's 3x3 convolutions, depthwise ones mostly, have their demodulation folded into their weights: there is
+nothing that would take a product back, and they stay as they are.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ TINY = np.float32(1e-12)
 
 @dataclass(frozen=True)
 class Modulated:
-    """One modulated convolution after pre-normalisation."""
+    """One modulated convolution after pre-normalisation, or one that needs none."""
 
     convolution: ir.Node
     vectors: tuple[ir.Value, ...]
@@ -104,7 +107,7 @@ def _replace(old: ir.Value, new: ir.Value) -> None:
 
 
 def prenormalise(model: ir.Model, found: dict[str, Tensor]) -> list[Modulated]:
-    """Pre-normalises every modulated convolution.
+    """Pre-normalises every modulated convolution but those whose demodulation is in their weights.
 
     Args:
         model: changed in place.
@@ -143,7 +146,12 @@ def _modulation(node: ir.Node, found: dict[str, Tensor]) -> tuple[ir.Node, ir.No
 
 def _normalise(graph: ir.Graph, node: ir.Node, multiply: ir.Node, unsqueeze: ir.Node) -> Modulated:
     style, name = unsqueeze.inputs[0], node.name
-    assert style is not None
+    weight = constant(node.inputs[1])
+    assert style is not None and weight is not None
+    after = _after_blur(node)
+    demodulation = _demodulation(after)
+    if demodulation is None and max(weight.shape[2:]) > 1:
+        return Modulated(node, (style,), None)
     one = initializer(graph, f"{name}/axis", np.array([1], np.int64))
     tiny = initializer(graph, f"{name}/tiny", np.array(TINY))
     magnitude = ir.node("Abs", [style], name=f"{name}/style_magnitude")
@@ -154,8 +162,6 @@ def _normalise(graph: ir.Graph, node: ir.Node, multiply: ir.Node, unsqueeze: ir.
     _insert(graph, multiply, [magnitude, largest, bounded, scaled, spread])
     multiply.replace_input_with(list(multiply.inputs).index(unsqueeze.outputs[0]), spread.outputs[0])
 
-    weight = constant(node.inputs[1])
-    assert weight is not None
     output_axis = 1 if node.op_type == "ConvTranspose" else 0
     rest = tuple(axis for axis in range(weight.ndim) if axis != output_axis)
     fan_in = weight.size // weight.shape[output_axis]
@@ -167,8 +173,6 @@ def _normalise(graph: ir.Graph, node: ir.Node, multiply: ir.Node, unsqueeze: ir.
     node.replace_input_with(1, small)
     factor = initializer(graph, f"{name}/power", power[None])
 
-    after = _after_blur(node)
-    demodulation = _demodulation(after)
     give_back = ir.node("Mul", [bounded.outputs[0], factor], name=f"{name}/scale_back")
     if demodulation is not None:
         # Two passes through a generator with one code share these factors: each convolution gets its own.

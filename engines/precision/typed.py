@@ -16,7 +16,7 @@ from engines.errors import EngineError, OutputError
 from engines.layers import NO_PRODUCT, Layer, LayerReport, LayerTensor
 from engines.precision.islands import MOVES, islands
 from engines.precision.macs import macs
-from engines.precision.quantise import QUANTISED, chosen, computes_in, kept, quantise
+from engines.precision.quantise import QUANTISED, Peak, chosen, computes_in, kept, quantise
 from engines.precision.rewrite import fold_batch_norms, prenormalise
 from engines.precision.source import Tensor, constant, load_source, shapes
 
@@ -49,7 +49,7 @@ def lower(
     folder: Path,
     *,
     widen: Collection[str] = frozenset(),
-    peaks: Mapping[str, float] | None = None,
+    peaks: Mapping[str, Peak] | None = None,
 ) -> TypedGraph:
     """Writes a graph of a bundle in a precision.
 
@@ -79,7 +79,7 @@ def retype(
     model: ir.Model,
     precision: str,
     widen: Collection[str] = frozenset(),
-    peaks: Mapping[str, float] | None = None,
+    peaks: Mapping[str, Peak] | None = None,
 ) -> dict[str, str]:
     """Gives a source graph (see `source.load_source`) the types of a precision, in place.
 

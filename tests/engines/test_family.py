@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from engines.family import (
     DEMO_64,
     DEMO_128,
     FACES_1024,
+    FACES_1024_MOBILE,
     FAMILIES,
     EditorOptions,
     ModelFamily,
@@ -24,6 +26,7 @@ from engines.family import (
     [
         (FACES_1024, 18, (512, 64, 64), 9, 10, (1024, 1024)),
         (CARS_512, 16, (512, 64, 64), 9, 10, (384, 512)),
+        (FACES_1024_MOBILE, 18, (512, 64, 64), 9, 9, (1024, 1024)),
         (DEMO_64, 10, (96, 16, 16), 5, 6, (64, 64)),
         (DEMO_128, 12, (96, 32, 32), 7, 8, (128, 128)),
     ],
@@ -51,6 +54,28 @@ def test_cars_and_demo_style_layers():
     assert DEMO_64.style_channels == (96, 96, 96, 96, 96, 96, 96, 96, 96, 64, 64, 64, 32, 32)
 
 
+def test_mobile_style_layers_and_their_rows():
+    """An up, two convolutions per resolution; rows are counted by resolution, as StyleGAN2's are."""
+    widths = [FACES_1024_MOBILE.channels(r) for r in FACES_1024_MOBILE.synthesis_resolutions]
+    assert widths == [512, 512, 512, 512, 512, 256, 128, 64]
+    expected, rows = [512], [0]
+    for block, (below, here) in enumerate(pairwise(widths)):
+        expected += [below, below // 4, here]
+        rows += [2 * block + 1, 2 * block + 1, 2 * block + 2]
+    assert FACES_1024_MOBILE.style_channels == (*expected, 64) and len(expected) == 22
+    assert FACES_1024_MOBILE.style_rows == (*rows, 15)
+    assert FACES_1024_MOBILE.rgb_layers == (22,)
+    # The rows of each resolution's convolutions are those that StyleGAN2's have.
+    convs = [row for layer, row in enumerate(FACES_1024.style_rows) if layer not in FACES_1024.rgb_layers]
+    ours = [row for layer, row in enumerate(FACES_1024_MOBILE.style_rows[:-1]) if layer % 3 != 1]
+    assert ours == convs[: len(ours)]
+
+
+def test_stylegan2_layers_take_the_rows_of_the_published_code():
+    assert FACES_1024.style_rows[:8] == (0, 1, 1, 2, 3, 3, 4, 5) and FACES_1024.style_rows[-1] == 17
+    assert FACES_1024.rgb_layers == (1, 4, 7, 10, 13, 16, 19, 22, 25)
+
+
 def test_window_never_exceeds_the_feature():
     assert FACES_1024.window == 16
     assert DEMO_64.window == 8
@@ -59,7 +84,7 @@ def test_window_never_exceeds_the_feature():
 
 
 def test_families_are_found_by_name():
-    assert set(FAMILIES) == {"faces-1024", "cars-512x384", "demo-64", "demo-128"}
+    assert set(FAMILIES) == {"faces-1024", "cars-512x384", "faces-1024-mobile", "demo-64", "demo-128"}
     for name, model in FAMILIES.items():
         assert family(name) is model
     with pytest.raises(ValueError, match=r"unknown model family 'faces'; there are faces-1024, "):
@@ -111,6 +136,11 @@ def test_any_valid_family_is_consistent(log_size, below, heads, window, skip):
         ({"encoder_size": (0, 64)}, "encoder_size"),
         ({"channel_max": 90}, "90 feature channels do not divide into 8 heads"),
         ({"editor": EditorOptions(window=6)}, "a 16-pixel feature does not divide into windows of 6"),
+        ({"generator": "stylegan3"}, "generator must be one of stylegan2, mobilestylegan, got 'stylegan3'"),
+        ({"encoder": "heavy"}, "encoder must be one of iresnet50, light, got 'heavy'"),
+        ({"generator": "mobilestylegan", "rgb_skip": True}, "MobileStyleGAN has no RGB skip"),
+        ({"generator": "mobilestylegan", "feature_resolution": 32}, "feature_resolution to less than half the size"),
+        ({"generator": "mobilestylegan", "channel_max": 90}, "channels are four sub-bands each; .* 2048 and 90"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes, message):
@@ -122,6 +152,20 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
 def test_options_below_one_are_refused(name):
     with pytest.raises(ValueError, match=f"editor option {name} must be at least 1, got 0"):
         EditorOptions(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inner_width": -8}, "inner_width must not be negative, got -8"),
+        ({"inner_width": 20}, "inner_width 20 does not divide into 8 heads"),
+        ({"linear_start": True}, "linear_start needs an inner_width, edem and spade"),
+        ({"linear_start": True, "inner_width": 16, "edem": False}, "linear_start needs"),
+    ],
+)
+def test_inner_widths_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=f"editor option {message}"):
+        EditorOptions(**options)
 
 
 def test_unknown_norm_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from engines.directions import Direction
-from engines.family import EditorOptions, ModelFamily
+from engines.family import FACES_1024_MOBILE, EditorOptions, ModelFamily
 from engines.photo.resample import Filter
 from export.graphs import ImageIn
 from export.onnx_graph import OPSET
@@ -28,6 +29,24 @@ TINY = ModelFamily(
     head_width=16,
     editor=EditorOptions(window=4, heads=4, ftem_blocks=1, edem_layers=1, edem_mlp_ratio=2, edfm_blocks=1),
 )
+
+MOBILE = dataclasses.replace(
+    FACES_1024_MOBILE,
+    name="mobile-64",
+    size=64,
+    style_dim=32,
+    mapping_layers=1,
+    channel_base=1024,
+    channel_max=64,
+    feature_resolution=16,
+    encoder_size=(64, 64),
+    encoder_width=32,
+    encoder_blocks=1,
+    editor=dataclasses.replace(
+        FACES_1024_MOBILE.editor, window=8, heads=4, ftem_blocks=1, edem_layers=1, edfm_blocks=1, inner_width=32
+    ),
+)
+"""Light networks and generator, wide enough that their products are quantised."""
 
 
 def random_system(family: ModelFamily, seed: int = 0) -> EditingSystem:

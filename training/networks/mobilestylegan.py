@@ -29,13 +29,18 @@ def inverse_haar(x: Tensor) -> Tensor:
     The first C channels are the low-pass band; the others are its three details per channel: vertical, horizontal,
     diagonal.
     """
+    return _band_sums(0.5 * x)
+
+
+def _band_sums(x: Tensor) -> Tensor:
+    """`inverse_haar` without the half, which a scale of x can take over."""
     channels = x.shape[1] // 4
-    low, detail = x[:, :channels], x[:, channels:].unflatten(1, (channels, 3))
-    vertical, horizontal, diagonal = detail.unbind(2)
+    low = x[:, :channels]
+    vertical, horizontal, diagonal = (x[:, channels + band :: 3] for band in range(3))
     even, odd = low + vertical, low - vertical
     even_detail, odd_detail = horizontal + diagonal, horizontal - diagonal
     pixels = (even + even_detail, even - even_detail, odd + odd_detail, odd - odd_detail)
-    return 0.5 * F.pixel_shuffle(torch.stack(pixels, dim=2).flatten(1, 2), 2)
+    return F.pixel_shuffle(torch.stack(pixels, dim=2).flatten(1, 2), 2)
 
 
 class Mapping(nn.Module):
@@ -91,7 +96,7 @@ class Up(nn.Module):
         nn.init.ones_(self.modulation.bias)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        return inverse_haar(x * style[:, :, None, None])
+        return _band_sums(x * (0.5 * style)[:, :, None, None])
 
 
 class Block(nn.Module):

@@ -7,7 +7,8 @@ import json
 import pytest
 from rich.console import Console
 
-from bench.table5.counts import PAPER, Row, count_rows, report, summary
+from bench.table5.counts import PAPER, Row, complete, count_rows, report, row_family, summary
+from engines.family import CARS_512, DEMO_64, DEMO_128, FACES_1024, FACES_1024_MOBILE
 
 FIGURES = {
     # params and GMACs as the row counts, then complete
@@ -20,6 +21,7 @@ FIGURES = {
     "SFE": (424.601, 380.121, 459.699, 503.095),
     "HyperStyle": (394.248, 651.323, 394.248, 651.323),
     "Ours": (503.264, 699.942, 538.392, 811.284),
+    "Ours, light": (20.776, 31.610, 20.776, 31.610),
     "Ours, no RGB skip": (503.264, 699.942, 538.392, 795.153),
 }
 PARTS = {
@@ -41,6 +43,13 @@ PARTS = {
     ("Ours", "ftem"): 118.159,
     ("Ours", "editor.edem"): 55.835,
     ("Ours", "editor.edfm"): 347.892,
+    # Two passes of the lower half and one of the upper.
+    ("Ours, light", "generator"): 9.1389,
+    ("Ours, light", "e4e"): 2.0576,
+    ("Ours, light", "encoder"): 6.0395,
+    ("Ours, light", "ftem"): 4.6689,
+    ("Ours, light", "editor.edem"): 5.7043,
+    ("Ours, light", "editor.edfm"): 4.0003,
 }
 
 
@@ -75,6 +84,25 @@ def test_parts_make_up_the_row(rows, name):
     row = rows[name]
     assert sum(part.params_m for part in row.components) == pytest.approx(row.complete_params_m, abs=1e-9)
     assert sum(part.gmacs for part in row.components) == pytest.approx(row.complete_gmacs, abs=1e-9)
+
+
+def test_the_light_system_keeps_within_its_budget(rows):
+    """An edit at 1024 pixels from the photo on, and the weights that are not the generator's."""
+    row = rows["Ours, light"]
+    assert row.family == "faces-1024-mobile" and row.complete_gmacs <= 35
+    own = sum(part.params_m for part in row.components if part.name != "generator")
+    assert 2 * own <= 24
+    assert row_family("ours-light", FACES_1024) == FACES_1024_MOBILE
+
+
+def test_the_light_row_is_of_the_size_that_is_asked_for():
+    for family in (DEMO_64, DEMO_128):
+        light = row_family("ours-light", family)
+        assert light.name == f"{family.name}-mobile" and light.feature_shape == family.feature_shape
+        assert light.image_shape == family.image_shape and light.w_rows == family.w_rows
+        assert complete("ours-light", light).macs > 0
+    with pytest.raises(ValueError, match="Ours, light exists for faces-1024-mobile, not for cars-512x384-mobile"):
+        complete("ours-light", row_family("ours-light", CARS_512))
 
 
 def test_the_papers_figures_stand_beside_ours(rows):

@@ -15,7 +15,7 @@ from bench.table5.times import NO_TIME, check_fits, chosen, measure, steps
 from engines.cpus import usable
 from engines.errors import EdgeditError
 from tests.bench.table5.conftest import SMALL, SMALL_CARS
-from training.peers import METHODS
+from training.peers import COMPARED
 
 EAGER = Setting(family=SMALL, seed=5)
 
@@ -50,12 +50,12 @@ def by_key(result: dict[str, Any]) -> dict[str, Any]:
     return {row["key"]: row for row in result["rows"]}
 
 
-def test_all_nine_in_turns() -> None:
+def test_all_ten_in_turns() -> None:
     done: list[str] = []
     result = measure(chosen(()), EAGER, passes=2, memory=False, progress=done.append)
-    assert len(done) == steps(chosen(()), EAGER, 2, 1, memory=False) == 9 * 4
-    assert [row["key"] for row in result["rows"]] == list(METHODS) and result["not_measured"] == {}
-    assert all(sorted(order) == sorted(METHODS) for order in result["orders"]) and len(result["orders"]) == 2
+    assert len(done) == steps(chosen(()), EAGER, 2, 1, memory=False) == 10 * 4
+    assert [row["key"] for row in result["rows"]] == list(COMPARED) and result["not_measured"] == {}
+    assert all(sorted(order) == sorted(COMPARED) for order in result["orders"]) and len(result["orders"]) == 2
     base = by_key(result)["e4e"]["complete"]
     for row in result["rows"]:
         parts = [row[name] for name in ("invert", "edit", "complete")]
@@ -72,7 +72,7 @@ def test_all_nine_in_turns() -> None:
 
 
 def test_the_papers_ratios() -> None:
-    found = {key: times.published(key)["paper_ratio"] for key in METHODS}
+    found = {key: times.published(key)["paper_ratio"] for key in COMPARED}
     assert found["e4e"] == 1 and found["hyperstyle"] is None
     assert found["ours"] == pytest.approx(0.121 / 0.036) and found["sdic"] == pytest.approx(3.1389, abs=1e-4)
     assert times.published("sfe")["paper_seconds"] == 0.078
@@ -139,7 +139,7 @@ def test_without_time_no_method_is_begun_and_no_further_round(stubs: list[str]) 
 
 
 def test_names() -> None:
-    assert chosen(()) == list(METHODS)
+    assert chosen(()) == list(COMPARED)
     assert chosen(["SFE", "HyperStyle"]) == ["e4e", "sfe", "hyperstyle"]
     assert chosen(["e4e"]) == ["e4e"]
     with pytest.raises(EdgeditError, match=r"there is no method 'hyprstyle'; did you mean hyperstyle\? there are e4e"):

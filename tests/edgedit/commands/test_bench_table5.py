@@ -43,7 +43,7 @@ def test_times_of_two_methods(cli: Cli, tmp_path: Path) -> None:
 def test_counts(cli: Cli, tmp_path: Path) -> None:
     done = cli("bench", "table5", "--counts", "--json", tmp_path / "counts.json")
     assert done.status == 0 and "StyleRes" in done.out
-    assert len(json.loads((tmp_path / "counts.json").read_text())["rows"]) == 10
+    assert len(json.loads((tmp_path / "counts.json").read_text())["rows"]) == 11
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from edgedit.commands.exporting import random_system, spread
 from edgedit.editor import Editor
 from engines import mobilestylegan
 from engines.bundle import WEIGHTS_FILE, Bundle
@@ -18,6 +19,7 @@ from engines.family import FAMILIES
 from engines.manifest import OWN_WEIGHTS_FILE
 from tests.edgedit.conftest import Cli
 from tests.engines.packaged import OWN, write_whole
+from tests.export.helpers import MOBILE
 from tests.export.helpers import TINY as SMALL
 from training.imported import Imported
 from training.imported import write as write_imported
@@ -143,6 +145,19 @@ def test_export_without_the_generator(cli: Cli, tmp_path: Path, monkeypatch: pyt
     whole = load_file(bundle.path / WEIGHTS_FILE)
     assert set(own) < set(whole) and all(np.array_equal(whole[name], array) for name, array in own.items())
     assert bundle.manifest.licence.startswith("Apache-2.0 as packaged; distilled from")
+
+
+@torch.no_grad()
+def test_light_encoders_are_spread_as_their_generator_is() -> None:
+    system = random_system(MOBILE)
+    generator = system.generator
+    codes = generator.mapping(torch.randn(500, MOBILE.style_dim))
+    system.latent_avg.copy_(codes.mean(dim=0))
+    spread(system)
+    inversion = system.invert(torch.rand(2, 3, *MOBILE.encoder_size) * 2 - 1)
+    for w in (inversion.w, inversion.w_e):
+        assert (w[0] - w[1]).norm() > 0 and ((w[:, 0] - system.latent_avg).abs() < 6 * codes.std(dim=0)).all()
+    assert 0.1 < inversion.feature.std() / generator.lower(generator.broadcast(codes[:8]))[0].std() < 10
 
 
 def test_an_export_that_could_not_be_completed(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

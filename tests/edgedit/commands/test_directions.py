@@ -226,6 +226,7 @@ def test_ganspaces_own_container(imports: Imports, tmp_path: Path, official: Pat
 def test_refusals(imports: Imports, official: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "w.npy", np.ones((1, 512), np.float32))
     np.save(tmp_path / "nan.npy", np.full((1, 512), np.nan))
+    np.save(tmp_path / "late.npy", np.repeat([[0.0], [1.0]], [16, 2], axis=0) * np.ones(512))
     zeros, lfs, nameless = tmp_path / "zeros.npy", tmp_path / "lfs.pt", tmp_path / "\u5fae\u7b11.npy"
     np.save(zeros, np.zeros((1, 512), np.float32))
     np.save(nameless, np.ones((1, 512), np.float32))
@@ -235,7 +236,7 @@ def test_refusals(imports: Imports, official: Path, tmp_path: Path) -> None:
     for words, message in (
         (
             ("interfacegan", official / "pose.pt", "--family", "cars-512x384"),
-            "holds 18 rows of 512 in w+, as faces-1024",
+            "holds 18 rows of 512 in w+, as faces-1024 and faces-1024-mobile have",
         ),
         (("interfacegan", pca), "ffhq_pca.pt holds mean, comp, std and not one vector; is it of another kind?"),
         (("interfacegan", statistics), "S_mean_std holds lists of arrays and not one vector"),
@@ -249,6 +250,18 @@ def test_refusals(imports: Imports, official: Path, tmp_path: Path) -> None:
         ),
         (("interfacegan", official / "age.pt", "--name", "a/b"), "must be letters, digits"),
         (("interfacegan", tmp_path / "missing.pt"), "cannot read"),
+        (
+            ("interfacegan", tmp_path / "late.npy", *licence, "--family", "faces-1024-mobile"),
+            "late edits nothing: it moves rows from 16 on alone",
+        ),
+        (
+            ("ganspace", pca, "--component", 3, "--rows", 16, 18, *licence[2:], "--family", "faces-1024-mobile"),
+            "pc03 edits nothing",
+        ),
+        (
+            ("stylespace", "--channels", "6:501", "--unit", 3, *licence, "--family", "faces-1024-mobile"),
+            "numbered as StyleGAN2 has them",
+        ),
         (("ganspace", pca), "give either --recipe NAME or --component NUMBER"),
         (("ganspace", pca, "--recipe", "eye_opennes"), "unknown recipe 'eye_opennes'; did you mean eye_openness?"),
         (("ganspace", pca, "--recipe", "lipstick", "--rows", 1, 2), "a recipe has its rows; leave --rows out"),

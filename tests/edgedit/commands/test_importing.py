@@ -10,14 +10,36 @@ import torch
 from safetensors import safe_open
 
 from edgedit.commands.importing import Kind
+from engines.errors import RuntimeUnavailableError
+from engines.mobilestylegan import DIGESTS, LICENCE, find
 from tests.edgedit.conftest import Cli
 from tests.training.importers.files import write
+from training.imported import MOBILE
 from training.importers.formats import FORMATS
 from training.peers import load
 
 
 def test_kinds_are_those_of_the_importers() -> None:
-    assert list(get_args(Kind)) == list(FORMATS)
+    """MobileStyleGAN is no checkpoint in a format of its own: it comes in a package."""
+    assert [kind for kind in get_args(Kind) if kind != MOBILE] == list(FORMATS) and MOBILE in get_args(Kind)
+
+
+def test_import_of_a_package(cli: Cli, tmp_path: Path) -> None:
+    try:
+        find()
+    except RuntimeUnavailableError as error:
+        pytest.skip(str(error))
+    out = tmp_path / "generator.safetensors"
+    done = cli("import", "mobilestylegan", "-o", out)
+    assert done.status == 0 and done.err == "" and f"licence: {LICENCE}" in " ".join(done.out.split())
+    assert "mobilestylegan of faces-1024-mobile, " in done.out and all(
+        digest in done.out for digest in DIGESTS.values()
+    )
+    out.unlink()
+    refused = cli("import", "mobilestylegan", "-o", out, "--family", "faces-1024")
+    assert refused.status == 1 and "is not a generator of the family faces-1024" in refused.error
+    absent = cli("import", "mobilestylegan", tmp_path / "absent.whl", "-o", out)
+    assert absent.status == 1 and "does not exist; name the wheel" in absent.error and not out.exists()
 
 
 def test_import(cli: Cli, tmp_path: Path) -> None:

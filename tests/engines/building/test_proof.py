@@ -12,7 +12,7 @@ from engines.building.builder import parse
 from engines.building.proof import check_targets, describe, prove
 from engines.bundle import Bundle
 from engines.errors import EngineError
-from engines.layers import NO_PRODUCT, Layer, LayerReport
+from engines.layers import COMPUTED, GROUPED, NO_PRODUCT, Layer, LayerReport
 from engines.precision import TypedGraph, lower
 from engines.precision.calibrate import calibrate
 from tests.engines.building.conftest import Typed, ones
@@ -228,3 +228,14 @@ def test_architectures_without_fp8() -> None:
             check_targets("fp8", targets)
     check_targets("fp8", ["sm89", "sm120", "cpu", "current", ""])
     check_targets("int8", ["sm75"])
+
+
+def test_products_without_8_bit_kernels_do_not_count_against_the_share() -> None:
+    """Depthwise convolutions and attention products; whatever else is in FP16 does."""
+    found = [layer("a", 80, "int8"), layer("b", 12, "float16", GROUPED), layer("c", 8, "float16", COMPUTED)]
+    report = LayerReport(graph="edit", source="network", precision="int8", layers=found)
+    proof = prove(report, "int8")
+    assert proof.share == 0.8 and [wide.macs for wide in proof.wide] == [12, 8]
+    more = report.model_copy(update={"layers": [*found, layer("d", 20, "float16", "ToRGB")]})
+    with pytest.raises(EngineError, match=r"80.0% of its MACs that could be are \(90% must be\): layer d .* 20 MACs"):
+        prove(more, "int8")

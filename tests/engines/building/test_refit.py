@@ -376,7 +376,7 @@ def test_a_quantised_folder_keeps_its_ranges_or_takes_new_ones(
 def test_ranges_that_are_none_or_of_another_graph(quantised: Path, new: Path, gpu: Api) -> None:
     for content, message in (
         (b"{}", "int8/edit.ranges.json holds no ranges: graph: "),
-        (Calibrated.of("edit", {"n": 1.0}).document().replace(b"1.0", b"-1"), "holds no ranges: peaks.n: "),
+        (Calibrated.of("edit", {"n": 1.0}).document().replace(b"1.0", b"-1"), "holds no ranges: peaks.n"),
         (Calibrated.of("reconstruct", {"n": 1.0}).document(), "edit.ranges.json is of graph reconstruct, not edit"),
     ):
         made = parse_engine_manifest((quantised / "engine.json").read_bytes(), quantised.name)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engines.contracts import style_width
 from engines.directions import Direction, Strength, resolve
 from engines.errors import DirectionError, StrengthWarning
-from engines.family import CARS_512, FACES_1024, ModelFamily
+from engines.family import CARS_512, FACES_1024, FACES_1024_MOBILE, ModelFamily
 
 
 def directions(family: ModelFamily) -> dict[str, Direction]:
@@ -124,3 +124,37 @@ def test_style_layers_take_the_rows_of_the_published_generator(family: ModelFami
         row += layer % 3 != 1
     assert family.style_rows == tuple(rows) and rows[-1] == family.w_rows - 1
     assert family.rgb_layers == tuple(range(1, layers, 3))
+
+
+def test_rows_that_a_generator_does_not_read_edit_nothing() -> None:
+    """MobileStyleGAN leaves rows 16 and 17 aside; StyleGAN2 reads all."""
+    vector = np.zeros((18, 512), np.float32)
+    vector[16:] = 1
+    common = {
+        "kind": "interfacegan",
+        "min_strength": -3,
+        "max_strength": 3,
+        "description": "",
+        "source": "",
+        "licence": "",
+    }
+    known = {
+        "late": Direction(name="late", space="w+", vector=vector, **common),
+        "band": Direction(name="band", space="w", vector=np.ones(512), rows=(16, 18), **common),
+        "all": Direction(name="all", space="w", vector=np.ones(512), **common),
+    }
+    for edit in ({"late": 2.0}, {"band": -1.0}, {"all": Strength(1.0, rows=(16, 18))}, {"late": 1.0, "all": 1.0}):
+        assert resolve(known, edit, FACES_1024).delta_w[16:].any()
+        with pytest.raises(
+            DirectionError, match="edits nothing: it moves rows from 16 on alone, which the generator of"
+        ):
+            resolve(known, edit, FACES_1024_MOBILE)
+    # Without strength, or with a row that is read, there is nothing to refuse.
+    assert not resolve(known, {"late": 0.0}, FACES_1024_MOBILE).delta_w.any()
+    assert resolve(known, {"all": Strength(1.0, rows=(15, 18))}, FACES_1024_MOBILE).delta_w[15].all()
+
+
+def test_styles_of_another_network_do_not_fit() -> None:
+    stylespace = directions(FACES_1024)
+    with pytest.raises(DirectionError, match=r"is 9088 style channels in s and does not fit .* or 6752 style channels"):
+        resolve(stylespace, {"s": 1.0}, FACES_1024_MOBILE)

@@ -20,7 +20,7 @@ from engines.directions.published import (
 )
 from engines.directions.recipes import CHANNELS, COMPONENTS, recipe
 from engines.errors import DirectionError
-from engines.family import CARS_512, FACES_1024, FAMILIES, ModelFamily
+from engines.family import CARS_512, FACES_1024, FACES_1024_MOBILE, FAMILIES, ModelFamily
 
 ABOUT = About(name="x", min_strength=-30, max_strength=30, description="d", source="s", licence="MIT")
 
@@ -163,6 +163,16 @@ def test_stylespace_moves_its_channels_by_their_deviations() -> None:
     assert plain.vector[9 * 512 + 108] == 3.0 and plain.units == "3 in the style"
 
 
+def test_stylespace_is_of_stylegan2() -> None:
+    """Layer 6 and channel 501 exist in MobileStyleGAN as well, and mean nothing there."""
+    with pytest.raises(DirectionError, match=r"numbered as StyleGAN2 has them; .* whose 6752 channels are others"):
+        stylespace(((6, 501),), FACES_1024_MOBILE, 3.0, ABOUT)
+    with pytest.raises(
+        DirectionError, match="26 style layers with 9088 channels, as faces-1024 has; family faces-1024-"
+    ):
+        style_deviations(statistics(FACES_1024), FACES_1024_MOBILE)
+
+
 def test_styleclip_equals_its_recipe() -> None:
     rng = np.random.default_rng(6)
     means, deviations = statistics(FACES_1024)
@@ -211,7 +221,11 @@ def test_unknown_recipes_get_close_names() -> None:
 @pytest.mark.parametrize(
     ("shape", "family", "message"),
     [
-        ((1, 18, 512), CARS_512, "holds 18 rows of 512 in w+, as faces-1024 has; it does not fit family cars-512x384"),
+        (
+            (1, 18, 512),
+            CARS_512,
+            "holds 18 rows of 512 in w+, as faces-1024 and faces-1024-mobile have; it does not fit family cars-512x384",
+        ),
         ((1, 16, 512), FACES_1024, "holds 16 rows of 512 in w+, as cars-512x384 has"),
         ((1, 7, 512), FACES_1024, "holds 7 rows of 512 in w+; it does not fit family faces-1024, which takes 512"),
         ((1, 128), FACES_1024, "holds 128 values in w; it does not fit"),

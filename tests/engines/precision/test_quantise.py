@@ -17,7 +17,7 @@ from engines.precision import lower, quantise
 from engines.precision.calibrate import calibrate
 from engines.precision.emulate import Emulated
 from engines.precision.typed import describe, retype
-from tests.engines.precision.conftest import feeds_of, make_model
+from tests.engines.precision.conftest import feeds_of, make_model, run
 
 DTYPES = {"int8": "int8", "fp8": "float8_e4m3fn"}
 
@@ -92,6 +92,44 @@ def test_convolutions_by_their_weights(weight, attributes, reason):
     assert reasons == ({} if reason is None else {"conv": reason})
     layer = next(layer for layer in describe(model, "made", "int8", reasons).layers if layer.operator == "Conv")
     assert (layer.precision, layer.reason) == (("int8", None) if reason is None else ("float16", reason))
+
+
+def _separable(filters: np.ndarray, weight: np.ndarray):
+    nodes = [
+        helper.make_node("Conv", ["x", "d"], ["f"], name="filter", pads=[1] * 4, group=len(filters)),
+        helper.make_node("Conv", ["f", "w"], ["y"], name="conv"),
+    ]
+    return make_model(nodes, {"x": ["batch", len(filters), 8, 8]}, ["y"], {"d": filters, "w": weight})
+
+
+def test_channels_behind_a_depthwise_convolution_are_balanced():
+    """One channel a hundred times as large as the others: rounded together, these would be lost."""
+    source = np.random.default_rng(0)
+    sizes = np.append(np.full(31, 0.01), 1.0)[:, None, None, None]
+    filters = (sizes * source.normal(size=(32, 1, 3, 3))).astype(np.float32)
+    weight = (source.normal(size=(16, 32, 1, 1)) / sizes.reshape(1, 32, 1, 1)).astype(np.float32)
+    feeds = {"x": source.normal(size=(2, 32, 8, 8)).astype(np.float32)}
+    expected = run(_separable(filters, weight), feeds)["y"]
+    watched = _separable(filters, weight)
+    watched.graph.outputs.append(next(n for n in watched.graph if n.name == "filter").outputs[0])
+    peaks = np.abs(run(watched, feeds)["f"]).max(axis=(0, 2, 3))
+
+    def error(peak) -> float:
+        model = _separable(filters, weight)
+        assert retype(model, "int8", peaks={"conv": peak}) == {"filter": quantise.GROUPED}
+        return float(np.abs(Emulated(model, threads=1).run(feeds)["y"] - expected).max() / np.abs(expected).max())
+
+    assert error(peaks.tolist()) < 0.06 < 0.2 < error(float(peaks.max()))
+
+
+def test_what_cannot_be_balanced_takes_the_largest_channel():
+    weight = np.eye(16, dtype=np.float32).reshape(16, 16, 1, 1)
+    plain, by_channel = _convolution(weight), _convolution(weight)
+    retype(plain, "int8", peaks={"conv": 3.0})
+    retype(by_channel, "int8", peaks={"conv": [1.0] * 15 + [3.0]})
+    feeds = {"x": np.random.default_rng(1).normal(size=(1, 16, 4, 4)).astype(np.float32)}
+    outputs = [Emulated(model, threads=1).run(feeds)["y"] for model in (plain, by_channel)]
+    assert np.array_equal(*outputs)
 
 
 def test_products_without_weights_and_of_vectors():

@@ -282,3 +282,65 @@ def test_two_passes_with_one_code_share_no_factor():
     for name, value in emulated.run(feeds).items():
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=2e-2)
     assert max(emulated.peaks.values()) < 1e4
+
+
+def _mobile(depthwise: np.ndarray | None, weight: np.ndarray):
+    """A MobileStyleGAN convolution as its export writes it: style, depthwise 3x3 (if any), dense, noise, leaky ReLU."""
+    nodes = [
+        helper.make_node("Gemm", ["code", "modulation"], ["s"], name="style"),
+        helper.make_node("Unsqueeze", ["s", "axes"], ["sb"], name="spread"),
+        helper.make_node("Mul", ["x", "sb"], ["xs"], name="modulate"),
+        helper.make_node(
+            "Conv", ["d" if depthwise is not None else "xs", "w"], ["c"], name="dense", pads=_pads(weight)
+        ),
+        helper.make_node("Add", ["c", "noise"], ["n"], name="add_noise"),
+        helper.make_node("LeakyRelu", ["n"], ["y"], name="activate", alpha=0.2),
+    ]
+    weights = {"w": weight, "axes": np.array([2, 3], np.int64), "noise": np.full((1, 1, 8, 8), 0.1, np.float32)}
+    weights["modulation"] = np.linspace(-1, 1, 8 * 24, dtype=np.float32).reshape(8, 24)
+    if depthwise is not None:
+        weights["dw"] = depthwise
+        nodes.insert(3, helper.make_node("Conv", ["xs", "dw"], ["d"], name="filter", pads=[1] * 4, group=24))
+    return make_model(nodes, {"x": ["batch", 24, 8, 8], "code": ["batch", 8]}, ["y"], weights)
+
+
+def _pads(weight: np.ndarray) -> list[int]:
+    return [weight.shape[2] // 2] * 4
+
+
+@pytest.mark.parametrize("separable", [True, False])
+def test_demodulation_that_is_in_the_weights_leaves_them_alone(separable):
+    """Nothing would take a factor back: weights stay as they are, in FP16, no cast between them; styles are FP32."""
+    source = np.random.default_rng(3)
+    depthwise = _weight(source, 10.0, up=False)[:, :1].repeat(2, 0)[:24] if separable else None
+    weight = _weight(source, 0.1, up=False, kernel=1 if separable else 3)
+    feeds = {
+        "x": (5 * source.normal(size=(2, 24, 8, 8))).astype(np.float32),
+        "code": source.normal(size=(2, 8)).astype(np.float32),
+    }
+    expected = run(_mobile(depthwise, weight), feeds)["y"]
+    model = _mobile(depthwise, weight)
+    (found,) = prenormalise(model, shapes(model))
+    assert found.rgb is None and np.array_equal(run(model, feeds)["y"], expected)
+    reasons = retype(model, "fp16")
+    assert reasons == {"style": STYLE}
+    first = "filter" if separable else "dense"
+    (node,) = (n for n in model.graph if n.name == first)
+    assert np.abs(node.inputs[1].const_value.numpy() - (depthwise if separable else weight)).max() < 0.02
+    operators = [n.op_type for n in model.graph]
+    assert operators.count("Cast") == 3, "in, the style, and out"
+    result = Emulated(model, threads=1).run(feeds)["y"]
+    assert np.abs(result - expected).max() < 0.005 * np.abs(expected).max()
+
+
+def test_a_style_that_meets_no_convolution_is_a_style_as_well():
+    """MobileStyleGAN's doublings: a map times its style, then sums."""
+    nodes = [
+        helper.make_node("Gemm", ["code", "modulation"], ["s"], name="style"),
+        helper.make_node("Unsqueeze", ["s", "axes"], ["sb"], name="spread"),
+        helper.make_node("Mul", ["x", "sb"], ["xs"], name="modulate"),
+        helper.make_node("DepthToSpace", ["xs"], ["y"], name="up", blocksize=2, mode="CRD"),
+    ]
+    weights = {"modulation": np.eye(8, dtype=np.float32), "axes": np.array([2, 3], np.int64)}
+    model = make_model(nodes, {"x": ["batch", 8, 4, 4], "code": ["batch", 8]}, ["y"], weights)
+    assert prenormalise(model, shapes(model)) == [] and retype(model, "fp16") == {"style": STYLE}
