@@ -78,13 +78,14 @@ def train_e4e(run: Run, options: LoopOptions) -> int:
     """Stage b, on the generator of stage a, and from the encoder that was trained beside it if there is one."""
     family, settings = run.recipe.family, run.recipe.e4e
     check_backbone(run)
+    losses = load_losses(run)
     if isinstance(settings, LightE4EOptions):
         light = LightE4EStage(
             family,
             load_generator(run),
             run.faces()[0],
             load_pairs(run.root / "pairs"),
-            load_losses(run),
+            losses,
             settings,
             seed=options.seed,
             device=run.device,
@@ -92,7 +93,7 @@ def train_e4e(run: Run, options: LoopOptions) -> int:
         start_from_bundle(run, light)
         return train(light, run.root / "e4e", options)
     stage = E4EStage(
-        family, load_generator(run), run.faces()[0], load_losses(run), settings, seed=options.seed, device=run.device
+        family, load_generator(run), run.faces()[0], losses, settings, seed=options.seed, device=run.device
     )
     if not run.trained("generator"):
         start_from_bundle(run, stage)
@@ -107,13 +108,14 @@ def train_encoder(run: Run, options: LoopOptions) -> int:
     """Stage c, on the networks of stage a, and from the encoder that was trained beside them if there is one."""
     family, source, settings = run.recipe.family, run.root / "generator", run.recipe.encoder
     check_backbone(run)
+    losses = load_losses(run)
     if isinstance(settings, LightEncoderOptions):
         light = LightEncoderStage(
             family,
             load_generator(run),
             run.faces()[0],
             load_pairs(run.root / "pairs"),
-            load_losses(run),
+            losses,
             settings,
             seed=options.seed,
             device=run.device,
@@ -132,7 +134,7 @@ def train_encoder(run: Run, options: LoopOptions) -> int:
         load_generator(run),
         discriminator,
         run.faces()[0],
-        load_losses(run),
+        losses,
         settings,
         seed=options.seed,
         device=run.device,
@@ -166,7 +168,7 @@ def fit_directions(run: Run, seed: int = 0) -> list[Direction]:
 
 def train_editor(run: Run, options: LoopOptions) -> int:
     """Stage d, on everything before it."""
-    directions = edited_directions(run)
+    directions, losses = edited_directions(run), load_losses(run)
     with torch.no_grad():
         system = load_system(run, editor=False)
     settings = run.recipe.editor
@@ -177,15 +179,13 @@ def train_editor(run: Run, options: LoopOptions) -> int:
             run.faces()[0],
             load_pairs(run.root / "pairs"),
             directions,
-            load_losses(run),
+            losses,
             settings,
             seed=options.seed,
             device=run.device,
         )
     else:
-        stage = EditorStage(
-            system, run.faces()[0], directions, load_losses(run), settings, seed=options.seed, device=run.device
-        )
+        stage = EditorStage(system, run.faces()[0], directions, losses, settings, seed=options.seed, device=run.device)
     start_from_bundle(run, stage)
     return train(stage, run.root / "editor", options)
 
