@@ -20,6 +20,7 @@ from training.directions import (
     slopes,
     usable_range,
 )
+from training.judges import JudgeFiles, Judges
 from training.networks.e4e import E4EEncoder
 
 OPTIONS = FitOptions(samples=60, batch=20, components=3, probes=6, limit=1.5)
@@ -141,8 +142,8 @@ def test_usable_range_never_passes_its_limit(generator, identity, probes, limit,
 def test_fit(generator, judges, identity, family, tmp_path):
     directions, effects = fit(generator, judges, identity, OPTIONS, seed=2)
     by_name = {d.name: d for d in directions}
-    assert list(by_name) == ["age", "female", "smile", "yaw", "pc00", "pc01", "pc02"]
-    assert [d.kind for d in directions] == ["interfacegan"] * 4 + ["ganspace"] * 3
+    assert list(by_name) == [*judges.names, "pc00", "pc01", "pc02"]
+    assert [d.kind for d in directions] == ["interfacegan"] * len(judges.names) + ["ganspace"] * 3
     assert set(effects) == set(by_name)
     for direction in directions:
         assert direction.space == "w" and direction.vector.shape == (family.style_dim,)
@@ -229,3 +230,13 @@ def test_directions_fitted_to_photos_are_in_w_plus(photos, generator, judges, id
         assert direction.space == "w+" and direction.vector.shape == (family.w_rows, family.style_dim)
         assert "training photos" in direction.source
     assert set(effects) == {d.name for d in directions} == {*scores, "pc00"}
+
+
+def test_without_judges_there_are_components_alone(generator, identity):
+    """Of what is no face nothing is scored, and no picture is drawn for it."""
+    directions, effects = fit(generator, Judges(JudgeFiles()), identity, OPTIONS, seed=2)
+    assert effects == {"pc00": {}, "pc01": {}, "pc02": {}}
+    w = sample(generator, Judges(JudgeFiles()), OPTIONS, seed=2).w
+    for direction in directions:
+        length = np.linalg.norm(direction.vector)
+        assert (w @ (direction.vector / length)).std() == pytest.approx(length, rel=1e-3)
