@@ -20,7 +20,7 @@ import tyro
 from PIL import Image
 from rich.console import Console
 
-from edgedit.editor import DEMO_BUNDLE, Editor
+from edgedit.editor import PORTRAIT_BUNDLE, Editor
 from engines.errors import EdgeditError, ImageError
 from engines.files import write
 from engines.photo import Alignment, Cut, Tone, feather, open_image
@@ -40,7 +40,7 @@ class Options:
 
     photos: Path
     """A folder of photos of faces."""
-    bundle: Path = DEMO_BUNDLE
+    bundle: Path = PORTRAIT_BUNDLE
     """What edits them."""
     direction: str = "smile"
     """Along which."""

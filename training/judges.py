@@ -77,10 +77,10 @@ class Judges:
         scores: dict[str, np.ndarray] = {}
         tight = face_crop(images, crop=ATTRIBUTE_CROP).add(1).div(2).clamp(0, 1).numpy()
         if self._age and {"age", "female", "male"} & set(wanted):
-            age, male = self._age.run(["age", "p_male"], {"image": tight})
+            age, male = (np.asarray(values) for values in self._age.run(["age", "p_male"], {"image": tight}))
             scores |= {"age": age, "female": 1.0 - male, "male": male}
         if self._expression and EXPRESSIONS.keys() & set(wanted):
-            probabilities = self._expression.run(None, {"image": tight})[0]
+            probabilities = np.asarray(self._expression.run(None, {"image": tight})[0])
             scores |= {name: probabilities[:, index] for name, index in EXPRESSIONS.items()}
         if self._pose and POSES.keys() & set(wanted):
             scores |= self._angles(images)

@@ -79,13 +79,14 @@ def train_e4e(run: Run, options: LoopOptions) -> int:
     """Stage b, on the generator of stage a, and from the encoder that was trained beside it if there is one."""
     family, settings = run.recipe.family, run.recipe.e4e
     check_backbone(run)
+    losses = load_losses(run)
     if isinstance(settings, LightE4EOptions):
         light = LightE4EStage(
             family,
             load_generator(run),
             run.faces()[0],
             load_pairs(run.root / "pairs"),
-            load_losses(run),
+            losses,
             settings,
             seed=options.seed,
             device=run.device,
@@ -93,7 +94,7 @@ def train_e4e(run: Run, options: LoopOptions) -> int:
         start_from_bundle(run, light)
         return train(light, run.root / "e4e", options)
     stage = E4EStage(
-        family, load_generator(run), run.faces()[0], load_losses(run), settings, seed=options.seed, device=run.device
+        family, load_generator(run), run.faces()[0], losses, settings, seed=options.seed, device=run.device
     )
     if not run.trained("generator"):
         start_from_bundle(run, stage)
@@ -108,13 +109,14 @@ def train_encoder(run: Run, options: LoopOptions) -> int:
     """Stage c, on the networks of stage a, and from the encoder that was trained beside them if there is one."""
     family, source, settings = run.recipe.family, run.root / "generator", run.recipe.encoder
     check_backbone(run)
+    losses = load_losses(run)
     if isinstance(settings, LightEncoderOptions):
         light = LightEncoderStage(
             family,
             load_generator(run),
             run.faces()[0],
             load_pairs(run.root / "pairs"),
-            load_losses(run),
+            losses,
             settings,
             seed=options.seed,
             device=run.device,
@@ -133,7 +135,7 @@ def train_encoder(run: Run, options: LoopOptions) -> int:
         load_generator(run),
         discriminator,
         run.faces()[0],
-        load_losses(run),
+        losses,
         settings,
         seed=options.seed,
         device=run.device,
@@ -178,7 +180,7 @@ def fit_directions(run: Run, seed: int = 0) -> list[Direction]:
 
 def train_editor(run: Run, options: LoopOptions) -> int:
     """Stage d, on everything before it."""
-    directions = edited_directions(run)
+    directions, losses = edited_directions(run), load_losses(run)
     with torch.no_grad():
         system = load_system(run, editor=False)
     settings = run.recipe.editor
@@ -189,15 +191,13 @@ def train_editor(run: Run, options: LoopOptions) -> int:
             run.faces()[0],
             load_pairs(run.root / "pairs"),
             directions,
-            load_losses(run),
+            losses,
             settings,
             seed=options.seed,
             device=run.device,
         )
     else:
-        stage = EditorStage(
-            system, run.faces()[0], directions, load_losses(run), settings, seed=options.seed, device=run.device
-        )
+        stage = EditorStage(system, run.faces()[0], directions, losses, settings, seed=options.seed, device=run.device)
     start_from_bundle(run, stage)
     return train(stage, run.root / "editor", options)
 
@@ -246,6 +246,11 @@ def evaluate(run: Run) -> dict[str, Any]:
         edited = FaceSet(held_out.images[chosen], tuple(held_out.names[i] for i in chosen))
         evaluator = Evaluator(system, edited, lpips, identity, judges, device=run.device)
     directions = {d.name: d for d in load_run_directions(run)}
+    if lacking := [name for name, _ in run.recipe.measured if name not in directions]:
+        raise ValueError(
+            f"the recipe measures edits along {lacking[0]}, which {run.root / 'directions'} lacks; put its file there "
+            "(`edgedit directions import`)"
+        )
     judged = [name for name in (*judges.names, "male") if name in directions]
     ends = [(name, end) for name in judged for end in (directions[name].max_strength, directions[name].min_strength)]
     edits = [

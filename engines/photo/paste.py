@@ -116,7 +116,7 @@ def paste_back(
             )
             for plane in planes
         ]
-        change, photo = np.stack(warped, axis=-1), band.astype(np.float32)
+        change, photo = np.stack([np.asarray(plane) for plane in warped], axis=-1), band.astype(np.float32)
         if mode == "replace":
             change -= tone.lift(photo)
         band[:] = np.rint(tone.changed(photo, change, mask)).clip(0, 255)

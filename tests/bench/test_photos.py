@@ -7,13 +7,13 @@ import pytest
 
 from bench.photos import main, measure
 from edgedit.commands.photos import ASTRONAUT
-from edgedit.editor import DEMO_BUNDLE, Editor
+from edgedit.editor import PORTRAIT_BUNDLE, Editor
 from engines.photo import open_image
 
 
 @pytest.mark.filterwarnings("ignore::engines.errors.StrengthWarning")
 def test_odd_versions_of_a_photo_are_edited_as_the_photo_is() -> None:
-    if not DEMO_BUNDLE.is_dir():
+    if not PORTRAIT_BUNDLE.is_dir():
         pytest.skip("the demo bundle is not here")
     photo = open_image(ASTRONAUT).pixels[:260, 90:350]
     row = measure(Editor.load(threads=1), photo, {"smile": 4.5})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgedit.editor import DEMO_BUNDLE, Editor
+from edgedit.editor import PORTRAIT_BUNDLE, Editor
 from engines.photo import PasteMode, open_image
 from tests.edgedit.conftest import Cli
 
@@ -22,7 +22,7 @@ MODES: list[PasteMode] = ["detail", "replace"]
 
 @pytest.fixture(scope="module")
 def demo() -> Editor:
-    if not DEMO_BUNDLE.is_dir():
+    if not PORTRAIT_BUNDLE.is_dir():
         pytest.skip("the demo bundle is not here")
     return Editor.load(threads=1)
 

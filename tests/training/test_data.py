@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from engines.errors import OutputError
-from engines.family import CARS_512, FACES_1024
+from engines.family import CARS_512, DEMO_64, FACES_1024
 from training import data
-from training.data import Batches, FaceSet, as_photos, encoder_input, even_shares, load_faces
+from training.data import Batches, FaceSet, as_photos, at_once, encoder_input, even_shares, load_faces
 
 
 def _tar(folder: Path, path: Path) -> Path:
@@ -148,6 +148,10 @@ def test_rendered_pictures_become_photos():
     assert torch.equal(as_photos(rendered, CARS_512, CARS_512.image_shape), kept)
     square = torch.randn(1, 3, 8, 8)
     assert as_photos(square, FACES_1024, (8, 8)) is square
+
+
+def test_large_pictures_are_drawn_a_few_at_a_time():
+    assert [at_once(family) for family in (FACES_1024, CARS_512, DEMO_64)] == [4, 16, 50]
 
 
 def test_photos_become_the_encoders_input():

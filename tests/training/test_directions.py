@@ -21,6 +21,7 @@ from training.directions import (
     slopes,
     usable_range,
 )
+from training.judges import JudgeFiles, Judges
 from training.networks.e4e import E4EEncoder
 
 OPTIONS = FitOptions(samples=60, batch=20, components=3, probes=6, limit=1.5)
@@ -249,3 +250,13 @@ def test_normals_point_where_the_score_grows_and_nowhere_else():
 def test_normals_of_equal_scores():
     with pytest.raises(ValueError, match="the same score for flat"):
         normals(np.random.default_rng(0).normal(size=(20, 3)), {"flat": np.ones(20)})
+
+
+def test_without_judges_there_are_components_alone(generator, identity):
+    """Of what is no face nothing is scored, and no picture is drawn for it."""
+    directions, effects = fit(generator, Judges(JudgeFiles()), identity, OPTIONS, seed=2)
+    assert effects == {"pc00": {}, "pc01": {}, "pc02": {}}
+    w = sample(generator, Judges(JudgeFiles()), OPTIONS, seed=2).w
+    for direction in directions:
+        length = np.linalg.norm(direction.vector)
+        assert (w @ (direction.vector / length)).std() == pytest.approx(length, rel=1e-3)

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio
 
+from engines.contracts import style_width
 from engines.directions import Direction, resolve
 from engines.errors import StrengthWarning
+from training import evaluate
 from training.evaluate import Evaluator, linear_edit, photo_range, psnr, quantise
 
 
@@ -144,3 +146,41 @@ def test_photo_range_ends_at_a_step_within_the_limit(system, faces, identity, di
     assert (low, high) == (pytest.approx(-2.0), pytest.approx(2.0))
     low, high = photo_range(system, photos, identity, direction, limit=2.0, floor=-1.1, step=0.75)
     assert (low, high) == (-1.5, 1.5)
+
+
+def test_photo_range_of_a_direction_in_style_space(system, faces, identity, family, monkeypatch):
+    """It moves no code: the styles it moves must reach the picture."""
+    vector = np.random.default_rng(6).normal(0, 0.3, style_width(family)).astype(np.float32)
+    direction = Direction(
+        name="hair",
+        kind="stylespace",
+        space="s",
+        vector=vector,
+        min_strength=-1.0,
+        max_strength=1.0,
+        description="",
+        source="test",
+        licence="Apache-2.0",
+    )
+    seen, edit = [], system.edit
+
+    def record(inversion, delta_w, style_delta):
+        seen.append((delta_w.abs().max().item(), style_delta[0].numpy()))
+        return edit(inversion, delta_w, style_delta)
+
+    monkeypatch.setattr(system, "edit", record)
+    photos = faces.tensor(slice(0, 2))
+    assert photo_range(system, photos, identity, direction, limit=1.0, floor=-1.1) == (-1.0, 1.0)
+    assert [moved for moved, _ in seen] == [0.0] * 4
+    for strength, (_, style) in zip((-0.5, -1.0, 0.5, 1.0), seen, strict=True):
+        np.testing.assert_allclose(style, strength * vector, rtol=1e-6)
+
+
+def test_photos_are_edited_a_few_at_a_time(system, faces, identity, direction, monkeypatch):
+    photos, sizes = faces.tensor(slice(0, 5)), []
+    whole = photo_range(system, photos, identity, direction, limit=2.0, floor=0.8, step=0.25)
+    monkeypatch.setattr(evaluate, "at_once", lambda family: 2)
+    invert = system.invert
+    monkeypatch.setattr(system, "invert", lambda image: sizes.append(len(image)) or invert(image))
+    assert photo_range(system, photos, identity, direction, limit=2.0, floor=0.8, step=0.25) == whole
+    assert sizes == [2, 2, 1]

@@ -54,6 +54,7 @@ def run(mobile, generator, photo_folder, loss_files, judge_files, tmp_path_facto
         encoder=LightEncoderOptions(batch=2, window=14),
         editor=LightEditorOptions(window=14),
         warm_up=0,
+        measured=(("smile", 0.5), ("smile", -0.5)),
         directions=FitOptions(samples=12, batch=4, components=1, probes=3, limit=1.0, identity_floor=-1.1),
     )
     run = Run(
@@ -70,8 +71,7 @@ def run(mobile, generator, photo_folder, loss_files, judge_files, tmp_path_facto
 
 def test_every_stage_runs_on_the_imported_generator(run, generator):
     for stage in (train_e4e, train_encoder):
-        small = dataclasses.replace(run.recipe, e4e=dataclasses.replace(run.recipe.e4e, photos=2))
-        assert stage(dataclasses.replace(run, recipe=small), STEPS) == 2
+        assert stage(run, STEPS) == 2
     assert {"smile", "age"} <= {d.name for d in fit_directions(run)}
     assert train_editor(run, STEPS) == 2
     assert set(calibrate(run, photos=2)) == {d.name for d in load_run_directions(run)}
@@ -79,6 +79,12 @@ def test_every_stage_runs_on_the_imported_generator(run, generator):
     source = imported.read(generator).tensors
     state = load_system(run).generator.state_dict()
     assert all(torch.equal(tensor, source[f"generator.{name}"]) for name, tensor in state.items())
+
+
+def test_edits_are_measured_along_directions_that_are_there(run):
+    asked = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, measured=(("mohawk", 1.0),)))
+    with pytest.raises(ValueError, match="measures edits along mohawk, which .* lacks"):
+        evaluate(asked)
 
 
 def test_what_is_refused(run):

@@ -72,7 +72,7 @@ def load_trunk(trunk: MobileFaceNet, path: Path) -> bool:
         parameter
         for module in trunk.modules()
         if isinstance(module, nn.Conv2d | nn.PReLU)
-        for parameter in (module.weight, *([module.bias] if isinstance(module, nn.Conv2d) else []))
+        for parameter in module.parameters(recurse=False)
     ]
     if len(theirs) < len(ours) or any(
         a.size != p.numel() or a.shape[0] != p.shape[0] for a, p in zip(theirs, ours, strict=False)

@@ -125,8 +125,9 @@ class LightE4EStage:
         flat = last.transpose(0, 1).flatten(1)
         # The principal components of the last map's channels.
         axes = torch.linalg.eigh(torch.cov(flat))[1][:, -self.encoder.reduce.out_channels :].T
-        self.encoder.reduce.weight.copy_(axes[:, :, None, None])
-        self.encoder.reduce.bias.copy_(-axes @ flat.mean(dim=1))
+        weight, bias = self.encoder.reduce.parameters()
+        weight.copy_(axes[:, :, None, None])
+        bias.copy_(-axes @ flat.mean(dim=1))
         inputs = torch.cat([self.encoder.inputs(images) for images, _ in batches])
         self.encoder.fit(inputs, torch.cat([codes for _, codes in batches]), self.mean)
         self.average.module.load_state_dict(self.encoder.state_dict())
