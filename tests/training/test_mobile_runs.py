@@ -83,7 +83,7 @@ def test_every_stage_runs_on_the_imported_generator(run, generator):
 
 def test_edits_are_measured_along_directions_that_are_there(run):
     asked = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, measured=(("mohawk", 1.0),)))
-    with pytest.raises(ValueError, match="measures edits along mohawk, which .* lacks"):
+    with pytest.raises(ValueError, match=r"measures edits along mohawk, which .* lacks"):
         evaluate(asked)
 
 
