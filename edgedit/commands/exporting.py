@@ -146,7 +146,7 @@ def _random(verb: Export) -> tuple[EditingSystem | Peer, str, str]:
         system = random_system(chosen)
         if verb.generator is None:
             return system, OWN_LICENCE, "Random"
-        from training.run import require_generator
+        from training.folder import require_generator
 
         generator, mean = imported.load_generator(verb.generator)
         require_generator(generator.family, chosen, verb.generator)
