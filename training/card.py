@@ -96,6 +96,8 @@ def model_card(
         f"| {s['stage']} | {s['step']} | {_batch(s)} | {s['seconds'] / 60:.0f} | {s['seed']} |" for s in stages
     )
     packaged = family.generator == completion.KIND
+    # Photos are kept at the size that light encoders see, and pictures averaged down to it.
+    side = family.encoder_size[0] if packaged else family.size
     order = " ".join(
         name for name in _ORDER if name in found or (name not in _TRAINED and (packaged or name != "pairs"))
     )
@@ -119,8 +121,8 @@ def model_card(
 
 ## What it reaches
 
-On {metrics["photos"]} photos that no stage has seen ({metrics["first"]} to {metrics["last"]}), at {family.size} x \
-{family.size}, with the weights as they are shipped (FP16):
+On {metrics["photos"]} photos that no stage has seen ({metrics["first"]} to {metrics["last"]}), at {side} x {side}, \
+with the weights as they are shipped (FP16):
 
 {_reconstruction(metrics)}
 

@@ -63,6 +63,6 @@ def test_a_run_on_the_generator_of_the_package(tmp_path):
         _stage(tmp_path, name, 1_800.0)
     card = model_card(tmp_path, FACES_1024_MOBILE, "faces-1024-mobile", METRICS, data="Photos.", device="two cores")
     assert "MobileStyleGAN" in card and "random-face" in card and "StyleGAN2-FFHQ (Source Code License-NC)" in card
-    assert "research and evaluation" in card and "Apache-2.0." not in card
+    assert "at 256 x 256, with the weights" in card and "research and evaluation" in card and "Apache-2.0." not in card
     assert "edgedit import mobilestylegan -o GENERATOR\nfor stage in pairs e4e encoder directions editor" in card
     assert "--generator GENERATOR --without-generator -o BUNDLE" in card and "START" not in card
