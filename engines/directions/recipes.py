@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from engines.errors import DirectionError
-from engines.family import CARS_512, FACES_1024
+from engines.family import CARS_512, FACES_1024, FACES_1024_MOBILE
 
 T = TypeVar("T")
 
@@ -58,6 +58,8 @@ COMPONENTS: dict[str, dict[str, Component]] = {
         "grass": Component(41, (9, 11), -18),
     },
 }
+# MobileStyleGAN was distilled from the generator that these were found in, and its rows stand for the same resolutions.
+COMPONENTS[FACES_1024_MOBILE.name] = COMPONENTS[FACES_1024.name]
 
 CHANNELS: dict[str, dict[str, Channels]] = {
     FACES_1024.name: {

@@ -64,8 +64,13 @@ class Windowed:
         """Pixels of the encoders' input under a cell's side."""
 
     def origins(self, count: int, side: int) -> Tensor:
-        """Rows and columns of random windows' first cells, `count` x 2; windows at the edge are as likely as others."""
-        return torch.randint(0, self.family.feature_resolution - side + 1, (count, 2))
+        """Rows and columns of random windows' first cells, `count` x 2.
+
+        Draws reach a quarter of a window beyond the picture and are brought back to its edge: what zeros beyond the
+        edge do to the features there is learnt from windows at it alone.
+        """
+        last, beyond = self.family.feature_resolution - side, side // 4
+        return torch.randint(-beyond, last + beyond + 1, (count, 2)).clamp(0, last)
 
     def cut(self, images: Tensor, origins: Tensor, side: int, scale: int) -> Tensor:
         """Windows of `side` cells of B x C x h x w maps with `scale` pixels per cell."""

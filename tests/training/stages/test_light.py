@@ -170,3 +170,12 @@ def test_photos_of_an_edit_keep_what_the_generator_does_not_change(mobile, gener
     assert (kept == 1).all()
     other = stage.generator.lower(w + 1.0)
     assert stage._kept(feature, other, w, torch.ones_like(w), origins).mean() < 0.9
+
+
+def test_windows_at_the_pictures_edge_are_drawn_often(generator, mobile):
+    torch.manual_seed(0)
+    origins, last = Windowed(generator).origins(2000, 12), mobile.feature_resolution - 12
+    assert origins.min() == 0 and origins.max() == last
+    for end in (0, last):
+        assert 0.08 < (origins[:, 0] == end).float().mean() < 0.25
+    assert len(origins[:, 0].unique()) == last + 1
