@@ -163,7 +163,8 @@ def test_a_quantised_graph_is_valid_and_its_weights_stand_once(typed, graph, pre
     made = typed(graph, precision)
     onnx.checker.check_model(str(made.file), full_check=True)
     report = made.report
-    assert report.share(DTYPES[precision]) > 0.96
+    # The first stages of the encoders have fewer channels than 8-bit kernels take.
+    assert report.share(DTYPES[precision]) > (0.9 if graph == "invert" else 0.96)
     for layer in report.layers:
         if layer.macs and layer.precision != DTYPES[precision]:
             assert layer.reason not in (None, NO_PRODUCT), layer.name
