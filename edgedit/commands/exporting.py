@@ -24,6 +24,7 @@ from export.build import export_bundle
 from export.weights import half_weights
 from training import imported
 from training.card import model_card
+from training.networks.light import LightE4EEncoder, LightFeatureStyleEncoder
 from training.networks.system import EditingSystem
 from training.peers import create, load
 from training.peers import method as find_method
@@ -48,12 +49,15 @@ def random_system(chosen: ModelFamily, seed: int = 0) -> EditingSystem:
 def spread(system: EditingSystem) -> None:
     """Lets light encoders give features and codes of the kind that the system's generator has, others for each photo,
     so that what a graph computes is as large as in a trained system."""
-    generator, source = system.generator, torch.Generator().manual_seed(0)
+    generator, encoder, e4e = system.generator, system.encoder, system.e4e
+    assert isinstance(encoder, LightFeatureStyleEncoder) and isinstance(e4e, LightE4EEncoder)
+    source = torch.Generator().manual_seed(0)
     codes = generator.mapping(torch.randn(1000, system.family.style_dim, generator=source))
     features, _ = generator.lower(generator.broadcast(codes[:4]), with_rgb=False)
-    system.encoder.set_statistics(features, codes)
-    system.e4e.set_statistics(codes)
-    for layer in (*system.encoder.styles, system.e4e.linear):
+    encoder.set_statistics(features, codes)
+    e4e.set_statistics(codes)
+    for layer in (*encoder.styles, e4e.linear):
+        assert isinstance(layer, torch.nn.Linear)
         layer.weight.normal_(std=0.02, generator=source)
 
 
@@ -159,7 +163,7 @@ def _random(verb: Export) -> tuple[EditingSystem | Peer, str, str]:
         system = random_system(chosen)
         if verb.generator is None:
             return system, OWN_LICENCE, "Random"
-        from training.run import require_generator
+        from training.folder import require_generator
 
         generator, mean = imported.load_generator(verb.generator)
         require_generator(generator.family, chosen, verb.generator)
