@@ -13,7 +13,7 @@ import numpy as np
 from engines.bundle import Bundle
 from engines.directions import Direction, Strength, load_directions, pick, resolve
 from engines.errors import BundleError, DirectionError
-from engines.photo import Alignment, Cropper, PasteMode, Photo, open_image, paste_back, photo_name
+from engines.photo import Alignment, Cropper, Cut, PasteMode, Photo, open_image, photo_name
 from engines.photo.images import Source
 from engines.session import EditSession, Inversion
 from engines.signing import ensure_signed
@@ -43,30 +43,37 @@ class Portrait:
     """A photo with one of its faces found, aligned and inverted, ready for any number of edits."""
 
     editor: Editor
-    photo: Photo
-    aligned: np.ndarray
-    """uint8 S x S x 3: the face as the model sees it."""
-    alignment: Alignment | None
-    """Where the face lies in the photo; None if the photo was given as an aligned face."""
+    cut: Cut
+    """The photo, and the face that was cut out of it."""
     inversion: Inversion
     reconstruction: np.ndarray
     """uint8 S x S x 3: the face as the model renders it without an edit."""
+
+    @property
+    def photo(self) -> Photo:
+        """The photo."""
+        return self.cut.photo
+
+    @property
+    def aligned(self) -> np.ndarray:
+        """The face as the model sees it, uint8 S x S x 3: that of a dark photo is lighter than the photo."""
+        return self.cut.crop
+
+    @property
+    def alignment(self) -> Alignment | None:
+        """Where the face lies in the photo; None if the photo was given as an aligned face."""
+        return self.cut.alignment
 
     def edit(
         self, edits: Mapping[str, float | Strength], *, clamp: bool = False, mode: PasteMode = "auto"
     ) -> np.ndarray:
         """The photo with the face edited and put back, uint8 H x W x 3; see `Editor.edit_photo`."""
         edited = self.editor.edit(self.inversion, edits, clamp=clamp)
-        return self._put_back(edited, self.reconstruction, mode)
+        return self.cut.put_back(edited, self.reconstruction, mode)
 
     def reconstruct(self, *, mode: PasteMode = "auto") -> np.ndarray:
         """The photo with the face as the model renders it, put back, uint8 H x W x 3."""
-        return self._put_back(self.reconstruction, self.aligned, mode)
-
-    def _put_back(self, face: np.ndarray, base: np.ndarray, mode: PasteMode) -> np.ndarray:
-        if self.alignment is None:
-            return face
-        return paste_back(self.photo.pixels, face, base, self.alignment, mode)
+        return self.cut.put_back(self.reconstruction, self.aligned, mode)
 
 
 class Editor:
@@ -146,8 +153,7 @@ class Editor:
         Raises:
             ImageError: if it cannot be read or, as NoFaceError, has no such face.
         """
-        crop, _ = self._crop(image, open_image(image), aligned, face)
-        return self.session.invert(crop[None])
+        return self.session.invert(self._cut(image, aligned, face).crop[None])
 
     def reconstruct(self, inversion: Inversion) -> np.ndarray:
         """The inverted face without an edit, S x S x 3 uint8, of the inversion's first photo."""
@@ -162,6 +168,9 @@ class Editor:
         delta_w: np.ndarray | None = None,
     ) -> np.ndarray:
         """An edited face, S x S x 3 uint8, of the inversion's first photo.
+
+        It is the model's own picture. The light of a dark photo and the colours of a black-and-white or toned one come
+        back with `edit_photo` or a `portrait`, which know the photo, or with `portrait.cut.in_tone(face)`.
 
         Args:
             inversion: from `invert`.
@@ -235,10 +244,9 @@ class Editor:
 
     def portrait(self, photo: Source, aligned: bool = False, *, face: int | None = None) -> Portrait:
         """Finds, aligns and inverts a face of a photo; arguments and errors as `invert`."""
-        opened = open_image(photo)
-        crop, alignment = self._crop(photo, opened, aligned, face)
-        inversion = self.session.invert(crop[None])
-        return Portrait(self, opened, crop, alignment, inversion, self.session.reconstruct(inversion)[0])
+        cut = self._cut(photo, aligned, face)
+        inversion = self.session.invert(cut.crop[None])
+        return Portrait(self, cut, inversion, self.session.reconstruct(inversion)[0])
 
     def edit_photo(
         self,
@@ -268,8 +276,7 @@ class Editor:
         """
         return self.portrait(photo, aligned, face=face).edit(edits, clamp=clamp, mode=mode)
 
-    def _crop(
-        self, source: Source, photo: Photo, aligned: bool, face: int | None
-    ) -> tuple[np.ndarray, Alignment | None]:
+    def _cut(self, source: Source, aligned: bool, face: int | None) -> Cut:
         shape, model = self.family.image_shape, f"family {self.family.name}"
-        return self._cropper(photo, shape, aligned=aligned, face=face, name=photo_name(source), model=model)
+        name = photo_name(source)
+        return self._cropper(open_image(source), shape, aligned=aligned, face=face, name=name, model=model)

@@ -51,6 +51,8 @@ class Recipe:
     """Training photos on which the directions' ranges are measured."""
     measured: tuple[tuple[str, float], ...] = ()
     """Edits that `evaluate` measures, directions and strengths; empty: both ends of all that a judge scores."""
+    edited_photos: int = 0
+    """Held-out photos, evenly spread, on which `evaluate` measures edits; 0: all."""
     pairs: int = 0
     """Synthetic pairs that the stages of a light family draw from (see `training.pairs`)."""
     warm_up: int = 0
@@ -247,6 +249,17 @@ def faces_1024_mobile() -> Recipe:
             samples=4_000, normal=True, attributes=("pitch", "surprise", "anger"), components=0, probes=8
         ),
         calibrated=16,
+        measured=(
+            ("smile", 2.5),
+            ("smile", -2.5),
+            ("age", 3.0),
+            ("age", -3.0),
+            ("yaw", 2.0),
+            ("yaw", -2.0),
+            ("male", 3.0),
+            ("male", -3.0),
+            ("glasses", 3.0),
+        ),
         editor=LightEditorOptions(),
         editor_steps=6_000,
         decay=0.5,

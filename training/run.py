@@ -14,6 +14,7 @@ import torch
 
 from engines.directions import Direction
 from engines.files import write
+from training.data import FaceSet
 from training.directions import fit, pair_codes, photo_codes
 from training.evaluate import Evaluator, compare_targets, photo_range
 from training.folder import (
@@ -236,19 +237,24 @@ def evaluate(run: Run) -> dict[str, Any]:
         if tensor.is_floating_point():
             tensor.copy_(tensor.half())
     held_out = run.faces()[1]
-    identity = load_run_identity(run)
-    evaluator = Evaluator(
-        system, held_out, LPIPS(run.losses.lpips).eval(), identity, Judges(run.judges), device=run.device
-    )
-    directions = {d.name: d for d in load_run_directions(run)}
-    edits = []
-    judged = [name for name in (*evaluator.judges.names, "male") if name in directions]
-    ends = [(name, end) for name in judged for end in (directions[name].max_strength, directions[name].min_strength)]
-    for name, strength in run.recipe.measured or ends:
-        edits.append(evaluator.edit(directions[name], strength, name if name in judged else None))
+    identity, judges, lpips = load_run_identity(run), Judges(run.judges), LPIPS(run.losses.lpips).eval()
+    evaluator = Evaluator(system, held_out, lpips, identity, judges, device=run.device)
     reconstruction = evaluator.reconstruction()
+    edited = held_out
+    if 0 < run.recipe.edited_photos < len(held_out):
+        chosen = np.linspace(0, len(held_out) - 1, run.recipe.edited_photos).astype(int)
+        edited = FaceSet(held_out.images[chosen], tuple(held_out.names[i] for i in chosen))
+        evaluator = Evaluator(system, edited, lpips, identity, judges, device=run.device)
+    directions = {d.name: d for d in load_run_directions(run)}
+    judged = [name for name in (*judges.names, "male") if name in directions]
+    ends = [(name, end) for name in judged for end in (directions[name].max_strength, directions[name].min_strength)]
+    edits = [
+        evaluator.edit(directions[name], strength, name if name in judged else None)
+        for name, strength in run.recipe.measured or ends
+    ]
     return {
         "photos": len(held_out),
+        "edited_photos": len(edited),
         "first": held_out.names[0],
         "last": held_out.names[-1],
         "size": run.recipe.family.size,

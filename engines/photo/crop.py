@@ -1,14 +1,53 @@
-"""From a photo to what a model takes of it: one face, found and aligned, or the whole of a framed image."""
+"""From a photo to what a model takes of it, one face, found and aligned, or the whole of a framed image, and back."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from engines.errors import ImageError
-from engines.photo.align import Alignment, align, aligned_square
-from engines.photo.detect import FaceDetector, choose_face
+from engines.photo.align import Alignment, aligned_square, extract, ffhq_alignment
+from engines.photo.detect import Face, FaceDetector, choose_face
 from engines.photo.images import Photo, Pixels
+from engines.photo.paste import PasteMode, paste_back
+from engines.photo.tone import LUMA, PLAIN, Tone, read_tone
+
+LIFTS = (1.0, 4.0, 16.0)
+"""What a dark photo is multiplied by, in turn, until a face is found in it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """What was cut out of a photo for a model."""
+
+    photo: Photo
+    face: Pixels
+    """uint8 h x w x 3, as the photo has it."""
+    alignment: Alignment | None
+    """Where the face lies in the photo; None if it is the whole of it."""
+    tone: Tone = PLAIN
+
+    @property
+    def crop(self) -> Pixels:
+        """uint8 h x w x 3, as the model takes it."""
+        return self.tone.crop(self.face)
+
+    def in_tone(self, face: Pixels) -> Pixels:
+        """A face that the model gave for the crop, uint8 h x w x 3, in the light and colours of the photo."""
+        if self.tone is PLAIN:
+            return face
+        base = self.tone.clean(self.face).astype(np.float32)
+        everywhere = np.ones(face.shape[:2], np.float32)
+        changed = self.tone.changed(base, face - self.tone.lift(base), everywhere)
+        return np.rint(changed).clip(0, 255).astype(np.uint8)
+
+    def put_back(self, edited: Pixels, reconstruction: Pixels, mode: PasteMode = "auto") -> Pixels:
+        """The photo with an edited face, see `paste_back`; the face alone, as `in_tone`, if it is the whole photo."""
+        if self.alignment is None:
+            return self.in_tone(edited)
+        return paste_back(self.photo.pixels, edited, reconstruction, self.alignment, mode, self.tone)
 
 
 class Cropper:
@@ -26,7 +65,7 @@ class Cropper:
         face: int | None = None,
         name: str = "the photo",
         model: str = "the model",
-    ) -> tuple[Pixels, Alignment | None]:
+    ) -> Cut:
         """Crops a photo.
 
         Args:
@@ -37,21 +76,41 @@ class Cropper:
             name: what messages call the photo.
             model: what messages call the model.
 
-        Returns:
-            uint8 h x w x 3, and where it lies in the photo: None if it is the whole of it.
-
         Raises:
             ImageError: if the photo cannot be used or, as NoFaceError, has no such face.
         """
         height, width = shape
         faces = height == width
+        if aligned and not faces:
+            framed = np.array(Image.fromarray(photo.pixels).resize((width, height), Image.Resampling.LANCZOS))
+            return Cut(photo, framed, None)
         if aligned:
-            if faces:
-                return aligned_square(photo.pixels, width), None
-            return np.array(Image.fromarray(photo.pixels).resize((width, height), Image.Resampling.LANCZOS)), None
+            square = aligned_square(photo.pixels, width)
+            return Cut(photo, square, None, read_tone(square))
         if not faces:
             raise ImageError(f"{model} is not of faces: pass an image that is framed, with --aligned")
         if self._detector is None:
             self._detector = FaceDetector()
-        found = choose_face(self._detector(photo.pixels), face, name=name)
-        return align(photo.pixels, found.landmarks, width)
+        found = _find(self._detector, photo.pixels, face, name)
+        cut = _cut(photo, found, width)
+        if cut.tone.gain > 1:
+            # Landmarks are exact in ordinary light only.
+            lighter = [one for one in self._detector(cut.tone.crop(photo.pixels)) if one.clear and one.near(found)]
+            cut = _cut(photo, max(lighter, key=lambda one: one.evidence), width) if lighter else cut
+        return cut
+
+
+def _find(detector: FaceDetector, pixels: Pixels, index: int | None, name: str) -> Face:
+    found = detector(pixels)
+    median = float(np.median(pixels[::8, ::8] @ LUMA))
+    for lift in LIFTS[1:]:
+        if found or median * lift > 255:
+            break
+        found = detector(Tone(lift).crop(pixels))
+    return choose_face(found, index, name=name)
+
+
+def _cut(photo: Photo, face: Face, size: int) -> Cut:
+    alignment = ffhq_alignment(face.landmarks)
+    pixels = extract(photo.pixels, alignment, size)
+    return Cut(photo, pixels, alignment, read_tone(pixels))

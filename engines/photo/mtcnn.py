@@ -151,7 +151,9 @@ class Mtcnn:
         keep = suppress(boxes, scores, 0.7, over_smaller=True)
         return boxes[keep], points[keep], scores[keep]
 
-    def landmarks(self, pixels: NDArray[np.uint8], boxes: FloatArray, rough: FloatArray) -> FloatArray:
+    def landmarks(
+        self, pixels: NDArray[np.uint8], boxes: FloatArray, rough: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
         """O-Net's landmarks from upright patches, averaged over nine shifts of the box and their mirror images.
 
         O-Net was trained on upright faces: each face is turned upright by the landmarks known so far, twice. On ten
@@ -164,10 +166,11 @@ class Mtcnn:
             rough: N x 5 x 2, the cascade's own landmarks.
 
         Returns:
-            N x 5 x 2, in the image's continuous pixel coordinates.
+            landmarks N x 5 x 2, in the image's continuous pixel coordinates, and evidence N: how sure O-Net is of a
+            face that stands upright in the patch, as the mean of -log10(1 - score) over its eighteen windows, 0 to 6.
         """
-        points = rough.copy()
-        for point, box in zip(points, boxes, strict=True):
+        points, evidence = rough.copy(), np.zeros(len(boxes), np.float32)
+        for index, (point, box) in enumerate(zip(points, boxes, strict=True)):
             centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]).max() * PATCH_SPAN / 2
             for _ in range(2):
                 across, length = upright_axis(point), math.hypot(*upright_axis(point))
@@ -175,13 +178,14 @@ class Mtcnn:
                 patch = Alignment(square_quad(centre, across * half))
                 image = Image.fromarray(extract(pixels, patch, PATCH_SIDE))
                 mirror = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-                straight = self._run(self._onet, image, REFINE_WINDOWS, side=48, landmarks=True)[2]
-                mirrored = self._run(self._onet, mirror, REFINE_WINDOWS, side=48, landmarks=True)[2]
+                _, scores, straight = self._run(self._onet, image, REFINE_WINDOWS, side=48, landmarks=True)
+                _, others, mirrored = self._run(self._onet, mirror, REFINE_WINDOWS, side=48, landmarks=True)
                 mirrored = mirrored[:, MIRRORED_POINTS] * (-1, 1) + (PATCH_SIDE, 0)
                 mean = (straight.mean(axis=0) + mirrored.mean(axis=0)) / 2
                 matrix = patch.crop_to_photo(PATCH_SIDE)
                 point[:] = mean @ matrix[:2, :2].T + matrix[:2, 2]
-        return points
+                evidence[index] = -np.log10(np.maximum(1 - np.concatenate([scores, others]), 1e-6)).mean()
+        return points, evidence
 
     def _propose(self, image: Image.Image, min_face: float) -> FloatArray:
         """P-Net over the pyramid: square candidate boxes, N x 4."""

@@ -11,6 +11,7 @@ from PIL import Image
 
 from engines.errors import ImageError
 from engines.photo.align import Alignment
+from engines.photo.tone import PLAIN, Tone
 
 PasteMode: TypeAlias = Literal["auto", "detail", "replace"]
 
@@ -48,6 +49,7 @@ def paste_back(
     reconstruction: NDArray[np.uint8],
     alignment: Alignment,
     mode: PasteMode = "auto",
+    tone: Tone = PLAIN,
 ) -> NDArray[np.uint8]:
     """Blend an edited crop into the photo under a feathered mask.
 
@@ -59,7 +61,8 @@ def paste_back(
     "auto" takes "detail" where the crop would have to be enlarged, and "replace" elsewhere.
 
     Pixels outside the mask are bit-identical to the photo's; so is the whole photo in "detail" mode where `edited`
-    equals `reconstruction`.
+    equals `reconstruction`. The one exception is a black-and-white photo whose channels differ by noise: they are made
+    equal everywhere.
 
     Args:
         pixels: uint8 H x W x 3, the photo.
@@ -67,6 +70,7 @@ def paste_back(
         reconstruction: uint8 S x S x 3, the model's rendering without an edit (read in "detail" mode only).
         alignment: where the crop lies.
         mode: see above.
+        tone: the light and colours of the photo, as read from the face; by default the model's own.
 
     Returns:
         uint8 H x W x 3, a new array.
@@ -85,7 +89,7 @@ def paste_back(
     if mode == "detail" and reconstruction.shape != edited.shape:
         raise ImageError(f"the reconstruction is {reconstruction.shape}, the edited crop {edited.shape}: must be equal")
 
-    result = pixels.copy()
+    result = tone.clean(pixels)
     height, width = pixels.shape[:2]
     low, high = np.floor(alignment.quad.min(axis=0)), np.ceil(alignment.quad.max(axis=0))
     left, top = max(int(low[0]), 0), max(int(low[1]), 0)
@@ -106,13 +110,16 @@ def paste_back(
         mask = feather(*(row[0] * columns + row[1] * rows + row[2] for row in to_mask))
         matrix = to_planes.copy()
         matrix[:, 2] += matrix[:, :2] @ (left, first)
-        for channel, plane in enumerate(planes):
-            warped = plane.transform(
+        warped = [
+            plane.transform(
                 (band.shape[1], band.shape[0]), Image.Transform.AFFINE, tuple(matrix.ravel()), Image.Resampling.BILINEAR
             )
-            photo = band[:, :, channel].astype(np.float32)
-            change = np.asarray(warped) if mode == "detail" else np.asarray(warped) - photo
-            band[:, :, channel] = np.rint(photo + mask * change).clip(0, 255)
+            for plane in planes
+        ]
+        change, photo = np.stack(warped, axis=-1), band.astype(np.float32)
+        if mode == "replace":
+            change -= tone.lift(photo)
+        band[:] = np.rint(tone.changed(photo, change, mask)).clip(0, 255)
     return result
 
 

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from engines.photo import Alignment, Cropper, PasteMode, Photo, open_image, paste_back, photo_name
+from engines.photo import Cropper, Cut, PasteMode, open_image, photo_name
 from engines.photo.images import Source
 from serving.client.deadline import Backoff, Deadline
 from serving.client.effects import Compute, Describe, Flow, Infer, Pause, Register, Slot, Unregister
@@ -125,9 +125,9 @@ class Core:
     def invert(self, photo: Source, aligned: bool, face: int | None, deadline: Deadline) -> Flow[Handle]:
         """See `Client.invert`."""
         profile = yield from self.profile(deadline)
-        _, crop, alignment, home = yield Compute(lambda: self._open(photo, profile, aligned, face))
+        cut, crop, home = yield Compute(lambda: self._open(photo, profile, aligned, face))
         answer = yield from self.ask(Request(profile.shape, image=crop, image_handle=home), None, deadline)
-        return Handle(answer.handle, crop, alignment)
+        return Handle(answer.handle, crop, cut.alignment)
 
     def edit(
         self, handle: Handle | str, edits: Mapping[str, float], clamp: bool, deadline: Deadline
@@ -154,14 +154,12 @@ class Core:
         edits_json(edits)
         profile = yield from self.profile(deadline)
         text = edits_json(within_ranges(profile, edits, clamp))
-        opened, crop, alignment, home = yield Compute(lambda: self._open(photo, profile, aligned, face))
-        first = Request(profile.shape, image=crop, edits=text if alignment is None else "{}", image_handle=home)
-        base = yield from self.ask(first, None, deadline)
-        if alignment is None:
-            return base.image
-        request = Request(profile.shape, handle=base.handle, edits=text)
-        edited = yield from self.ask(request, crop, deadline)
-        return (yield Compute(lambda: paste_back(opened.pixels, edited.image, base.image, alignment, mode)))
+        cut, crop, home = yield Compute(lambda: self._open(photo, profile, aligned, face))
+        first = Request(profile.shape, image=crop, edits=text if cut.alignment is None else "{}", image_handle=home)
+        edited = base = yield from self.ask(first, None, deadline)
+        if cut.alignment is not None:
+            edited = yield from self.ask(Request(profile.shape, handle=base.handle, edits=text), crop, deadline)
+        return (yield Compute(lambda: cut.put_back(edited.image, base.image, mode)))
 
     def ask(self, request: Request, crop: np.ndarray | None, deadline: Deadline) -> Flow[Answer]:
         """Makes a request, again where that may help, and with the crop where the server has dropped the inversion."""
@@ -295,14 +293,12 @@ class Core:
             self.pool.still_condemned([*names, *kept])
         return bool(kept)
 
-    def _open(
-        self, photo: Source, profile: Profile, aligned: bool, face: int | None
-    ) -> tuple[Photo, np.ndarray, Alignment | None, str]:
-        """The photo, its face, where it lies, and what the server will call its inversion."""
+    def _open(self, photo: Source, profile: Profile, aligned: bool, face: int | None) -> tuple[Cut, np.ndarray, str]:
+        """What was cut out of the photo, what the model takes of it, and what the server will call its inversion."""
         opened, name = open_image(photo), photo_name(photo)
-        crop, alignment = self._cropper(opened, profile.shape, aligned=aligned, face=face, name=name, model=MODEL)
-        crop = np.ascontiguousarray(crop)
-        return opened, crop, alignment, profile.handle(crop)
+        cut = self._cropper(opened, profile.shape, aligned=aligned, face=face, name=name, model=MODEL)
+        crop = np.ascontiguousarray(cut.crop)
+        return cut, crop, profile.handle(crop)
 
     def _check_open(self) -> None:
         if self.closed:

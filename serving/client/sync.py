@@ -136,6 +136,8 @@ class Client:
     ) -> np.ndarray:
         """An edited face, uint8 S x S x 3, as `client.edit(handle, smile=2)` or with a mapping.
 
+        It is the model's own picture: `edit_photo` brings back the light and colours of a dark or toned photo.
+
         Args:
             handle: from `invert`; the id of one works while the server still holds its inversion.
             edits: strength by direction; several are added up.

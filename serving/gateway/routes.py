@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
-from engines.photo import Alignment, open_image
+from engines.photo import Alignment, Cut, open_image
 from serving.client.handle import Handle
 from serving.gateway.forms import parse_form
 from serving.gateway.guard import FORM, JSON, Call
 from serving.gateway.logs import shorten
 from serving.gateway.metrics import CONTENT_TYPE
 from serving.gateway.openapi import EDITS, HEALTH, IMAGE_ANSWER, INVERSIONS, METRICS, READY, problems
-from serving.gateway.photos import MEDIA_TYPES, Subject, finish
+from serving.gateway.photos import MEDIA_TYPES, finish, needs_reconstruction
 from serving.gateway.problems import Problem, busy, invalid
 from serving.gateway.schemas import (
     AlignmentAnswer,
@@ -62,14 +62,14 @@ async def invert(request: Request, query: Annotated[InversionQuery, Query()]) ->
         if parts:
             raise Problem(422, "invalid-request", f"the form has a part {next(iter(parts))[:64]!r} besides photo")
     async with _turn(gateway):
-        subject = await _open(gateway, body, query.aligned, query.face)
-        handle = await _invert(gateway, call, subject)
-    height, width = subject.photo.pixels.shape[:2]
+        cut = await _open(gateway, body, query.aligned, query.face)
+        handle = await _invert(gateway, call, cut)
+    height, width = cut.photo.pixels.shape[:2]
     return InversionAnswer(
         handle=handle.id,
         width=width,
         height=height,
-        alignment=_alignment(subject.alignment),
+        alignment=_alignment(cut.alignment),
         links=Links(directions="/v1/directions", edits="/v1/edits"),
     )
 
@@ -141,7 +141,7 @@ async def _edit_handle(gateway: Gateway, call: Call, wanted: EditRequest) -> Res
         with gateway.metrics.stage("backend"):
             face = await gateway.backend.edit(Handle(wanted.handle), edits)
         with gateway.metrics.stage("encode"):
-            encoded = await gateway.pool.run(finish, face, None, None, wanted.format, wanted.quality)
+            encoded = await gateway.pool.run(finish, face, None, None, False, wanted.format, wanted.quality)
     return _image(encoded, wanted.format, wanted.handle)
 
 
@@ -149,35 +149,35 @@ async def _edit_photo(gateway: Gateway, call: Call, photo: bytes, wanted: EditFo
     # Before the photo, which takes long: a name may be misspelt.
     edits = await gateway.model.strengths(wanted.edits, wanted.clamp)
     async with _turn(gateway):
-        subject = await _open(gateway, photo, wanted.aligned, wanted.face)
-        handle = await _invert(gateway, call, subject)
+        cut = await _open(gateway, photo, wanted.aligned, wanted.face)
+        handle = await _invert(gateway, call, cut)
         base = None
         with gateway.metrics.stage("backend"):
-            if wanted.paste_back and subject.needs_reconstruction:
+            if wanted.paste_back and needs_reconstruction(cut):
                 # At the same time, so that the server can batch them.
                 face, base = await asyncio.gather(gateway.backend.edit(handle, edits), gateway.backend.edit(handle, {}))
             else:
                 face = await gateway.backend.edit(handle, edits)
         with gateway.metrics.stage("encode"):
-            onto = subject if wanted.paste_back else None
-            encoded = await gateway.pool.run(finish, face, onto, base, wanted.format, wanted.quality)
+            paste, form = wanted.paste_back, wanted.format
+            encoded = await gateway.pool.run(finish, face, cut, base, paste, form, wanted.quality)
     return _image(encoded, wanted.format, handle.id)
 
 
-async def _open(gateway: Gateway, data: bytes, aligned: bool, face: int | None) -> Subject:
+async def _open(gateway: Gateway, data: bytes, aligned: bool, face: int | None) -> Cut:
     shape = (await gateway.model.profile()).shape
 
-    def work() -> Subject:
+    def work() -> Cut:
         photo = open_image(data, max_megapixels=gateway.settings.megapixels)
-        return Subject(photo, *gateway.crop(photo, shape, aligned=aligned, face=face))
+        return gateway.crop(photo, shape, aligned=aligned, face=face)
 
     with gateway.metrics.stage("photo"):
         return await gateway.pool.run(work)
 
 
-async def _invert(gateway: Gateway, call: Call, subject: Subject) -> Handle:
+async def _invert(gateway: Gateway, call: Call, cut: Cut) -> Handle:
     with gateway.metrics.stage("backend"):
-        handle = await gateway.backend.invert(subject.crop, aligned=True)
+        handle = await gateway.backend.invert(cut.crop, aligned=True)
     call.fields["handle"] = shorten(handle.id)
     return handle
 

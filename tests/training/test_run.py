@@ -174,7 +174,12 @@ def test_evaluate(run, judges):
     assert [(e["direction"], e["strength"] > 0) for e in result["edits"]] == [
         (name, up) for name in judges.names for up in (True, False)
     ]
-    assert set(result["targets"]) == {"psnr", "lpips", "identity", "smile +1", "smile -1", "age +1", "age -1"}
+    assert set(result["targets"]) == {
+        "psnr",
+        "lpips",
+        "identity",
+        *(f"{name} {end}" for name in ("smile", "age", "yaw") for end in ("+1", "-1")),
+    }
     json.dumps(result)
 
 
@@ -202,21 +207,17 @@ def test_directions_survive_the_file(run, tmp_path):
     assert (Direction.load(tmp_path / "d.safetensors").vector == direction.vector).all()
 
 
-def _edit(attribute: str, strength: float, change: float, identity: float) -> dict:
-    return {
-        "direction": attribute,
-        "strength": strength,
-        "attribute": attribute,
-        "ours": {"change": change, "identity": identity},
-    }
+def _edit(direction: str, strength: float, change: float, identity: float, **others: float) -> dict:
+    ours = {"change": change, "identity": identity, "outside": 1.0, "chroma": 1.0} | others
+    return {"direction": direction, "strength": strength, "attribute": direction, "ours": ours}
 
 
 @pytest.mark.parametrize(
     ("reached", "met"),
     [
-        ({"psnr": 27.0, "lpips": 0.08, "identity": 0.80}, (True, True, True)),
-        ({"psnr": 26.9, "lpips": 0.07, "identity": 0.79}, (False, True, False)),
-        ({"psnr": 30.0, "lpips": 0.09, "identity": 0.90}, (True, False, True)),
+        ({"psnr": 31.0, "lpips": 0.02, "identity": 0.96}, (True, True, True)),
+        ({"psnr": 30.9, "lpips": 0.01, "identity": 0.95}, (False, True, False)),
+        ({"psnr": 34.0, "lpips": 0.03, "identity": 0.97}, (True, False, True)),
     ],
 )
 def test_targets_of_reconstruction(reached, met):
@@ -228,25 +229,37 @@ def test_targets_of_reconstruction(reached, met):
 @pytest.mark.parametrize(
     ("edit", "met"),
     [
-        (_edit("smile", 2.0, 0.4, 0.55), True),
+        (_edit("smile", 2.0, 0.4, 0.60), True),
         (_edit("smile", 2.0, 0.39, 0.9), False),
-        (_edit("smile", 2.0, 0.5, 0.54), False),
+        (_edit("smile", 2.0, 0.1, 0.9, change_with_room=0.5), True),
+        (_edit("smile", 2.0, 0.5, 0.59), False),
         (_edit("smile", -2.0, -0.4, 0.6), True),
         (_edit("smile", -2.0, 0.4, 0.6), False),
-        (_edit("age", 1.5, 10.0, 0.55), True),
+        (_edit("smile", 2.0, 0.5, 0.7, outside=4.1), False),
+        (_edit("smile", 2.0, 0.5, 0.7, chroma=3.1), False),
+        (_edit("age", 1.5, 10.0, 0.50, outside=7.9, chroma=9.0), True),
         (_edit("age", -1.5, -9.9, 0.8), False),
         (_edit("age", -1.5, -12.0, 0.8), True),
+        (_edit("yaw", 1.5, 9.0, 0.8), False),
+        (_edit("male", -3.0, -0.5, 0.6), True),
     ],
 )
 def test_targets_of_edits(edit, met):
     result = compare_targets({"psnr": 0.0, "lpips": 1.0, "identity": 0.0}, [edit])
-    name = f"{edit['direction']} {edit['strength']:+g}"
-    assert result[name]["met"] is met
-    assert (result[name]["change"], result[name]["identity"]) == tuple(edit["ours"].values())
+    entry, ours = result[f"{edit['direction']} {edit['strength']:+g}"], edit["ours"]
+    assert entry["met"] is met
+    assert (entry["change"], entry["identity"]) == (ours.get("change_with_room", ours["change"]), ours["identity"])
 
 
-def test_attributes_without_a_target_are_left_out():
-    result = compare_targets({"psnr": 0.0, "lpips": 1.0, "identity": 0.0}, [_edit("yaw", 1.0, 50.0, 1.0)])
+def test_glasses_which_nothing_judges_have_a_target_of_what_stays():
+    edit = _edit("glasses", 3.0, 0.0, 0.7)
+    del edit["ours"]["change"]
+    result = compare_targets({"psnr": 0.0, "lpips": 1.0, "identity": 0.0}, [edit | {"attribute": None}])
+    assert result["glasses +3"]["met"]
+
+
+def test_directions_without_a_target_are_left_out():
+    result = compare_targets({"psnr": 0.0, "lpips": 1.0, "identity": 0.0}, [_edit("pitch", 1.0, 50.0, 1.0)])
     assert set(result) == {"psnr", "lpips", "identity"}
 
 

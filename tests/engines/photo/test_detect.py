@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from skimage.data import astronaut
 
 from engines.errors import NoFaceError, RuntimeUnavailableError
 from engines.photo import Face, FaceDetector, choose_face, ffhq_alignment, mtcnn, open_image
+from engines.photo.detect import best_way_up
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +88,7 @@ def test_choose_face() -> None:
     faces = [fake_face(90), fake_face(50)]
     assert choose_face(faces) is faces[0]
     assert choose_face(faces, 1) is faces[1]
-    with pytest.raises(NoFaceError, match=r"no face found in a\.jpg; pass --aligned"):
+    with pytest.raises(NoFaceError, match=r"no face found in a\.jpg, whichever way up; pass --aligned"):
         choose_face([], name="a.jpg")
     with pytest.raises(NoFaceError, match="no face found"):
         choose_face([], 0)
@@ -91,6 +96,96 @@ def test_choose_face() -> None:
         choose_face(faces, 2)
     with pytest.raises(NoFaceError, match="it has 1 face, number 0"):
         choose_face(faces[:1], -1)
+
+
+def test_a_face_that_may_be_either_way_up_is_refused() -> None:
+    faces = [fake_face(90), replace(fake_face(50), clear=False)]
+    assert choose_face(faces) is faces[0]
+    with pytest.raises(NoFaceError, match=r"cannot tell which way up the face in b\.png is; turn the photo upright"):
+        choose_face(faces, 1, name="b.png")
+
+
+def found(evidence: float, x: float = 50, y: float = 40, degrees: float = 0, size: float = 40) -> Face:
+    """A face in a photo 100 high and 200 wide, or a turn of it, turned clockwise by some degrees."""
+    points = np.array([(-10, -8), (10, -8), (0, 0), (-8, 10), (8, 10)])
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    landmarks = points @ np.array([(c, s), (-s, c)]) + (x, y)
+    return Face((x - size / 2, y - size / 2, x + size / 2, y + size / 2), landmarks, 0.9, evidence)
+
+
+def test_each_face_is_taken_the_way_up_that_has_most_evidence() -> None:
+    # Upside down, what lies at (50, 40) lies at (150, 60).
+    upside_down = [[found(2.8)], [], [found(4.0, 150, 60)], []]
+    (face,) = best_way_up(upside_down, 100, 200)
+    assert face.evidence == 4.0 and face.clear and face.rotation == pytest.approx(180)
+    assert np.abs(np.subtract(face.centre, (50, 40))).max() < 1e-9
+    (face,) = best_way_up([[found(3.6)], [], [found(4.0, 150, 60)], []], 100, 200)
+    assert not face.clear
+
+
+def test_of_findings_that_agree_the_straightest_is_taken() -> None:
+    # On its side, clockwise: found as it lies, and better placed in the photo's first quarter turn.
+    lying = found(4.5, degrees=90, size=44)
+    (face,) = best_way_up([[lying], [found(4.0, 40, 150)], [], []], 100, 200)
+    assert face.size == 40 and face.clear and face.rotation == pytest.approx(90)
+
+
+def test_what_is_unlikely_counts_only_where_nothing_is_likely() -> None:
+    likely, doubtful, faint = found(2.6), found(1.4, 150), found(0.4, 150)
+    (face,) = best_way_up([[likely, faint], [], [], []], 100, 200)
+    assert face.evidence == 2.6
+    assert len(best_way_up([[likely, doubtful], [], [], []], 100, 200)) == 2
+    assert len(best_way_up([[faint], [], [], []], 100, 200)) == 1
+    assert best_way_up([[], [doubtful], [faint], []], 100, 200) == []
+
+
+@given(
+    turn=st.integers(0, 3),
+    x=st.floats(0, 200),
+    y=st.floats(0, 100),
+    degrees=st.floats(-180, 180),
+)
+def test_faces_of_turned_photos_lie_where_the_turn_took_them(turn: int, x: float, y: float, degrees: float) -> None:
+    # A marked pixel of the photo and the face that is found on it in the turned photo.
+    rows, columns = np.mgrid[:100, :200]
+    row, column = np.rot90(np.stack([rows, columns], axis=-1), turn).shape[:2]
+    face = found(5.0, x * column / 200, y * row / 100, degrees)
+    turns: list[list[Face]] = [[], [], [], []]
+    turns[turn] = [face]
+    (back,) = best_way_up(turns, 100, 200)
+    assert math.cos(math.radians(back.rotation - degrees - 90 * turn)) == pytest.approx(1)
+    inside = np.clip(np.floor(face.centre).astype(int), 0, (column - 1, row - 1))
+    there = np.rot90(np.stack([columns, rows], axis=-1), turn)[inside[1], inside[0]] + 0.5
+    assert np.abs(np.subtract(back.centre, there)).max() <= 0.5 + 1e-9
+    assert back.size == pytest.approx(face.size)
+
+
+def test_a_group_upside_down(detector: FaceDetector) -> None:
+    photo = Image.fromarray(astronaut()).crop((120, 0, 320, 220))
+    wide = Image.new("RGB", (520, 220), (128, 128, 128))
+    wide.paste(photo.resize((160, 176), Image.Resampling.LANCZOS), (20, 30))
+    wide.paste(photo, (260, 0))
+    upright = detector(np.asarray(wide))
+    turned = detector(np.ascontiguousarray(np.asarray(wide)[::-1, ::-1]))
+    assert len(upright) == len(turned) == 2
+    for one, other in zip(upright, turned, strict=True):
+        assert np.abs(other.landmarks - ((520, 220) - one.landmarks)).max() < 1e-6 and other.clear
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_portraits_whichever_way_up(detector: FaceDetector, shared: Path, turn: int) -> None:
+    paths = sorted((shared / "photos").glob("*.jpg"))
+    # Every third, another three for each turn.
+    for path in paths[turn - 1 :: 3]:
+        photo = open_image(path).pixels
+        height, width = photo.shape[:2]
+        upright = choose_face(detector(photo))
+        face = choose_face(detector(np.ascontiguousarray(np.rot90(photo, turn))))
+        x, y = face.landmarks.T
+        back = [(x, y), (width - y, x), (width - x, height - y), (y, height - x)][turn]
+        assert np.abs(np.stack(back, axis=1) - upright.landmarks).max() < 1e-6, path.name
+        # Eyes above mouth, by the photo.
+        assert upright.evidence > 4 and abs(upright.rotation) < 15
 
 
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,12 +179,30 @@ def test_the_model_is_asked_for_its_profile_once_and_again_after_it_was_away(cor
 def test_a_photo_is_inverted_and_edited_in_two_requests() -> None:
     served = Served()
     core = Core(URL, served, shared_memory=False, timeout=30.0, retries=0)
-    photo = np.zeros((40, 40, 3), np.uint8)
+    photo = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     flow = core.edit_photo(photo, {"smile": 1.0}, True, None, False, "auto", core.deadline())
     assert np.array_equal(served.run(flow), IMAGE)
     # An aligned face needs no reconstruction to paste over.
     assert [infer.request.edits for infer in served.inferred] == ['{"smile": 1.0}']
     assert served.inferred[0].request.image is not None
+
+
+def test_a_grey_photo_is_answered_in_grey() -> None:
+    class Coloured(Served):
+        def _do(self, effect: Any) -> Any:
+            done = super()._do(effect)
+            return Answer(ID, np.full((16, 16, 3), (90, 40, 10), np.uint8)) if isinstance(effect, Infer) else done
+
+    served = Coloured()
+    core = Core(URL, served, shared_memory=False, timeout=30.0, retries=0)
+    photo = np.full((40, 40, 3), 150, np.uint8)
+    answer = served.run(core.edit_photo(photo, {"smile": 1.0}, True, None, False, "auto", core.deadline()))
+    assert (answer == round(0.299 * 90 + 0.587 * 40 + 0.114 * 10)).all()
+    # A dark one is sent in the light that the model was trained on, and comes back in its own.
+    answer = served.run(core.edit_photo(photo // 5, {"smile": 1.0}, True, None, False, "auto", core.deadline()))
+    sent = served.inferred[1].request.image
+    assert sent is not None and (sent == 192).all()
+    assert (answer == round((0.299 * 90 + 0.587 * 40 + 0.114 * 10) * 30 / 192)).all()
 
 
 def test_regions_are_reused_and_never_after_a_failure() -> None:

@@ -85,6 +85,33 @@ async def test_an_aligned_face_is_taken_whole(backend: EditorBackend, editor: Ed
         assert sent.json()["handle"] == answer.json()["handle"]
 
 
+@pytest.mark.parametrize("form", [{}, {"paste_back": "false"}, {"aligned": "true"}], ids=["photo", "face", "aligned"])
+async def test_grey_and_dark_photos_come_back_so(
+    backend: EditorBackend, editor: Editor, photo: np.ndarray, form: dict[str, str]
+) -> None:
+    taken = editor.portrait(photo).aligned if form.get("aligned") else photo
+    grey = np.asarray(Image.fromarray(taken).convert("L").convert("RGB"))
+    form = {"edits": '{"smile": 4.5}'} | form
+    async with gateway(backend) as client:
+        edited = decoded(await client.post("/v1/edits", files={"photo": encoded(grey)}, data=form))
+        dark = decoded(await client.post("/v1/edits", files={"photo": encoded(taken // 4)}, data=form))
+    assert np.ptp(edited.astype(int), axis=2).max() == 0
+    assert dark.max() <= 80
+    if "paste_back" not in form:
+        aligned = bool(form.get("aligned"))
+        assert np.array_equal(edited, editor.edit_photo(grey, {"smile": 4.5}, aligned=aligned))
+        assert np.array_equal(dark, editor.edit_photo(taken // 4, {"smile": 4.5}, aligned=aligned))
+
+
+async def test_a_photo_upside_down(backend: EditorBackend, editor: Editor, photo: np.ndarray) -> None:
+    turned = encoded(np.ascontiguousarray(photo[::-1, ::-1]))
+    async with gateway(backend) as client:
+        told = (await client.post("/v1/inversions", content=turned, headers=_PNG)).json()
+    upright = editor.portrait(photo).alignment
+    assert upright is not None
+    assert np.abs((260 - np.array(told["alignment"]["quad"])) - upright.quad).max() < 0.01
+
+
 async def test_opacity_is_kept(backend: EditorBackend, photo: np.ndarray, tmp_path: Path) -> None:
     image = Image.fromarray(photo)
     image.putalpha(Image.linear_gradient("L").resize(image.size))

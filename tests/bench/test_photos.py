@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.photos import main, measure
+from edgedit.commands.photos import ASTRONAUT
+from edgedit.editor import DEMO_BUNDLE, Editor
+from engines.photo import open_image
+
+
+@pytest.mark.filterwarnings("ignore::engines.errors.StrengthWarning")
+def test_odd_versions_of_a_photo_are_edited_as_the_photo_is() -> None:
+    if not DEMO_BUNDLE.is_dir():
+        pytest.skip("the demo bundle is not here")
+    photo = open_image(ASTRONAUT).pixels[:260, 90:350]
+    row = measure(Editor.load(threads=1), photo, {"smile": 4.5})
+    assert row["plain"] == {"gain": 1.0, "toned": False}
+    for kind in ("grey", "grey_jpeg"):
+        assert row[kind]["tinted"] == row[kind]["channels_apart"] == 0 < row[kind]["tinted_without"]
+    assert row["sepia"]["tinted"] < 0.2 < 0.4 < row["sepia"]["tinted_without"]
+    for kind in ("dark_4", "dark_8"):
+        assert row[kind]["off"] < row[kind]["change"] / 2 < row[kind]["off_without"] / 2
+    assert all(turned["most"] <= 3 for turned in row["turned"].values())
+
+
+def test_a_folder_without_photos_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out.json"
+    monkeypatch.setattr(sys, "argv", ["bench.photos", "--photos", str(tmp_path), "--out", str(out)])
+    with pytest.raises(SystemExit, match=r"error: .* holds no photo"):
+        main()
+    assert not out.exists()

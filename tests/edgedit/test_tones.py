@@ -1,0 +1,120 @@
+"""Photos of other light and colours than the model's, from the file to the edited picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgedit.editor import DEMO_BUNDLE, Editor
+from engines.photo import PasteMode, open_image
+from tests.edgedit.conftest import Cli
+
+pytestmark = pytest.mark.filterwarnings("ignore::engines.errors.StrengthWarning")
+
+SMILE = {"smile": 4.5}
+MODES: list[PasteMode] = ["detail", "replace"]
+
+
+@pytest.fixture(scope="module")
+def demo() -> Editor:
+    if not DEMO_BUNDLE.is_dir():
+        pytest.skip("the demo bundle is not here")
+    return Editor.load(threads=1)
+
+
+def spread(pixels: np.ndarray) -> int:
+    """Levels between the largest and the least channel of a pixel, at most."""
+    return int(np.ptp(pixels.astype(int), axis=2).max())
+
+
+def grey_palette(image: Image.Image) -> Image.Image:
+    paletted = Image.fromarray(np.asarray(image) // 2)
+    paletted.putpalette([level for grey in range(128) for level in (2 * grey,) * 3])
+    return paletted
+
+
+def with_opacity(image: Image.Image) -> Image.Image:
+    return Image.merge("LA", (image, Image.new("L", image.size, 200)))
+
+
+FILES: dict[str, tuple[str, Callable[[Image.Image], Image.Image]]] = {
+    "L": ("PNG", lambda image: image),
+    "LA": ("PNG", with_opacity),
+    "16 bits": ("PNG", lambda image: Image.fromarray(np.asarray(image).astype(np.uint16) * 257)),
+    "palette": ("PNG", grey_palette),
+    "grey JPEG": ("JPEG", lambda image: image),
+    "RGB JPEG": ("JPEG", lambda image: image.convert("RGB")),
+    "WebP": ("WEBP", lambda image: image.convert("RGB")),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_every_kind_of_grey_file_stays_grey(
+    cli: Cli, bundle_path: Path, head: np.ndarray, tmp_path: Path, kind: str
+) -> None:
+    file_format, made = FILES[kind]
+    photo, out = tmp_path / f"photo.{file_format.lower()}", tmp_path / "out.png"
+    made(Image.fromarray(head).convert("L")).save(photo, file_format)
+    for mode in MODES:
+        words = ("-b", bundle_path, "--threads", 1, "-o", out, "--paste", mode, "-d", "smile:3")
+        assert cli("edit", photo, *words).status == 0
+        assert spread(open_image(out).pixels) == 0
+        assert (np.abs(open_image(out).pixels.astype(int) - open_image(photo).pixels).max(axis=2) > 8).mean() > 0.01
+
+
+def test_an_aligned_grey_face_stays_grey(cli: Cli, demo: Editor, head: np.ndarray, tmp_path: Path) -> None:
+    grey = demo.portrait(np.asarray(Image.fromarray(head).convert("L").convert("RGB"))).aligned
+    assert spread(demo.edit_photo(grey, SMILE, aligned=True)) == 0
+    # By itself the model colours it.
+    assert spread(demo.edit(demo.invert(grey, aligned=True), SMILE)) > 20
+    Image.fromarray(grey).save(tmp_path / "face.png")
+    words = ("--aligned", "--threads", 1, "-o", tmp_path / "out.png")
+    assert cli("reconstruct", tmp_path / "face.png", *words).status == 0
+    assert spread(open_image(tmp_path / "out.png").pixels) == 0
+    assert cli("demo", tmp_path / "face.png", *words, "-d", "smile").status == 0
+    # The row of edits, of which the last is the photo's own; the frame of the face is not drawn there.
+    assert spread(open_image(tmp_path / "out.png").pixels[205:355, 10:160]) == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_edit_of_a_dark_photo_is_the_dark_edit_of_the_photo(
+    demo: Editor, head: np.ndarray, mode: PasteMode
+) -> None:
+    dark = np.rint(head / 4).astype(np.uint8)
+    lit = demo.edit_photo(head, SMILE, mode=mode).astype(float)
+    portrait = demo.portrait(dark)
+    error = np.abs(portrait.edit(SMILE, mode=mode) * 4.0 - lit)
+    assert portrait.cut.tone.gain > 3
+    # Of the 40 levels that such an edit changes a face by where the model is given the dark one.
+    assert error.mean() < 3 and np.quantile(error, 0.99) < 16
+
+
+def test_a_dark_aligned_face_comes_back_dark(demo: Editor, head: np.ndarray) -> None:
+    face = demo.portrait(head).aligned
+    lit = demo.edit_photo(face, SMILE, aligned=True).astype(float)
+    dark = demo.edit_photo(face // 4, SMILE, aligned=True)
+    assert np.abs(dark * 4.0 - lit).mean() < 8 and dark.max() <= 80
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_a_turned_photo_is_edited_as_the_upright_one(demo: Editor, head: np.ndarray, turn: int) -> None:
+    upright = demo.edit_photo(head, SMILE).astype(int)
+    turned = demo.edit_photo(np.ascontiguousarray(np.rot90(head, turn)), SMILE)
+    error = np.abs(np.rot90(turned, -turn) - upright)
+    assert error.max() <= 12 and error.mean() < 0.2
+
+
+def test_portraits_of_the_shared_folder(demo: Editor, shared: Path) -> None:
+    for path in sorted((shared / "photos").glob("*.jpg"))[::3]:
+        photo = open_image(path).pixels
+        grey = io.BytesIO()
+        Image.fromarray(photo).convert("L").convert("RGB").save(grey, "JPEG", quality=80)
+        for mode in MODES:
+            portrait = demo.portrait(grey.getvalue())
+            assert spread(portrait.edit(SMILE, mode=mode)) == 0, path.name
+        assert demo.portrait(photo).cut.tone.line is None and demo.portrait(photo).cut.tone.gain == 1, path.name
