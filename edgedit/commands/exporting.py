@@ -49,17 +49,16 @@ def random_system(chosen: ModelFamily, seed: int = 0) -> EditingSystem:
 def spread(system: EditingSystem) -> None:
     """Lets light encoders give features and codes of the kind that the system's generator has, others for each photo,
     so that what a graph computes is as large as in a trained system."""
-    encoder, e4e = system.encoder, system.e4e
-    if not isinstance(encoder, LightFeatureStyleEncoder) or not isinstance(e4e, LightE4EEncoder):
-        return
-    generator, source = system.generator, torch.Generator().manual_seed(0)
+    generator, encoder, e4e = system.generator, system.encoder, system.e4e
+    assert isinstance(encoder, LightFeatureStyleEncoder) and isinstance(e4e, LightE4EEncoder)
+    source = torch.Generator().manual_seed(0)
     codes = generator.mapping(torch.randn(1000, system.family.style_dim, generator=source))
     features, _ = generator.lower(generator.broadcast(codes[:4]), with_rgb=False)
     encoder.set_statistics(features, codes)
     e4e.set_statistics(codes)
     for layer in (*encoder.styles, e4e.linear):
-        for weight in (p for p in layer.parameters() if p.dim() > 1):
-            weight.normal_(std=0.02, generator=source)
+        assert isinstance(layer, torch.nn.Linear)
+        layer.weight.normal_(std=0.02, generator=source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +169,8 @@ def _random(verb: Export) -> tuple[EditingSystem | Peer, str, str]:
         require_generator(generator.family, chosen, verb.generator)
         system.generator = generator
         system.latent_avg.copy_(mean)
-        spread(system)
+        if chosen.encoder == "light":
+            spread(system)
         return system, imported.read(verb.generator).licence, "An imported generator's and otherwise random"
     kind = verb.method
     return random_weights(lambda: create(kind, chosen)), OWN_LICENCE, f"Random {find_method(kind).info.title}"

@@ -183,3 +183,5 @@ def test_engines_are_built(bundle: Bundle, precision) -> None:
         bundle.path, runtime="tensorrt-rtx", target="sm86,sm120", precision=precision, pipelines=("all",), peaks=peaks
     )
     assert tuple(manifest.graphs) == PIPELINES
+    for graph in manifest.graphs.values():
+        assert graph.proof.share >= (0.97 if precision == "fp16" else 0.7)
