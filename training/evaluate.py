@@ -103,6 +103,18 @@ def regions(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     return face, ~face, ring
 
 
+FADE = 0.35
+"""Over how much of the ellipse's half axes, beyond it, `around_face` falls to zero."""
+
+
+def around_face(side: int) -> Tensor:
+    """Weights 1 x 1 x side x side: 1 within the face's ellipse, falling to 0 where it is enlarged by `FADE`."""
+    rows, columns = torch.meshgrid(*[(torch.arange(side) + 0.5) / side] * 2, indexing="ij")
+    row, column, height, width = FACE_ELLIPSE
+    radius = (((rows - row) / height) ** 2 + ((columns - column) / width) ** 2).sqrt()
+    return ((1 + FADE - radius) / FADE).clamp(0, 1)[None, None]
+
+
 _CHROMA = torch.tensor([[-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 """Rows of Cb and Cr of JPEG's (ITU-T T.871) conversion from RGB."""
 

@@ -5,6 +5,9 @@ edit of strength zero. Three things differ. The code of a synthetic photo is kno
 generator's features at the code that e4e finds instead, as they will be of a photo. Some edits go a part of the way to
 another code, so that the editor meets more changes than the directions'. And photos are edited as well: what the
 generator's own picture does not change there must stay as the photo is.
+
+The generator's picture of an edited code has another background, too. Unless the head turns, an edit is to leave what
+surrounds the face alone, so its target fades there into the unedited picture.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from engines.directions import Direction, resolve
 from engines.family import ModelFamily
 from training.augment import random_flip
 from training.data import Batches, FaceSet
+from training.evaluate import around_face
 from training.loop import Averaged
 from training.losses.identity import Identity
 from training.losses.image import LossFiles
@@ -50,8 +54,10 @@ class LightEditorOptions:
     learning_rate: float = 8e-4
     picture: PixelWeights = field(default_factory=lambda: PixelWeights(l1=1.0, l2=0.0, gradient=0.5, lpips=0.8))
     identity: float = 0.2
-    keep: float = 1.0
+    keep: float = 2.0
     """Weight of what an edited photo must keep."""
+    turning: tuple[str, ...] = ("yaw", "pitch", "pose")
+    """Directions that move the whole head: their targets are the generator's pictures from edge to edge."""
     discrepancy: float = 0.02
     """Weight of the edit-discrepancy regularisation (eq. 3.21), in deviations of the channel."""
     discrepancy_from: int = 0
@@ -104,6 +110,7 @@ class LightEditorStage:
         wide = [replace(d, min_strength=-1.0, max_strength=1.0) for d in directions]
         units = [resolve({d.name: d}, {d.name: 1.0}, self.family).delta_w for d in wide]
         self.delta_w = torch.from_numpy(np.stack(units)).to(device)
+        self.turns = torch.tensor([float(name in options.turning) for name in self.names], device=device)
         self._optimizers: dict[str, Optimizer] = {
             "editor": Adam(self.editor.parameters(), lr=options.learning_rate, betas=(0.9, 0.99))
         }
@@ -122,10 +129,17 @@ class LightEditorStage:
         options = {"family": self.family.to_dict(), "options": asdict(self.options)}
         return options | {"directions": self.names}
 
-    def _deltas(self, count: int) -> Tensor:
+    def _deltas(self, count: int) -> tuple[Tensor, Tensor]:
+        """Random edits, count x N x D, and which of them turn the head, count."""
         choice = torch.randint(0, len(self.names), (count,), device=self.device)
         strength = torch.lerp(self.low[choice], self.high[choice], torch.rand(count, device=self.device))
-        return strength[:, None, None] * self.delta_w[choice]
+        return strength[:, None, None] * self.delta_w[choice], self.turns[choice]
+
+    def _free(self, turns: Tensor, origins: Tensor, scale: int) -> Tensor:
+        """Where edits may change windows of a picture, B x 1 x s x s in [0, 1], `scale` pixels per cell."""
+        side = self.family.feature_resolution * scale
+        fading = around_face(side).to(self.device).expand(len(turns), 1, side, side)
+        return self.generator.cut(fading, origins, self.options.window, scale).maximum(turns[:, None, None, None])
 
     def _origins(self, count: int) -> Tensor:
         """Windows around the face more often than at the edges: the mean of two draws."""
@@ -136,10 +150,11 @@ class LightEditorStage:
         o, g = self.options, self.generator
         images, codes = self.pairs.batch(self.pair_batches.indices(step), self.device)
         photos = random_flip(self.faces.tensor(self.batches.indices(step), self.device))
-        delta = self._deltas(o.batch + o.photos)
+        delta, turns = self._deltas(o.batch + o.photos)
         if float(torch.rand(())) < o.interpolated:
             other = torch.from_numpy(self.pairs.codes[np.random.default_rng(step).integers(len(self.pairs))])
             delta[0] = 0.3 * torch.rand(()) * (other.to(self.device) - codes[0])
+            turns[0] = 1.0
         edited_photos = step % 2 == 1
         if not edited_photos:
             delta[o.batch :] = 0
@@ -160,7 +175,8 @@ class LightEditorStage:
         w_edited = w + delta
         output = g.upper(g.cut(changed, origins, o.window, 1), w_edited, origins)
         scalars: dict[str, float | Tensor] = {}
-        total, terms = self._synthetic(output[: o.batch], truth + delta[: o.batch], origins[: o.batch], images)
+        first = slice(0, o.batch)
+        total, terms = self._synthetic(output[first], truth, delta[first], turns[first], origins[first], images)
         scalars |= terms
         wanted = g.cut(photos, origins[o.batch :], o.window, g.input_scale)
         shown = g.settled(g.shrink(output[o.batch :]), wanted, origins[o.batch :], g.input_scale)
@@ -168,6 +184,7 @@ class LightEditorStage:
             kept = self._kept(
                 feature[o.batch :], edited[o.batch :], w_e[o.batch :], delta[o.batch :], origins[o.batch :]
             )
+            kept = kept.maximum(1.0 - self._free(turns[o.batch :], origins[o.batch :], g.input_scale))
             extra = (kept * (shown - wanted).abs()).mean()
             total, scalars["keep"] = total + o.keep * extra, extra.detach()
         else:
@@ -186,13 +203,15 @@ class LightEditorStage:
         return scalars
 
     def _synthetic(
-        self, output: Tensor, w: Tensor, origins: Tensor, images: Tensor
+        self, output: Tensor, w: Tensor, delta: Tensor, turns: Tensor, origins: Tensor, images: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of edited windows at full size in pixels and at the encoders' size perceptually."""
         o, g = self.options, self.generator
         with torch.no_grad():
-            own = g.cut(g.lower(w), origins, o.window, 1)
-            target = g.upper(own, w, origins)
+            before, after = (
+                g.upper(g.cut(g.lower(code), origins, o.window, 1), code, origins) for code in (w, w + delta)
+            )
+            target = torch.lerp(before, after, self._free(turns, origins, g.scale))
         output = g.settled(output, target, origins, g.scale)
         total, fine = picture_loss(output, target, None, replace(o.picture, l1=0.0, l2=0.0))
         small = [g.shrink(x) for x in (output, target)]
