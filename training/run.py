@@ -6,7 +6,10 @@ What a stage builds on is in `training.folder`.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -229,9 +232,35 @@ def calibrate(run: Run, photos: int | None = None) -> dict[str, dict[str, float]
     return ranges
 
 
+def _digest(*parts: Any) -> str:
+    """A digest of networks and of texts."""
+    result = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, torch.nn.Module):
+            for tensor in part.state_dict().values():
+                result.update(tensor.cpu().contiguous().numpy().tobytes())
+        else:
+            result.update(str(part).encode())
+    return result.hexdigest()
+
+
+def _once(run: Run, name: str, digest: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was measured before of the same networks and photos, or is measured now and kept in the run's folder."""
+    path = run.root / "evaluate" / f"{name}.json"
+    if path.exists() and (kept := json.loads(path.read_text()))["of"] == digest:
+        return kept["value"]
+    value = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, json.dumps({"of": digest, "value": value}, indent=1).encode())
+    return value
+
+
 @torch.no_grad()
 def evaluate(run: Run) -> dict[str, Any]:
-    """What the trained system reaches on the held-out photos, with the weights as a bundle stores them (FP16)."""
+    """What the trained system reaches on the held-out photos, with the weights as a bundle stores them (FP16).
+
+    Each figure is kept in the run's folder, in `evaluate/`, as soon as it is there: a run that was stopped goes on.
+    """
     system = load_system(run)
     for tensor in (*system.parameters(), *system.buffers()):
         if tensor.is_floating_point():
@@ -239,7 +268,8 @@ def evaluate(run: Run) -> dict[str, Any]:
     held_out = run.faces()[1]
     identity, judges, lpips = load_run_identity(run), Judges(run.judges), LPIPS(run.losses.lpips).eval()
     evaluator = Evaluator(system, held_out, lpips, identity, judges, device=run.device)
-    reconstruction = evaluator.reconstruction()
+    inverters = _digest(system.encoder, system.ftem, system.e4e, system.generator, held_out.names)
+    reconstruction = _once(run, "reconstruction", inverters, evaluator.reconstruction)
     edited = held_out
     if 0 < run.recipe.edited_photos < len(held_out):
         chosen = np.linspace(0, len(held_out) - 1, run.recipe.edited_photos).astype(int)
@@ -253,8 +283,14 @@ def evaluate(run: Run) -> dict[str, Any]:
         )
     judged = [name for name in (*judges.names, "male") if name in directions]
     ends = [(name, end) for name in judged for end in (directions[name].max_strength, directions[name].min_strength)]
+    whole = _digest(inverters, system.editor, edited.names)
     edits = [
-        evaluator.edit(directions[name], strength, name if name in judged else None)
+        _once(
+            run,
+            f"{name}{strength:+g}",
+            _digest(whole, directions[name].vector.tobytes(), directions[name].rows),
+            functools.partial(evaluator.edit, directions[name], strength, name if name in judged else None),
+        )
         for name, strength in run.recipe.measured or ends
     ]
     return {
