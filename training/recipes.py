@@ -248,7 +248,7 @@ def faces_1024_mobile() -> Recipe:
         directions=FitOptions(
             samples=4_000, normal=True, attributes=("pitch", "surprise", "anger"), components=0, probes=8
         ),
-        calibrated=16,
+        calibrated=8,
         edited_photos=24,
         measured=(
             ("smile", 2.5),
