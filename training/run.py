@@ -68,13 +68,23 @@ def train_generator(run: Run, options: LoopOptions) -> int:
     return train(stage, run.root / "generator", options)
 
 
+def load_mobile(run: Run) -> MobileGenerator:
+    """The generator of a light recipe's run.
+
+    Raises:
+        ValueError: if the recipe's generator is another.
+    """
+    generator = load_generator(run)
+    if not isinstance(generator, MobileGenerator):
+        raise ValueError(f"light stages and pairs are of MobileStyleGAN, not of {run.recipe.family.generator}")
+    return generator
+
+
 def render_pairs(run: Run, seed: int = 0) -> int:
     """Renders the synthetic pairs that light stages draw from, into `pairs/`; returns their number."""
     if not run.recipe.pairs or run.recipe.family.generator != "mobilestylegan":
         raise ValueError("this recipe uses no synthetic pairs")
-    generator = load_generator(run)
-    assert isinstance(generator, MobileGenerator), "only light recipes have pairs"
-    render(generator, run.root / "pairs", run.recipe.pairs, seed=seed, device=run.device)
+    render(load_mobile(run), run.root / "pairs", run.recipe.pairs, seed=seed, device=run.device)
     return run.recipe.pairs
 
 
@@ -85,8 +95,7 @@ def train_e4e(run: Run, options: LoopOptions) -> int:
     losses = load_losses(run)
     if isinstance(settings, LightE4EOptions):
         light = LightE4EStage(
-            family,
-            load_generator(run),
+            load_mobile(run),
             run.faces()[0],
             load_pairs(run.root / "pairs"),
             losses,
@@ -115,8 +124,7 @@ def train_encoder(run: Run, options: LoopOptions) -> int:
     losses = load_losses(run)
     if isinstance(settings, LightEncoderOptions):
         light = LightEncoderStage(
-            family,
-            load_generator(run),
+            load_mobile(run),
             run.faces()[0],
             load_pairs(run.root / "pairs"),
             losses,

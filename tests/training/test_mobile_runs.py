@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,18 @@ def test_edits_are_measured_along_directions_that_are_there(run):
     asked = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, measured=(("mohawk", 1.0),)))
     with pytest.raises(ValueError, match=r"measures edits along mohawk, which .* lacks"):
         evaluate(asked)
+
+
+def test_figures_are_kept_and_measured_anew_for_other_networks(run):
+    first = evaluate(run)
+    kept = sorted((run.root / "evaluate").glob("*.json"))
+    assert [path.stem for path in kept] == ["reconstruction", "smile+0.5", "smile-0.5"]
+    path = kept[0]
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"value": {"ours": dict.fromkeys(content["value"]["ours"], 99.0)}}))
+    assert evaluate(run)["reconstruction"]["ours"]["psnr"] == 99.0
+    path.write_text(json.dumps(content | {"of": "other networks"}))
+    assert evaluate(run) == first
 
 
 def test_what_is_refused(run):

@@ -7,28 +7,22 @@ On photos the picture around the face is compared, and short offsets hold their 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch import Tensor
 
-from engines.family import ModelFamily
 from training.augment import random_flip
-from training.data import Batches, FaceSet
-from training.loop import Averaged
-from training.losses.identity import Identity
+from training.data import FaceSet
 from training.losses.image import LossFiles
-from training.losses.lpips import LPIPS
 from training.networks.light import LightE4EEncoder
 from training.networks.mobilefacenet import load_trunk
+from training.networks.mobilestylegan import MobileGenerator
 from training.pairs import PairSet
-from training.stages.light_encoder import statistics
-from training.stages.windows import PixelWeights, Windowed, laid_over, picture_loss
-from training.weights import mean_w
+from training.stages.light import LightStage, statistics
+from training.stages.windows import PixelWeights, laid_over, picture_loss
 
 FITTED = 4_000
 """Pairs on which the linear map is fitted before the first step, at most."""
@@ -61,15 +55,15 @@ class LightE4EOptions:
     bf16: bool = True
 
 
-class LightE4EStage:
+class LightE4EStage(LightStage):
     """Trains `LightE4EEncoder` against a frozen MobileStyleGAN."""
 
     name = "e4e"
+    part = "encoder"
 
     def __init__(
         self,
-        family: ModelFamily,
-        generator: nn.Module,
+        generator: MobileGenerator,
         faces: FaceSet,
         pairs: PairSet,
         files: LossFiles,
@@ -78,47 +72,21 @@ class LightE4EStage:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        torch.manual_seed(seed)
-        self.family, self.faces, self.pairs, self.options, self.device = family, faces, pairs, options, device
-        self.mean = mean_w(generator).to(device)
+        super().__init__(generator, faces, pairs, files, options, photos=options.photos, seed=seed, device=device)
+        self.options = options
         features, mapped = statistics(generator)
         self.feature_deviation = features.std(dim=(0, 2, 3), keepdim=True).to(device)
-        self.generator = Windowed(generator, device)
-        encoder = LightE4EEncoder(family)
-        encoder.set_statistics(mapped)
-        load_trunk(encoder.trunk, files.identity)
-        self.encoder = encoder.to(device)
+        self.encoder = LightE4EEncoder(self.family)
+        self.encoder.set_statistics(mapped)
+        load_trunk(self.encoder.trunk, files.identity)
+        trunk = [*self.encoder.trunk.parameters(), *self.encoder.reduce.parameters()]
+        linear = {"params": self.encoder.linear.parameters(), "lr": options.head_rate}
+        self.learn(self.encoder, [{"params": trunk}, linear])
         self.deviation = self.encoder.code_deviation
-        self.average = Averaged(self.encoder, half_life=options.ema_images)
-        self.lpips = LPIPS(files.lpips).to(device).eval().requires_grad_(False)
-        self.identity = Identity(files.identity).to(device).eval().requires_grad_(False)
-        self._optimizers: dict[str, Optimizer] = {
-            "encoder": Adam(
-                [
-                    {"params": [*self.encoder.trunk.parameters(), *self.encoder.reduce.parameters()]},
-                    {"params": self.encoder.linear.parameters(), "lr": options.head_rate},
-                ],
-                lr=options.learning_rate,
-                betas=(0.9, 0.99),
-            )
-        }
-        self.batches = Batches(len(faces), options.photos, seed, faces.shares)
-        self.pair_batches = Batches(len(pairs), options.batch, seed)
-
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder, "average": self.average}
-
-    @property
-    def optimizers(self) -> dict[str, Optimizer]:
-        return self._optimizers
-
-    def config(self) -> dict[str, Any]:
-        return {"family": self.family.to_dict(), "options": asdict(self.options)}
 
     @torch.no_grad()
     def _fit(self) -> None:
-        """Starts from the best linear map of the trunk's features."""
+        """Starts a fresh encoder from the best linear map of the trunk's features."""
         count = min(len(self.pairs), FITTED)
         batches = [self.pairs.batch(np.arange(i, min(i + 50, count)), self.device) for i in range(0, count, 50)]
         last = torch.cat([self.encoder.trunk(F.avg_pool2d(images, 2))[1] for images, _ in batches[:10]])
@@ -134,7 +102,7 @@ class LightE4EStage:
 
     def step(self, step: int) -> dict[str, float | Tensor]:
         o, g = self.options, self.generator
-        if step == 0:
+        if not self.encoder.linear.weight.any():
             self._fit()
         images, codes = self.pairs.batch(self.pair_batches.indices(step), self.device)
         faces = None
@@ -156,12 +124,7 @@ class LightE4EStage:
         if faces is not None:
             extra, terms = self._photos(offsets[count:], faces)
             total, scalars = total + extra, scalars | terms
-        optimizer = self._optimizers["encoder"]
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
-        optimizer.step()
-        self.average.update(self.encoder, (step + 1) * len(images), len(images))
+        self.update(total, step, len(images))
         return scalars
 
     def _photos(self, offsets: Tensor, faces: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

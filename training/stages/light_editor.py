@@ -13,28 +13,26 @@ surrounds the face alone, so its target fades there into the unedited picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch import Tensor
 
 from engines.directions import Direction, resolve
-from engines.family import ModelFamily
 from training.augment import random_flip
-from training.data import Batches, FaceSet
+from training.data import FaceSet
 from training.evaluate import around_face
-from training.loop import Averaged
-from training.losses.identity import Identity
 from training.losses.image import LossFiles
-from training.losses.lpips import LPIPS
 from training.networks.editor import FeatureEditor
+from training.networks.light import LightFeatureStyleEncoder
+from training.networks.mobilestylegan import MobileGenerator
 from training.networks.system import EditingSystem
 from training.pairs import PairSet
-from training.stages.windows import PixelWeights, Windowed, laid_over, picture_loss
+from training.stages.light import LightStage
+from training.stages.windows import PixelWeights, laid_over, picture_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +63,7 @@ class LightEditorOptions:
     bf16: bool = True
 
 
-class LightEditorStage:
+class LightEditorStage(LightStage):
     """Trains the editor of a light system whose other parts are trained.
 
     Args:
@@ -77,6 +75,7 @@ class LightEditorStage:
     """
 
     name = "editor"
+    part = "editor"
 
     def __init__(
         self,
@@ -92,17 +91,16 @@ class LightEditorStage:
     ) -> None:
         if not directions:
             raise ValueError("the editor is trained on edits: at least one direction is needed")
-        torch.manual_seed(seed)
-        self.family: ModelFamily = system.family
-        self.faces, self.pairs, self.options, self.device = faces, pairs, options, device
+        generator, encoder = system.generator, system.encoder
+        # A light family's generator and base encoder are these.
+        assert isinstance(generator, MobileGenerator) and isinstance(encoder, LightFeatureStyleEncoder)
+        super().__init__(generator, faces, pairs, files, options, photos=options.photos, seed=seed, device=device)
+        self.options = options
         system.editor = FeatureEditor(self.family)
         self.system = system.to(device).eval().requires_grad_(False)
         self.editor = system.editor.train().requires_grad_(True)
-        self.average = Averaged(self.editor, half_life=options.ema_images)
-        self.generator = Windowed(system.generator, device)
-        self.deviation = system.encoder.deviation
-        self.lpips = LPIPS(files.lpips).to(device).eval().requires_grad_(False)
-        self.identity = Identity(files.identity).to(device).eval().requires_grad_(False)
+        self.learn(self.editor)
+        self.deviation = encoder.deviation
         self.names = [direction.name for direction in directions]
         self.low = torch.tensor([d.min_strength for d in directions], device=device)
         self.high = torch.tensor([d.max_strength for d in directions], device=device)
@@ -111,23 +109,9 @@ class LightEditorStage:
         units = [resolve({d.name: d}, {d.name: 1.0}, self.family).delta_w for d in wide]
         self.delta_w = torch.from_numpy(np.stack(units)).to(device)
         self.turns = torch.tensor([float(name in options.turning) for name in self.names], device=device)
-        self._optimizers: dict[str, Optimizer] = {
-            "editor": Adam(self.editor.parameters(), lr=options.learning_rate, betas=(0.9, 0.99))
-        }
-        self.batches = Batches(len(faces), options.photos, seed, faces.shares)
-        self.pair_batches = Batches(len(pairs), options.batch, seed)
-
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        return {"editor": self.editor, "average": self.average}
-
-    @property
-    def optimizers(self) -> dict[str, Optimizer]:
-        return self._optimizers
 
     def config(self) -> dict[str, Any]:
-        options = {"family": self.family.to_dict(), "options": asdict(self.options)}
-        return options | {"directions": self.names}
+        return super().config() | {"directions": self.names}
 
     def _deltas(self, count: int) -> tuple[Tensor, Tensor]:
         """Random edits, count x N x D, and which of them turn the head, count."""
@@ -194,12 +178,7 @@ class LightEditorStage:
         scalars["discrepancy"] = regular.detach()
         if step >= o.discrepancy_from:
             total = total + o.discrepancy * regular
-        optimizer = self._optimizers["editor"]
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(self.editor.parameters(), 1.0)
-        optimizer.step()
-        self.average.update(self.editor, (step + 1) * o.batch, o.batch)
+        self.update(total, step, o.batch)
         return scalars
 
     def _synthetic(

@@ -7,24 +7,21 @@ no adversarial term; the feature regularisation (eq. 3.16) holds f' to G(w_k).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch import Tensor
 
-from engines.family import ModelFamily
 from training.augment import random_flip
-from training.data import Batches, FaceSet
-from training.loop import Averaged
+from training.data import FaceSet
 from training.losses.image import LossFiles
-from training.losses.lpips import LPIPS
+from training.networks.light import LightFeatureStyleEncoder
+from training.networks.mobilestylegan import MobileGenerator
 from training.pairs import PairSet
 from training.stages.encoder import Encoder
-from training.stages.windows import PixelWeights, Windowed, picture_loss
-from training.weights import mean_w
+from training.stages.light import LightStage, statistics
+from training.stages.windows import PixelWeights, picture_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +46,15 @@ class LightEncoderOptions:
     bf16: bool = True
 
 
-class LightEncoderStage:
+class LightEncoderStage(LightStage):
     """Trains `Encoder` of a light family against a frozen MobileStyleGAN."""
 
     name = "encoder"
+    part = "encoder"
 
     def __init__(
         self,
-        family: ModelFamily,
-        generator: nn.Module,
+        generator: MobileGenerator,
         faces: FaceSet,
         pairs: PairSet,
         files: LossFiles,
@@ -66,32 +63,14 @@ class LightEncoderStage:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        torch.manual_seed(seed)
-        self.family, self.faces, self.pairs, self.options, self.device = family, faces, pairs, options, device
-        self.mean = mean_w(generator).to(device)
-        self.generator = Windowed(generator, device)
-        encoder = Encoder(family)
-        features, codes = statistics(generator)
-        encoder.encoder.set_statistics(features, codes)
-        self.encoder = encoder.to(device)
-        self.average = Averaged(self.encoder, half_life=options.ema_images)
-        self.lpips = LPIPS(files.lpips).to(device).eval().requires_grad_(False)
-        self._optimizers: dict[str, Optimizer] = {
-            "encoder": Adam(self.encoder.parameters(), lr=options.learning_rate, betas=(0.9, 0.99))
-        }
-        self.batches = Batches(len(faces), options.batch, seed, faces.shares)
-        self.pair_batches = Batches(len(pairs), options.batch, seed)
-
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder, "average": self.average}
-
-    @property
-    def optimizers(self) -> dict[str, Optimizer]:
-        return self._optimizers
-
-    def config(self) -> dict[str, Any]:
-        return {"family": self.family.to_dict(), "options": asdict(self.options)}
+        super().__init__(generator, faces, pairs, files, options, photos=options.batch, seed=seed, device=device)
+        self.options = options
+        self.encoder = Encoder(self.family)
+        # A light family's base encoder is the light one.
+        assert isinstance(self.encoder.encoder, LightFeatureStyleEncoder)
+        self.base = self.encoder.encoder
+        self.base.set_statistics(*statistics(generator))
+        self.learn(self.encoder)
 
     def step(self, step: int) -> dict[str, float | Tensor]:
         o, g = self.options, self.generator
@@ -102,10 +81,10 @@ class LightEncoderStage:
             images = random_flip(self.faces.tensor(self.batches.indices(step), self.device))
         origins = g.origins(o.batch, o.window)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
-            w = self.encoder.encoder.offsets(images).float() + self.mean
+            w = self.base.offsets(images).float() + self.mean
             window = g.cut(images, origins, o.window, g.input_scale)
-            feature = self.encoder.ftem(self.encoder.encoder.feature(window), w).float()
-        deviation = self.encoder.encoder.deviation
+            feature = self.encoder.ftem(self.base.feature(window), w).float()
+        deviation = self.base.deviation
         if codes is not None:
             total, scalars = self._synthetic(feature, w, codes, origins, deviation)
         else:
@@ -116,12 +95,7 @@ class LightEncoderStage:
             regular = ((feature - own) / deviation).square().mean()
             total = total + o.feature * regular
             scalars: dict[str, float | Tensor] = {**terms, "feature": regular.detach()}
-        optimizer = self._optimizers["encoder"]
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
-        optimizer.step()
-        self.average.update(self.encoder, (step + 1) * o.batch, o.batch)
+        self.update(total, step, o.batch)
         return scalars
 
     def _synthetic(
@@ -135,7 +109,7 @@ class LightEncoderStage:
         output = g.settled(g.upper(feature, w, origins), target, origins, g.scale)
         total, terms = picture_loss(output, target, None, o.picture)
         off = ((feature - own) / deviation).abs().mean()
-        code = ((w - truth) / self.encoder.encoder.code_deviation).square().mean()
+        code = ((w - truth) / self.base.code_deviation).square().mean()
         scalars: dict[str, float | Tensor] = {f"full_{name}": term for name, term in terms.items()}
         return total + o.truth * off + o.code * code, scalars | {"truth": off.detach(), "code": code.detach()}
 
@@ -145,12 +119,3 @@ class LightEncoderStage:
         images = self.faces.tensor(np.linspace(0, len(self.faces) - 1, 6).astype(int), self.device)
         w, feature = self.average.module(images, self.mean)
         return torch.stack([images, self.generator.shrink(self.generator.upper(feature, w))])
-
-
-@torch.no_grad()
-def statistics(generator: nn.Module, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """Features of the generator, 64 x C x H x W, and codes of W, 10,000 x D, from which encoders take their scales."""
-    source = torch.Generator().manual_seed(seed)
-    device = next(generator.parameters()).device
-    codes = generator.mapping(torch.randn(10_000, generator.family.style_dim, generator=source).to(device))
-    return generator.lower(generator.broadcast(codes[:64]))[0], codes

@@ -119,10 +119,10 @@ def test_picture_loss_is_zero_for_equal_pictures_alone():
 def stages(mobile, generator, photos, pairs, loss_files):
     common = {"batch": 2, "bf16": False}
     yield lambda: LightEncoderStage(
-        mobile, generator, photos, pairs, loss_files, LightEncoderOptions(window=14, synthetic_every=2, **common)
+        generator, photos, pairs, loss_files, LightEncoderOptions(window=14, synthetic_every=2, **common)
     )
     yield lambda: LightE4EStage(
-        mobile, generator, photos, pairs, loss_files, LightE4EOptions(photos=1, photos_from=1, **common)
+        generator, photos, pairs, loss_files, LightE4EOptions(photos=1, photos_from=1, **common)
     )
 
     def editor():
@@ -179,3 +179,12 @@ def test_windows_at_the_pictures_edge_are_drawn_often(generator, mobile):
     for end in (0, last):
         assert 0.08 < (origins[:, 0] == end).float().mean() < 0.25
     assert len(origins[:, 0].unique()) == last + 1
+
+
+def test_an_encoder_that_has_learnt_is_not_fitted_anew(mobile, generator, photos, pairs, loss_files):
+    """As when training goes on from a bundle: its first step is not the encoder's first."""
+    _, make, _ = stages(mobile, generator, photos, pairs, loss_files)
+    stage = make()
+    stage.encoder.linear.weight.data.fill_(1e-4)
+    stage.step(0)
+    assert (stage.encoder.linear.weight - 1e-4).abs().max() < 1e-3

@@ -1,0 +1,105 @@
+"""What the three stages of the light family share: a frozen generator, photos, pairs, losses, one trained network."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from training.data import Batches, FaceSet
+from training.loop import Averaged
+from training.losses.identity import Identity
+from training.losses.image import LossFiles
+from training.losses.lpips import LPIPS
+from training.networks.mobilestylegan import MobileGenerator
+from training.pairs import PairSet
+from training.stages.windows import Windowed
+from training.weights import mean_w
+
+
+class LightOptions(Protocol):
+    """What the settings of every light stage have."""
+
+    @property
+    def batch(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def ema_images(self) -> float: ...
+
+
+class LightStage:
+    """The common part of a light stage; a subclass names its network with `learn`, then takes steps with `update`.
+
+    Args:
+        generator: frozen.
+        faces: training photos at the encoders' size.
+        pairs: synthetic pairs.
+        files: of the loss networks.
+        options: of the stage, a dataclass.
+        photos: photos a step.
+    """
+
+    name: str
+    part: str
+    """Name of the trained network among the modules."""
+
+    def __init__(
+        self,
+        generator: MobileGenerator,
+        faces: FaceSet,
+        pairs: PairSet,
+        files: LossFiles,
+        options: LightOptions,
+        *,
+        photos: int,
+        seed: int,
+        device: str,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.family, self.faces, self.pairs, self.device = generator.family, faces, pairs, device
+        self._settings = options
+        self.mean = mean_w(generator).to(device)
+        self.generator = Windowed(generator, device)
+        self.lpips = LPIPS(files.lpips).to(device).eval().requires_grad_(False)
+        self.identity = Identity(files.identity).to(device).eval().requires_grad_(False)
+        self.batches = Batches(len(faces), photos, seed, faces.shares)
+        self.pair_batches = Batches(len(pairs), options.batch, seed)
+
+    def learn(self, network: nn.Module, groups: list[dict[str, Any]] | None = None) -> None:
+        """Names the network that is trained, and its parameters in groups where they have rates of their own."""
+        self.network = network.to(self.device)
+        self.average = Averaged(network, half_life=self._settings.ema_images)
+        parameters = groups or network.parameters()
+        self._optimizer = Adam(parameters, lr=self._settings.learning_rate, betas=(0.9, 0.99))
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {self.part: self.network, "average": self.average}
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {self.part: self._optimizer}
+
+    def config(self) -> dict[str, Any]:
+        return {"family": self.family.to_dict(), "options": asdict(self._settings)}  # type: ignore[call-overload]
+
+    def update(self, total: Tensor, step: int, images: int) -> None:
+        """One optimizer step, its gradient clipped to length 1; `images` were seen in it."""
+        self._optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self._optimizer.step()
+        self.average.update(self.network, (step + 1) * images, images)
+
+
+@torch.no_grad()
+def statistics(generator: MobileGenerator, seed: int = 1) -> tuple[Tensor, Tensor]:
+    """Features of the generator, 64 x C x H x W, and codes of W, 10,000 x D, from which encoders take their scales."""
+    source = torch.Generator().manual_seed(seed)
+    device = next(generator.parameters()).device
+    codes = generator.mapping(torch.randn(10_000, generator.family.style_dim, generator=source).to(device))
+    return generator.lower(generator.broadcast(codes[:64]))[0], codes
