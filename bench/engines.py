@@ -3,7 +3,7 @@
 `seconds` is what a build took on this machine, whatever else ran on it; `cpu_seconds` is the processor time of all its
 threads, which does not depend on that.
 
-    python -m bench.engines --bundle demo=edgedit/bundles/demo --target sm86 --target sm89 --out builds.json
+    python -m bench.engines --bundle NAME=DIRECTORY --target sm86 --target sm89 --out builds.json
 
 Bundles are copied, so that nothing is left in them. TensorRT-RTX builds without a GPU.
 """

@@ -152,7 +152,7 @@ def _demo(
 
 
 def demo_64() -> Recipe:
-    """The training of the demo model that comes with the project."""
+    """The training of the demo model, 64 pixels from nothing."""
     return _demo(
         DEMO_64,
         batch=8,

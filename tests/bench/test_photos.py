@@ -9,12 +9,13 @@ from bench.photos import main, measure
 from edgedit.commands.photos import ASTRONAUT
 from edgedit.editor import PORTRAIT_BUNDLE, Editor
 from engines.photo import open_image
+from tests.random_bundle import RANDOM_BUNDLE
 
 
 @pytest.mark.filterwarnings("ignore::engines.errors.StrengthWarning")
 def test_odd_versions_of_a_photo_are_edited_as_the_photo_is() -> None:
     if not PORTRAIT_BUNDLE.is_dir():
-        pytest.skip("the demo bundle is not here")
+        pytest.skip("the portrait bundle is not here")
     photo = open_image(ASTRONAUT).pixels[:260, 90:350]
     row = measure(Editor.load(threads=1), photo, {"smile": 4.5})
     assert row["plain"] == {"gain": 1.0, "toned": False}
@@ -28,7 +29,8 @@ def test_odd_versions_of_a_photo_are_edited_as_the_photo_is() -> None:
 
 def test_a_folder_without_photos_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out.json"
-    monkeypatch.setattr(sys, "argv", ["bench.photos", "--photos", str(tmp_path), "--out", str(out)])
+    words = ["--photos", str(tmp_path), "--bundle", str(RANDOM_BUNDLE), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["bench.photos", *words])
     with pytest.raises(SystemExit, match=r"error: .* holds no photo"):
         main()
     assert not out.exists()

@@ -23,7 +23,7 @@ MODES: list[PasteMode] = ["detail", "replace"]
 @pytest.fixture(scope="module")
 def demo() -> Editor:
     if not PORTRAIT_BUNDLE.is_dir():
-        pytest.skip("the demo bundle is not here")
+        pytest.skip("the portrait bundle is not here")
     return Editor.load(threads=1)
 
 

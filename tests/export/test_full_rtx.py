@@ -35,7 +35,7 @@ def faces_1024(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("full")
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("E4EEncoder", "FeatureStyleEncoder", "FeatureTensorEnhancement"):
+        for name in ("e4e_encoder", "base_encoder", "FeatureTensorEnhancement"):
             patch.setattr(networks, name, _nothing)
         system = networks.EditingSystem(FACES_1024).eval().requires_grad_(False)
     table = write_weights(half_weights(system).tensors, folder / EXTERNAL_LOCATION)

@@ -170,9 +170,9 @@ def test_photo_range_of_a_direction_in_style_space(system, faces, identity, fami
 
     monkeypatch.setattr(system, "edit", record)
     photos = faces.tensor(slice(0, 2))
-    assert photo_range(system, photos, identity, direction, limit=1.0, floor=-1.1) == (-1.0, 1.0)
+    assert photo_range(system, photos, identity, direction, limit=1.0, floor=-1.1, step=0.25) == (-1.0, 1.0)
     assert [moved for moved, _ in seen] == [0.0] * 4
-    for strength, (_, style) in zip((-0.5, -1.0, 0.5, 1.0), seen, strict=True):
+    for strength, (_, style) in zip((-0.75, -1.0, 0.75, 1.0), seen, strict=True):
         np.testing.assert_allclose(style, strength * vector, rtol=1e-6)
 
 

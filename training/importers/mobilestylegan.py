@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from training.importers.checkpoints import Result
 from training.importers.errors import CheckpointError
 from training.networks.mobilestylegan import MobileGenerator
 from training.weights import mean_w
+
+SAMPLES = 20_000
+"""Codes that the mean of W is taken over."""
 
 
 def import_package(paths: Sequence[Path] = (), family: ModelFamily | None = None) -> Result:
@@ -40,10 +44,12 @@ def import_package(paths: Sequence[Path] = (), family: ModelFamily | None = None
         raise CheckpointError(f"random-face {mobilestylegan.VERSION} is not a generator of the family {family.name}")
     generator.load_state_dict(tensors, assign=True)
     tensors = {f"generator.{name}": tensor for name, tensor in tensors.items()}
-    tensors["latent_avg"] = mean_w(generator.requires_grad_(False))
-    sources = [
+    tensors["latent_avg"] = mean_w(generator.requires_grad_(False), SAMPLES)
+    made = f"latent_avg: the mean of W over {SAMPLES} z from seed 0, by the mapping network of random-face"
+    sources: list[dict[str, Any]] = [
         {"role": "package", "file": f"random_face/data/{name}", "format": "OpenVINO IR", "sha256": digest}
         for name, digest in mobilestylegan.DIGESTS.items()
     ]
+    sources[0]["filled_in"] = [made]
     imported = Imported(kind=MOBILE, family=family, licence=mobilestylegan.LICENCE, sources=sources, tensors=tensors)
-    return Result(imported=imported, left_out=[])
+    return Result(imported=imported, left_out=[], filled_in=[made])

@@ -36,7 +36,14 @@ def demo() -> str:
 
 
 def options(out: Path, *jobs: str, **more: Any) -> Options:
-    tiny: dict[str, Any] = {"device": "cpu", "random": (), "passes": 2, "least": 0.0, "minutes": 8.0}
+    tiny: dict[str, Any] = {
+        "device": "cpu",
+        "bundle": (f"demo={RANDOM_BUNDLE}",),
+        "random": (),
+        "passes": 2,
+        "least": 0.0,
+        "minutes": 8.0,
+    }
     return Options(out=out, job=jobs, **(tiny | more))
 
 

@@ -45,7 +45,7 @@ PARTS = {
     ("Ours", "editor.edfm"): 347.892,
     # Two passes of the lower half and one of the upper.
     ("Ours, light", "generator"): 9.1389,
-    ("Ours, light", "e4e"): 2.0576,
+    ("Ours, light", "e4e"): 0.2884,
     ("Ours, light", "encoder"): 6.0395,
     ("Ours, light", "ftem"): 4.6689,
     ("Ours, light", "editor.edem"): 5.7043,

@@ -35,6 +35,7 @@ def test_import_of_a_package(cli: Cli, tmp_path: Path) -> None:
     assert "mobilestylegan of faces-1024-mobile, " in done.out and all(
         digest in done.out for digest in DIGESTS.values()
     )
+    assert "filled in: latent_avg: the mean of W" in done.out
     out.unlink()
     refused = cli("import", "mobilestylegan", "-o", out, "--family", "faces-1024")
     assert refused.status == 1 and "is not a generator of the family faces-1024" in refused.error

@@ -10,18 +10,24 @@ from engines.errors import RuntimeUnavailableError
 from engines.family import FACES_1024, FACES_1024_MOBILE
 from engines.mobilestylegan import DIGESTS, LICENCE, find
 from training.imported import Imported, read, write
+from training.importers.checkpoints import Result
 from training.importers.errors import CheckpointError
 from training.importers.mobilestylegan import import_package
 from training.networks.mobilestylegan import MobileGenerator
 
 
 @pytest.fixture(scope="module")
-def imported() -> Imported:
+def result() -> Result:
     try:
         find()
     except RuntimeUnavailableError as error:
         pytest.skip(str(error))
-    return import_package().imported
+    return import_package()
+
+
+@pytest.fixture(scope="module")
+def imported(result: Result) -> Imported:
+    return result.imported
 
 
 def test_the_package_fills_the_familys_generator(imported: Imported, tmp_path: Path) -> None:
@@ -39,6 +45,12 @@ def test_the_package_fills_the_familys_generator(imported: Imported, tmp_path: P
     again = read(file)
     assert again.family == imported.family and again.tensors.keys() == imported.tensors.keys()
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in imported.tensors.items())
+
+
+def test_the_mean_code_is_named_as_made(result: Result) -> None:
+    (made,) = result.filled_in
+    assert made.startswith("latent_avg: the mean of W over 20000 z from seed 0") and result.left_out == []
+    assert [source.get("filled_in") for source in result.imported.sources] == [[made], *[None] * (len(DIGESTS) - 1)]
 
 
 @pytest.mark.parametrize(
