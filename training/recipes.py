@@ -246,17 +246,17 @@ def faces_1024_mobile() -> Recipe:
         encoder=LightEncoderOptions(),
         encoder_steps=2_900,
         directions=FitOptions(
-            samples=4_000, normal=True, attributes=("pitch", "surprise", "anger"), components=0, probes=8
+            samples=4_000, normal=True, attributes=("pitch", "surprise", "anger"), components=0, probes=8, limit=4.0
         ),
         calibrated=8,
         edited_photos=20,
         measured=(
             ("smile", 2.5),
             ("smile", -2.0),
-            ("age", 3.0),
+            ("age", 4.0),
             ("age", -3.0),
-            ("yaw", 2.0),
-            ("yaw", -2.0),
+            ("yaw", 3.0),
+            ("yaw", -3.0),
             ("male", 4.0),
             ("male", -4.0),
             ("glasses", 3.0),
