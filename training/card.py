@@ -34,14 +34,28 @@ def _reconstruction(metrics: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def edit_cells(row: Mapping[str, Any], form: str) -> list[str]:
+    """Change of the judge's score and identity of an edit, ours and linear; of faces with room for the change where it
+    is a probability, a dash where nothing judges.
+
+    Args:
+        row: what `Evaluator.edit` returned.
+        form: of numbers.
+    """
+    cells = []
+    for way in ("ours", "linear"):
+        change = row[way].get("change_with_room", row[way].get("change"))
+        cells += ["-" if change is None else format(change, form), format(row[way]["identity"], form)]
+    return cells
+
+
 def _edits(metrics: Mapping[str, Any]) -> str:
     rows = [
         "| edit | strength | change of its judge | identity cosine | linear: change | linear: identity |",
         "|---|---|---|---|---|---|",
     ]
     for row in metrics["edits"]:
-        cells = [f"{row[way][key]:+.2f}" for way in ("ours", "linear") for key in ("change", "identity")]
-        rows.append(f"| {row['direction']} | {row['strength']:+.2f} | {' | '.join(cells)} |")
+        rows.append(f"| {row['direction']} | {row['strength']:+.2f} | {' | '.join(edit_cells(row, '+.2f'))} |")
     return "\n".join(rows)
 
 
@@ -88,6 +102,7 @@ def model_card(
         device: what it was trained on, in words.
     """
     found = _stages(root)
+    edited = metrics.get("edited_photos", metrics["photos"])
     stages = list(found.values())
     together = max(stage.get("processes", 1) for stage in stages)
     options = f" --processes {together} --threads 1" if together > 1 else ""
@@ -128,7 +143,8 @@ with the weights as they are shipped (FP16):
 
 {_edits(metrics)}
 
-Change: of p(happy) for smile, years for age, p(female) for female, degrees for yaw, at the ends of the usable range.
+Change: of p(happy) for smile, years for age, p(female) and p(male) for female and male, degrees for yaw; probabilities
+of faces with room for the change. Edits are measured on {edited} of these photos.
 Linear: F + G(w~) - G(w) in place of the feature editor. {_targets(metrics)}
 
 ## Data

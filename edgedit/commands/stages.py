@@ -18,6 +18,7 @@ from engines.errors import EdgeditError
 from engines.provenance import provenance
 from training import parallel
 from training import run as stages
+from training.card import edit_cells
 from training.folder import Run
 from training.judges import JudgeFiles
 from training.loop import LoopOptions
@@ -144,7 +145,7 @@ def _show(result: dict[str, Any]) -> None:
     console.print(table)
     table = Table("edit", "strength", "change, ours", "identity, ours", "change, linear", "identity, linear")
     for row in result["edits"]:
-        cells = [f"{row[way][key]:+.3f}" for way in ("ours", "linear") for key in ("change", "identity")]
+        cells = edit_cells(row, "+.3f")
         table.add_row(row["direction"], f"{row['strength']:+.2f}", *cells)
     console.print(table)
     console.print(json.dumps(result["targets"], indent=1), markup=False)
