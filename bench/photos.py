@@ -44,7 +44,7 @@ class Options:
     """What edits them."""
     direction: str = "smile"
     """Along which."""
-    strength: float = 4.5
+    strength: float = 3.0
     """How far."""
     out: Path
     """The JSON file to write."""

@@ -212,10 +212,11 @@ def row_range(what: str, rows: tuple[int, int]) -> tuple[int, int]:
     Raises:
         DirectionError: if it is not that; `what` names whose rows they are.
     """
-    integers = isinstance(rows, tuple | list) and [type(row) for row in rows] == [int, int]
-    if not integers or not 0 <= rows[0] < rows[1]:
+    whole = isinstance(rows, tuple | list | np.ndarray) and len(rows) == 2
+    whole = whole and all(isinstance(row, numbers.Integral) and not isinstance(row, bool) for row in rows)
+    if not whole or not 0 <= rows[0] < rows[1]:
         raise DirectionError(f"{what}: rows must be (first, one past last), got {rows!r}")
-    return (rows[0], rows[1])
+    return (int(rows[0]), int(rows[1]))
 
 
 def load_directions(bundle: Bundle) -> dict[str, Direction]:

@@ -17,14 +17,16 @@ def test_odd_versions_of_a_photo_are_edited_as_the_photo_is() -> None:
     if not PORTRAIT_BUNDLE.is_dir():
         pytest.skip("the portrait bundle is not here")
     photo = open_image(ASTRONAUT).pixels[:260, 90:350]
-    row = measure(Editor.load(threads=1), photo, {"smile": 4.5})
+    row = measure(Editor.load(threads=1), photo, {"smile": 3.0})
     assert row["plain"] == {"gain": 1.0, "toned": False}
     for kind in ("grey", "grey_jpeg"):
         assert row[kind]["tinted"] == row[kind]["channels_apart"] == 0 < row[kind]["tinted_without"]
-    assert row["sepia"]["tinted"] < 0.2 < 0.4 < row["sepia"]["tinted_without"]
+    # A model that inverts as well as this one colours less by itself.
+    assert row["sepia"]["tinted"] < 0.02 < 0.05 < row["sepia"]["tinted_without"]
     for kind in ("dark_4", "dark_8"):
         assert row[kind]["off"] < row[kind]["change"] / 2 < row[kind]["off_without"] / 2
-    assert all(turned["most"] <= 3 for turned in row["turned"].values())
+    # A crop of 1024 pixels enlarges the photo: its pixels are interpolated, not averages, and differ by a level more.
+    assert all(turned["most"] <= 5 and turned["mean"] < 0.3 for turned in row["turned"].values())
 
 
 def test_a_folder_without_photos_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from edgedit.editor import PORTRAIT_BUNDLE, Editor
+from edgedit.sheet import CELL, GAP, LABEL
 from engines.photo import PasteMode, open_image
 from tests.edgedit.conftest import Cli
 
@@ -77,8 +78,9 @@ def test_an_aligned_grey_face_stays_grey(cli: Cli, demo: Editor, head: np.ndarra
     assert cli("reconstruct", tmp_path / "face.png", *words).status == 0
     assert spread(open_image(tmp_path / "out.png").pixels) == 0
     assert cli("demo", tmp_path / "face.png", *words, "-d", "smile").status == 0
-    # The row of edits, of which the last is the photo's own; the frame of the face is not drawn there.
-    assert spread(open_image(tmp_path / "out.png").pixels[205:355, 10:160]) == 0
+    # The first edit of the sheet's second row; the frame of the face is drawn in the first.
+    top = GAP + CELL + LABEL + GAP
+    assert spread(open_image(tmp_path / "out.png").pixels[top : top + CELL, GAP : GAP + CELL]) == 0
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from engines.bundle import Bundle, BundleWriter, ProducedBy
 from engines.contracts import style_width
 from engines.directions import Direction, load_directions, parse_edits, resolve
+from engines.directions.direction import row_range
 from engines.errors import DirectionError, OutputError, StrengthWarning
 from engines.family import ModelFamily
 
@@ -230,3 +231,17 @@ def test_parse_edits() -> None:
 @given(st.dictionaries(st.from_regex(r"\A[a-z][a-z0-9._-]{0,10}\Z"), FINITE))
 def test_edits_survive_being_text(edits: dict[str, float]) -> None:
     assert parse_edits([f"{name}:{strength!r}" for name, strength in edits.items()]) == edits
+
+
+@pytest.mark.parametrize("rows", [(np.int64(4), np.int32(8)), np.array([4, 8]), [4, 8]])
+def test_rows_may_be_numbers_of_numpy(rows: object) -> None:
+    found = row_range("a strength", rows)  # type: ignore[arg-type]
+    assert found == (4, 8) and [type(row) for row in found] == [int, int]
+
+
+@pytest.mark.parametrize(
+    "rows", [(np.float64(4), 8), (True, 8), np.array([4.0, 8.0]), np.array([4, 6, 8]), (np.int64(8), 4)]
+)
+def test_other_numbers_are_no_rows(rows: object) -> None:
+    with pytest.raises(DirectionError, match="rows must be"):
+        row_range("a strength", rows)  # type: ignore[arg-type]
