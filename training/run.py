@@ -37,7 +37,7 @@ from training.loop import LoopOptions, Stage, train
 from training.losses.lpips import LPIPS
 from training.networks.discriminator import Discriminator
 from training.networks.mobilestylegan import MobileGenerator
-from training.pairs import load_pairs, render
+from training.pairs import PairSet, load_pairs, render
 from training.stages.e4e import E4EStage
 from training.stages.editor import EditorStage
 from training.stages.encoder import EncoderStage
@@ -88,21 +88,18 @@ def render_pairs(run: Run, seed: int = 0) -> int:
     return run.recipe.pairs
 
 
+def _light_material(run: Run) -> tuple[MobileGenerator, FaceSet, PairSet]:
+    """What light encoders learn from: the generator, the training photos and the synthetic pairs."""
+    return load_mobile(run), run.faces()[0], load_pairs(run.root / "pairs")
+
+
 def train_e4e(run: Run, options: LoopOptions) -> int:
     """Stage b, on the generator of stage a, and from the encoder that was trained beside it if there is one."""
     family, settings = run.recipe.family, run.recipe.e4e
     check_backbone(run)
     losses = load_losses(run)
     if isinstance(settings, LightE4EOptions):
-        light = LightE4EStage(
-            load_mobile(run),
-            run.faces()[0],
-            load_pairs(run.root / "pairs"),
-            losses,
-            settings,
-            seed=options.seed,
-            device=run.device,
-        )
+        light = LightE4EStage(*_light_material(run), losses, settings, seed=options.seed, device=run.device)
         start_from_bundle(run, light)
         return train(light, run.root / "e4e", options)
     stage = E4EStage(
@@ -123,15 +120,7 @@ def train_encoder(run: Run, options: LoopOptions) -> int:
     check_backbone(run)
     losses = load_losses(run)
     if isinstance(settings, LightEncoderOptions):
-        light = LightEncoderStage(
-            load_mobile(run),
-            run.faces()[0],
-            load_pairs(run.root / "pairs"),
-            losses,
-            settings,
-            seed=options.seed,
-            device=run.device,
-        )
+        light = LightEncoderStage(*_light_material(run), losses, settings, seed=options.seed, device=run.device)
         start_from_bundle(run, light)
         return train(light, run.root / "encoder", options)
     if run.trained("generator"):
