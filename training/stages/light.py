@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -65,9 +66,14 @@ class LightStage:
         self.mean = mean_w(generator).to(device)
         self.generator = Windowed(generator, device)
         self.lpips = LPIPS(files.lpips).to(device).eval().requires_grad_(False)
-        self.identity = Identity(files.identity).to(device).eval().requires_grad_(False)
+        self._files = files
         self.batches = Batches(len(faces), photos, seed, faces.shares)
         self.pair_batches = Batches(len(pairs), options.batch, seed)
+
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """The frozen face embedder, loaded by the stages that use it."""
+        return Identity(self._files.identity).to(self.device).eval().requires_grad_(False)
 
     def learn(self, network: nn.Module, groups: list[dict[str, Any]] | None = None) -> None:
         """Names the network that is trained, and its parameters in groups where they have rates of their own."""
