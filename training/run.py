@@ -36,6 +36,7 @@ from training.judges import Judges
 from training.loop import LoopOptions, Stage, train
 from training.losses.lpips import LPIPS
 from training.networks.discriminator import Discriminator
+from training.networks.light import LightE4EEncoder
 from training.networks.mobilestylegan import MobileGenerator
 from training.pairs import PairSet, load_pairs, render
 from training.stages.e4e import E4EStage
@@ -120,7 +121,9 @@ def train_encoder(run: Run, options: LoopOptions) -> int:
     check_backbone(run)
     losses = load_losses(run)
     if isinstance(settings, LightEncoderOptions):
-        light = LightEncoderStage(*_light_material(run), losses, settings, seed=options.seed, device=run.device)
+        e4e = load_system(run, encoder=False, editor=False).e4e
+        assert isinstance(e4e, LightE4EEncoder)
+        light = LightEncoderStage(*_light_material(run), e4e, losses, settings, seed=options.seed, device=run.device)
         start_from_bundle(run, light)
         return train(light, run.root / "encoder", options)
     if run.trained("generator"):

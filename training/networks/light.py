@@ -1,9 +1,11 @@
 """Light encoders, for families whose `encoder` is "light": E0 and e4e at a fraction of the paper's cost.
 
-A convolutional trunk at the feature's own resolution predicts the feature tensor. It has no norms and looks at photos
-through a space-to-depth stem, so that it can be trained on windows of photos, whose borders alone then differ from the
-whole. Codes come from small trunks over the whole photo. A generator that was distilled on codes of W wants codes near
-W: e4e gives one code for all rows, E one for the rows below the feature and one for each row above.
+A light E0 starts from what e4e found: w from w_e, and f from F = G(w_e^{1:k}), which an edit needs in any case. A
+convolutional trunk at the feature's own resolution reads the photo and F and predicts what F lacks. Photos thus come as
+features that the generator itself might have made, which is what makes them editable. The trunk has no norms and looks
+at photos through a space-to-depth stem, so that it can be trained on windows of photos, whose borders alone then differ
+from the whole. Codes come from small trunks over the whole photo. A generator that was distilled on codes of W wants
+codes near W: e4e gives one code for all rows, E offsets from it for each row above the feature.
 """
 
 from __future__ import annotations
@@ -49,10 +51,10 @@ class CodeTrunk(nn.Module):
 
 
 class LightFeatureStyleEncoder(nn.Module):
-    """Light E0 (eq. 3.1): image to offsets from the mean code, B x N x D, and the feature f, B x C x H x W.
+    """Light E0 (eq. 3.1): an image and its e4e inversion to offsets from the mean code and the feature f.
 
-    The feature is scaled by the deviation and moved by the mean that each channel of the generator's own feature has,
-    offsets are scaled by the deviations of W: buffers, ones and zeros until `set_statistics`. Offsets start at zero.
+    Features are read and written in deviations of the channels of the generator's own feature, codes in deviations of
+    W: buffers, ones and zeros until `set_statistics`. At initialisation w = w_e and f = F.
     """
 
     deviation: Tensor
@@ -63,6 +65,7 @@ class LightFeatureStyleEncoder(nn.Module):
         super().__init__()
         width, channels, side = family.encoder_width, family.feature_channels, cell(family)
         self.stem = nn.Sequential(nn.PixelUnshuffle(side), nn.Conv2d(3 * side * side, width, 1))
+        self.prior = nn.Conv2d(channels, width, 1)
         self.blocks = nn.Sequential(*(RefinementBlock(width) for _ in range(family.encoder_blocks)))
         self.content = nn.Conv2d(width, channels, 1)
         self.register_buffer("deviation", torch.ones(1, channels, 1, 1))
@@ -71,9 +74,9 @@ class LightFeatureStyleEncoder(nn.Module):
         self.code = CodeTrunk(family, CODE_WIDTH)
         self.shared_rows = family.feature_conv
         self.styles = nn.ModuleList(
-            nn.Linear(CODE_WIDTH, family.style_dim) for _ in range(1 + family.w_rows - family.feature_conv)
+            nn.Linear(CODE_WIDTH, family.style_dim) for _ in range(family.w_rows - family.feature_conv)
         )
-        zero_(*self.styles)
+        zero_(self.content, *self.styles)
 
     @torch.no_grad()
     def set_statistics(self, features: Tensor, codes: Tensor) -> None:
@@ -82,18 +85,20 @@ class LightFeatureStyleEncoder(nn.Module):
         self.mean.copy_(features.mean(dim=(0, 2, 3), keepdim=True))
         self.deviation.copy_(features.std(dim=(0, 2, 3), keepdim=True))
 
-    def offsets(self, image: Tensor) -> Tensor:
-        """Whole images B x 3 x h x w in [-1, 1], h x w = `family.encoder_size`, to offsets B x N x D."""
+    def offsets(self, image: Tensor, editable: Tensor) -> Tensor:
+        """Whole images B x 3 x h x w in [-1, 1], h x w = `family.encoder_size`, and e4e's offsets to E's, B x N x D."""
         hidden = self.code(image)
-        first, *others = (head(hidden) * self.code_deviation for head in self.styles)
-        return torch.stack([first] * self.shared_rows + [first + other for other in others], dim=1)
+        above = torch.stack([head(hidden) * self.code_deviation for head in self.styles], dim=1)
+        return torch.cat([editable[:, : self.shared_rows], editable[:, self.shared_rows :] + above], dim=1)
 
-    def feature(self, image: Tensor) -> Tensor:
-        """Images in [-1, 1], or windows of them with whole cells, to their feature B x C x H x W."""
-        return self.content(self.blocks(self.stem(image))) * self.deviation + self.mean
+    def feature(self, image: Tensor, generator_feature: Tensor) -> Tensor:
+        """Images in [-1, 1] and F, or windows of both with whole cells, to the feature B x C x H x W."""
+        prior = self.prior((generator_feature - self.mean) / self.deviation)
+        return generator_feature + self.content(self.blocks(self.stem(image) + prior)) * self.deviation
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return self.offsets(image), self.feature(image)
+    def forward(self, image: Tensor, editable: Tensor, generator_feature: Tensor) -> tuple[Tensor, Tensor]:
+        """Args: image B x 3 x h x w; e4e's offsets B x N x D; F = G(w_e^{1:k}) B x C x H x W. Returns offsets and f."""
+        return self.offsets(image, editable), self.feature(image, generator_feature)
 
 
 class LightE4EEncoder(nn.Module):

@@ -45,15 +45,30 @@ class EditingSystem(nn.Module):
         self.editor = FeatureEditor(family)
         self.register_buffer("latent_avg", torch.zeros(family.style_dim))
 
-    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(w, f') = E(X), eq. 3.3: B x N x D and B x C x H x W."""
-        offsets, feature = self.encoder(image)
+    def encode(self, image: Tensor, editable: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """(w, f') = E(X), eq. 3.3: B x N x D and B x C x H x W.
+
+        Args:
+            image: B x 3 x h x w in [-1, 1].
+            editable: w_e and F = G(w_e^{1:k}) where they are known already. A light E0 starts from them, the paper's
+                has no use for them.
+        """
+        if self.family.encoder == "light":
+            w_e, generator_feature = editable or self._editable(image)
+            offsets, feature = self.encoder(image, w_e - self.latent_avg, generator_feature)
+        else:
+            offsets, feature = self.encoder(image)
         w = offsets + self.latent_avg
         return w, self.ftem(feature, w)
 
     def encode_e4e(self, image: Tensor) -> Tensor:
         """The editing-friendly code w_e, B x N x D."""
         return self.e4e(image) + self.latent_avg
+
+    def _editable(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """w_e and F = G(w_e^{1:k})."""
+        w_e = self.encode_e4e(image)
+        return w_e, self.features(w_e)
 
     def features(self, w_plus: Tensor, style_delta: Tensor | None = None) -> Tensor:
         """G(w^{1:k}): B x N x D, and optional style offsets B x sum(style_channels), to B x C x H x W."""
@@ -81,9 +96,8 @@ class EditingSystem(nn.Module):
 
     def invert(self, image: Tensor) -> Inversion:
         """Everything of an edit that depends on the photo alone."""
-        w, feature = self.encode(image)
-        w_e = self.encode_e4e(image)
-        return Inversion(w, feature, w_e, self.features(w_e))
+        editable = self._editable(image)
+        return Inversion(*self.encode(image, editable), *editable)
 
     def edit(self, inversion: Inversion, delta_w: Tensor, style_delta: Tensor | None = None) -> Tensor:
         """The edited image B x 3 x S x S.

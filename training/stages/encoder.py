@@ -60,9 +60,10 @@ class Encoder(nn.Module):
         self.encoder = base_encoder(family)
         self.ftem = FeatureTensorEnhancement(family)
 
-    def forward(self, image: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: image B x 3 x h x w; mean D, the latent average. Returns w B x N x D and f' B x C x H x W."""
-        offsets, feature = self.encoder(image)
+    def forward(self, image: Tensor, mean: Tensor, *editable: Tensor) -> tuple[Tensor, Tensor]:
+        """Args: image B x 3 x h x w; mean D, the latent average; what a light E0 starts from. Returns w B x N x D and
+        f' B x C x H x W."""
+        offsets, feature = self.encoder(image, *editable)
         w = offsets + mean
         return w, self.ftem(feature, w)
 

@@ -24,7 +24,7 @@ from training.pairs import PairSet
 from training.stages.light import LightStage, statistics
 from training.stages.windows import PixelWeights, laid_over, picture_loss
 
-FITTED = 4_000
+FITTED = 10_000
 """Pairs on which the linear map is fitted before the first step, at most."""
 FACE_CELLS = (8, 10, 44)
 """Row and column of the first cell of the window around the face, and its side, at a feature of 64 cells."""

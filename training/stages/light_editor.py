@@ -1,10 +1,10 @@
 """Stage d of the light family: T = EDEM + EDFM (eq. 3.18-3.22) on edits of synthetic pairs, whose target is exact.
 
 As in the paper the target of an edit is the generator's own picture of the edited code, and photos are targets of the
-edit of strength zero. Three things differ. The code of a synthetic photo is known; part of the edits compare the
-generator's features at the code that e4e finds instead, as they will be of a photo. Some edits go a part of the way to
-another code, so that the editor meets more changes than the directions'. And photos are edited as well: what the
-generator's own picture does not change there must stay as the photo is.
+edit of strength zero. Three things differ. The code of a synthetic photo is known; most of the edits start from the
+code that e4e finds instead, as they will of a photo. Some edits go a part of the way to another code, so that the
+editor meets more changes than the directions'. And photos are edited as well: what the generator's own picture does not
+change there must stay as the photo is.
 
 The generator's picture of an edited code has another background, too. Unless the head turns, an edit is to leave what
 surrounds the face alone, so its target fades there into the unedited picture.
@@ -45,7 +45,7 @@ class LightEditorOptions:
     """Photos a step: in turns with strength zero and edited."""
     window: int = 36
     """Side in feature cells of the window that is rendered, margins included."""
-    estimated: float = 0.5
+    estimated: float = 0.8
     """Share of the edits at e4e's code in place of the exact one."""
     interpolated: float = 0.15
     """Share of the edits that go towards another pair's code."""
@@ -144,14 +144,12 @@ class LightEditorStage(LightStage):
             delta[o.batch :] = 0
         truth = codes[:, None].expand(-1, self.family.w_rows, -1)
         inputs = torch.cat([images, photos])
-        with torch.no_grad(), torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
-            w, enhanced = (value.float() for value in self.system.encode(inputs))
-            estimated = self.system.encode_e4e(inputs).float()
         exact = torch.rand(o.batch) >= o.estimated
-        w_e = estimated.clone()
-        w_e[: o.batch][exact] = truth[exact]
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+            w_e = self.system.encode_e4e(inputs).float()
+            w_e[: o.batch][exact] = truth[exact]
             feature, edited = g.lower(w_e), g.lower(w_e + delta)
+            w, enhanced = (value.float() for value in self.system.encode(inputs, (w_e, feature)))
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
             discrepancy = self.editor.discrepancy(feature, edited)
             changed = self.editor.fuse(enhanced, discrepancy).float()

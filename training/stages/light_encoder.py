@@ -1,8 +1,9 @@
 """Stage c of the light family: E = E0 + FTEM (eq. 3.12-3.17) on windows of photos and of synthetic pairs.
 
-Photos are compared at the encoders' size: G renders four times as large as the photos are. Synthetic pairs come with
-the truth for the feature, the code and the picture at full size. No discriminator comes with the generator, so there is
-no adversarial term; the feature regularisation (eq. 3.16) holds f' to G(w_k).
+A light E0 starts from the frozen e4e's inversion. Photos are compared at the encoders' size: G renders four times as
+large as the photos are. Synthetic pairs come with the truth for the feature, the code and the picture at full size;
+their codes are led astray, since e4e misses photos by more than pairs that it learnt. No discriminator comes with the
+generator, so there is no adversarial term; the feature regularisation (eq. 3.16) holds f' to G(w_k).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from training.augment import random_flip
 from training.data import FaceSet
 from training.losses.image import LossFiles
-from training.networks.light import LightFeatureStyleEncoder
+from training.networks.light import LightE4EEncoder, LightFeatureStyleEncoder
 from training.networks.mobilestylegan import MobileGenerator
 from training.pairs import PairSet
 from training.stages.encoder import Encoder
@@ -34,20 +35,22 @@ class LightEncoderOptions:
     """A window's side in feature cells, margins included."""
     learning_rate: float = 5e-4
     picture: PixelWeights = field(default_factory=PixelWeights)
-    synthetic_every: int = 3
+    synthetic_every: int = 2
     """Steps from one batch of synthetic pairs to the next."""
-    truth: float = 0.2
+    astray: float = 0.4
+    """Largest share of the way to another pair's code by which e4e's code of a synthetic pair is moved."""
+    truth: float = 0.5
     """Weight of the synthetic feature's absolute error, in deviations of its channel."""
     code: float = 0.1
     """Weight of the synthetic code's squared error, in deviations of W."""
-    feature: float = 0.01
+    feature: float = 0.02
     """Weight of the feature regularisation on photos (eq. 3.16), in deviations of the channel."""
     ema_images: float = 4_000.0
     bf16: bool = True
 
 
 class LightEncoderStage(LightStage):
-    """Trains `Encoder` of a light family against a frozen MobileStyleGAN."""
+    """Trains `Encoder` of a light family against a frozen MobileStyleGAN, from the codes of a frozen e4e."""
 
     name = "encoder"
     part = "encoder"
@@ -57,6 +60,7 @@ class LightEncoderStage(LightStage):
         generator: MobileGenerator,
         faces: FaceSet,
         pairs: PairSet,
+        e4e: LightE4EEncoder,
         files: LossFiles,
         options: LightEncoderOptions,
         *,
@@ -65,6 +69,7 @@ class LightEncoderStage(LightStage):
     ) -> None:
         super().__init__(generator, faces, pairs, files, options, photos=options.batch, seed=seed, device=device)
         self.options = options
+        self.e4e = e4e.to(device).eval().requires_grad_(False)
         self.encoder = Encoder(self.family)
         # A light family's base encoder is the light one.
         assert isinstance(self.encoder.encoder, LightFeatureStyleEncoder)
@@ -80,23 +85,35 @@ class LightEncoderStage(LightStage):
         else:
             images = random_flip(self.faces.tensor(self.batches.indices(step), self.device))
         origins = g.origins(o.batch, o.window)
+        offsets, prior = self._inverted(images, codes)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
-            w = self.base.offsets(images).float() + self.mean
+            w = self.base.offsets(images, offsets).float() + self.mean
             window = g.cut(images, origins, o.window, g.input_scale)
-            feature = self.encoder.ftem(self.base.feature(window), w).float()
+            feature = self.base.feature(window, g.cut(prior, origins, o.window, 1))
+            feature = self.encoder.ftem(feature, w).float()
         deviation = self.base.deviation
         if codes is not None:
             total, scalars = self._synthetic(feature, w, codes, origins, deviation)
         else:
             output = g.settled(g.shrink(g.upper(feature, w, origins)), window, origins, g.input_scale)
             total, terms = picture_loss(output, window, self.lpips, o.picture)
-            with torch.no_grad():
-                own = g.cut(g.lower(w), origins, o.window, 1)
-            regular = ((feature - own) / deviation).square().mean()
+            # The rows of w below the feature are e4e's, so G(w_k) is what E0 started from.
+            regular = ((feature - g.cut(prior, origins, o.window, 1)) / deviation).square().mean()
             total = total + o.feature * regular
             scalars: dict[str, float | Tensor] = {**terms, "feature": regular.detach()}
         self.update(total, step, o.batch)
         return scalars
+
+    @torch.no_grad()
+    def _inverted(self, images: Tensor, codes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """e4e's offsets B x N x D, of synthetic pairs led astray, and the generator's feature at them."""
+        o = self.options
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+            offsets = self.e4e(images).float()
+        if codes is not None:
+            away = o.astray * torch.rand(len(codes), 1, 1, device=self.device)
+            offsets = torch.lerp(offsets, (codes.roll(1, 0) - self.mean)[:, None].expand_as(offsets), away)
+        return offsets, self.generator.lower(offsets + self.mean)
 
     def _synthetic(
         self, feature: Tensor, w: Tensor, codes: Tensor, origins: Tensor, deviation: Tensor
@@ -109,7 +126,8 @@ class LightEncoderStage(LightStage):
         output = g.settled(g.upper(feature, w, origins), target, origins, g.scale)
         total, terms = picture_loss(output, target, None, o.picture)
         off = ((feature - own) / deviation).abs().mean()
-        code = ((w - truth) / self.base.code_deviation).square().mean()
+        above = slice(self.family.feature_conv, None)
+        code = ((w - truth)[:, above] / self.base.code_deviation).square().mean()
         scalars: dict[str, float | Tensor] = {f"full_{name}": term for name, term in terms.items()}
         return total + o.truth * off + o.code * code, scalars | {"truth": off.detach(), "code": code.detach()}
 
@@ -117,5 +135,5 @@ class LightEncoderStage(LightStage):
     def grid(self) -> Tensor:
         """Photos and their reconstructions at the encoders' size."""
         images = self.faces.tensor(np.linspace(0, len(self.faces) - 1, 6).astype(int), self.device)
-        w, feature = self.average.module(images, self.mean)
+        w, feature = self.average.module(images, self.mean, *self._inverted(images))
         return torch.stack([images, self.generator.shrink(self.generator.upper(feature, w))])

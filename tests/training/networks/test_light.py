@@ -24,35 +24,41 @@ def random_like_trained(module: torch.nn.Module) -> torch.nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def test_codes_start_at_the_mean_and_are_scaled_by_w(mobile):
+def e4e_inversion(mobile, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    """Offsets, the same in every row, and a feature."""
+    code = torch.randn(batch, 1, mobile.style_dim).expand(-1, mobile.w_rows, -1)
+    return code, torch.randn(batch, *mobile.feature_shape)
+
+
+def test_e4e_starts_at_the_mean_and_is_scaled_by_w(mobile):
     torch.manual_seed(0)
     images, codes = torch.rand(2, 3, 128, 128) * 2 - 1, 3 * torch.randn(50, mobile.style_dim)
-    for encoder in (base_encoder(mobile), e4e_encoder(mobile)):
-        call = getattr(encoder, "offsets", encoder)
-        assert not call(images).any()
-        one = random_like_trained(encoder)(images)
-        statistics = (torch.randn(4, *mobile.feature_shape), codes)
-        encoder.set_statistics(*(statistics if hasattr(encoder, "offsets") else statistics[1:]))
-        scaled = call(images)
-        one = one[0] if isinstance(one, tuple) else one
-        torch.testing.assert_close(scaled, one * codes.std(dim=0))
+    encoder = e4e_encoder(mobile)
+    assert not encoder(images).any()
+    one = random_like_trained(encoder)(images)
+    assert one.shape == (2, mobile.w_rows, mobile.style_dim) and (one == one[:, :1]).all()
+    encoder.set_statistics(codes)
+    torch.testing.assert_close(encoder(images), one * codes.std(dim=0))
 
 
-def test_e4e_gives_one_code_and_e_one_for_all_rows_below_the_feature(mobile):
-    images = torch.rand(2, 3, 128, 128) * 2 - 1
-    code = random_like_trained(e4e_encoder(mobile))(images)
-    assert code.shape == (2, mobile.w_rows, mobile.style_dim) and (code == code[:, :1]).all()
-    offsets = random_like_trained(base_encoder(mobile)).offsets(images)
-    below = offsets[:, : mobile.feature_conv]
-    assert (below == below[:, :1]).all()
-    assert all((offsets[:, row] != offsets[:, 0]).any() for row in range(mobile.feature_conv, mobile.w_rows))
+def test_e_starts_at_e4es_inversion(mobile):
+    torch.manual_seed(0)
+    images, inversion = torch.rand(2, 3, 128, 128) * 2 - 1, e4e_inversion(mobile)
+    encoder = base_encoder(mobile)
+    offsets, feature = encoder(images, *inversion)
+    assert torch.equal(offsets, inversion[0]) and torch.equal(feature, inversion[1])
+    offsets, feature = random_like_trained(encoder)(images, *inversion)
+    moved = (offsets != inversion[0]).any(dim=(0, 2))
+    assert not moved[: mobile.feature_conv].any() and moved[mobile.feature_conv :].all()
+    assert (feature != inversion[1]).any()
 
 
 def test_a_window_of_a_photo_has_the_whole_photos_feature_away_from_its_edges(mobile):
     encoder = random_like_trained(Encoder(mobile))
-    image = torch.rand(1, 3, 128, 128) * 2 - 1
-    w, whole = encoder(image, torch.zeros(mobile.style_dim))
-    window = encoder.ftem(encoder.encoder.feature(image[:, :, 8:56, 12:60]), w)
+    image, (code, prior) = torch.rand(1, 3, 128, 128) * 2 - 1, e4e_inversion(mobile, 1)
+    w, whole = encoder(image, torch.zeros(mobile.style_dim), code, prior)
+    window = encoder.encoder.feature(image[:, :, 8:56, 12:60], prior[:, :, 2:14, 3:15])
+    window = encoder.ftem(window, w)
     # One block of two convolutions in E0 and one in the FTEM reach four cells.
     torch.testing.assert_close(window[:, :, 4:-4, 4:-4], whole[:, :, 6:10, 7:11], rtol=1e-4, atol=1e-5)
 
@@ -106,7 +112,7 @@ def test_every_parameter_of_a_light_system_learns(mobile):
     image.square().mean().backward()
     silent = [name for name, p in system.named_parameters() if p.grad is None or not p.grad.any()]
     # The mapping network turns z into w, which no inversion does, and heads of rows beyond the generator's last.
-    spare = {f"encoder.styles.{mobile.w_rows - mobile.feature_conv - i}." for i in range(2)}
+    spare = {f"encoder.styles.{mobile.w_rows - mobile.feature_conv - 1 - i}." for i in range(2)}
     assert {n for n in silent if not n.startswith(("generator.style.", *spare))} == set()
 
 

@@ -12,6 +12,7 @@ import torch
 from engines.directions import Direction
 from training.data import FaceSet
 from training.loop import LoopOptions, train
+from training.networks.build import e4e_encoder
 from training.networks.mobilestylegan import MobileGenerator
 from training.networks.system import EditingSystem
 from training.pairs import SHARD, PairSet, load_pairs, render
@@ -119,7 +120,12 @@ def test_picture_loss_is_zero_for_equal_pictures_alone():
 def stages(mobile, generator, photos, pairs, loss_files):
     common = {"batch": 2, "bf16": False}
     yield lambda: LightEncoderStage(
-        generator, photos, pairs, loss_files, LightEncoderOptions(window=14, synthetic_every=2, **common)
+        generator,
+        photos,
+        pairs,
+        e4e_encoder(mobile),
+        loss_files,
+        LightEncoderOptions(window=14, synthetic_every=2, **common),
     )
     yield lambda: LightE4EStage(
         generator, photos, pairs, loss_files, LightE4EOptions(photos=1, photos_from=1, **common)
