@@ -84,7 +84,7 @@ def like(image: Tensor, photos: Tensor, family: ModelFamily) -> Tensor:
     return quantise(as_photos(image, family, (photos.shape[2], photos.shape[3])))
 
 
-_KEEP_BYTES = 1 << 30
+_KEEP_BYTES = 2 << 30
 """Inversions of all photos are kept if they take less than this; else they are made anew for every edit."""
 FACE_ELLIPSE = (0.57, 0.5, 0.40, 0.31)
 """Centre row and column, half height and half width of the face in an FFHQ-aligned picture, as fractions."""
@@ -172,6 +172,7 @@ class Evaluator:
         self.photos = [faces.tensor(slice(i, i + batch), device) for i in range(0, len(faces), batch)]
         self.face, self.outside, self.ring = regions(*faces.size)
         self._kept: list[Inversion] | None = None
+        self._reconstructed: dict[int, tuple[Tensor, Tensor]] = {}
         with torch.no_grad():
             self.embedded = [identity(x) for x in self.photos]
 
@@ -224,9 +225,11 @@ class Evaluator:
         before: list[np.ndarray] = []
         after: dict[str, list[np.ndarray]] = {way: [] for way in ways}
         values: dict[str, dict[str, list[Tensor]]] = {way: {} for way in ways}
-        for photos, inversion, embedded in self._inverted(f"{direction.name} {strength:+g}"):
-            whole = self.system.reconstruct(inversion)
-            start, energy = like(whole, photos, self.system.family), detail(quantise(whole))
+        for index, (photos, inversion, embedded) in enumerate(self._inverted(f"{direction.name} {strength:+g}")):
+            if index not in self._reconstructed:
+                whole = self.system.reconstruct(inversion)
+                self._reconstructed[index] = like(whole, photos, self.system.family), detail(quantise(whole))
+            start, energy = self._reconstructed[index]
             if attribute:
                 before.append(self.judges.score(photos, (attribute,))[attribute])
             for name, way in ways.items():

@@ -102,6 +102,16 @@ class LightStage:
         self.average.update(self.network, (step + 1) * images, images)
 
 
+def astray(w_plus: Tensor, codes: Tensor, share: float) -> Tensor:
+    """Codes B x N x D moved by up to a share of the way to the next one's true code, of `codes` B x D.
+
+    e4e misses photos by more than the synthetic pairs that it was trained on; what starts from its codes is to meet
+    such misses in training.
+    """
+    away = share * torch.rand(len(codes), 1, 1, device=w_plus.device)
+    return torch.lerp(w_plus, codes.roll(1, 0)[:, None].expand_as(w_plus), away)
+
+
 @torch.no_grad()
 def statistics(generator: MobileGenerator, seed: int = 1) -> tuple[Tensor, Tensor]:
     """Features of the generator, 64 x C x H x W, and codes of W, 10,000 x D, from which encoders take their scales."""

@@ -31,7 +31,7 @@ from training.networks.light import LightFeatureStyleEncoder
 from training.networks.mobilestylegan import MobileGenerator
 from training.networks.system import EditingSystem
 from training.pairs import PairSet
-from training.stages.light import LightStage
+from training.stages.light import LightStage, astray
 from training.stages.windows import PixelWeights, laid_over, picture_loss
 
 
@@ -47,6 +47,8 @@ class LightEditorOptions:
     """Side in feature cells of the window that is rendered, margins included."""
     estimated: float = 0.8
     """Share of the edits at e4e's code in place of the exact one."""
+    astray: float = 0.3
+    """Largest share of the way to another pair's code by which e4e's code of a synthetic pair is moved."""
     interpolated: float = 0.15
     """Share of the edits that go towards another pair's code."""
     learning_rate: float = 8e-4
@@ -147,6 +149,7 @@ class LightEditorStage(LightStage):
         exact = torch.rand(o.batch) >= o.estimated
         with torch.no_grad(), torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
             w_e = self.system.encode_e4e(inputs).float()
+            w_e[: o.batch] = astray(w_e[: o.batch], codes, o.astray)
             w_e[: o.batch][exact] = truth[exact]
             feature, edited = g.lower(w_e), g.lower(w_e + delta)
             w, enhanced = (value.float() for value in self.system.encode(inputs, (w_e, feature)))

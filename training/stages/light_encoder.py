@@ -21,7 +21,7 @@ from training.networks.light import LightE4EEncoder, LightFeatureStyleEncoder
 from training.networks.mobilestylegan import MobileGenerator
 from training.pairs import PairSet
 from training.stages.encoder import Encoder
-from training.stages.light import LightStage, statistics
+from training.stages.light import LightStage, astray, statistics
 from training.stages.windows import PixelWeights, picture_loss
 
 
@@ -111,8 +111,7 @@ class LightEncoderStage(LightStage):
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
             offsets = self.e4e(images).float()
         if codes is not None:
-            away = o.astray * torch.rand(len(codes), 1, 1, device=self.device)
-            offsets = torch.lerp(offsets, (codes.roll(1, 0) - self.mean)[:, None].expand_as(offsets), away)
+            offsets = astray(offsets, codes - self.mean, o.astray)
         return offsets, self.generator.lower(offsets + self.mean)
 
     def _synthetic(
