@@ -39,6 +39,7 @@ from training.networks.discriminator import Discriminator
 from training.networks.light import LightE4EEncoder
 from training.networks.mobilestylegan import MobileGenerator
 from training.pairs import PairSet, load_pairs, render
+from training.sheet import direction_sheet
 from training.stages.e4e import E4EStage
 from training.stages.editor import EditorStage
 from training.stages.encoder import EncoderStage
@@ -160,7 +161,8 @@ def _imported_directions(run: Run) -> list[Direction]:
 
 
 def fit_directions(run: Run, seed: int = 0) -> list[Direction]:
-    """Directions of the trained generator, written to `directions/` with what they do to each attribute."""
+    """Directions of the trained generator, written to `directions/` with what they do to each attribute, and a sheet of
+    all directions there on the generator's own samples."""
     system = load_system(run, encoder=False, editor=False).to(run.device)
     generator = system.generator
     identity = load_run_identity(run)
@@ -178,6 +180,7 @@ def fit_directions(run: Run, seed: int = 0) -> list[Direction]:
     for direction in directions:
         direction.save(folder / f"{direction.name}.safetensors")
     write(folder / "effects.json", json.dumps(effects, indent=1).encode())
+    direction_sheet(generator, system.latent_avg, load_run_directions(run), seed=seed).save(folder / "sheet.jpg")
     return directions
 
 
