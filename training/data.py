@@ -81,7 +81,12 @@ class FaceSet:
 
 
 def load_faces(
-    source: Path, size: int | tuple[int, int], *, held_out: int = 500, cache: Path | None = None
+    source: Path,
+    size: int | tuple[int, int],
+    *,
+    held_out: int = 500,
+    cache: Path | None = None,
+    most: int | None = None,
 ) -> tuple[FaceSet, FaceSet]:
     """Reads all images of a folder or tar at one size.
 
@@ -91,6 +96,7 @@ def load_faces(
         held_out: how many images, the last by file name, form the second set.
         cache: folder for the decoded array, which is then mapped into memory rather than held in it; None reads the
             files anew.
+        most: without a cache, read no more than so many images, the last by file name; None reads all.
 
     Returns:
         The training set and the held-out set.
@@ -102,8 +108,10 @@ def load_faces(
     height, width = (size, size) if isinstance(size, int) else size
     if cache is None:
         names, order = _sorted_names(source)
+        first = 0 if most is None else max(len(names) - most, 0)
+        names = names[first:]
         images = np.empty((len(names), height, width, 3), np.uint8)
-        _fill(images, source, order)
+        _fill(images, source, [place - first for place in order])
     else:
         stamp = source.stat()
         shape = f"{height}x{width}"
@@ -132,8 +140,10 @@ def _sorted_names(source: Path) -> tuple[list[str], list[int]]:
 
 
 def _fill(images: np.ndarray, source: Path, places: Sequence[int]) -> None:
+    """Decodes images into their places; those of negative places are left out."""
     for place, (name, read) in zip(places, _files(source), strict=True):
-        images[place] = _decode(name, read, (images.shape[1], images.shape[2]))
+        if place >= 0:
+            images[place] = _decode(name, read, (images.shape[1], images.shape[2]))
 
 
 def _write_cache(path: Path, source: Path, size: tuple[int, int]) -> None:

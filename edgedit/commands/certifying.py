@@ -132,7 +132,7 @@ def _from_tar(source: Path, bundle: Bundle, count: int) -> tuple[np.ndarray, np.
         from training.data import load_faces
     except ModuleNotFoundError as error:
         raise EngineError(f"photos in a tar need {error.name}; unpack it and give the folder") from error
-    others, last = load_faces(source, bundle.family.size, held_out=count)
+    others, last = load_faces(source, bundle.family.size, held_out=count, most=count + CALIBRATION)
     return last.images, others.images[-CALIBRATION:]
 
 

@@ -43,6 +43,16 @@ def test_tar_and_folder_agree(photo_folder, tmp_path):
         np.testing.assert_array_equal(one.images, other.images)
 
 
+def test_only_the_last_by_name_are_read_where_few_are_wanted(photo_folder, tmp_path):
+    archive = _tar(photo_folder, tmp_path / "photos.tar")
+    whole = load_faces(archive, 16, held_out=3)
+    training, held_out = load_faces(archive, 16, held_out=3, most=5)
+    assert held_out.names == whole[1].names and training.names == whole[0].names[-2:]
+    np.testing.assert_array_equal(held_out.images, whole[1].images)
+    np.testing.assert_array_equal(training.images, whole[0].images[-2:])
+    assert len(load_faces(archive, 16, held_out=3, most=99)[0]) == len(whole[0])
+
+
 def test_what_macos_leaves_beside_photos_is_no_photo(photo_folder, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
