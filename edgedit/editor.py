@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from engines.bundle import Bundle
 from engines.directions import Direction, Strength, load_directions, pick, resolve
 from engines.errors import BundleError, DirectionError
+from engines.packages import Progress
 from engines.photo import Alignment, Cropper, Cut, PasteMode, Photo, open_image, photo_name
 from engines.photo.images import Source
 from engines.session import EditSession, Inversion
@@ -20,9 +21,6 @@ from engines.signing import ensure_signed
 
 PORTRAIT_BUNDLE = Path(__file__).parent / "bundles" / "portrait"
 """The bundle that comes with the package, without its generator (see engines.completion): 1024-pixel faces."""
-
-Progress = Callable[[str], None]
-"""Is told in one line what is being done."""
 
 
 def open_bundle(
@@ -84,13 +82,16 @@ class Editor:
     Args:
         session: runs the graphs of a bundle.
         directions: by name.
+        progress: is told if the face detector's weights are to be fetched first.
     """
 
-    def __init__(self, session: EditSession, directions: Mapping[str, Direction]) -> None:
+    def __init__(
+        self, session: EditSession, directions: Mapping[str, Direction], progress: Progress = lambda line: None
+    ) -> None:
         self.session = session
         self.family = session.family
         self.directions = dict(directions)
-        self._cropper = Cropper()
+        self._cropper = Cropper(progress)
 
     @classmethod
     def load(
@@ -108,7 +109,7 @@ class Editor:
             bundle: the bundle's directory.
             runtime: a name of `engines.runtimes`.
             require_signed: PEM file of the public key that must have signed the bundle; None asks for no signature.
-            progress: is told if the bundle is to be completed first, which takes seconds.
+            progress: is told if the bundle is to be completed first, which takes seconds, or weights are to be fetched.
             options: passed to the runtime, such as `provider="cuda"` or `threads=4` (never more than this process may
                 use, see `engines.cpus`).
 
@@ -116,7 +117,7 @@ class Editor:
             BundleError: if it is not a bundle, or damaged.
             SignatureError: if a signature is required and is not there or does not hold.
             RuntimeUnavailableError: for a runtime or provider that is not known, not installed or cannot start; or if
-                the package that the bundle is to be completed from is not installed.
+                the package that the bundle is to be completed from is not installed and cannot be fetched.
             PackageError, OutputError: as `engines.completion.complete`.
         """
         loaded = open_bundle(bundle, progress=progress)
@@ -126,7 +127,7 @@ class Editor:
             options["require_signed"] = require_signed
         session = EditSession(loaded, runtime, **options)
         session.prepare("invert")
-        return cls(session, load_directions(loaded))
+        return cls(session, load_directions(loaded), progress)
 
     def add_direction(self, direction: Direction | str | Path) -> Direction:
         """Makes a direction known under its own name, such as one that `edgedit directions import` wrote.

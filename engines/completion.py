@@ -6,8 +6,9 @@ no such bundle. Its folder is that of the whole bundle, but for one file:
     graphs/own.safetensors    every tensor that is not the generator's, in place of graphs/weights.safetensors
 
 The manifest is that of the whole bundle. Whoever opens the folder gets the whole one from the cache folder, where it is
-completed once from the installed package: FP32 rounded to FP16, to nearest even, and written as any export writes it.
-The manifest's digest must come out, or nothing appears. After that neither the package nor a network is needed.
+completed once from the package (engines.packages): FP32 rounded to FP16, to nearest even, and written as any export
+writes it. The manifest's digest must come out, or nothing appears. After that neither the package nor a network is
+needed.
 """
 
 from __future__ import annotations
@@ -15,9 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +25,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from engines import mobilestylegan
-from engines.errors import BundleError, OutputError
-from engines.files import cache_folder, only_one, write
+from engines.errors import BundleError
+from engines.files import cache_folder, made_once, write
 from engines.integrity import COPY_AGAIN, FileProblem, check_entry, read_regular
 from engines.manifest import MANIFEST_DIGEST_FILE, MANIFEST_FILE, OWN_WEIGHTS_FILE, SIGNATURE_FILES, WEIGHTS_FILE
+from engines.packages import GENERATOR as PACKAGE
+from engines.packages import Progress
 
 if TYPE_CHECKING:
     from engines.bundle import Bundle
@@ -45,14 +46,19 @@ def lacks_generator(folder: Path) -> bool:
     return os.path.lexists(folder / OWN_WEIGHTS_FILE)
 
 
-def generator_weights() -> dict[str, np.ndarray]:
+def generator_weights(progress: Progress = lambda line: None) -> dict[str, np.ndarray]:
     """The package's tensors in FP16, by their names in a bundle.
 
+    Args:
+        progress: called with one line before the package is fetched.
+
     Raises:
-        RuntimeUnavailableError: if the package is not installed.
+        RuntimeUnavailableError: if the package is not installed and cannot be fetched.
         PackageError: if it is another version or damaged.
+        OutputError: if it would be fetched and the cache folder cannot be written.
     """
-    return {f"{GENERATOR}{name}": array.astype(np.float16) for name, array in mobilestylegan.read().items()}
+    tensors = mobilestylegan.read(progress=progress)
+    return {f"{GENERATOR}{name}": array.astype(np.float16) for name, array in tensors.items()}
 
 
 def weights_file(tensors: Mapping[str, np.ndarray]) -> bytes:
@@ -77,13 +83,13 @@ def require_package(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     Raises:
         BundleError: if it is not.
-        RuntimeUnavailableError, PackageError: as `generator_weights`.
+        RuntimeUnavailableError, PackageError, OutputError: as `generator_weights`.
     """
     known = generator_weights()
     theirs = {name for name in tensors if name.startswith(GENERATOR)}
     if theirs != known.keys() or any(tensors[name].tobytes() != known[name].tobytes() for name in theirs):
         raise BundleError(
-            f"the generator is not that of random-face {mobilestylegan.VERSION}, from which the bundle could be "
+            f"the generator is not that of {PACKAGE}, from which the bundle could be "
             "completed; leave --without-generator out"
         )
     return {name: tensor for name, tensor in tensors.items() if name not in theirs}
@@ -93,7 +99,8 @@ def leave_out_generator(bundle: Bundle) -> None:
     """Makes a whole bundle one without its generator, in place, after a look at whether it can be completed again.
 
     Raises:
-        BundleError, RuntimeUnavailableError, PackageError: as `require_package`; the bundle is then as it was.
+        BundleError, RuntimeUnavailableError, PackageError, OutputError: as `require_package`; the bundle is then as it
+            was.
     """
     weights = bundle.read(WEIGHTS_FILE)
     tensors = load(weights)
@@ -104,7 +111,7 @@ def leave_out_generator(bundle: Bundle) -> None:
     (bundle.path / WEIGHTS_FILE).unlink()
 
 
-def complete(bundle: Bundle, progress: Callable[[str], None] = lambda line: None) -> Path:
+def complete(bundle: Bundle, progress: Progress = lambda line: None) -> Path:
     """The folder of the whole bundle in the cache, completed there if it is not yet.
 
     Of several processes one completes it, and the others wait. A file of it that was damaged since is made again;
@@ -112,38 +119,26 @@ def complete(bundle: Bundle, progress: Callable[[str], None] = lambda line: None
 
     Args:
         bundle: one that lacks its generator.
-        progress: called with one line before work that takes seconds.
+        progress: called with one line before each work that takes seconds.
 
     Raises:
         BundleError: if a file of the bundle is missing or damaged.
-        RuntimeUnavailableError: if the package with the generator is not installed; the message names the command.
+        RuntimeUnavailableError: if the package with the generator is not installed and cannot be fetched; the message
+            names the command that installs it.
         PackageError: if the package is another version or damaged.
         OutputError: if the cache folder cannot be written.
     """
     digest = (bundle.path / MANIFEST_DIGEST_FILE).read_text()
     place = cache_folder() / "bundles" / f"{bundle.name}-{digest[:16]}"
-    if _is_whole(place, bundle, digest):
-        return place
-    staging = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with only_one(place.parent, lambda: progress(f"waiting for another process that completes {bundle.name}")):
-            if _is_whole(place, bundle, digest):
-                return place
-            progress(f"completing {bundle.name} with the generator of the package random-face, once, in {place}")
-            # Under the lock, what is there of these is of processes that were killed.
-            for left in place.parent.glob(f".{place.name}.*"):
-                shutil.rmtree(left)
-            _write(bundle, staging)
-            if (place / "engines").is_dir():
-                (place / "engines").rename(staging / "engines")
-            shutil.rmtree(place, ignore_errors=True)
-            staging.rename(place)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"cannot write {place}: {reason}; EDGEDIT_CACHE can name another cache folder") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+
+    def make(staging: Path) -> None:
+        progress(f"completing {bundle.name} with the generator of the package {PACKAGE.name}, once, in {place}")
+        _write(bundle, staging, progress)
+        if (place / "engines").is_dir():
+            (place / "engines").rename(staging / "engines")
+
+    waiting = f"waiting for another process that completes {bundle.name}"
+    made_once(place, lambda: _is_whole(place, bundle, digest), make, lambda: progress(waiting))
     return place
 
 
@@ -158,10 +153,10 @@ def _is_whole(place: Path, bundle: Bundle, digest: str) -> bool:
     )
 
 
-def _write(bundle: Bundle, folder: Path) -> None:
+def _write(bundle: Bundle, folder: Path, progress: Progress) -> None:
     """Writes the whole bundle into a new folder."""
     contents = {file: bundle.read(file) for file in bundle.manifest.files if file != WEIGHTS_FILE}
-    contents[WEIGHTS_FILE] = _weights(bundle)
+    contents[WEIGHTS_FILE] = _weights(bundle, progress)
     for file in (MANIFEST_FILE, MANIFEST_DIGEST_FILE, *SIGNATURE_FILES):
         if (bundle.path / file).exists():
             contents[file] = (bundle.path / file).read_bytes()
@@ -170,7 +165,7 @@ def _write(bundle: Bundle, folder: Path) -> None:
         (folder / file).write_bytes(data)
 
 
-def _weights(bundle: Bundle) -> bytes:
+def _weights(bundle: Bundle, progress: Progress) -> bytes:
     """The whole bundle's weights file, checked against the manifest."""
     entry = bundle.manifest.files.get(WEIGHTS_FILE)
     if bundle.family.generator != KIND or entry is None:
@@ -182,7 +177,7 @@ def _weights(bundle: Bundle) -> bytes:
     if isinstance(own, FileProblem):
         raise BundleError(own.refusal(bundle.name))
     try:
-        data = weights_file(load(own) | generator_weights())
+        data = weights_file(load(own) | generator_weights(progress))
     except SafetensorError:
         data = b""
     # The package has been checked by now, so a digest that differs is due to the bundle's own part.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,43 @@ def only_one(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterat
             waiting()
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def made_once(
+    place: Path, is_whole: Callable[[], bool], make: Callable[[Path], None], waiting: Callable[[], None] = lambda: None
+) -> None:
+    """Has a folder of the cache made, if it is not whole: under a temporary name, and then renamed.
+
+    Of several processes one makes it, and the others wait. What stands in its place is removed when it is replaced.
+
+    Args:
+        place: the folder.
+        is_whole: whether it needs no making.
+        make: makes it under the path that it is given.
+        waiting: called if another process is at work there.
+
+    Raises:
+        OutputError: if it cannot be written. Nothing half-made stays then, nor after whatever `make` raises.
+    """
+    if is_whole():
+        return
+    staging = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with only_one(place.parent, waiting):
+            if is_whole():
+                return
+            # Under the lock, what is there of these is of processes that were killed.
+            for left in place.parent.glob(f".{place.name}.*"):
+                shutil.rmtree(left)
+            make(staging)
+            shutil.rmtree(place, ignore_errors=True)
+            staging.rename(place)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"cannot write {place}: {reason}; EDGEDIT_CACHE can name another cache folder") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def open_regular(root: Path, relative: str) -> int:

@@ -1,18 +1,15 @@
 """The pretrained MobileStyleGAN of the package `random-face`, read as data: names to arrays, without its libraries.
 
 The package holds a mapping and a synthesis network (Belousov 2021, arXiv 2104.04767; 1024-pixel faces, distilled from
-StyleGAN2-FFHQ) as OpenVINO IR: an XML graph and a file of constants. No code of the package runs. Files are bounded in
-size and checked against the digests of the one known version before they are parsed, and every constant of the graphs
-is accounted for: it is a weight, or it holds what the network's definition says.
+StyleGAN2-FFHQ) as OpenVINO IR: an XML graph and a file of constants. Where they lie, and that they are those of the
+one known version, `engines.packages` says. Every constant of the graphs is accounted for: it is a weight, or it holds
+what the network's definition says.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import math
 import xml.etree.ElementTree as ElementTree
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,72 +17,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import EdgeditError, RuntimeUnavailableError
+from engines.packages import GENERATOR, PackageError, Progress
 
-PACKAGE = "random_face"
-VERSION = "2021.7.21.1"
-INSTALL = f"pip install --no-deps random-face=={VERSION}"
 LICENCE = (
     "Apache-2.0 as packaged; distilled from NVIDIA's StyleGAN2-FFHQ (Source Code License-NC) and FFHQ (CC BY-NC-SA "
     "4.0): research and evaluation, clear the rights before commercial use"
 )
-DIGESTS = {
-    "MappingNetwork.xml": "73e2096cad6e696e4af47df2477e048ab4c42c0e0dec83c7c66604822689e55b",
-    "MappingNetwork.bin": "212dd716bdb556e18db603ea97300d4fa3c872b878c726b2402fea80820e7305",
-    "SynthesisNetwork.xml": "7918fce515243954d3e06628cb39a23902d6b1d5d02932cc0c2faee7a2aeeedd",
-    "SynthesisNetwork.bin": "c7da15fa22d508c82e1c30dd6b4cdf67fe3ccdddaf85b310ee764dbf0c289645",
-}
-"""SHA-256 of the files in the package's folder `data`."""
-MAX_BYTES = 64 << 20
-"""Bound of each file; the largest has 32 MB."""
-
 Array = NDArray[np.generic]
 _TYPES = {"f32": np.float32, "i64": np.int64, "i32": np.int32}
-
-
-class PackageError(EdgeditError):
-    """The generator's package is of another version, damaged, or not the one asked for."""
-
-
-def find(path: Path | None = None) -> Path:
-    """The installed package's folder, or `path`: its wheel, its folder or a folder that holds it.
-
-    Raises:
-        RuntimeUnavailableError: if the package is not installed; the message names the command that does it.
-        PackageError: if `path` does not exist.
-    """
-    if path is not None:
-        if not path.exists():
-            raise PackageError(f"{path} does not exist; name the wheel of random-face {VERSION} or the folder it is in")
-        return path / PACKAGE if (path / PACKAGE / "data").is_dir() else path
-    spec = importlib.util.find_spec(PACKAGE)
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        if (Path(place) / "data").is_dir():
-            return Path(place)
-    raise RuntimeUnavailableError(f"the generator's weights are in the package random-face: {INSTALL}")
-
-
-def _content(source: Path, name: str) -> bytes:
-    """A file of the package, checked.
-
-    Raises:
-        PackageError: if it is absent, too large, or not the known version's.
-    """
-    try:
-        if source.is_file():
-            with zipfile.ZipFile(source) as wheel, wheel.open(f"{PACKAGE}/data/{name}") as stream:
-                data = stream.read(MAX_BYTES + 1)
-        else:
-            with (source / "data" / name).open("rb") as stream:
-                data = stream.read(MAX_BYTES + 1)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise PackageError(f"{source} holds no {name} of random-face {VERSION}; reinstall it: {INSTALL}") from error
-    if hashlib.sha256(data).hexdigest() != DIGESTS[name]:
-        raise PackageError(
-            f"{name} in {source} is not that of random-face {VERSION}: another version or damaged; reinstall it: "
-            f"{INSTALL} --force-reinstall"
-        )
-    return data
 
 
 @dataclass(frozen=True)
@@ -233,14 +172,15 @@ def _names(graph: _Graph, node: _Node, depth: int) -> str:
     return " ".join(graph.nodes[i].name + " " + _names(graph, graph.nodes[i], depth - 1) for i in node.inputs)
 
 
-def read(path: Path | None = None) -> dict[str, Array]:
+def read(path: Path | None = None, progress: Progress = lambda line: None) -> dict[str, Array]:
     """The generator's tensors under the names of `training.networks.mobilestylegan.MobileGenerator`, float32.
 
     Args:
-        path: the package's wheel or folder; None: the installed package.
+        path: the package's wheel or folder; None: the installed package, or the one that was fetched.
+        progress: called with one line before the package is fetched.
 
     Raises:
-        RuntimeUnavailableError: if the package is not installed.
+        RuntimeUnavailableError, OutputError: as `Package.find`.
         PackageError: if it is another version, damaged, or holds a constant that is not accounted for.
 
     Example:
@@ -248,9 +188,9 @@ def read(path: Path | None = None) -> dict[str, Array]:
         >>> weights["conv1.weight"].shape  # doctest: +SKIP
         (512, 512, 3, 3)
     """
-    source = find(path)
+    source = GENERATOR.find(path, progress)
     mapping, synthesis = (
-        _Graph(_content(source, f"{name}.xml"), _content(source, f"{name}.bin"))
+        _Graph(GENERATOR.read(source, f"data/{name}.xml"), GENERATOR.read(source, f"data/{name}.bin"))
         for name in ("MappingNetwork", "SynthesisNetwork")
     )
     return _mapping(mapping) | _synthesis(synthesis)

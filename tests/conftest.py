@@ -106,3 +106,15 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"the shared material is not here ({'EDGEDIT_SHARED' if named else 'set EDGEDIT_SHARED'})")
     return path
+
+
+@pytest.fixture
+def no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder, and no package index: pip has the wheels of the folder that this is, at first none."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    return wheels

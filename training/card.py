@@ -9,6 +9,7 @@ from typing import Any
 
 from engines import completion, mobilestylegan
 from engines.family import ModelFamily
+from engines.packages import GENERATOR
 
 _TRAINED = ("generator", "e4e", "encoder", "editor")
 _ORDER = ("generator", "pairs", "e4e", "encoder", "directions", "editor", "calibrate", "evaluate")
@@ -74,8 +75,8 @@ _OF_A_PACKAGE = f"""\
 Two light inversion encoders and a feature editor for a generator of {{size}} x {{size}} pixels, after
 Yan, Xu, Zhang, Xia and Li, "Edit-discrepancy-guided feature transformation in encoder-based GAN inversion for real
 image attribute editing" (2026). The generator is MobileStyleGAN (Belousov 2021, arXiv 2104.04767) of the package
-random-face {mobilestylegan.VERSION}: its weights are no part of the bundle as it is passed on, and are read from the
-package where it is installed."""
+{GENERATOR}: its weights are no part of the bundle as it is passed on, and are read from that package where the
+bundle is opened."""
 _THUMBNAILS = """\
 At {size} pixels a face is a thumbnail: put back into a large photo, an edit adds its low-resolution change to
 the photo's own texture. Large pose changes tear details, as the paper reports of its own model. Weights and directions

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from edgedit.commands.common import Reporting, check_output, console
+from edgedit.commands.common import Reporting, check_output, console, say
 from engines.errors import EdgeditError, OutputError
 from engines.family import family
+from engines.packages import GENERATOR
 
 Kind = Literal[
     "stylegan2",
@@ -34,9 +35,10 @@ Kind = Literal[
 class Import(Reporting):
     """Turn an official checkpoint into safetensors, without running code that may be in it (needs the `train` extra).
 
-    mobilestylegan takes no file where the package random-face is installed, else its wheel or folder. Kinds of several
-    files: fs (with the pSp or StyleGAN2 file), clcae (with the StyleGAN2 file and the mean image), sfe
-    (with the StyleGAN2 and e4e files), hyperstyle (with its W encoder). moco-v2 is the ResNet-50 that tells cars apart.
+    mobilestylegan takes no file, or the wheel or folder of the package random-face, which is otherwise found or
+    fetched. Kinds of several files: fs (with the pSp or StyleGAN2 file), clcae (with the StyleGAN2 file and the mean
+    image), sfe (with the StyleGAN2 and e4e files), hyperstyle (with its W encoder). moco-v2 is the ResNet-50 that tells
+    cars apart.
     """
 
     kind: tyro.conf.Positional[Kind]
@@ -64,10 +66,10 @@ class Import(Reporting):
             from training.importers.mobilestylegan import import_package
         except ModuleNotFoundError as error:
             raise EdgeditError(f"`edgedit import` needs {error.name}: pip install 'edgedit[train]'") from error
-        places = ", ".join(map(str, self.files)) or "the installed package"
+        places = ", ".join(map(str, self.files)) or f"the package {GENERATOR}"
         console.print(f"importing {self.kind} from {places}", markup=False)
         mobile = self.kind == "mobilestylegan"
-        result = import_package(self.files, asked) if mobile else import_checkpoint(self.kind, self.files, asked)
+        result = import_package(self.files, asked, say) if mobile else import_checkpoint(self.kind, self.files, asked)
         imported = result.imported
         for source in imported.sources:
             console.print(f"  {source['role']}: {source['file']}, sha256 {source['sha256']}", markup=False)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from edgedit.commands.common import OptionalFile, Reporting, console
-from engines.errors import RuntimeUnavailableError
+from edgedit.commands.common import OptionalFile, Reporting, console, say
+from engines.errors import EdgeditError, RuntimeUnavailableError
+from engines.packages import FACE_DETECTOR
 
 if TYPE_CHECKING:
     from serving.gateway.settings import Settings
@@ -84,6 +85,12 @@ class ServeGateway(Reporting):
             raise RuntimeUnavailableError(
                 f"the gateway needs the package {error.name}: pip install 'edgedit[serve,gateway]'"
             ) from error
+
+        # Now, and not while a caller waits; those that send aligned faces need no detector.
+        try:
+            FACE_DETECTOR.find(progress=say)
+        except EdgeditError as error:
+            say(f"whole photos will be refused: {error}")
 
         def listening(url: str) -> None:
             console.print(f"gateway on {url}, Triton at {self.triton}; {url}/openapi.json tells what it does")

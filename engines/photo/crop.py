@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from engines.errors import ImageError
+from engines.packages import Progress
 from engines.photo.align import Alignment, aligned_square, extract, ffhq_alignment
 from engines.photo.detect import Face, FaceDetector, choose_face
 from engines.photo.images import Photo, Pixels
@@ -51,9 +52,14 @@ class Cut:
 
 
 class Cropper:
-    """Cuts out what a model takes; the face detector is loaded at the first photo that needs it."""
+    """Cuts out what a model takes; the face detector is loaded at the first photo that needs it.
 
-    def __init__(self) -> None:
+    Args:
+        progress: called with one line before the detector's weights are fetched, where they are not at hand.
+    """
+
+    def __init__(self, progress: Progress = lambda line: None) -> None:
+        self._progress = progress
         self._detector: FaceDetector | None = None
 
     def __call__(
@@ -78,6 +84,7 @@ class Cropper:
 
         Raises:
             ImageError: if the photo cannot be used or, as NoFaceError, has no such face.
+            RuntimeUnavailableError, PackageError, OutputError: as `FaceDetector`.
         """
         height, width = shape
         faces = height == width
@@ -90,7 +97,7 @@ class Cropper:
         if not faces:
             raise ImageError(f"{model} is not of faces: pass an image that is framed, with --aligned")
         if self._detector is None:
-            self._detector = FaceDetector()
+            self._detector = FaceDetector(progress=self._progress)
         found = _find(self._detector, photo.pixels, face, name)
         cut = _cut(photo, found, width)
         if cut.tone.gain > 1:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engines.errors import NoFaceError
+from engines.packages import Progress
 from engines.photo.align import upright_axis
 from engines.photo.mtcnn import Mtcnn
 
@@ -87,13 +88,16 @@ class FaceDetector:
 
     Args:
         threads: threads per network.
+        progress: called with one line before the package with the weights is fetched, where it is not at hand.
 
     Raises:
-        RuntimeUnavailableError: if the package with the weights is not installed.
+        RuntimeUnavailableError: if that package is not installed and cannot be fetched.
+        PackageError: if it is another version or damaged.
+        OutputError: if the cache folder cannot be written.
     """
 
-    def __init__(self, *, threads: int = 1) -> None:
-        self._mtcnn = Mtcnn(threads=threads)
+    def __init__(self, *, threads: int = 1, progress: Progress = lambda line: None) -> None:
+        self._mtcnn = Mtcnn(threads=threads, progress=progress)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> list[Face]:
         """Detect faces.

@@ -2,25 +2,23 @@
 
 Three small networks run one after the other: P-Net scans an image pyramid for candidate boxes, R-Net rejects most of
 them, O-Net refines the rest and gives five landmarks. The weights are the ONNX files inside the package
-`mtcnn-runtime`; its Python module is not imported, because that needs OpenCV's GUI build (libGL) and fails on
-images without any candidate. The work around the networks is numpy and Pillow.
+`mtcnn-runtime` (see engines.packages); its Python module is not imported, because that needs OpenCV's GUI build (libGL)
+and fails on images without any candidate. The work around the networks is numpy and Pillow.
 
 Coordinates are continuous: x runs from 0 to the width, and the centre of the first pixel is 0.5.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from engines.errors import RuntimeUnavailableError
 from engines.ort import session
+from engines.packages import FACE_DETECTOR, Progress
 from engines.photo.align import Alignment, extract, square_quad, upright_axis
 
 FloatArray = NDArray[np.float32]
@@ -42,21 +40,6 @@ REFINE_WINDOWS = np.array([(x - 48, y - 48, x + 48, y + 48) for x in (74, 80, 86
 """Windows of the patch (x1, y1, x2, y2) over which landmarks are averaged. Their side of 0.95 boxes is the one at
 which the FFHQ recipe on these landmarks shows no bias in scale or position (see `engines.photo.align`)."""
 MIRRORED_POINTS = [1, 0, 2, 4, 3]
-
-
-def _weights_folder() -> Path:
-    """Folder of the ONNX files in the installed package, found without importing it.
-
-    Raises:
-        RuntimeUnavailableError: if the package is not installed.
-    """
-    spec = importlib.util.find_spec("mtcnnruntime")
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        if (Path(place) / "weights" / "onet.onnx").is_file():
-            return Path(place) / "weights"
-    raise RuntimeUnavailableError(
-        "face detection needs the package mtcnn-runtime: pip install mtcnn-runtime==1.0.0, or pass --aligned"
-    )
 
 
 def suppress(
@@ -119,16 +102,19 @@ class Mtcnn:
         threads: threads per network, see `engines.cpus.threads`; these networks are too small to gain much from more
             than one.
 
+        progress: called with one line before the package with the weights is fetched.
+
     Raises:
-        RuntimeUnavailableError: if the package with the weights is not installed.
+        RuntimeUnavailableError, PackageError, OutputError: as `Package.find` and `Package.read`.
     """
 
-    def __init__(self, *, threads: int = 1) -> None:
+    def __init__(self, *, threads: int = 1, progress: Progress = lambda line: None) -> None:
         options = onnxruntime.SessionOptions()
         options.inter_op_num_threads = 1
-        folder = _weights_folder()
+        source = FACE_DETECTOR.find(progress=progress)
         self._pnet, self._rnet, self._onet = (
-            session(folder / f"{name}.onnx", threads=threads, options=options) for name in ("pnet", "rnet", "onet")
+            session(FACE_DETECTOR.read(source, f"weights/{name}.onnx"), threads=threads, options=options)
+            for name in ("pnet", "rnet", "onet")
         )
 
     def __call__(self, image: Image.Image, *, min_face: float = 20.0) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -8,6 +8,8 @@ compile() {
     --no-annotate --custom-compile-command serving/deploy/lock.sh --override requirements/overrides.txt "$@"
 }
 compile pyproject.toml --extra serve --extra gateway --output-file serving/deploy/gateway.lock "$@"
+# The gateway finds faces: it has the detector's weights installed, since nothing can be fetched where it runs.
+python3 -c "from engines.packages import *; print(FACE_DETECTOR.locked)" >>serving/deploy/gateway.lock
 # The build backend, which pip would otherwise fetch without a hash.
 python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" |
   compile - --output-file serving/deploy/build.lock "$@"

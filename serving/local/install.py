@@ -15,7 +15,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +23,8 @@ from typing import Any
 
 from engines.errors import RuntimeUnavailableError
 from engines.files import cache_folder, only_one
+from engines.packages import Progress
+from engines.pip import PINNED, QUIETLY, failure
 from serving.local import PRODUCTION, RELEASE
 from serving.local.interpreter import describe
 
@@ -36,8 +38,6 @@ SETUP_HINT = "run `edgedit serve setup`, which installs it for you (needs a pack
 _HERE = Path(__file__).parent
 _LOCKS = {"server": _HERE / "server.lock", "stub": _HERE / "stub.lock"}
 _INSTEAD = f"use the production container, {PRODUCTION}"
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -263,18 +263,11 @@ def _pip(python: Interpreter, target: Path, part: str, scratch: Path) -> None:
         helper = scratch / ".pip"
         _run([str(python.executable), "-I", "-m", "venv", str(helper)], "venv")
         pip = [str(helper / "bin" / "python")]
-    options = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-user", "--no-input"]
-    options += ["--disable-pip-version-check", "--progress-bar", "off", "--quiet"]
-    _run([*pip, "-m", "pip", "install", *options, "--target", str(target), "-r", str(_LOCKS[part])], "pip")
+    options = ["install", *PINNED, *QUIETLY, "--no-user", "--target", str(target), "-r", str(_LOCKS[part])]
+    _run([*pip, "-m", "pip", *options], "pip")
     shutil.rmtree(scratch / ".pip", ignore_errors=True)
 
 
 def _run(command: list[str], name: str) -> None:
-    environment = os.environ | {"PIP_REQUIRE_VIRTUALENV": "0"}
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
-    if done.returncode:
-        lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        said = [line for line in lines if line.startswith("ERROR:")] or lines or [f"exit status {done.returncode}"]
-        raise RuntimeUnavailableError(
-            f"cannot install the development server: {name} says: {said[-1].removeprefix('ERROR: ')}"
-        )
+    if reason := failure(command):
+        raise RuntimeUnavailableError(f"cannot install the development server: {name} says: {reason}")

@@ -13,19 +13,16 @@ from safetensors.numpy import load, load_file
 from edgedit.commands.photos import ASTRONAUT
 from edgedit.editor import PORTRAIT_BUNDLE, Editor
 from edgedit.sheet import CELL, GAP, LABEL, LARGE, WIDTH
-from engines import mobilestylegan
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.errors import RuntimeUnavailableError
 from engines.manifest import OWN_WEIGHTS_FILE
+from engines.packages import GENERATOR
 from engines.photo import open_image
 from tests.edgedit.conftest import Cli
 
 if not PORTRAIT_BUNDLE.is_dir():
     pytest.skip("edgedit/bundles/portrait is not here", allow_module_level=True)
-try:
-    mobilestylegan.find()
-except RuntimeUnavailableError as error:
-    pytest.skip(str(error), allow_module_level=True)
+if GENERATOR.installed() is None:
+    pytest.skip(f"{GENERATOR} is not installed", allow_module_level=True)
 
 DIRECTIONS = {"smile", "age", "glasses", "yaw"}
 PSNR_MARGIN = 5.0

@@ -11,20 +11,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from engines import mobilestylegan
+from engines import packages
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.completion import generator_weights, lacks_generator, leave_out_generator, weights_file
 from engines.errors import BundleError, OutputError, RuntimeUnavailableError
 from engines.family import FACES_1024, FACES_1024_MOBILE
 from engines.manifest import MANIFEST_FILE, OWN_WEIGHTS_FILE
-from engines.mobilestylegan import DIGESTS, PACKAGE, PackageError
+from engines.packages import GENERATOR, PackageError
 from tests.engines.engine_folders import flip
 from tests.engines.packaged import OWN, write_whole
 
-try:
-    SOURCE = mobilestylegan.find()
-except RuntimeUnavailableError as error:
-    pytest.skip(str(error), allow_module_level=True)
+SOURCE = GENERATOR.installed()
+if SOURCE is None:
+    pytest.skip(f"{GENERATOR} is not installed", allow_module_level=True)
 
 DATA = Path("data") / "SynthesisNetwork.bin"
 
@@ -53,15 +52,15 @@ def part(shared_part: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "cache"))
+def cache(no_index: Path, tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A copy of the installed package, found in its place."""
-    copy = shutil.copytree(SOURCE / "data", tmp_path / "site" / PACKAGE / "data").parent
+    assert SOURCE is not None
+    copy = shutil.copytree(SOURCE / "data", tmp_path / "site" / GENERATOR.module / "data").parent
     (copy / "__init__.py").touch()
     monkeypatch.syspath_prepend(copy.parent)
     return copy
@@ -69,7 +68,7 @@ def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_package(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    return lambda: monkeypatch.setattr(mobilestylegan.importlib.util, "find_spec", lambda name: None)
+    return lambda: monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -112,10 +111,12 @@ def test_without_the_package(part: Path, cache: Path, no_package: Callable[[], N
     assert not list(cache.glob("bundles/*face*"))
 
 
-@pytest.mark.parametrize("name", sorted(DIGESTS))
+@pytest.mark.parametrize("name", sorted(GENERATOR.members))
 def test_a_package_with_a_flipped_byte(part: Path, package: Path, cache: Path, name: str) -> None:
-    flip(package / "data" / name)
-    with pytest.raises(PackageError, match=f"{name} in .* is not that of random-face .*--force-reinstall") as caught:
+    flip(package / name)
+    with pytest.raises(
+        PackageError, match=f"{Path(name).name} in .* is not that of random-face .*--force-reinstall"
+    ) as caught:
         Bundle.load(part)
     assert "\n" not in str(caught.value) and not list(cache.glob("bundles/*face*"))
 

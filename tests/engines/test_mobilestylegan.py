@@ -6,6 +6,7 @@ import hashlib
 import re
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +14,23 @@ import pytest
 
 from engines import mobilestylegan
 from engines.errors import RuntimeUnavailableError
-from engines.mobilestylegan import DIGESTS, INSTALL, PACKAGE, PackageError, read
+from engines.mobilestylegan import read
+from engines.packages import GENERATOR, PackageError
 
 
 @pytest.fixture(scope="module")
 def installed() -> Path:
-    try:
-        return mobilestylegan.find()
-    except RuntimeUnavailableError as error:
-        pytest.skip(str(error))
+    if (found := GENERATOR.installed()) is None:
+        pytest.skip(f"{GENERATOR} is not installed")
+    return found
 
 
 @pytest.fixture
 def folder(installed: Path, tmp_path: Path) -> Path:
     """A copy of the package's data, without its code."""
-    (tmp_path / PACKAGE / "data").mkdir(parents=True)
-    for name in DIGESTS:
-        shutil.copyfile(installed / "data" / name, tmp_path / PACKAGE / "data" / name)
+    (tmp_path / GENERATOR.module / "data").mkdir(parents=True)
+    for name in GENERATOR.members:
+        shutil.copyfile(installed / name, tmp_path / GENERATOR.module / name)
     return tmp_path
 
 
@@ -49,30 +50,32 @@ def test_all_of_the_generator_is_there(installed: Path) -> None:
 def test_folder_and_wheel_hold_the_same(folder: Path, tmp_path: Path) -> None:
     wheel = tmp_path / "random_face-2021.7.21.1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        for file in (folder / PACKAGE / "data").iterdir():
-            archive.write(file, f"{PACKAGE}/data/{file.name}")
+        for name in GENERATOR.members:
+            archive.write(folder / GENERATOR.module / name, f"{GENERATOR.module}/{name}")
     expected = read(folder)
-    for path in (folder / PACKAGE, wheel):
+    for path in (folder / GENERATOR.module, wheel):
         found = read(path)
         assert list(found) == list(expected)
         assert all(np.array_equal(found[name], array) for name, array in expected.items())
 
 
-def test_the_absent_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mobilestylegan, "PACKAGE", "a_package_that_nobody_has")
+def test_the_absent_package_is_named_with_the_command(no_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = replace(GENERATOR, module="a_package_that_nobody_has")
+    monkeypatch.setattr(mobilestylegan, "GENERATOR", absent)
     with pytest.raises(RuntimeUnavailableError) as caught:
         read()
-    assert INSTALL in str(caught.value) and "\n" not in str(caught.value)
+    assert GENERATOR.install in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", DIGESTS)
+@pytest.mark.parametrize("name", GENERATOR.members)
 def test_a_flipped_byte_is_refused(folder: Path, name: str) -> None:
-    file = folder / PACKAGE / "data" / name
+    file = folder / GENERATOR.module / name
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     with pytest.raises(
-        PackageError, match=rf"{re.escape(name)} in .* is not that of random-face 2021\.7\.21\.1: another version or"
+        PackageError,
+        match=rf"{re.escape(file.name)} in .* is not that of random-face 2021\.7\.21\.1: another version or",
     ):
         read(folder)
 
@@ -94,12 +97,14 @@ def test_what_is_no_package(tmp_path: Path) -> None:
 
 def test_constants_that_nothing_accounts_for(installed: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the digests: a slope of 0.3 where the definition says 0.2 is found in the graph itself."""
-    file = folder / PACKAGE / "data" / "MappingNetwork.bin"
+    member = "data/MappingNetwork.bin"
+    file = folder / GENERATOR.module / member
     data = file.read_bytes()
     slope = np.float32(0.2).tobytes()
     assert slope in data
     file.write_bytes(data.replace(slope, np.float32(0.3).tobytes()))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setattr(mobilestylegan, "DIGESTS", DIGESTS | {"MappingNetwork.bin": digest})
+    changed = replace(GENERATOR, members={**GENERATOR.members, member: digest})
+    monkeypatch.setattr(mobilestylegan, "GENERATOR", changed)
     with pytest.raises(PackageError, match="is a constant that MobileStyleGAN's definition does not account for"):
         read(folder)

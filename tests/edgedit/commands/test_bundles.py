@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -12,7 +11,7 @@ from safetensors.numpy import load_file
 
 from edgedit.commands.exporting import random_system, spread
 from edgedit.editor import Editor
-from engines import mobilestylegan
+from engines import packages
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.completion import generator_weights, leave_out_generator
 from engines.family import FAMILIES
@@ -26,7 +25,7 @@ from training.imported import write as write_imported
 from training.peers import create
 
 needs_package = pytest.mark.skipif(
-    importlib.util.find_spec(mobilestylegan.PACKAGE) is None, reason="the package random-face is not installed"
+    packages.GENERATOR.installed() is None, reason="the package random-face is not installed"
 )
 
 
@@ -112,8 +111,9 @@ def test_export_of_random_weights(cli: Cli, tmp_path: Path, monkeypatch: pytest.
 
 
 @needs_package
-def test_what_completes_a_bundle_says_so_and_where(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "cache"))
+def test_what_completes_a_bundle_says_so_and_where(
+    cli: Cli, no_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     part = write_whole(tmp_path / "face", OWN | generator_weights())
     leave_out_generator(part)
     done = cli("info", part.path, "--verify")
@@ -122,7 +122,7 @@ def test_what_completes_a_bundle_says_so_and_where(cli: Cli, tmp_path: Path, mon
     assert f"completing face with the generator of the package random-face, once, in {place}\n" in done.out
     assert f", in {place}\n" in done.out and "verified 2 files: all match" in done.out
     assert "completing" not in cli("info", part.path).out
-    monkeypatch.setattr(mobilestylegan.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "other"))
     assert cli("info", part.path).error.endswith("pip install --no-deps random-face==2021.7.21.1")
 

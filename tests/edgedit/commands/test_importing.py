@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 
 from edgedit.commands.importing import Kind
-from engines.errors import RuntimeUnavailableError
-from engines.mobilestylegan import DIGESTS, LICENCE, find
+from engines.mobilestylegan import LICENCE
+from engines.packages import GENERATOR
 from tests.edgedit.conftest import Cli
 from tests.training.importers.files import write
 from training.imported import MOBILE
@@ -25,15 +25,13 @@ def test_kinds_are_those_of_the_importers() -> None:
 
 
 def test_import_of_a_package(cli: Cli, tmp_path: Path) -> None:
-    try:
-        find()
-    except RuntimeUnavailableError as error:
-        pytest.skip(str(error))
+    if GENERATOR.installed() is None:
+        pytest.skip(f"{GENERATOR} is not installed")
     out = tmp_path / "generator.safetensors"
     done = cli("import", "mobilestylegan", "-o", out)
     assert done.status == 0 and done.err == "" and f"licence: {LICENCE}" in " ".join(done.out.split())
     assert "mobilestylegan of faces-1024-mobile, " in done.out and all(
-        digest in done.out for digest in DIGESTS.values()
+        digest in done.out for digest in GENERATOR.members.values()
     )
     assert "filled in: latent_avg: the mean of W" in done.out
     out.unlink()

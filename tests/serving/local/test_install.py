@@ -22,12 +22,8 @@ def one_line(caught: pytest.ExceptionInfo[RuntimeUnavailableError]) -> str:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(no_index: Path, tmp_path: Path) -> Path:
     """An empty cache folder, and no package index."""
-    monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    (tmp_path / "wheels").mkdir()
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     return tmp_path / "cache"
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from engines.errors import RuntimeUnavailableError
 from engines.family import FACES_1024, FACES_1024_MOBILE
-from engines.mobilestylegan import DIGESTS, LICENCE, find
+from engines.mobilestylegan import LICENCE
+from engines.packages import GENERATOR
 from training.imported import Imported, read, write
 from training.importers.checkpoints import Result
 from training.importers.errors import CheckpointError
@@ -18,10 +18,8 @@ from training.networks.mobilestylegan import MobileGenerator
 
 @pytest.fixture(scope="module")
 def result() -> Result:
-    try:
-        find()
-    except RuntimeUnavailableError as error:
-        pytest.skip(str(error))
+    if GENERATOR.installed() is None:
+        pytest.skip(f"{GENERATOR} is not installed")
     return import_package()
 
 
@@ -32,7 +30,7 @@ def imported(result: Result) -> Imported:
 
 def test_the_package_fills_the_familys_generator(imported: Imported, tmp_path: Path) -> None:
     assert imported.family == FACES_1024_MOBILE and imported.licence == LICENCE
-    assert [source["sha256"] for source in imported.sources] == list(DIGESTS.values())
+    assert [source["sha256"] for source in imported.sources] == list(GENERATOR.members.values())
     generator = MobileGenerator(FACES_1024_MOBILE)
     weights = {name.removeprefix("generator."): t for name, t in imported.tensors.items() if name != "latent_avg"}
     generator.load_state_dict(weights)
@@ -50,7 +48,10 @@ def test_the_package_fills_the_familys_generator(imported: Imported, tmp_path: P
 def test_the_mean_code_is_named_as_made(result: Result) -> None:
     (made,) = result.filled_in
     assert made.startswith("latent_avg: the mean of W over 20000 z from seed 0") and result.left_out == []
-    assert [source.get("filled_in") for source in result.imported.sources] == [[made], *[None] * (len(DIGESTS) - 1)]
+    assert [source.get("filled_in") for source in result.imported.sources] == [
+        [made],
+        *[None] * (len(GENERATOR.members) - 1),
+    ]
 
 
 @pytest.mark.parametrize(

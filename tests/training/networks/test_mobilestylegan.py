@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from engines import mobilestylegan
 from engines.family import FACES_1024_MOBILE, EditorOptions, ModelFamily
+from engines.packages import GENERATOR
 from training.networks.mobilestylegan import MobileGenerator, inverse_haar
 from training.networks.system import EditingSystem
 
@@ -192,10 +192,9 @@ def test_a_light_system_starts_as_linear_editing(small: ModelFamily) -> None:
 
 @pytest.fixture(scope="module")
 def real() -> MobileGenerator:
-    try:
-        arrays = mobilestylegan.read()
-    except mobilestylegan.RuntimeUnavailableError as error:
-        pytest.skip(str(error))
+    if GENERATOR.installed() is None:
+        pytest.skip(f"{GENERATOR} is not installed")
+    arrays = mobilestylegan.read()
     made = MobileGenerator(FACES_1024_MOBILE).eval().requires_grad_(False)
     made.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
     return made
@@ -205,7 +204,9 @@ def real() -> MobileGenerator:
 def theirs(real: MobileGenerator) -> tuple[object, object]:
     """The package's own mapping and synthesis graphs, compiled."""
     openvino = pytest.importorskip("openvino", reason="openvino, which runs the package's own graphs, is not installed")
-    folder: Path = mobilestylegan.find() / "data"
+    package = GENERATOR.installed()
+    assert package is not None
+    folder = package / "data"
     core, options = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     mapping, synthesis = (
         core.compile_model(core.read_model(folder / f"{name}.xml"), "CPU", options)
