@@ -1,7 +1,9 @@
-"""Bundles of the family whose generator is a package's: weights and a card, no graphs."""
+"""Bundles of the family whose generator is a package's: weights and a card, no graphs. Wheels that pip takes."""
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,3 +25,15 @@ def write_whole(path: Path, tensors: dict[str, np.ndarray], family: ModelFamily 
         writer.add_bytes(WEIGHTS_FILE, weights_file(tensors))
         writer.add_bytes("card.md", b"# Face")
     return Bundle.load(path)
+
+
+def write_wheel(folder: Path, name: str, version: str, files: Mapping[str, bytes]) -> Path:
+    """A wheel with these files, which asks for a package that nobody has."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    about = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: nobody-has-this\n"
+    info = {"METADATA": about, "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n", "RECORD": ""}
+    wheel = folder / f"{stem}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, data in {**files, **{f"{stem}.dist-info/{file}": text for file, text in info.items()}}.items():
+            archive.writestr(path, data)
+    return wheel

@@ -16,6 +16,7 @@ import pytest
 from engines.errors import OutputError, RuntimeUnavailableError
 from engines.packages import FACE_DETECTOR, GENERATOR, Package, PackageError
 from tests.engines.engine_folders import flip
+from tests.engines.packaged import write_wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = b"0123456789" * 1000
@@ -24,19 +25,9 @@ INSTALL = "pip install --no-deps tiny-weights==1.0"
 
 
 def wheel_of(folder: Path, data: bytes = WEIGHTS) -> Path:
-    """A wheel that asks for a package which nobody has, and whose code must not run."""
-    wheel = folder / "tiny_weights-1.0-py3-none-any.whl"
-    info = "tiny_weights-1.0.dist-info"
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("tiny_weights/__init__.py", "raise SystemExit('imported')")
-        archive.writestr(f"tiny_weights/{MEMBER}", data)
-        archive.writestr(
-            f"{info}/METADATA",
-            "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\nRequires-Dist: nobody-has-this\n",
-        )
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return wheel
+    """A wheel whose code must not run."""
+    files = {"tiny_weights/__init__.py": b"raise SystemExit('imported')", f"tiny_weights/{MEMBER}": data}
+    return write_wheel(folder, "tiny-weights", "1.0", files)
 
 
 def package_of(wheel: Path) -> Package:

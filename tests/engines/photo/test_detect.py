@@ -4,7 +4,6 @@ import hashlib
 import math
 import subprocess
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from engines import packages
 from engines.errors import NoFaceError, RuntimeUnavailableError
 from engines.photo import Face, FaceDetector, choose_face, ffhq_alignment, mtcnn, open_image
 from engines.photo.detect import best_way_up
+from tests.engines.packaged import write_wheel
 
 
 @pytest.fixture(scope="module")
@@ -198,15 +198,14 @@ def test_missing_package_is_named(no_index: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_wheel_alone_will_do(no_index: Path, detector: FaceDetector, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Found where edgedit fetched it to, as the installed one: the digest of the wheel itself is another matter."""
-    if (folder := packages.FACE_DETECTOR.installed()) is None:
-        pytest.skip(f"{packages.FACE_DETECTOR} is not installed")
-    wheel = no_index / packages.FACE_DETECTOR.wheel
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        for member in packages.FACE_DETECTOR.members:
-            archive.write(folder / member, f"{packages.FACE_DETECTOR.module}/{member}")
+    """Fetched, and read without being installed, it finds what the installed one finds."""
+    known = packages.FACE_DETECTOR
+    if (folder := known.installed()) is None:
+        pytest.skip(f"{known} is not installed")
+    files = {f"{known.module}/{member}": (folder / member).read_bytes() for member in known.members}
+    wheel = write_wheel(no_index, known.name, known.version, files)
     monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
-    made = replace(packages.FACE_DETECTOR, sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
+    made = replace(known, sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
     monkeypatch.setattr(mtcnn, "FACE_DETECTOR", made)
     said: list[str] = []
     photo = astronaut()
