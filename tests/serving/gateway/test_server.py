@@ -327,3 +327,17 @@ def test_a_public_address_needs_keys(tmp_path: Path, capsys: pytest.CaptureFixtu
     key = capsys.readouterr().out.split()[0]
     assert key.startswith("edk_") and key not in json.dumps(told)
     assert ServeGateway(host="0.0.0.0", keys=tmp_path / "keys").settings().host == "0.0.0.0"
+
+
+def test_the_detectors_weights_are_looked_for_at_the_start(
+    no_index: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they cannot be had it serves all the same, for those who send aligned faces."""
+    from edgedit.commands.serve_gateway import ServeGateway
+
+    monkeypatch.setattr("serving.gateway.server.serve", lambda connect, settings, listening: listening("http://here"))
+    monkeypatch.setattr("engines.packages.Package.installed", lambda package: None)
+    ServeGateway().run()
+    first, *refused, listening = " ".join(capsys.readouterr().out.split()).partition("whole photos will be refused: ")
+    assert first.startswith("fetching the package mtcnn-runtime 1.0.0 with pip") and refused
+    assert "pip install --no-deps mtcnn-runtime==1.0.0 gateway on http://here" in listening
