@@ -4,7 +4,8 @@ As in the paper the target of an edit is the generator's own picture of the edit
 edit of strength zero. Three things differ. The code of a synthetic photo is known; most of the edits start from the
 code that e4e finds instead, as they will of a photo. Some edits go a part of the way to another code, so that the
 editor meets more changes than the directions'. And photos are edited as well: what the generator's own picture does not
-change there must stay as the photo is.
+change there must stay as the photo is, and e4e must see the photo change as far as it sees the generator's own picture
+change. Without that the editor, which cannot know where e4e's code is wrong, would rather change too little.
 
 The generator's picture of an edited code has another background, too. Unless the head turns, an edit is to leave what
 surrounds the face alone, so its target fades there into the unedited picture.
@@ -56,6 +57,8 @@ class LightEditorOptions:
     identity: float = 0.2
     keep: float = 2.0
     """Weight of what an edited photo must keep."""
+    movement: float = 0.2
+    """Weight of how far the picture's own e4e code must move along with that of the generator's picture."""
     turning: tuple[str, ...] = ("yaw", "pitch", "pose")
     """Directions that move the whole head: their targets are the generator's pictures from edge to edge."""
     discrepancy: float = 0.02
@@ -166,12 +169,16 @@ class LightEditorStage(LightStage):
         wanted = g.cut(photos, origins[o.batch :], o.window, g.input_scale)
         shown = g.settled(g.shrink(output[o.batch :]), wanted, origins[o.batch :], g.input_scale)
         if edited_photos:
-            kept = self._kept(
+            before, after = self._drawn(
                 feature[o.batch :], edited[o.batch :], w_e[o.batch :], delta[o.batch :], origins[o.batch :]
             )
+            kept = self._kept(before, after)
             kept = kept.maximum(1.0 - self._free(turns[o.batch :], origins[o.batch :], g.input_scale))
             extra = (kept * (shown - wanted).abs()).mean()
             total, scalars["keep"] = total + o.keep * extra, extra.detach()
+            windows = (shown, wanted, after, before)
+            extra = self._movement(*(laid_over(photos, x, origins[o.batch :], g.input_scale) for x in windows))
+            total, scalars["photo_movement"] = total + o.movement * extra, extra.detach()
         else:
             extra, terms = picture_loss(shown, wanted, self.lpips, o.picture)
             total, scalars = total + extra, scalars | {f"photo_{name}": term for name, term in terms.items()}
@@ -199,17 +206,38 @@ class LightEditorStage(LightStage):
         # The embedder wants whole faces: both windows are laid over the unedited picture.
         faces = [laid_over(images, part, origins, g.input_scale) for part in small]
         identity = 1.0 - (self.identity(faces[0]) * self.identity(faces[1])).sum(dim=1).mean()
-        scalars = {**terms, "fine": fine["gradient"], "identity": identity.detach()}
-        return total + coarse + o.identity * identity, scalars
+        movement = self._movement(faces[0], images, faces[1], images)
+        scalars = {**terms, "fine": fine["gradient"], "identity": identity.detach(), "movement": movement.detach()}
+        return total + coarse + o.identity * identity + o.movement * movement, scalars
+
+    def _movement(self, edited: Tensor, start: Tensor, target: Tensor, target_start: Tensor) -> Tensor:
+        """How far e4e's code moves from `start` to `edited` along its way from `target_start` to `target`: the squared
+        distance to all of that way, as a share of it, mean over pictures B x 3 x h x w."""
+        encoder = self.system.e4e
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.options.bf16):
+            code = encoder(edited)[:, 0].float()
+            with torch.no_grad():
+                first, end, begin = (encoder(x)[:, 0].float() for x in (start, target, target_start))
+        way = (end - begin) / encoder.code_deviation
+        length = way.square().sum(dim=1)
+        share = ((code - first) / encoder.code_deviation * way).sum(dim=1) / length.clamp_min(1e-6)
+        # A window that misses the face has no way to speak of.
+        return ((1.0 - share).square() * (length / (length + 1.0))).clamp(max=1.0).mean()
 
     @torch.no_grad()
-    def _kept(self, feature: Tensor, edited: Tensor, w_e: Tensor, delta: Tensor, origins: Tensor) -> Tensor:
-        """How much a window's pixels must stay, B x 1 x h x w in [0, 1]: 1 where G's own picture does not change."""
-        o, g = self.options, self.generator
+    def _drawn(
+        self, feature: Tensor, edited: Tensor, w_e: Tensor, delta: Tensor, origins: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Windows of the generator's own pictures of F and of the edited one, at the encoders' size."""
+        g, side = self.generator, self.options.window
         before, after = (
-            g.shrink(g.upper(g.cut(f, origins, o.window, 1), code, origins))
+            g.shrink(g.upper(g.cut(f, origins, side, 1), code, origins))
             for f, code in ((feature, w_e), (edited, w_e + delta))
         )
+        return before, after
+
+    def _kept(self, before: Tensor, after: Tensor) -> Tensor:
+        """How much a window's pixels must stay, B x 1 x h x w in [0, 1]: 1 where G's own picture does not change."""
         change = F.avg_pool2d((after - before).abs().mean(dim=1, keepdim=True), 9, 1, 4, count_include_pad=False)
         return torch.exp(-change * 40.0)
 
