@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb
-from lost_picture import LOST, is_lost
+from lost_picture import LOST, is_lost  # pyright: ignore[reportMissingImports]  (of `engines`, see the package)
 from session_core import CACHE_BYTES, SESSION_FILE, Cache, EditsError, Units, handle_of, parse_edits
 
 _AWAY = ("is not ready", "is not healthy")
