@@ -118,7 +118,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | 
     """With -n, all tests of a file go to one process: two would make its fixtures twice."""
     from xdist.scheduler import LoadFileScheduling
 
-    return LoadFileScheduling(config, log) if config.getoption("dist") == "load" else None
+    if config.getoption("dist") != "load":
+        return None
+    # Files in their order: those with the fewest tests, which would come last, are among the longest.
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
