@@ -16,6 +16,7 @@ from engines.contracts import OURS, TensorSpec, graph_contract, mismatch, pipeli
 from engines.errors import BundleError, DirectionError
 from engines.family import ModelFamily
 from engines.inversion import HeldInversion, Inversion
+from engines.lost_picture import LOST, is_lost
 from engines.photo.resample import resize
 from engines.runtimes import Feed, Runtime, create
 
@@ -29,9 +30,6 @@ _PARTS = {
     "reconstruct": ("generator",),
 }
 """The separate graphs that stand in for a pipeline. With an RGB skip, `reconstruct` needs `features` too."""
-
-_LARGE = 5.0
-"""Changes of a code or style, whose own values are about 1, from which on an edit is looked at for being a picture."""
 
 
 class EditSession:
@@ -275,19 +273,11 @@ def _per_photo(name: str, delta: np.ndarray, batch: int, shape: tuple[int, ...])
 def _picture(images: np.ndarray, *deltas: np.ndarray) -> np.ndarray:
     """Edited photos as they are, uint8 B x h x w x 3.
 
-    Where a delta is too large, numbers overflow and the photo turns black, or all that is left is black and white:
-    less than a hundredth of its values lie in between, of which a photo has nearly all. A grid of them tells.
-
     Raises:
-        DirectionError: for such a photo after a delta of `_LARGE` or more.
+        DirectionError: for one that the deltas have left no picture of.
     """
-    if any(np.abs(delta).max() >= _LARGE for delta in deltas):
-        grid = images[:, ::4, ::4]
-        between = ((grid > 0) & (grid < 255)).mean(axis=(1, 2, 3))
-        if (between < 0.01).any():
-            raise DirectionError(
-                "the edit is so large that nothing is left of the picture; use smaller strengths or deltas"
-            )
+    if is_lost(images, *deltas):
+        raise DirectionError(LOST)
     return images
 
 

@@ -49,13 +49,17 @@ GRAPH_MODELS = (*PIPELINES, *PARTS)
 """Models that are one graph of a bundle each, named as the graph is."""
 
 EDIT_IMAGE = "edit_image"
-"""The ensemble `invert` then `edit`: image, delta_w and style_delta in, edited_image out."""
+"""The ensemble `invert` then `edit`: image, delta_w and style_delta in, edited_image out.
+
+As `edit` itself, it takes any deltas and answers what the graphs compute, also where those leave no picture."""
 
 EDITED_IMAGE = "edited_image"
 """Not "image" too: tensors of one name are one tensor in an ensemble."""
 
 EDIT_SESSION = "edit_session"
-"""Inverts once and edits many times: image and/or handle, and edits in; handle and image out."""
+"""Inverts once and edits many times: image and/or handle, and edits in; handle and image out.
+
+Edits that leave no picture are refused, as by the edit session in process (`engines.lost_picture`)."""
 
 VERSION = "1"
 """The version that a fresh repository holds."""

@@ -8,11 +8,15 @@ import subprocess
 from collections import Counter
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
 from engines.libraries import LIBRARIES
+
+if TYPE_CHECKING:
+    from serving.local.install import Installation
 
 # How long an example takes is no property of the code: a busy machine must not fail a test.
 settings.register_profile("edgedit", deadline=None)
@@ -80,16 +84,45 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too (or set EDGEDIT_SLOW=1)")
 
 
+@cache
+def _names(file: Path, marker: str) -> bool:
+    return f"mark.{marker}" in file.read_text()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # With -m and one of these markers alone, as in the README, files that do not name it are not imported: importing
+    # them all takes longer than most tests.
+    marker = config.getoption("markexpr")
+    if marker not in _LACKS:
+        return None
+    files = collection_path.rglob("test_*.py") if collection_path.is_dir() else [collection_path]
+    return not any(_names(file, marker) for file in files) or None
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is looked at, so that all tests are
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     run_slow = config.getoption("--slow") or os.environ.get("EDGEDIT_SLOW") == "1"
     for item in items:
-        reasons = [
-            reason for marker, lacks in _LACKS.items() if item.get_closest_marker(marker) and (reason := lacks())
-        ]
+        marked = [marker for marker in _LACKS if item.get_closest_marker(marker)]
+        if unnamed := [marker for marker in marked if not _names(item.path, marker)]:
+            raise pytest.UsageError(f"{item.path} must name mark.{unnamed[0]} itself, for -m to find it")
+        reasons = [reason for marker in marked if (reason := _LACKS[marker]())]
         if item.get_closest_marker("slow") and not run_slow:
             reasons.append("slow; run it with --slow or EDGEDIT_SLOW=1")
         if reasons:
             item.add_marker(pytest.mark.skip(reason=reasons[0]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """With -n, all tests of a file go to one process: two would make its fixtures twice."""
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.getoption("dist") != "load":
+        return None
+    # Files in their order: those with the fewest tests, which would come last, are among the longest.
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -118,3 +151,23 @@ def no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     return wheels
+
+
+@pytest.fixture(scope="session")
+def development_server() -> Installation:
+    """The development server, installed into the cache folder when the first test needs it."""
+    from engines.errors import RuntimeUnavailableError
+    from serving.local.install import ensure
+
+    try:
+        return ensure()
+    except RuntimeUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random bundle without the separate graphs, for servers of a test's own; not to be changed."""
+    from tests.random_bundle import write_pipelines
+
+    return write_pipelines(tmp_path_factory.mktemp("bundle") / "pipelines")

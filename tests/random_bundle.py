@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.directions import Direction
+from engines.bundle import WEIGHTS_FILE, Bundle, BundleWriter
+from engines.contracts import PIPELINES
+from engines.directions import Direction, load_directions
 from engines.family import EditorOptions, ModelFamily
 
 RANDOM_64 = ModelFamily(
@@ -68,6 +70,26 @@ def make(path: Path) -> None:
         batches=(1,),
         command="python -m tests.random_bundle",
     )
+
+
+def write_pipelines(path: Path) -> Path:
+    """Writes it without the separate graphs: a server of that has four models' processes to start, and not nine."""
+    whole = Bundle.load(RANDOM_BUNDLE)
+    manifest = whole.manifest
+    with BundleWriter(
+        path,
+        name=whole.name,
+        family=whole.family,
+        precision=manifest.precision,
+        licence=manifest.licence,
+        produced_by=manifest.produced_by,
+    ) as writer:
+        writer.add_file(WEIGHTS_FILE, whole.path / WEIGHTS_FILE)
+        for name in PIPELINES:
+            writer.add_graph(name, whole.read(whole.graph(name).file))
+        for direction in load_directions(whole).values():
+            writer.add_direction(direction)
+    return path
 
 
 if __name__ == "__main__":

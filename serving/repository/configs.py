@@ -136,7 +136,8 @@ def edit_session_config(bundle: Bundle, digest: str, directions: Iterable[Direct
         config.input.add(name=name, data_type="TYPE_STRING", dims=[1], optional=True)
     config.output.add(name=HANDLE, data_type="TYPE_STRING", dims=[1])
     config.output.add(name=IMAGE, data_type=kind, dims=photo.shape[1:])
-    # One instance, hence one cache; it computes nothing itself, and tells the GPU's tensors on without looking at them.
+    # One instance, hence one cache; it computes nothing itself, and tells the GPU's tensors on without looking at them:
+    # pictures alone, which are sent anyway, come to the host.
     config.instance_group.add(count=1, kind=_PB.ModelInstanceGroup.KIND_CPU)
     config.dynamic_batching.SetInParent()
     described = {

@@ -17,8 +17,12 @@ from engines.directions import Direction, resolve
 from engines.errors import DirectionError, StrengthWarning
 from serving.models.edit_session.session_core import DELTA_W_FILE, SESSION_FILE, STYLE_DELTA_FILE
 
-_TEMPLATE = "serving.models.edit_session"
-_CODE = ("model.py", "session_core.py")
+_CODE = {
+    "model.py": "serving.models.edit_session",
+    "session_core.py": "serving.models.edit_session",
+    "lost_picture.py": "engines",
+}
+"""Files by name, and the package that each is copied from."""
 
 
 def session_files(bundle: Bundle, digest: str, directions: Mapping[str, Direction]) -> dict[str, bytes]:
@@ -55,7 +59,7 @@ def session_files(bundle: Bundle, digest: str, directions: Mapping[str, Directio
         "reads": reads,
         "deltas": [name for name in ("delta_w", "style_delta") if name in taken["edit"]],
     }
-    code = {name: files(_TEMPLATE).joinpath(name).read_bytes() for name in _CODE}
+    code = {name: files(package).joinpath(name).read_bytes() for name, package in _CODE.items()}
     return {
         **code,
         SESSION_FILE: (json.dumps(session, indent=1) + "\n").encode(),

@@ -6,7 +6,7 @@
     <model>/<version>/model.onnx    the bundle's graph, weights.safetensors beside it
     <model>/<version>/model_sm89.plan, ...   engines out of the bundle
     <model>/<version>/model.plan.onnx        if asked for: what a server on a GPU builds its plans from
-    edit_session/<version>/         model.py, session_core.py and what they read
+    edit_session/<version>/         model.py, session_core.py, lost_picture.py and what they read
 
 A bundle without the three pipelines gives a repository of its separate graphs, without `edit_image` and
 `edit_session`.

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load, load_file
 
 from edgedit.commands.photos import ASTRONAUT
-from edgedit.editor import PORTRAIT_BUNDLE, Editor
+from edgedit.editor import PORTRAIT_BUNDLE, Editor, Portrait
 from edgedit.sheet import CELL, GAP, LABEL, LARGE, WIDTH
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.manifest import OWN_WEIGHTS_FILE
@@ -40,6 +40,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def portrait() -> Editor:
     return Editor.load(threads=1)
+
+
+@pytest.fixture(scope="module")
+def astronaut(portrait: Editor) -> Portrait:
+    return portrait.portrait(ASTRONAUT)
 
 
 def test_it_is_small_and_holds_nothing_of_the_generator() -> None:
@@ -73,23 +78,21 @@ def test_its_directions(portrait: Editor) -> None:
         assert direction.description and direction.source and direction.licence
 
 
-def test_the_astronaut_is_reconstructed(portrait: Editor) -> None:
+def test_the_astronaut_is_reconstructed(portrait: Editor, astronaut: Portrait) -> None:
     """At the size that the encoders see, a quarter of the picture's."""
     reached = portrait.session.bundle.manifest.metrics["reconstruction"]["ours"]["psnr"]  # type: ignore[index,call-overload]
-    found = portrait.portrait(ASTRONAUT)
-    change = found.reconstruction.astype(float) - found.aligned
+    change = astronaut.reconstruction.astype(float) - astronaut.aligned
     side = portrait.family.encoder_size[0]
     blocks = change.reshape(side, portrait.family.size // side, side, -1, 3).mean(axis=(1, 3))
     assert 10 * np.log10(255**2 / np.square(blocks).mean()) > float(reached) - PSNR_MARGIN  # type: ignore[arg-type]
 
 
-def test_every_direction_changes_the_face_and_stronger_changes_it_more(portrait: Editor) -> None:
-    found = portrait.portrait(ASTRONAUT)
-    plain = found.reconstruction.astype(float)
+def test_every_direction_changes_the_face_and_stronger_changes_it_more(portrait: Editor, astronaut: Portrait) -> None:
+    plain = astronaut.reconstruction.astype(float)
     for name in sorted(DIRECTIONS):
         direction = portrait.directions[name]
         end = max(direction.min_strength, direction.max_strength, key=abs)
-        half, full = (np.abs(portrait.edit(found.inversion, {name: s}) - plain).mean() for s in (end / 2, end))
+        half, full = (np.abs(portrait.edit(astronaut.inversion, {name: s}) - plain).mean() for s in (end / 2, end))
         assert 0 < half < full, name
 
 

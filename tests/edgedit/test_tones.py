@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgedit.editor import PORTRAIT_BUNDLE, Editor
+from edgedit.editor import PORTRAIT_BUNDLE, Editor, Portrait
 from edgedit.sheet import CELL, GAP, LABEL
 from engines.photo import PasteMode, open_image
 from tests.edgedit.conftest import Cli
@@ -26,6 +26,17 @@ def demo() -> Editor:
     if not PORTRAIT_BUNDLE.is_dir():
         pytest.skip("the portrait bundle is not here")
     return Editor.load(threads=1)
+
+
+@pytest.fixture(scope="module")
+def lit(demo: Editor, head: np.ndarray) -> Portrait:
+    return demo.portrait(head)
+
+
+@pytest.fixture(scope="module")
+def dark(demo: Editor, head: np.ndarray) -> Portrait:
+    """The same photo at a quarter of its brightness."""
+    return demo.portrait(np.rint(head / 4).astype(np.uint8))
 
 
 def spread(pixels: np.ndarray) -> int:
@@ -84,28 +95,28 @@ def test_an_aligned_grey_face_stays_grey(cli: Cli, demo: Editor, head: np.ndarra
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_edit_of_a_dark_photo_is_the_dark_edit_of_the_photo(
-    demo: Editor, head: np.ndarray, mode: PasteMode
-) -> None:
-    dark = np.rint(head / 4).astype(np.uint8)
-    lit = demo.edit_photo(head, SMILE, mode=mode).astype(float)
-    portrait = demo.portrait(dark)
-    error = np.abs(portrait.edit(SMILE, mode=mode) * 4.0 - lit)
-    assert portrait.cut.tone.gain > 3
+def test_the_edit_of_a_dark_photo_is_the_dark_edit_of_the_photo(lit: Portrait, dark: Portrait, mode: PasteMode) -> None:
+    error = np.abs(dark.edit(SMILE, mode=mode) * 4.0 - lit.edit(SMILE, mode=mode))
+    assert dark.cut.tone.gain > 3
     # Of the 40 levels that such an edit changes a face by where the model is given the dark one.
     assert error.mean() < 3 and np.quantile(error, 0.99) < 16
 
 
-def test_a_dark_aligned_face_comes_back_dark(demo: Editor, head: np.ndarray) -> None:
-    face = demo.portrait(head).aligned
-    lit = demo.edit_photo(face, SMILE, aligned=True).astype(float)
-    dark = demo.edit_photo(face // 4, SMILE, aligned=True)
-    assert np.abs(dark * 4.0 - lit).mean() < 8 and dark.max() <= 80
+def test_a_dark_aligned_face_comes_back_dark(demo: Editor, lit: Portrait) -> None:
+    bright = demo.edit_photo(lit.aligned, SMILE, aligned=True).astype(float)
+    dark = demo.edit_photo(lit.aligned // 4, SMILE, aligned=True)
+    assert np.abs(dark * 4.0 - bright).mean() < 8 and dark.max() <= 80
+
+
+@pytest.fixture(scope="module")
+def upright(lit: Portrait) -> np.ndarray:
+    return lit.edit(SMILE).astype(int)
 
 
 @pytest.mark.parametrize("turn", [1, 2, 3])
-def test_a_turned_photo_is_edited_as_the_upright_one(demo: Editor, head: np.ndarray, turn: int) -> None:
-    upright = demo.edit_photo(head, SMILE).astype(int)
+def test_a_turned_photo_is_edited_as_the_upright_one(
+    demo: Editor, head: np.ndarray, upright: np.ndarray, turn: int
+) -> None:
     turned = demo.edit_photo(np.ascontiguousarray(np.rot90(head, turn)), SMILE)
     error = np.abs(np.rot90(turned, -turn) - upright)
     assert error.max() <= 12 and error.mean() < 0.2
@@ -116,7 +127,8 @@ def test_portraits_of_the_shared_folder(demo: Editor, shared: Path) -> None:
         photo = open_image(path).pixels
         grey = io.BytesIO()
         Image.fromarray(photo).convert("L").convert("RGB").save(grey, "JPEG", quality=80)
+        portrait = demo.portrait(grey.getvalue())
         for mode in MODES:
-            portrait = demo.portrait(grey.getvalue())
             assert spread(portrait.edit(SMILE, mode=mode)) == 0, path.name
-        assert demo.portrait(photo).cut.tone.line is None and demo.portrait(photo).cut.tone.gain == 1, path.name
+        tone = demo.portrait(photo).cut.tone
+        assert tone.line is None and tone.gain == 1, path.name

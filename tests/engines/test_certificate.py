@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pytest
@@ -29,6 +31,14 @@ def photos(bundle) -> np.ndarray:
     dark = (aligned * 0.6).astype(np.uint8)
     close = np.repeat(np.repeat(aligned[16:48, 16:48], 2, axis=0), 2, axis=1)
     return np.stack([aligned, aligned[:, ::-1], dark, close])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sources() -> Iterator[None]:
+    """Certifiers work on copies of a graph as it was loaded: here all of them on copies of one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certificates, "load_source", cache(load_source))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +137,9 @@ def eight_bits(bundle, photos):
     """Calibrated on two photos, certified on the two others."""
     system = Certifier(bundle, photos[:2], threads=1)
 
+    @cache
     def make(precision: str) -> Certifier:
+        @cache
         def peaks(graph):
             return calibrate(bundle, graph, system.feeds(graph), precision, threads=1)
 

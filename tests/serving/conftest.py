@@ -1,4 +1,4 @@
-"""A real Triton for everything that serves: the development server, installed when the first test needs it."""
+"""A real Triton for everything that serves."""
 
 from __future__ import annotations
 
@@ -7,19 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from edgedit.editor import open_bundle
-from engines.errors import RuntimeUnavailableError
-from serving.local.install import Installation, ensure
+from serving.local.install import Installation
 from serving.local.server import LocalTriton
 from tests.random_bundle import RANDOM_BUNDLE
-
-
-@pytest.fixture(scope="session")
-def development_server() -> Installation:
-    """The development server, installed into the cache folder if it is not there yet."""
-    try:
-        return ensure()
-    except RuntimeUnavailableError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

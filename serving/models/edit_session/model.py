@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb
+from lost_picture import LOST, is_lost  # pyright: ignore[reportMissingImports]  (of `engines`, see the package)
 from session_core import CACHE_BYTES, SESSION_FILE, Cache, EditsError, Units, handle_of, parse_edits
 
 _AWAY = ("is not ready", "is not healthy")
@@ -42,6 +44,7 @@ class TritonPythonModel:
         self._kept = sorted({name for names in self._reads.values() for name in names})
         self._deltas: list[str] = session["deltas"]
         self._units = Units.load(folder)
+        self._host = pb.PreferredMemory(pb.TRITONSERVER_MEMORY_CPU, 0)
         self._cache = Cache(int(parameters.get("cache_bytes", {}).get("string_value", CACHE_BYTES)))
 
     async def execute(self, requests: list) -> list:
@@ -100,7 +103,11 @@ class TritonPythonModel:
         feeds = [_tensor(name, inversion[name]) for name in self._reads["edit"]]
         moves: dict[str, np.ndarray] = dict(zip(("delta_w", "style_delta"), deltas, strict=True))
         feeds += [pb.Tensor(name, moves[name][None]) for name in self._deltas]
-        return answer + await self._call("edit", feeds, ["image"])
+        # On the host, where it is looked at before it is sent.
+        (picture,) = await self._call("edit", feeds, ["image"], preferred_memory=self._host)
+        if is_lost(picture.as_numpy(), *deltas):
+            raise _Refusal(LOST, pb.TritonError.INVALID_ARG)
+        return [*answer, picture]
 
     async def _invert(self, handle: str, image: np.ndarray) -> dict[str, pb.Tensor | np.ndarray]:
         tensors = await self._call("invert", [pb.Tensor("image", image)], self._kept)
@@ -110,9 +117,9 @@ class TritonPythonModel:
         self._cache.put(handle, inversion, self._bytes)
         return inversion
 
-    async def _call(self, model: str, inputs: list[pb.Tensor], outputs: list[str]) -> list[pb.Tensor]:
+    async def _call(self, model: str, inputs: list[pb.Tensor], outputs: list[str], **options: Any) -> list[pb.Tensor]:
         request = pb.InferenceRequest(
-            model_name=model, model_version=self._version, requested_output_names=outputs, inputs=inputs
+            model_name=model, model_version=self._version, requested_output_names=outputs, inputs=inputs, **options
         )
         response = await request.async_exec()
         if response.has_error():

@@ -17,7 +17,6 @@ from bench.serve.targets import batches_of, layout
 from edgedit.commands.bench_serve import BenchServe
 from engines.errors import EdgeditError, OutputError
 from serving.client.regions import PREFIX
-from tests.random_bundle import RANDOM_BUNDLE
 
 
 def _ours(region: str) -> bool:
@@ -30,13 +29,13 @@ def _ours(region: str) -> bool:
 
 @pytest.mark.triton
 @pytest.mark.usefixtures("development_server")
-def test_a_run_from_servers_to_files(tmp_path: Path) -> None:
+def test_a_run_from_servers_to_files(pipelines: Path, tmp_path: Path) -> None:
     out, plot = tmp_path / "serve.json", tmp_path / "serve.svg"
     drawn = importlib.util.find_spec("matplotlib") is not None
     before = set(Path("/dev/shm").iterdir())
     given = run(
         Options(
-            bundle=RANDOM_BUNDLE,
+            bundle=pipelines,
             out=out,
             plot=plot if drawn else None,
             concurrency=(1, 8),

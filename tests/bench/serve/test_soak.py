@@ -69,9 +69,9 @@ def test_what_cannot_be_is_refused_before_any_work(given: dict) -> None:
 
 @pytest.mark.triton
 @pytest.mark.usefixtures("development_server")
-def test_a_short_run_from_server_to_file(tmp_path: Path) -> None:
+def test_a_short_run_from_server_to_file(pipelines: Path, tmp_path: Path) -> None:
     out = tmp_path / "soak.json"
-    result = run(Options(bundle=RANDOM_BUNDLE, out=out, seconds=4, every=0.25, callers=3))
+    result = run(Options(bundle=pipelines, out=out, seconds=2, every=0.25, callers=3))
     assert json.loads(out.read_text()) == json.loads(json.dumps(result))
     # How much it asked is a matter of the machine.
     assert result["images"] >= 1 and result["calls"]["invert"] >= 1 and result["growth"].keys() == LIMITS.keys()

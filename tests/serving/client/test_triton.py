@@ -23,12 +23,12 @@ from PIL import Image
 from edgedit.commands.photos import ASTRONAUT
 from edgedit.editor import Editor, Portrait, open_bundle
 from engines.errors import NoFaceError, StrengthWarning
+from engines.lost_picture import LOST
 from serving.client import AsyncClient, Client, Handle
 from serving.client.errors import DeadlineError, NotFoundError, RequestError, ServingError, UnavailableError
 from serving.local.install import Installation
 from serving.local.server import LocalTriton
 from serving.repository import Options, write_repository
-from tests.random_bundle import RANDOM_BUNDLE
 from tests.serving.client.conftest import EDITS, regions
 
 pytestmark = pytest.mark.triton
@@ -46,11 +46,18 @@ def url(server: LocalTriton, protocol: str) -> str:
     return server.grpc if protocol == "grpc" else server.http
 
 
-@pytest.fixture
-def own(development_server: Installation) -> Iterator[LocalTriton]:
-    """A server to kill."""
-    with LocalTriton(open_bundle(RANDOM_BUNDLE), shared_memory=True, installation=development_server) as server:
+@pytest.fixture(scope="module")
+def killable(pipelines: Path, development_server: Installation) -> Iterator[LocalTriton]:
+    with LocalTriton(open_bundle(pipelines), shared_memory=True, installation=development_server) as server:
         yield server
+
+
+@pytest.fixture
+def own(killable: LocalTriton) -> LocalTriton:
+    """A server to kill and to restart."""
+    if not (killable.alive and killable.ready()):
+        killable.restart()
+    return killable
 
 
 def statistics(server: LocalTriton, model: str = "edit_session") -> int:
@@ -176,6 +183,8 @@ def test_what_the_server_says_of_itself_and_refuses(
             client.edit(handle, simle=1)
         with pytest.raises(RequestError, match="unknown direction 'simle'"):
             list(client.sweep(handle, "simle", -1, 1, 5))
+        with pytest.warns(StrengthWarning, match="of smile is outside"), pytest.raises(RequestError, match=f"^{LOST}$"):
+            client.edit(handle, smile=1e6)
         high = directions["age"].max_strength
         with pytest.warns(StrengthWarning, match="of age is outside"):
             limited = client.edit(handle, {"age": high + 5}, clamp=True)
@@ -282,10 +291,12 @@ def test_a_sweep_that_waits_for_its_reader_holds_no_slot(
 
 
 @pytest.fixture(scope="module")
-def forgetful(development_server: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
+def forgetful(
+    pipelines: Path, development_server: Installation, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalTriton]:
     """A server that keeps no inversion at all."""
     models = write_repository(
-        open_bundle(RANDOM_BUNDLE), tmp_path_factory.mktemp("forgetful") / "models", Options(cache_bytes=0)
+        open_bundle(pipelines), tmp_path_factory.mktemp("forgetful") / "models", Options(cache_bytes=0)
     )
     with LocalTriton(models, shared_memory=True, installation=development_server) as server:
         yield server
@@ -369,14 +380,17 @@ def test_a_sweep_goes_on_where_a_restart_broke_it(own: LocalTriton, edited: Call
     assert not regions() and not registered(own)
 
 
+@pytest.fixture(scope="module")
+def without_shared_memory(pipelines: Path, development_server: Installation) -> Iterator[LocalTriton]:
+    with LocalTriton(open_bundle(pipelines), installation=development_server) as server:
+        yield server
+
+
 @PROTOCOLS
 def test_a_server_without_shared_memory_says_so(
-    development_server: Installation, tmp_path: Path, protocol: Any, demo_portrait: Portrait
+    without_shared_memory: LocalTriton, protocol: Any, demo_portrait: Portrait
 ) -> None:
-    with (
-        LocalTriton(open_bundle(RANDOM_BUNDLE), installation=development_server) as server,
-        Client(url(server, protocol), protocol=protocol, shared_memory=True, **PATIENT) as client,
-    ):
+    with Client(url(without_shared_memory, protocol), protocol=protocol, shared_memory=True, **PATIENT) as client:
         with pytest.raises(RequestError, match=r"does not take shared memory .*pass shared_memory=False"):
             client.invert(demo_portrait.aligned, aligned=True)
         assert not regions()

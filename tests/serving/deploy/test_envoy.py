@@ -253,7 +253,7 @@ def test_a_photo_is_inverted_once_whichever_triton_holds_it(
     program: Callable[[str], str], triton: LocalTriton, development_server: Installation, tmp_path: Path
 ) -> None:
     """The client says where it belongs from the first request on: no inversion is lost and made again elsewhere."""
-    bundle = open_bundle(RANDOM_BUNDLE)
+    sidecar, bundle = program("envoy"), open_bundle(RANDOM_BUNDLE)
     crops = np.random.default_rng(3).integers(0, 256, (12, *bundle.family.image_shape, 3), np.uint8)
 
     def inverted(server: LocalTriton) -> int:
@@ -262,7 +262,7 @@ def test_a_photo_is_inverted_once_whichever_triton_holds_it(
 
     with LocalTriton(bundle, installation=development_server) as other:
         both = triton, other
-        envoy = Envoy(program("envoy"), tmp_path, [int(server.grpc.rpartition(":")[2]) for server in both])
+        envoy = Envoy(sidecar, tmp_path, [int(server.grpc.rpartition(":")[2]) for server in both])
         try:
             envoy.wait(healthy=2)
             before = [inverted(server) for server in both]

@@ -18,7 +18,6 @@ from serving.deploy import probe
 from serving.deploy.probe import Probe, ProbeError
 from serving.local import ports
 from serving.local.install import Installation
-from tests.random_bundle import RANDOM_BUNDLE
 
 pytestmark = pytest.mark.triton
 BACKENDS = Path(__file__).resolve().parents[3] / "serving" / "backends"
@@ -57,11 +56,13 @@ class Started:
 
 
 @pytest.fixture
-def started(development_server: Installation, image_root: Callable[[Path], Path], tmp_path: Path) -> Iterator[Started]:
+def started(
+    pipelines: Path, development_server: Installation, image_root: Callable[[Path], Path], tmp_path: Path
+) -> Iterator[Started]:
     """The random bundle, served from the files that the Dockerfile copies."""
     from serving.repository import write_repository
 
-    image = image_root(write_repository(Bundle.load(RANDOM_BUNDLE), tmp_path / "written"))
+    image = image_root(write_repository(Bundle.load(pipelines), tmp_path / "written"))
     backends = tmp_path / "backends"
     (backends / "python").mkdir(parents=True)
     for file in development_server.backend_files():

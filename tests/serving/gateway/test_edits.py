@@ -12,6 +12,7 @@ from PIL import Image
 
 from edgedit.editor import Editor
 from engines.errors import StrengthWarning
+from engines.lost_picture import LOST
 from serving.client.errors import (
     DeadlineError,
     OverloadedError,
@@ -271,6 +272,7 @@ async def test_photos_that_cannot_be_used(backend: EditorBackend, photo: np.ndar
         (DeadlineError("10.1.2.3:8001 gave no answer"), 504, "backend-deadline"),
         (ServingError("File /work/model.py, line 3: 0x7f001234"), 502, "backend-failed"),
         (RequestError("strength of 'smile' is too large"), 422, "invalid-edit"),
+        (RequestError(LOST), 422, "invalid-edit"),
         (RequestError("in /opt/tritonserver/models/x/model.py"), 422, "invalid-edit"),
         (RuntimeError("/work/secret.py"), 500, "internal"),
     ],
@@ -286,7 +288,7 @@ async def test_faults_behind_the_gateway_tell_nothing_of_it(
         assert "10.1.2.3" not in str(told) and "triton" not in str(told)
         if status == 503:
             assert int(answer.headers["retry-after"]) >= 1
-        if "too large" in str(fault):
+        if "too large" in str(fault) or str(fault) == LOST:
             assert told["detail"] == str(fault)
         backend.fault = None
         problem(await client.post("/v1/edits", json={"handle": "0" * 32, "edits": {}}), 404)

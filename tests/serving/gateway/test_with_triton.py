@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from edgedit.editor import Editor
+from engines.errors import StrengthWarning
+from engines.lost_picture import LOST
 from serving.client import AsyncClient
 from serving.gateway.app import create_app
 from serving.local.server import LocalTriton
@@ -47,11 +49,15 @@ async def test_pictures_are_the_editors(triton: LocalTriton, editor: Editor, pho
         assert whole.headers["edgedit-handle"] == sent.json()["handle"]
 
 
-async def test_refusals_of_the_model(triton: LocalTriton) -> None:
+async def test_refusals_of_the_model(triton: LocalTriton, face_png: bytes) -> None:
     async with _gateway(triton.grpc) as client:
         problem(await client.post("/v1/edits", json={"handle": "f" * 32, "edits": {"smile": 1}}), 404, "resend-image")
         unknown = await client.post("/v1/edits", json={"handle": "f" * 32, "edits": {"smlie": 1}})
         assert problem(unknown, 422, "unknown-direction")["suggestions"] == ["smile"]
+        sent = await client.post("/v1/inversions?aligned=true", content=face_png, headers=_PNG)
+        with pytest.warns(StrengthWarning, match="of smile is outside"):
+            lost = await client.post("/v1/edits", json={"handle": sent.json()["handle"], "edits": {"smile": 1e6}})
+        assert problem(lost, 422, "invalid-edit")["detail"] == LOST
 
 
 async def test_a_burst_gives_only_answers_and_refusals(triton: LocalTriton, face_png: bytes, editor: Editor) -> None:

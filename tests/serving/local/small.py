@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.local.canary import Question, infer
+from serving.local.canary import Canary, Question, infer
 from serving.local.server import LocalTriton
 from serving.local.supervisor import SHARED_MEMORY
 
@@ -20,6 +20,8 @@ input [ {{ name: "x" data_type: TYPE_UINT8 dims: [ 4, 4, 3 ] }} ]
 output [ {{ name: "y" data_type: TYPE_UINT8 dims: [ 4, 4, 3 ] }} ]
 instance_group [ {{ count: 1 kind: KIND_CPU }} ]
 """
+
+_ASLEEP = "asleep"
 
 ECHO = """
 import triton_python_backend_utils as pb
@@ -62,6 +64,16 @@ def call(server: LocalTriton, model: str, value: int = 7, deadline: float = 20.0
     return found
 
 
+def revived(server: LocalTriton) -> LocalTriton:
+    """A server that a test before may have stopped or killed, whole again, and by no request asleep."""
+    canary = Canary(server.http, 30) if server.alive else None
+    if canary is None or any(canary.check(model)[0] != "healthy" for model in server.models):
+        server.stop(grace=False)
+        server.start()
+    (server.log.parent / _ASLEEP).unlink(missing_ok=True)
+    return server
+
+
 def stub(server: LocalTriton, model: str) -> int:
     """The process of a model."""
     for pid in server.processes():
@@ -71,8 +83,8 @@ def stub(server: LocalTriton, model: str) -> int:
 
 
 def asleep(server: LocalTriton) -> bool:
-    """Whether a request has reached the model `sleeper` since the server was started."""
-    return (server.log.parent / "asleep").exists()
+    """Whether a request has reached the model `sleeper` since the server was started or revived."""
+    return (server.log.parent / _ASLEEP).exists()
 
 
 def running(pid: int) -> bool:

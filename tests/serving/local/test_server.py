@@ -35,6 +35,9 @@ print(server.prefix, server.log.parent, *pids, flush=True)
 time.sleep(600)
 """
 
+# A server that ends because a model did not load does not wait for the models that did.
+_NO_WAIT = ("--exit-timeout-secs=0",)
+
 # A server that says ready before all of its ports are listened on, as Triton does for a few milliseconds.
 _LATE = """#!/usr/bin/env python3
 import http.server, sys, threading, time
@@ -46,18 +49,8 @@ class Ready(http.server.BaseHTTPRequestHandler):
 for port in ports:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Ready)
     threading.Thread(target=server.serve_forever).start()
-    time.sleep(0.5)
+    time.sleep(0.3)
 """
-
-
-@pytest.fixture
-def server(small: Path, development_server: Installation) -> Iterator[LocalTriton]:
-    """One to kill."""
-    server = LocalTriton(small, installation=development_server)
-    try:
-        yield server.start()
-    finally:
-        server.stop(grace=False)
 
 
 @pytest.fixture(scope="module")
@@ -173,12 +166,12 @@ def test_a_clean_stop_leaves_nothing(server: LocalTriton) -> None:
 
 def test_a_call_in_flight_is_answered_before_a_clean_stop(server: LocalTriton) -> None:
     answers = []
-    thread = threading.Thread(target=lambda: answers.append(call(server, "sleeper", 15, 60)))
+    thread = threading.Thread(target=lambda: answers.append(call(server, "sleeper", 7, 60)))
     thread.start()
     assert wait_for(lambda: asleep(server))
     server.stop()
     thread.join(30)
-    assert [int(answer[0, 0, 0, 0]) for answer in answers] == [15]
+    assert [int(answer[0, 0, 0, 0]) for answer in answers] == [7]
 
 
 def test_it_can_be_started_again_after_a_stop(server: LocalTriton) -> None:
@@ -316,7 +309,8 @@ def test_a_port_in_use_is_said_in_one_line(shared: LocalTriton, small: Path, dev
 
 def test_a_model_that_does_not_load_is_named_in_one_line(tmp_path: Path, development_server: Installation) -> None:
     broken = ECHO + "\nraise RuntimeError('no such weights')\n"
-    server = LocalTriton(write_small(tmp_path, echo=ECHO, broken=broken), installation=development_server)
+    repository = write_small(tmp_path, echo=ECHO, broken=broken)
+    server = LocalTriton(repository, arguments=_NO_WAIT, installation=development_server)
     with pytest.raises(LocalServerError, match=r"^[^\n]*model broken: [^\n]*no such weights[^\n]*$"):
         server.start()
     assert not server.alive and server.processes() == {}
@@ -336,7 +330,8 @@ if times < {deaths}:
     died.write_text("x" * (times + 1))
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    server = LocalTriton(write_small(tmp_path, echo=dying + ECHO), installation=development_server)
+    repository = write_small(tmp_path, echo=dying + ECHO)
+    server = LocalTriton(repository, arguments=_NO_WAIT, installation=development_server)
     if deaths == 2:
         with server:
             assert call(server, "echo")[0, 0, 0, 0] == 248

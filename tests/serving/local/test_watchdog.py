@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from serving.local.canary import Canary, InferError
 from serving.local.install import Installation
 from serving.local.server import LocalTriton
 from serving.local.watchdog import Watchdog
-from tests.random_bundle import RANDOM_BUNDLE
 from tests.serving.local.small import ECHO, call, stub, wait_for, write_small
 
 pytestmark = pytest.mark.triton
@@ -32,15 +30,6 @@ class TritonPythonModel:
 """
 
 RAISES = ECHO.replace("255 - x", "1 // 0")
-
-
-@pytest.fixture
-def server(small: Path, development_server: Installation) -> Iterator[LocalTriton]:
-    server = LocalTriton(small, installation=development_server)
-    try:
-        yield server.start()
-    finally:
-        server.stop(grace=False)
 
 
 class Caller(threading.Thread):
@@ -103,15 +92,18 @@ def test_a_stub_killed_under_load_is_healed(server: LocalTriton) -> None:
     assert max(caller.failed for caller in callers) < healed
 
 
-def test_clients_of_a_bundle_get_typed_errors_until_a_killed_stub_is_healed(development_server: Installation) -> None:
+def test_clients_of_a_bundle_get_typed_errors_until_a_killed_stub_is_healed(
+    pipelines: Path, development_server: Installation
+) -> None:
     pytest.importorskip("tritonclient.grpc", reason="needs tritonclient[grpc]")
     from serving.client import Client, DeadlineError, UnavailableError
 
-    crop = np.full((*open_bundle(RANDOM_BUNDLE).family.image_shape, 3), 90, np.uint8)
+    bundle = open_bundle(pipelines)
+    crop = np.full((*bundle.family.image_shape, 3), 90, np.uint8)
     errors: list[BaseException] = []
     good: list[np.ndarray] = []
     done = threading.Event()
-    server = LocalTriton(open_bundle(RANDOM_BUNDLE), installation=development_server)
+    server = LocalTriton(bundle, installation=development_server)
 
     def edit(client: Client) -> None:
         while not done.wait(0.01):
@@ -151,7 +143,7 @@ def test_a_server_that_was_killed_is_started_again(server: LocalTriton) -> None:
 
 def test_a_model_that_hangs_is_healed(tmp_path: Path, development_server: Installation) -> None:
     server = LocalTriton(write_small(tmp_path, echo=ECHO, hung=HUNG), installation=development_server)
-    with server, Watchdog(server, interval=0.1, deadline=1) as watchdog:
+    with server, Watchdog(server, interval=0.1, deadline=0.5) as watchdog:
         assert wait_for(lambda: watchdog.events)
         assert watchdog.events[0].healed and watchdog.events[0].model == "hung"
         watchdog.stop()
@@ -163,14 +155,14 @@ def test_a_busy_model_is_left_alone(server: LocalTriton) -> None:
 
     def keep_busy() -> None:
         while not done.is_set():
-            call(server, "sleeper", 15, 60)
+            call(server, "sleeper", 6, 60)
 
     threads = [threading.Thread(target=keep_busy, daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
     states = []
-    with Watchdog(server, interval=0.1, deadline=1) as watchdog:
-        canary = Canary(server.http, 1)
+    with Watchdog(server, interval=0.1, deadline=0.4) as watchdog:
+        canary = Canary(server.http, 0.4)
         states = [canary.check("sleeper")[0] for _ in range(7)]
         assert watchdog.events == []
     done.set()

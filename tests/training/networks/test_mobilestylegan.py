@@ -227,9 +227,9 @@ def test_the_mapping_equals_the_packages_own_graph(real: MobileGenerator, theirs
 
 
 def test_pictures_equal_those_of_the_packages_own_graph(real: MobileGenerator, theirs) -> None:
-    z = torch.randn(3, 512, generator=torch.Generator().manual_seed(4))
+    z = torch.randn(2, 512, generator=torch.Generator().manual_seed(4))
     w = real.mapping(z)
-    pictures = [theirs[1](w[i : i + 1].numpy())[0] for i in range(3)]
+    pictures = [theirs[1](w[i : i + 1].numpy())[0] for i in range(2)]
     assert pictures[0].shape == (1, 3, 1024, 1024)
     assert relative(real(real.broadcast(w[:1])), pictures[0]) < 1e-5
     together = real(real.broadcast(w))
