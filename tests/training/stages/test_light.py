@@ -167,15 +167,34 @@ def test_learning_rates_rise_evenly_and_fall(mobile):
     assert options.rate(100) == pytest.approx(0.1)
 
 
-def test_photos_of_an_edit_keep_what_the_generator_does_not_change(mobile, generator, photos, pairs, loss_files):
+@pytest.fixture(scope="module")
+def editor_stage(mobile, generator, photos, pairs, loss_files) -> LightEditorStage:
     *_, make = stages(mobile, generator, photos, pairs, loss_files)
-    stage = make()
+    return make()
+
+
+def test_photos_of_an_edit_keep_what_the_generator_does_not_change(editor_stage, generator, mobile):
     w = generator.broadcast(torch.randn(1, mobile.style_dim))
-    feature, origins = stage.generator.lower(w), torch.tensor([[0, 0]])
-    kept = stage._kept(feature, feature, w, torch.zeros_like(w), origins)
-    assert (kept == 1).all()
-    other = stage.generator.lower(w + 1.0)
-    assert stage._kept(feature, other, w, torch.ones_like(w), origins).mean() < 0.9
+    feature, origins = editor_stage.generator.lower(w), torch.tensor([[0, 0]])
+    drawn = editor_stage._drawn(feature, feature, w, torch.zeros_like(w), origins)
+    assert (editor_stage._kept(*drawn) == 1).all()
+    drawn = editor_stage._drawn(feature, editor_stage.generator.lower(w + 1.0), w, torch.ones_like(w), origins)
+    assert editor_stage._kept(*drawn).mean() < 0.9
+
+
+def test_a_pictures_code_is_to_move_as_far_as_the_generators(editor_stage):
+    encoder = editor_stage.system.e4e
+    torch.manual_seed(2)
+    encoder.linear.weight.normal_(std=0.05)
+    start, target = torch.rand(2, 2, 3, 128, 128) * 2 - 1
+    with torch.no_grad():
+        none = editor_stage._movement(start, start, target, start)
+        whole = editor_stage._movement(target, start, target, start)
+        idle = editor_stage._movement(start, start, start, start)
+    assert whole == pytest.approx(0, abs=1e-6) and idle == 0
+    code = (encoder(target) - encoder(start))[:, 0] / encoder.code_deviation
+    length = code.square().sum(dim=1)
+    assert none == pytest.approx(float((length / (length + 1)).mean()), rel=1e-4)
 
 
 def test_windows_at_the_pictures_edge_are_drawn_often(generator, mobile):
