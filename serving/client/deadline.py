@@ -6,12 +6,17 @@ import math
 import random
 import time
 from collections.abc import Callable
+from numbers import Real
 
-from serving.client.errors import DeadlineError
+from serving.client.errors import DeadlineError, RequestError
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 2.0
 """Seconds before the first repetition, and at most before any."""
+
+
+LONGEST = 1e6
+"""Seconds that a call may take at most."""
 
 
 class Deadline:
@@ -20,12 +25,17 @@ class Deadline:
     Args:
         seconds: how long the call may take, waiting and repetitions included.
         clock: gives seconds that only grow.
+
+    Raises:
+        RequestError: for a time that is not above zero.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.seconds = seconds
+        if isinstance(seconds, bool) or not isinstance(seconds, Real) or not 0 < seconds <= LONGEST:
+            raise RequestError(f"timeout must be seconds above 0, got {seconds!r}")
+        self.seconds = float(seconds)
         self._clock = clock
-        self._end = clock() + seconds
+        self._end = clock() + self.seconds
 
     def left(self) -> float:
         """Seconds left, above zero.

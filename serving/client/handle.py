@@ -8,6 +8,7 @@ from typing import NoReturn
 import numpy as np
 
 from engines.photo import Alignment
+from serving.client.errors import RequestError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,3 +42,16 @@ class Handle:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a handle holds a photo and is not pickled; keep its id, or the photo")
+
+
+def as_handle(handle: Handle | str) -> Handle:
+    """A handle, or one made of an id.
+
+    Raises:
+        RequestError: for anything else.
+    """
+    if isinstance(handle, Handle):
+        return handle
+    if isinstance(handle, str) and handle:
+        return Handle(handle)
+    raise RequestError(f"a handle is what `invert` gives, or its id; got {type(handle).__name__}")

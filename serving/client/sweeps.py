@@ -1,4 +1,4 @@
-"""What a sweep asks for, and how it goes on after an error; shared by both clients."""
+"""What sweeps and edits ask for."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from numbers import Integral
 
 import numpy as np
 
-from serving.client.core import Core
-from serving.client.deadline import Backoff, Deadline
-from serving.client.errors import RETRIED, RequestError, ServingError, UnavailableError
-from serving.client.frames import Frames
+from serving.client.errors import RequestError
 from serving.client.handle import Handle
 from serving.client.wire import Profile, Request, edits_json, within_ranges
 
@@ -47,21 +44,6 @@ class Sweep:
         """Warns, once for each end, of strengths outside the direction's usable range."""
         for strength in dict.fromkeys((self.strengths[0], self.strengths[-1])):
             within_ranges(profile, {self.direction: strength}, clamp=False)
-
-
-def recovery(core: Core, frames: Frames, backoff: Backoff, deadline: Deadline, error: ServingError) -> float:
-    """Seconds after which the frames not taken yet are asked for again over a new stream.
-
-    Raises:
-        ServingError: the error, if that would not help.
-    """
-    if isinstance(error, UnavailableError):
-        core.note_away()
-    delay = backoff.delay(deadline) if isinstance(error, RETRIED) and not core.closed else None
-    if delay is None:
-        raise error
-    frames.restart()
-    return delay
 
 
 def merged(edits: Mapping[str, float] | None, strengths: Mapping[str, float]) -> dict[str, float]:
