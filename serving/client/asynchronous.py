@@ -114,7 +114,7 @@ class AsyncClient:
         cut, crop = await asyncio.to_thread(self._open, photo, profile, aligned, face)
         request = Request(profile.shape, image=crop, image_handle=profile.handle(crop))
         answer = await self._ask(request, None, deadline)
-        return Handle(answer.handle, crop, cut.alignment)
+        return Handle(answer.handle, crop, cut.alignment, cut.tone)
 
     async def edit(
         self,
@@ -132,7 +132,7 @@ class AsyncClient:
         profile = await self._known_profile(deadline)
         text = edits_json(within_ranges(profile, edits, clamp))
         answer = await self._ask(Request(profile.shape, handle=handle.id, edits=text), handle.crop, deadline)
-        return answer.image
+        return await _shown(handle, answer)
 
     async def reconstruct(self, handle: Handle | str, *, timeout: float | None = None) -> np.ndarray:
         """See `Client.reconstruct`."""
@@ -193,7 +193,7 @@ class AsyncClient:
                 if _failed(first):
                     # So did others with it. They are asked for anew now that the server is there and holds the photo.
                     ahead = {later: task for later, task in ahead.items() if not _failed(task)}
-                yield strength, answer.image
+                yield strength, await _shown(sweep.handle, answer)
                 # The first frame is asked for alone: should the photo have to be sent, it is sent with that one.
                 window = min(self._concurrency, WINDOW)
         finally:
@@ -342,6 +342,13 @@ async def _within(task: asyncio.Task[T], deadline: Deadline) -> T:
             return await task
     except TimeoutError:
         raise deadline.error() from None
+
+
+async def _shown(handle: Handle, answer: Answer) -> np.ndarray:
+    """The answer's image in the light and colours of the handle's photo."""
+    if handle.tone.plain:
+        return answer.image
+    return await asyncio.to_thread(handle.tone.shown, answer.image)
 
 
 def _failed(task: asyncio.Task[Answer]) -> bool:

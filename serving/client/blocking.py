@@ -127,10 +127,13 @@ class Client:
     ) -> np.ndarray:
         """An edited face, uint8 S x S x 3, as `client.edit(handle, smile=2)` or with a mapping.
 
-        It is the model's own picture: `edit_photo` brings back the light and colours of a dark or toned photo.
+        It has the photo's light and colours, which the handle knows: that of a dark photo is as dark, that of a
+        black-and-white one has equal channels, that of a toned one its tint. What is bright behind a dark face comes
+        back with `edit_photo`, which has the photo.
 
         Args:
-            handle: from `invert`; the id of one works while the server still holds its inversion.
+            handle: from `invert`; the id of one works while the server still holds its inversion, and gives the model's
+                own picture.
             edits: strength by direction; several are added up.
             clamp: limit strengths to the directions' usable ranges.
             timeout: seconds for this call.

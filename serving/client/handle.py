@@ -7,7 +7,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from engines.photo import Alignment
+from engines.photo import Alignment, Tone
+from engines.photo.tone import PLAIN
 from serving.client.errors import RequestError
 
 
@@ -24,6 +25,8 @@ class Handle:
     """uint8 h x w x 3, read-only: the face as the model sees it."""
     alignment: Alignment | None = None
     """Where the face lies in the photo; None if the photo was given as an aligned face."""
+    tone: Tone = PLAIN
+    """The photo's light and colours, in which edits come back; the model's own if they are not known."""
 
     def __post_init__(self) -> None:
         if self.crop is not None:

@@ -29,7 +29,7 @@ EDITS = {"smile": 1.5, "age": -1.0}
 
 URL = "127.0.0.1:8001"
 ID = "ab" * 16
-CROP = np.full((16, 16, 3), (5, 9, 70), np.uint8)
+CROP = np.full((16, 16, 3), 5, np.uint8)
 IMAGE = np.full((16, 16, 3), 9, np.uint8)
 CONFIG = {
     "input": [{"name": "image", "dims": [16, 16, 3]}],

@@ -131,6 +131,27 @@ def test_a_grey_photo_is_answered_in_grey() -> None:
     assert (answer == round((0.299 * 90 + 0.587 * 40 + 0.114 * 10) * 30 / 192)).all()
 
 
+def test_edits_by_handle_are_in_the_photos_light_and_colours() -> None:
+    served = Served(image=np.full((16, 16, 3), (90, 40, 10), np.uint8))
+    client = served.client(shared_memory=False, retries=0, concurrency=4)
+    photo = np.full((40, 40, 3), 150, np.uint8)
+    luminance = 0.299 * 90 + 0.587 * 40 + 0.114 * 10
+
+    async def main(photo: np.ndarray) -> list[np.ndarray]:
+        handle = await client.invert(photo, aligned=True)
+        swept = [image async for _, image in client.sweep(handle, "smile", -1, 1, 3)]
+        unknown = await client.edit(handle.id, smile=1)  # nothing but its id
+        return [await client.edit(handle, smile=1), await client.reconstruct(handle), *swept, unknown]
+
+    for image, level in ((photo, round(luminance)), (photo // 5, round(luminance * 30 / 192))):
+        *known, unknown = served.run(main(image))
+        assert len(known) == 5 and all((one == level).all() for one in known)
+        assert np.array_equal(unknown, served.image)
+    # In colour and ordinary light, nothing is done to it.
+    colours = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    assert all(np.array_equal(one, served.image) for one in served.run(main(colours)))
+
+
 def test_regions_are_reused_and_never_after_a_failure() -> None:
     served = Served()
     client = served.client(shared_memory=True, retries=0)
