@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from numbers import Integral
 from typing import Self, TypeVar
 
@@ -29,12 +30,24 @@ from serving.client.errors import (
 from serving.client.handle import Handle, as_handle
 from serving.client.lending import Lender
 from serving.client.regions import Region
-from serving.client.sweeps import WINDOW, Sweep, merged
 from serving.client.translate import http_instead, speaks_http
-from serving.client.wire import Answer, DirectionInfo, Profile, Request, edits_json, parse_profile, within_ranges
-from serving.contract import EDIT_SESSION
+from serving.client.wire import (
+    Answer,
+    DirectionInfo,
+    Profile,
+    Request,
+    edits_json,
+    merged,
+    parse_profile,
+    strengths_between,
+    within_ranges,
+)
+from serving.contract import EDIT_SESSION, MAX_BATCH
 
 T = TypeVar("T")
+
+WINDOW = MAX_BATCH
+"""Frames of one sweep that may be under way, or waiting to be taken, at most."""
 
 
 class AsyncClient:
@@ -174,26 +187,28 @@ class AsyncClient:
     ) -> AsyncGenerator[tuple[float, np.ndarray]]:
         """See `Client.sweep`: `async for strength, image in client.sweep(...)`."""
         self._deadline(timeout)
-        return self._frames(Sweep(as_handle(handle), direction, start, stop, steps), timeout)
+        return self._frames(as_handle(handle), direction, strengths_between(direction, start, stop, steps), timeout)
 
-    async def _frames(self, sweep: Sweep, timeout: float | None) -> AsyncGenerator[tuple[float, np.ndarray]]:
+    async def _frames(
+        self, handle: Handle, direction: str, strengths: list[float], timeout: float | None
+    ) -> AsyncGenerator[tuple[float, np.ndarray]]:
         profile = await self._known_profile(self._deadline(timeout))
-        sweep.warn(profile)
-        stream = self.connection.stream(sweep.handle.id)
+        for end in {strengths[0], strengths[-1]}:
+            within_ranges(profile, {direction: end}, clamp=False)
+        frames = [Request(profile.shape, handle=handle.id, edits=edits_json({direction: s})) for s in strengths]
+        stream = self.connection.stream(handle.id)
         ahead: dict[int, asyncio.Task[Answer]] = {}
         window = 1
         try:
-            for index, strength in enumerate(sweep.strengths):
-                for later in range(index, min(index + window, len(sweep.strengths))):
+            for index, frame in enumerate(frames):
+                for later in range(index, min(index + window, len(frames))):
                     if later not in ahead:
-                        ahead[later] = asyncio.create_task(self._ask_ahead(sweep.request(profile, later), stream))
-                request, first = sweep.request(profile, index), ahead[index]
-                answer = await self._ask(request, sweep.handle.crop, self._deadline(timeout), first)
-                del ahead[index]
-                if _failed(first):
+                        ahead[later] = asyncio.create_task(self._ask_ahead(frames[later], stream))
+                answer = await self._ask(frame, handle.crop, self._deadline(timeout), ahead[index])
+                if _failed(ahead.pop(index)):
                     # So did others with it. They are asked for anew now that the server is there and holds the photo.
                     ahead = {later: task for later, task in ahead.items() if not _failed(task)}
-                yield strength, await _shown(sweep.handle, answer)
+                yield strengths[index], await _shown(handle, answer)
                 # The first frame is asked for alone: should the photo have to be sent, it is sent with that one.
                 window = min(self._concurrency, WINDOW)
         finally:
@@ -232,7 +247,8 @@ class AsyncClient:
                 try:
                     if ahead is not None:
                         first, ahead = ahead, None
-                        return await _within(first, deadline)
+                        async with deadline.limit():
+                            return await first
                     async with self._leased(asked, deadline) as region:
                         return await self.connection.infer(asked, region, deadline)
                 except FrameError:
@@ -244,7 +260,12 @@ class AsyncClient:
                     stale = True
                     self._note_away()
                 except NotFoundError as error:
-                    asked = asked.with_image(self._to_resend(asked, crop, error))
+                    if asked.image is not None:
+                        raise self._unserved(error) from error
+                    if crop is None:
+                        lost = f"the server no longer holds inversion {request.handle}; invert the photo again"
+                        raise NotFoundError(lost) from error
+                    asked = replace(asked, image=crop)
 
         return await self._retried(attempt, deadline)
 
@@ -271,11 +292,8 @@ class AsyncClient:
     async def _leased(self, request: Request, deadline: Deadline) -> AsyncIterator[Region | None]:
         """One of the client's slots and, if images go through shared memory, a region; for one request."""
         self._check_open()
-        try:
-            async with asyncio.timeout(deadline.left()):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise deadline.error() from None
+        async with deadline.limit():
+            await self._slots.acquire()
         try:
             self._check_open()
             if self._lender is None:
@@ -304,22 +322,10 @@ class AsyncClient:
         """The server was away: it may come back as another, and has forgotten what was registered with it."""
         self._profile = None
         if self._lender is not None:
-            self._lender.pool.condemn_idle()
-
-    def _to_resend(self, request: Request, crop: np.ndarray | None, error: NotFoundError) -> np.ndarray:
-        """The crop to send after a NOT_FOUND.
-
-        Raises:
-            NotFoundError: if there is none.
-            ServingError: if it was sent already, so that it is the model that was not found.
-        """
-        if request.image is not None:
-            raise self._unserved(error) from error
-        if crop is None:
-            raise NotFoundError(f"the server no longer holds inversion {request.handle}; invert the photo again")
-        return crop
+            self._lender.condemn_idle()
 
     def _unserved(self, error: ServingError) -> ServingError:
+        """What is said of a server without the model."""
         return ServingError(f"{self.connection.url} does not serve {EDIT_SESSION}: {error}")
 
     def _open(self, photo: Source, profile: Profile, aligned: bool, face: int | None) -> tuple[Cut, np.ndarray]:
@@ -334,14 +340,6 @@ class AsyncClient:
     def _check_open(self) -> None:
         if self.closed:
             raise ServingError(CLOSED)
-
-
-async def _within(task: asyncio.Task[T], deadline: Deadline) -> T:
-    try:
-        async with asyncio.timeout(deadline.left()):
-            return await task
-    except TimeoutError:
-        raise deadline.error() from None
 
 
 async def _shown(handle: Handle, answer: Answer) -> np.ndarray:

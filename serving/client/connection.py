@@ -181,7 +181,7 @@ class Connection:
     async def _client(self, deadline: Deadline) -> AsyncIterator[Any]:
         with translated(self.url), self.counted():
             try:
-                async with asyncio.timeout(deadline.left()):
+                async with deadline.limit():
                     yield self.triton()
             except asyncio.CancelledError:
                 # So gRPC ends what was under way when its channel was closed, though nobody has cancelled this task.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from numbers import Real
 
 from serving.client.errors import DeadlineError, RequestError
@@ -47,6 +49,19 @@ class Deadline:
         if not left > 0:
             raise self.error()
         return left
+
+    @asynccontextmanager
+    async def limit(self) -> AsyncIterator[None]:
+        """Cancels what runs in it when no time is left.
+
+        Raises:
+            DeadlineError: then.
+        """
+        try:
+            async with asyncio.timeout(self.left()):
+                yield
+        except TimeoutError:
+            raise self.error() from None
 
     def error(self) -> DeadlineError:
         """What a call raises whose time is over."""

@@ -7,12 +7,11 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 from serving.client.connection import GRPC_OPTIONS, Connection, library
 from serving.client.deadline import Deadline
 from serving.client.errors import DeadlineError, NotFoundError, RequestError, ServingError, UnavailableError
-from serving.client.regions import Region, RegionPool
+from serving.client.regions import Region
 from serving.client.translate import translate
 
 _UNREGISTER_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4)
@@ -22,12 +21,18 @@ _CLOSE_SECONDS = 2.0
 
 
 class Lender:
-    """The shared memory of one client, registered with its server through a connection."""
+    """The regions of one client, registered with its server through a connection.
+
+    Only requests under way have one, so there are never more than the client's concurrency.
+    """
 
     def __init__(self, connection: Connection) -> None:
-        self.pool = RegionPool()
-        self._connection = connection
+        self.connection = connection
         self._process = os.getpid()
+        self._all: dict[str, Region] = {}
+        self._idle: list[Region] = []
+        self._condemned: list[str] = []
+        """Names of regions that are gone, of which the server has not been told."""
 
     @asynccontextmanager
     async def region(self, size: int, deadline: Deadline) -> AsyncIterator[Region]:
@@ -37,91 +42,104 @@ class Lender:
             RequestError: if the server does not take shared memory of this machine.
             ServingError: one of its other kinds.
         """
-        region = self.pool.take(size) or await self._new(size, deadline)
+        while self._idle and self._idle[-1].size != size:
+            self._condemn(self._idle.pop())
+        region = self._idle.pop() if self._idle else await self._register(size, deadline)
         try:
             yield region
         except (RequestError, NotFoundError):
-            self.pool.give_back(region)
+            self._give_back(region)
             raise
         except BaseException:
             # The server may still be writing to it.
-            self.pool.condemn(region)
+            self._condemn(region)
             raise
-        self.pool.give_back(region)
+        self._give_back(region)
+
+    def condemn_idle(self) -> None:
+        """Unlinks all idle regions, as after the server was restarted."""
+        while self._idle:
+            self._condemn(self._idle.pop())
 
     async def close(self) -> None:
         """Unlinks all regions and has the server forget them; what it is still using is tried again."""
-        self.pool.condemn_all()
+        self._condemn_all()
         deadline = Deadline(_CLOSE_SECONDS)
         for pause in _UNREGISTER_PAUSES:
             if pause:
                 await asyncio.sleep(pause)
-            if not await self._unregister_condemned(deadline):
+            await self._unregister(deadline)
+            if not self._condemned:
                 return
 
     def finish(self) -> None:
         """As `close`, without an event loop: for a client that nobody has closed, at exit or as garbage."""
         if self._process != os.getpid():
             return
-        self.pool.condemn_all()
-        if not (names := self.pool.condemned()):
-            return
-        url, protocol = self._connection.url, self._connection.protocol
-        client = library(f"tritonclient.{protocol}").InferenceServerClient
-        seconds = _CLOSE_SECONDS
-        if protocol == "grpc":
-            triton, options = client(url, channel_args=GRPC_OPTIONS), {"client_timeout": seconds}
-        else:
-            triton, options = client(url, connection_timeout=seconds, network_timeout=seconds), {}
+        self._condemn_all()
+        url, seconds = self.connection.url, _CLOSE_SECONDS
+        client = library(f"tritonclient.{self.connection.protocol}").InferenceServerClient
         with suppress(Exception):
+            if not self._condemned:
+                return
+            if self.connection.protocol == "grpc":
+                triton, options = client(url, channel_args=GRPC_OPTIONS), {"client_timeout": seconds}
+            else:
+                triton, options = client(url, connection_timeout=seconds, network_timeout=seconds), {}
             for pause in _UNREGISTER_PAUSES:
                 time.sleep(pause)
-                names = [name for name in names if not _unregistered(triton, url, name, options)]
-                if not names:
-                    break
+                for name in tuple(self._condemned):
+                    try:
+                        triton.unregister_system_shared_memory(name, **options)
+                    except Exception as error:
+                        if isinstance(translate(error, url), UnavailableError | DeadlineError):
+                            raise
+                    else:
+                        self._condemned.remove(name)
             triton.close()
 
-    async def _new(self, size: int, deadline: Deadline) -> Region:
-        await self._unregister_condemned(deadline)
+    async def _register(self, size: int, deadline: Deadline) -> Region:
+        await self._unregister(deadline)
         region = Region(size)
-        self.pool.add(region)
+        self._all[region.name] = region
         try:
-            await self._connection.register(region, deadline)
+            await self.connection.register(region, deadline)
         except BaseException as error:
-            self.pool.condemn(region)
+            self._condemn(region)
             if isinstance(error, RequestError):
                 raise RequestError(
-                    f"{self._connection.url} does not take shared memory of this machine ({error}); pass "
+                    f"{self.connection.url} does not take shared memory of this machine ({error}); pass "
                     "shared_memory=False, or start it with `edgedit serve up --shared-memory`"
                 ) from error
             raise
         return region
 
-    async def _unregister_condemned(self, deadline: Deadline) -> bool:
-        """Has the server forget regions that are gone; whether some are left that it is still using."""
-        names, kept = self.pool.condemned(), []
-        try:
-            while names:
-                try:
-                    await self._connection.unregister(names[-1], deadline)
-                except UnavailableError:
-                    # The server is gone, and its registrations with it.
-                    names.clear()
-                    break
-                except ServingError:
-                    kept.append(names[-1])
-                names.pop()
-        finally:
-            self.pool.still_condemned([*names, *kept])
-        return bool(kept)
+    async def _unregister(self, deadline: Deadline) -> None:
+        """Has the server forget regions that are gone, but for those that it is still using."""
+        names, self._condemned = self._condemned, []
+        while names:
+            try:
+                await self.connection.unregister(names[-1], deadline)
+            except UnavailableError:
+                # The server is gone, and its registrations with it.
+                return
+            except ServingError:
+                self._condemned.append(names[-1])
+            except BaseException:
+                self._condemned += names
+                raise
+            names.pop()
 
+    def _give_back(self, region: Region) -> None:
+        if region.name in self._all:
+            self._idle.append(region)
 
-def _unregistered(triton: Any, url: str, name: str, options: dict[str, float]) -> bool:
-    """Whether the server has forgotten a region, which it does not while it is using it."""
-    try:
-        triton.unregister_system_shared_memory(name, **options)
-    except Exception as error:
-        if isinstance(failure := translate(error, url), UnavailableError | DeadlineError):
-            raise failure from error
-        return False
-    return True
+    def _condemn(self, region: Region) -> None:
+        if self._all.pop(region.name, None) is not None:
+            region.unlink()
+            self._condemned.append(region.name)
+
+    def _condemn_all(self) -> None:
+        self._idle.clear()
+        for region in tuple(self._all.values()):
+            self._condemn(region)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable
 from contextlib import suppress
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -99,60 +98,3 @@ def _reserve(name: str, size: int) -> None:
         os.posix_fallocate(descriptor, 0, size)
     finally:
         os.close(descriptor)
-
-
-class RegionPool:
-    """The regions that a client has registered: those idle, and names of those that must be unregistered yet.
-
-    Only requests under way have one, so there are never more than the client's concurrency. A region whose request
-    failed is not used again, since the server may still be writing to it.
-    """
-
-    def __init__(self) -> None:
-        self._idle: list[Region] = []
-        self._all: dict[str, Region] = {}
-        self._condemned: list[str] = []
-
-    def take(self, size: int) -> Region | None:
-        """An idle region for images of that size; None if one must be made. Idle ones of other sizes are condemned."""
-        while self._idle:
-            region = self._idle.pop()
-            if region.size == size:
-                return region
-            self.condemn(region)
-        return None
-
-    def add(self, region: Region) -> None:
-        """Notes a region that is about to be registered, in use."""
-        self._all[region.name] = region
-
-    def give_back(self, region: Region) -> None:
-        """Makes a region idle whose request has been answered."""
-        if region.name in self._all:
-            self._idle.append(region)
-
-    def condemn(self, region: Region) -> None:
-        """Unlinks a region; the server must still be told."""
-        if self._all.pop(region.name, None) is not None:
-            region.unlink()
-            self._condemned.append(region.name)
-
-    def condemn_idle(self) -> None:
-        """Unlinks all idle regions, as after the server was restarted."""
-        while self._idle:
-            self.condemn(self._idle.pop())
-
-    def condemn_all(self) -> None:
-        """Unlinks every region, in use or not."""
-        self._idle.clear()
-        for region in list(self._all.values()):
-            self.condemn(region)
-
-    def condemned(self) -> list[str]:
-        """Names to unregister; they are handed out once."""
-        names, self._condemned = self._condemned, []
-        return names
-
-    def still_condemned(self, names: Iterable[str]) -> None:
-        """Notes names that could not be unregistered yet."""
-        self._condemned.extend(names)

@@ -58,7 +58,7 @@ class Served:
         )
         client.connection = self  # type: ignore[assignment]
         if client._lender is not None:
-            client._lender._connection = self  # type: ignore[assignment]
+            client._lender.connection = self  # type: ignore[assignment]
         return client
 
     def run(self, call: Coroutine[Any, Any, Any]) -> Any:
