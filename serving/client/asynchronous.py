@@ -14,7 +14,7 @@ import numpy as np
 
 from engines.photo import Cropper, Cut, PasteMode, open_image, photo_name
 from engines.photo.images import Source
-from serving.client.connection import Connection, Protocol, Stream
+from serving.client.connection import Connection, Infer, Protocol
 from serving.client.deadline import LONGEST, Backoff, Deadline
 from serving.client.errors import (
     CLOSED,
@@ -196,33 +196,31 @@ class AsyncClient:
         for end in {strengths[0], strengths[-1]}:
             within_ranges(profile, {direction: end}, clamp=False)
         frames = [Request(profile.shape, handle=handle.id, edits=edits_json({direction: s})) for s in strengths]
-        stream = self.connection.stream(handle.id)
         ahead: dict[int, asyncio.Task[Answer]] = {}
         window = 1
-        try:
-            for index, frame in enumerate(frames):
-                for later in range(index, min(index + window, len(frames))):
-                    if later not in ahead:
-                        ahead[later] = asyncio.create_task(self._ask_ahead(frames[later], stream))
-                answer = await self._ask(frame, handle.crop, self._deadline(timeout), ahead[index])
-                if _failed(ahead.pop(index)):
-                    # So did others with it. They are asked for anew now that the server is there and holds the photo.
-                    ahead = {later: task for later, task in ahead.items() if not _failed(task)}
-                yield strengths[index], await _shown(handle, answer)
-                # The first frame is asked for alone: should the photo have to be sent, it is sent with that one.
-                window = min(self._concurrency, WINDOW)
-        finally:
-            for task in ahead.values():
-                task.cancel()
-            await asyncio.gather(*ahead.values(), return_exceptions=True)
-            if isinstance(stream, Stream):
-                await stream.close()
+        async with self.connection.ahead(handle.id) as infer:
+            try:
+                for index, frame in enumerate(frames):
+                    for later in range(index, min(index + window, len(frames))):
+                        if later not in ahead:
+                            ahead[later] = asyncio.create_task(self._ask_ahead(frames[later], infer))
+                    answer = await self._ask(frame, handle.crop, self._deadline(timeout), ahead[index])
+                    if _failed(ahead.pop(index)):
+                        # So did others with it: now that the server has the photo, they are asked for anew.
+                        ahead = {later: task for later, task in ahead.items() if not _failed(task)}
+                    yield strengths[index], await _shown(handle, answer)
+                    # The first is asked for alone: should the photo have to be sent, it is sent with that one.
+                    window = min(self._concurrency, WINDOW)
+            finally:
+                for task in ahead.values():
+                    task.cancel()
+                await asyncio.gather(*ahead.values(), return_exceptions=True)
 
-    async def _ask_ahead(self, request: Request, stream: Stream | Connection) -> Answer:
+    async def _ask_ahead(self, request: Request, infer: Infer) -> Answer:
         """The first attempt at a frame, which ends at the latest when the frame has been waited for too long."""
         deadline = Deadline(LONGEST)
         async with self._leased(request, deadline) as region:
-            return await stream.infer(request, region, deadline)
+            return await infer(request, region, deadline)
 
     async def _ask(
         self,

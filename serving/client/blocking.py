@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Self
 
@@ -75,7 +76,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes all connections and removes all shared memory; calls under way fail, over HTTP by their deadline."""
+        """Closes all connections and removes all shared memory; calls under way fail."""
         self._at_exit.detach()
         _LOOP.run(self._client.close())
 
@@ -219,7 +220,12 @@ def _taken(frames: AsyncGenerator[tuple[float, np.ndarray]]) -> Iterator[tuple[f
         while (frame := _LOOP.run(following())) is not None:
             yield frame
     finally:
-        _LOOP.end(frames.aclose())
+        _LOOP.end(_ended(frames))
+
+
+async def _ended(frames: AsyncGenerator[tuple[float, np.ndarray]]) -> None:
+    with suppress(RuntimeError):  # an interrupted step is ending it already
+        await frames.aclose()
 
 
 def _finish(client: AsyncClient) -> None:
@@ -230,8 +236,7 @@ def _finish(client: AsyncClient) -> None:
 
 def _before_fork() -> None:
     """gRPC has a thread while it is connected, which a forked process would lack: idle clients connect anew."""
-    if _LOOP.started:
-        _LOOP.end(_disconnect([client._client for client in _CLIENTS]))
+    _LOOP.end(_disconnect([client._client for client in _CLIENTS]))
 
 
 async def _disconnect(clients: list[AsyncClient]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import ModuleType
 from typing import Any, Literal
@@ -103,6 +103,9 @@ def inference(library: ModuleType, request: Request, region: Region | None) -> d
     return {"model_name": EDIT_SESSION, "inputs": inputs, "outputs": outputs}
 
 
+Infer = Callable[[Request, Region | None, Deadline], Awaitable[Answer]]
+
+
 class Connection:
     """A gRPC channel, or pooled HTTP connections, made in the event loop that first asks for them.
 
@@ -140,9 +143,17 @@ class Connection:
                 result = await triton.infer(**arguments, headers=HTTP_HEADERS | routing(request.home))
             return read_answer(result, request, region)
 
-    def stream(self, home: str) -> Stream | Connection:
-        """What infers ahead about one inversion: a stream over gRPC; over HTTP, requests side by side."""
-        return Stream(self, home) if self.protocol == "grpc" else self
+    @asynccontextmanager
+    async def ahead(self, home: str) -> AsyncIterator[Infer]:
+        """As `infer`, for many requests about one inversion: on a stream over gRPC; over HTTP, side by side."""
+        if self.protocol == "http":
+            yield self.infer
+            return
+        stream = Stream(self, home)
+        try:
+            yield stream.infer
+        finally:
+            await stream.close()
 
     async def describe(self, deadline: Deadline) -> dict[str, Any]:
         """The configuration of `edit_session`."""

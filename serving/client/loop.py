@@ -26,11 +26,6 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    @property
-    def started(self) -> bool:
-        """Whether anything has been run."""
-        return self._loop is not None
-
     def run(self, coroutine: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
         """What a coroutine gives or raises; it is cancelled if the caller is interrupted while it waits.
 
@@ -45,9 +40,9 @@ class LoopThread:
             raise
 
     def end(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """As `run`, for what cleans up: nobody waits long for it, nor on the loop's own thread, which collects garbage
-        too; and once the interpreter ends, nothing runs any more."""
-        if sys.is_finalizing():
+        """As `run`, for what cleans up, if anything ran before: nobody waits long for it, nor on the loop's own thread,
+        which collects garbage too; and once the interpreter ends, nothing runs any more."""
+        if self._loop is None or sys.is_finalizing():
             coroutine.close()
         elif threading.current_thread() is self._thread:
             asyncio.run_coroutine_threadsafe(coroutine, self._running())
