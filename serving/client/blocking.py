@@ -28,7 +28,8 @@ _PARENTS: list[object] = []
 class Client:
     """Edits photos on a Triton server whose repository `edgedit serve repo` wrote; all methods are thread-safe.
 
-    Photos are decoded and faces found here; only the aligned face, as small as the model takes it, is sent.
+    Photos are decoded and faces found here; only the aligned face, as small as the model takes it, is sent. A process
+    that forks may go on with its clients on both sides, if no call or sweep over gRPC is under way.
 
     Args:
         url: host:port of the server, of the protocol's port.
@@ -248,8 +249,9 @@ async def _disconnect(clients: list[AsyncClient]) -> None:
 def _after_fork() -> None:
     """A forked process has neither the thread of the loop nor a right to the parent's connections and memory."""
     global _LOOP
+    connections = [client._client.connection for client in _CLIENTS]
     _PARENTS.append(_LOOP)
-    _LOOP = LoopThread()
+    _LOOP = LoopThread(any(one.protocol == "grpc" and one.under_way for one in connections))
     for client in _CLIENTS:
         if not client._client.closed:
             client._at_exit.detach()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import re
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import ModuleType
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from engines.errors import RuntimeUnavailableError
 from serving.client.deadline import Deadline
-from serving.client.errors import CLOSED, CLOSED_MEANWHILE, FrameError, RequestError, ServingError
+from serving.client.errors import CLOSED, CLOSED_MEANWHILE, FrameError, RequestError, ServingError, UnavailableError
 from serving.client.regions import Region
 from serving.client.translate import translate
 from serving.client.wire import Answer, Request, read_answer
@@ -57,18 +56,6 @@ def library(name: str) -> ModuleType:
         raise RuntimeUnavailableError(
             f"a client needs {missing}, which is not installed; pip install 'edgedit[serve]'"
         ) from error
-
-
-@contextmanager
-def translated(url: str) -> Iterator[None]:
-    """Raises the client's errors for any other."""
-    try:
-        yield
-    except Exception as error:
-        translation = translate(error, url)
-        if translation is error:
-            raise
-        raise translation from error
 
 
 def routing(home: str) -> dict[str, str]:
@@ -122,7 +109,7 @@ class Connection:
         self.url = url
         self.protocol: Protocol = protocol
         self.under_way = 0
-        """Calls, and open streams."""
+        """Calls, and what infers ahead over gRPC."""
         self.library = library(f"tritonclient.{protocol}")
         self._aio = library(f"tritonclient.{protocol}.aio")
         self._triton: Any = None
@@ -150,9 +137,11 @@ class Connection:
             yield self.infer
             return
         stream = Stream(self, home)
+        self.under_way += 1
         try:
             yield stream.infer
         finally:
+            self.under_way -= 1
             await stream.close()
 
     async def describe(self, deadline: Deadline) -> dict[str, Any]:
@@ -190,16 +179,29 @@ class Connection:
 
     @asynccontextmanager
     async def _client(self, deadline: Deadline) -> AsyncIterator[Any]:
-        with translated(self.url), self.counted():
-            try:
-                async with deadline.limit():
-                    yield self.triton()
-            except asyncio.CancelledError:
-                # So gRPC ends what was under way when its channel was closed, though nobody has cancelled this task.
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    raise
-                raise ServingError(CLOSED_MEANWHILE) from None
+        with self.calling():
+            async with deadline.limit():
+                yield self.triton()
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Counts a call as under way, and raises the client's errors for any other."""
+        self.under_way += 1
+        try:
+            yield
+        except asyncio.CancelledError:
+            # So gRPC ends what was under way when its channel was closed, though nobody has cancelled this task.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise UnavailableError(CLOSED_MEANWHILE) from None
+        except Exception as error:
+            translation = translate(error, self.url)
+            if translation is error:
+                raise
+            raise translation from error
+        finally:
+            self.under_way -= 1
 
     def triton(self) -> Any:
         """tritonclient's client."""
@@ -215,85 +217,64 @@ class Connection:
             )
         return self._triton
 
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Counts a call as under way."""
-        self.under_way += 1
-        try:
-            yield
-        finally:
-            self.under_way -= 1
-
 
 class Stream:
-    """Inferences about one inversion over one gRPC stream, which is opened anew after a break; for one task group.
+    """Inferences about one inversion over one gRPC stream, which is opened anew after a break.
 
-    Answers come in the order of the requests. They are taken off the stream as they come, so that neither slots nor
-    regions wait for a slow caller.
+    Answers come in the order of the requests, whose tasks wait for them in turn; a task that is cancelled ends the
+    stream. Answers are taken off it as they come, so that neither slots nor regions wait for a slow caller.
     """
 
     def __init__(self, connection: Connection, home: str) -> None:
         self._connection, self._home = connection, home
-        self._requests: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        self._waiting: deque[asyncio.Future[Any]] = deque()
-        self._reader: asyncio.Task[None] | None = None
+        self._opened: tuple[asyncio.Queue[dict[str, Any] | None], Any, asyncio.Lock] | None = None
+        """The requests that are to be sent, the answers, and whose turn it is to wait for the next one."""
 
     async def infer(self, request: Request, region: Region | None, deadline: Deadline) -> Answer:
-        """One inference. It ends with its task or the stream, and knows no deadline of its own.
+        """One inference, which ends with its task or the stream: the deadline is its task's to keep.
 
         Raises:
             FrameError: if this request failed. Triton can give it a status (`triton_grpc_error`), but 2.51 does not
                 survive two such errors on one stream: who asks again by itself gets the status.
             ServingError: if the stream is over.
         """
-        with translated(self._connection.url):
-            if self._reader is None or self._reader.done():
-                self._requests, self._waiting = asyncio.Queue(), deque()
-                self._reader = asyncio.create_task(self._read(self._requests, self._waiting))
-            answered = asyncio.get_running_loop().create_future()
-            self._requests.put_nowait(inference(self._connection.library, request, region))
-            self._waiting.append(answered)
-            return read_answer(await answered, request, region)
+        with self._connection.calling():
+            opened = self._opened = self._opened or self._open()
+            requests, responses, turn = opened
+            requests.put_nowait(inference(self._connection.library, request, region))
+            try:
+                async with turn:
+                    if (answered := await anext(responses, None)) is None:
+                        raise EOFError("the stream ended")
+            except BaseException:
+                responses.cancel()
+                if self._opened is opened:
+                    self._opened = None
+                raise
+            result, error = answered
+            if error is not None:
+                raise FrameError(f"{self._connection.url} failed on a frame; its log says more")
+            return read_answer(result, request, region)
 
     async def close(self) -> None:
-        """Ends the stream, and cancels what is under way."""
-        if self._reader is None:
+        """Ends the stream, on which nothing is under way."""
+        if self._opened is None:
             return
-        self._requests.put_nowait(None)
+        requests, responses, _ = self._opened
+        requests.put_nowait(None)
         try:
-            if not self._waiting:
-                await asyncio.wait([self._reader], timeout=STREAM_END_SECONDS)
+            with suppress(ServingError), self._connection.calling():
+                async with asyncio.timeout(STREAM_END_SECONDS):
+                    await anext(responses, None)
         finally:
-            # Also when this is itself cancelled, as at the end of a task.
-            self._reader.cancel()
+            responses.cancel()
 
-    async def _read(self, requests: asyncio.Queue[dict[str, Any] | None], waiting: deque[asyncio.Future[Any]]) -> None:
+    def _open(self) -> tuple[asyncio.Queue[dict[str, Any] | None], Any, asyncio.Lock]:
+        requests: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
         async def outgoing() -> AsyncIterator[dict[str, Any]]:
             while (arguments := await requests.get()) is not None:
                 yield arguments
 
-        url, responses = self._connection.url, None
-        failure: BaseException = EOFError("the stream ended")
-        try:
-            with self._connection.counted():
-                triton = self._connection.triton()
-                responses = triton.stream_infer(outgoing(), headers=routing(self._home))
-                async for result, error in responses:
-                    answered = waiting.popleft()
-                    if answered.done():
-                        continue
-                    if error is None:
-                        answered.set_result(result)
-                    else:
-                        answered.set_exception(FrameError(f"{url} failed on a frame; its log says more"))
-        except asyncio.CancelledError:
-            failure = ServingError(CLOSED_MEANWHILE)
-            raise
-        except Exception as error:
-            failure = error
-        finally:
-            if responses is not None:
-                responses.cancel()
-            for answered in waiting:
-                if not answered.done():
-                    answered.set_exception(translate(failure, url))
+        responses = self._connection.triton().stream_infer(outgoing(), headers=routing(self._home))
+        return requests, responses, asyncio.Lock()

@@ -12,6 +12,8 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from serving.client.errors import ServingError
+
 END_SECONDS = 5.0
 """How long anybody waits for what cleans up."""
 
@@ -19,9 +21,14 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines for other threads; the thread is started when the first one comes, and ends with the process."""
+    """Runs coroutines for other threads; the thread is started when the first one comes, and ends with the process.
 
-    def __init__(self) -> None:
+    Args:
+        lost: whether this process was forked from one that was using gRPC, of which it cannot even start a thread.
+    """
+
+    def __init__(self, lost: bool = False) -> None:
+        self._lost = lost
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -30,8 +37,15 @@ class LoopThread:
         """What a coroutine gives or raises; it is cancelled if the caller is interrupted while it waits.
 
         Raises:
+            ServingError: in a process that is lost.
             TimeoutError: if it takes longer than it may.
         """
+        if self._lost:
+            coroutine.close()
+            raise ServingError(
+                "this process was forked while a call or a sweep was under way over gRPC, which does not survive that; "
+                "fork before or after it, or use protocol='http'"
+            )
         future = asyncio.run_coroutine_threadsafe(coroutine, self._running())
         try:
             return future.result(seconds)

@@ -309,6 +309,26 @@ def test_a_sweep_that_waits_for_its_reader_holds_no_slot(
             assert np.array_equal(client.edit(handle, age=1.0), edited(1.0))
 
 
+def test_a_fork_in_a_sweep_does_not_break_it_and_its_child_is_told(
+    triton: LocalTriton, edited: Callable[[float], np.ndarray]
+) -> None:
+    with Client(triton.grpc, retries=0, **PATIENT) as client:
+        handle = client.invert(ASTRONAUT)
+        taken = []
+        for strength, image in client.sweep(handle, "age", -1, 1, 5):
+            assert np.array_equal(image, edited(strength))
+            taken.append(strength)
+            if len(taken) == 1:
+                if (child := os.fork()) == 0:
+                    try:
+                        client.edit(handle, age=1.0)
+                    except ServingError as error:
+                        os._exit("was forked while a call or a sweep was under way" not in str(error))
+                    os._exit(2)
+                assert os.waitpid(child, 0)[1] == 0
+        assert taken == np.linspace(-1, 1, 5).tolist()
+
+
 @pytest.fixture(scope="module")
 def forgetful(
     pipelines: Path, development_server: Installation, tmp_path_factory: pytest.TempPathFactory
