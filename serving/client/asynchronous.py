@@ -78,8 +78,9 @@ class AsyncClient:
         self._slots = asyncio.Semaphore(concurrency)
         self._cropper = Cropper()
         self._profile: Profile | None = None
-        # What nobody has closed may have no event loop any more when it goes.
-        self._at_exit = weakref.finalize(self, self._lender.finish) if self._lender else None
+        if self._lender is not None:
+            # What nobody has closed may have no event loop any more when it goes.
+            weakref.finalize(self, self._lender.finish)
 
     async def __aenter__(self) -> Self:
         return self
@@ -91,16 +92,15 @@ class AsyncClient:
         """See `Client.close`."""
         self.closed = True
         try:
-            if self._lender is not None and self._at_exit is not None:
-                self._at_exit.detach()
+            if self._lender is not None:
                 await self._lender.close()
         finally:
             await self.connection.close()
 
     def finish(self) -> None:
         """Takes back all shared memory where no event loop is left to await `close`."""
-        if self._at_exit is not None:
-            self._at_exit()
+        if self._lender is not None:
+            self._lender.finish()
 
     async def ready(self, *, timeout: float | None = None) -> bool:
         """See `Client.ready`."""

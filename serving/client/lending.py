@@ -77,11 +77,11 @@ class Lender:
         if self._process != os.getpid():
             return
         self._condemn_all()
+        if not self._condemned:
+            return
         url, seconds = self.connection.url, _CLOSE_SECONDS
         client = library(f"tritonclient.{self.connection.protocol}").InferenceServerClient
         with suppress(Exception):
-            if not self._condemned:
-                return
             if self.connection.protocol == "grpc":
                 triton, options = client(url, channel_args=GRPC_OPTIONS), {"client_timeout": seconds}
             else:
@@ -97,6 +97,7 @@ class Lender:
                     else:
                         self._condemned.remove(name)
             triton.close()
+        self._condemned.clear()
 
     async def _register(self, size: int, deadline: Deadline) -> Region:
         await self._unregister(deadline)
