@@ -45,7 +45,7 @@ class Portrait:
     """The photo, and the face that was cut out of it."""
     inversion: Inversion
     reconstruction: np.ndarray
-    """uint8 S x S x 3: the face as the model renders it without an edit."""
+    """uint8 S x S x 3: the face as the model renders it without an edit, in its own light and colours."""
 
     @property
     def photo(self) -> Photo:
@@ -66,8 +66,12 @@ class Portrait:
         self, edits: Mapping[str, float | Strength], *, clamp: bool = False, mode: PasteMode = "auto"
     ) -> np.ndarray:
         """The photo with the face edited and put back, uint8 H x W x 3; see `Editor.edit_photo`."""
-        edited = self.editor.edit(self.inversion, edits, clamp=clamp)
+        edited = self.editor.render(self.inversion, edits, clamp=clamp)
         return self.cut.put_back(edited, self.reconstruction, mode)
+
+    def edit_face(self, edits: Mapping[str, float | Strength], *, clamp: bool = False) -> np.ndarray:
+        """The edited face alone, uint8 S x S x 3, in the photo's light and colours."""
+        return self.cut.in_tone(self.editor.render(self.inversion, edits, clamp=clamp))
 
     def reconstruct(self, *, mode: PasteMode = "auto") -> np.ndarray:
         """The photo with the face as the model renders it, put back, uint8 H x W x 3."""
@@ -154,11 +158,12 @@ class Editor:
         Raises:
             ImageError: if it cannot be read or, as NoFaceError, has no such face.
         """
-        return self.session.invert(self._cut(image, aligned, face).crop[None])
+        cut = self._cut(image, aligned, face)
+        return self.session.invert(cut.crop[None], (cut.tone,))
 
     def reconstruct(self, inversion: Inversion) -> np.ndarray:
-        """The inverted face without an edit, S x S x 3 uint8, of the inversion's first photo."""
-        return self.session.reconstruct(inversion[0])[0]
+        """The inverted face without an edit, S x S x 3 uint8, of the inversion's first photo; in tone as `edit`."""
+        return inversion.tones[0].shown(self.session.reconstruct(inversion[0])[0])
 
     def edit(
         self,
@@ -170,8 +175,10 @@ class Editor:
     ) -> np.ndarray:
         """An edited face, S x S x 3 uint8, of the inversion's first photo.
 
-        It is the model's own picture. The light of a dark photo and the colours of a black-and-white or toned one come
-        back with `edit_photo` or a `portrait`, which know the photo, or with `portrait.cut.in_tone(face)`.
+        It has the photo's light and colours, which the inversion knows, also from a file: that of a dark photo is as
+        dark, that of a black-and-white one has equal channels, that of a toned one its tint. The photo itself it does
+        not know: what is bright behind a dark face comes back with `edit_photo` or a `portrait`. An inversion of
+        `EditSession.invert` alone, or from a file of an older edgedit, gives the model's own picture.
 
         Args:
             inversion: from `invert`.
@@ -186,6 +193,17 @@ class Editor:
         Warns:
             StrengthWarning: for a strength outside its direction's usable range.
         """
+        return inversion.tones[0].shown(self.render(inversion, edits, clamp=clamp, delta_w=delta_w))
+
+    def render(
+        self,
+        inversion: Inversion,
+        edits: Mapping[str, float | Strength],
+        *,
+        clamp: bool = False,
+        delta_w: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """As `edit`, but the model's own picture: in the light and colours of the faces that it was trained on."""
         edit = resolve(self.directions, edits, self.family, clamp)
         moved = edit.delta_w
         if delta_w is not None:
@@ -246,7 +264,7 @@ class Editor:
     def portrait(self, photo: Source, aligned: bool = False, *, face: int | None = None) -> Portrait:
         """Finds, aligns and inverts a face of a photo; arguments and errors as `invert`."""
         cut = self._cut(photo, aligned, face)
-        inversion = self.session.invert(cut.crop[None])
+        inversion = self.session.invert(cut.crop[None], (cut.tone,))
         return Portrait(self, cut, inversion, self.session.reconstruct(inversion)[0])
 
     def edit_photo(

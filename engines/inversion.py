@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from engines import tensors
 from engines.errors import EdgeditError
 from engines.files import write
+from engines.photo.tone import PLAIN, Tone
 from engines.runtimes import DeviceTensor
 
 _METADATA = "inversion"
@@ -32,14 +33,17 @@ class Inversion:
 
     Args:
         arrays: by name, in the order of the graph.
+        tones: the light and colours of each photo, where there were photos; none for the model's own.
 
     Raises:
         ValueError: if there are none, an array is not float32, or they are not of the same number of photos.
     """
 
     _arrays: dict[str, np.ndarray]
+    tones: tuple[Tone, ...]
+    """Of each photo, in order."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, arrays: Mapping[str, np.ndarray], tones: Sequence[Tone] = ()) -> None:
         for name, array in arrays.items():
             if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim < 2:
                 raise ValueError(f"inversion: {name} must be a float32 array with the photos first")
@@ -47,6 +51,12 @@ class Inversion:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "no arrays"
             raise ValueError(f"inversion: the shapes do not fit together: {shapes}")
         self._arrays = dict(arrays)
+        self._keep(tones)
+
+    def _keep(self, tones: Sequence[Tone]) -> None:
+        self.tones = tuple(tones) or (PLAIN,) * self.batch
+        if len(self.tones) != self.batch:
+            raise ValueError(f"inversion: {len(self.tones)} tones of {self.batch} photos")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,15 +106,19 @@ class Inversion:
             chosen = [int(index)]
         else:
             chosen = list(index)
-        return Inversion({name: self.array(name)[chosen] for name in self.names})
+        tones = [self.tones[each] for each in np.arange(self.batch)[chosen]]
+        return Inversion({name: self.array(name)[chosen] for name in self.names}, tones)
 
     def save(self, path: str | Path) -> None:
-        """Writes a safetensors file.
+        """Writes a safetensors file, with the light and colours of photos that have their own.
 
         Raises:
             OutputError: if it cannot be written.
         """
-        write(path, tensors.dump({name: self.array(name) for name in self.names}, _METADATA, {"version": 1}))
+        told: dict[str, Any] = {"version": 1}
+        if not all(tone.plain for tone in self.tones):
+            told = {"version": 2, "tones": [tone.to_json() for tone in self.tones]}
+        write(path, tensors.dump({name: self.array(name) for name in self.names}, _METADATA, told))
 
     @classmethod
     def load(cls, path: str | Path) -> Inversion:
@@ -115,9 +129,14 @@ class Inversion:
         """
         try:
             arrays, metadata = tensors.parse(Path(path).read_bytes(), _METADATA)
-            if metadata != {"version": 1}:
-                raise ValueError(f"version {metadata.get('version')!r} is not read by this edgedit")
-            inversion = Inversion(arrays)
+            match metadata:
+                case {"version": 1, **others} if not others:
+                    tones = []
+                case {"version": 2, "tones": [_, *_] as told, **others} if not others:
+                    tones = [Tone.from_json(one) for one in told]
+                case _:
+                    raise ValueError(f"version {metadata.get('version')!r} is not read by this edgedit")
+            inversion = Inversion(arrays, tones)
         except OSError as error:
             raise EdgeditError(f"cannot read {path}: {error.strerror or error}") from error
         except (TypeError, ValueError) as error:
@@ -138,14 +157,16 @@ class HeldInversion(Inversion):
     _held: dict[str, DeviceTensor]
     _owner: weakref.ref[object]
 
-    def __init__(self, held: Mapping[str, DeviceTensor], owner: object) -> None:
+    def __init__(self, held: Mapping[str, DeviceTensor], owner: object, tones: Sequence[Tone] = ()) -> None:
         """Args:
         held: tensors by name, not checked.
         owner: the session whose runtime holds them; it is not kept alive.
+        tones: as `Inversion`.
         """
         self._arrays = {}
         self._held = dict(held)
         self._owner = weakref.ref(owner)
+        self._keep(tones)
 
     def held_by(self, session: object) -> dict[str, DeviceTensor] | None:
         """The tensors, for the session that holds them; None for any other."""
@@ -166,7 +187,7 @@ class HeldInversion(Inversion):
         return self._arrays[name]
 
     def host(self) -> Inversion:
-        return Inversion({name: tensor.numpy() for name, tensor in self._held.items()})
+        return Inversion({name: tensor.numpy() for name, tensor in self._held.items()}, self.tones)
 
     def __getitem__(self, index: int | slice | Iterable[int]) -> Inversion:
         if not isinstance(index, int | slice | np.integer):
@@ -179,6 +200,6 @@ class HeldInversion(Inversion):
             return self.array(name)
         return super().__getattr__(name)
 
-    def __reduce__(self) -> tuple[type[Inversion], tuple[dict[str, np.ndarray]]]:
+    def __reduce__(self) -> tuple[type[Inversion], tuple[dict[str, np.ndarray], tuple[Tone, ...]]]:
         # A copy, or what another process gets, cannot be held.
-        return Inversion, ({name: tensor.numpy() for name, tensor in self._held.items()},)
+        return Inversion, ({name: tensor.numpy() for name, tensor in self._held.items()}, self.tones)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from engines.family import ModelFamily
 from engines.inversion import HeldInversion, Inversion
 from engines.lost_picture import LOST, is_lost
 from engines.photo.resample import resize
+from engines.photo.tone import Tone
 from engines.runtimes import Feed, Runtime, create
 
 __all__ = ["EditSession", "Inversion"]
@@ -96,11 +97,13 @@ class EditSession:
             for graph in self._graphs(pipeline):
                 self._load(graph).warm_up(batch)
 
-    def invert(self, images: np.ndarray) -> Inversion:
+    def invert(self, images: np.ndarray, tones: Sequence[Tone] = ()) -> Inversion:
         """Inverts photos.
 
         Args:
             images: uint8 B x h x w x 3, RGB, h x w the family's `image_shape`.
+            tones: what goes with the inversion of the photos' own light and colours, which a session itself leaves to
+                its caller; none for the model's.
 
         Returns:
             An inversion that stays where the runtime computes, and in its memory, while it is referred to: edits by
@@ -122,7 +125,7 @@ class EditSession:
             held = self._run("encoder", feeds, ("w", "feature")) | self._run("e4e", feeds, ("w_e",))
             feeds = {"w_plus": held["w_e"], "style_delta": self._zeros(len(images))}
             held |= self._run("features", feeds, ("generator_feature",))
-        return HeldInversion({name: held[name] for name in self._inversion}, self)
+        return HeldInversion({name: held[name] for name in self._inversion}, self, tones)
 
     def hold(self, inversion: Inversion) -> Inversion:
         """Copies an inversion, such as one from a file, to where the runtime computes, for edits to find it there.
@@ -134,10 +137,11 @@ class EditSession:
         if isinstance(inversion, HeldInversion) and inversion.held_by(self) is not None:
             return inversion
         runtime = self._load(self._graphs("edit")[0])
-        return HeldInversion({name: runtime.put(inversion.array(name)) for name in self._inversion}, self)
+        held = {name: runtime.put(inversion.array(name)) for name in self._inversion}
+        return HeldInversion(held, self, inversion.tones)
 
     def edit(self, inversion: Inversion, delta_w: np.ndarray, style_delta: np.ndarray | None = None) -> np.ndarray:
-        """Renders an edit.
+        """Renders an edit: the model's own picture, whatever the photo's light and colours.
 
         Args:
             inversion: a batch of B.

@@ -14,7 +14,7 @@ from engines.bundle import Bundle
 from engines.directions import load_directions, resolve
 from engines.session import EditSession
 from serving.client import Client
-from serving.client.libraries import GRPC_OPTIONS, HTTP_HEADERS, library
+from serving.client.connection import GRPC_OPTIONS, HTTP_HEADERS, library
 from serving.contract import MAX_BATCH, TRITON_TYPES
 
 TIMEOUT = 60.0

@@ -147,7 +147,7 @@ class Demo(Picking):
         for name in names:
             strengths = demo_strengths(editor.directions[name])
             say(f"editing {name}: {', '.join(f'{s:+.3g}' for s in strengths)}")
-            faces = [portrait.cut.in_tone(editor.edit(portrait.inversion, {name: s})) for s in strengths]
+            faces = [portrait.edit_face({name: s}) for s in strengths]
             rows.append([(f"{name} {s:+.3g}", face) for s, face in zip(strengths, faces, strict=True)])
         best = [name for name in names if name in PUT_BACK] or names[:4]
         say(f"putting edits back into the photo: {', '.join(best) or 'none'}")

@@ -37,7 +37,7 @@ class Cut:
 
     def in_tone(self, face: Pixels) -> Pixels:
         """A face that the model gave for the crop, uint8 h x w x 3, in the light and colours of the photo."""
-        if self.tone is PLAIN:
+        if self.tone.plain:
             return face
         base = self.tone.clean(self.face).astype(np.float32)
         everywhere = np.ones(face.shape[:2], np.float32)

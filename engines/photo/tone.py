@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,11 @@ class Tone:
         """Whether the photo is black-and-white."""
         return self.line is not None and bool((self.line == self.line[:, :1]).all())
 
+    @property
+    def plain(self) -> bool:
+        """Whether light and colours are the model's."""
+        return self.gain == 1 and self.line is None
+
     def lift(self, pixels: NDArray[np.generic]) -> FloatArray:
         """Pixels in the model's light: levels in, levels out, of the same shape."""
         return np.minimum(pixels.astype(np.float32) * np.float32(self.gain), np.float32(255))
@@ -106,8 +112,51 @@ class Tone:
             flat = (np.ptp(pixels, axis=2) <= GREY_NOISE) & (mask > 0)
             base = np.where(flat[:, :, None], luminance[:, :, None], pixels)
             return (base + brighter[:, :, None]).astype(np.float32, copy=False)
-        light = np.interp(luminance, np.maximum.accumulate(self.line @ LUMA), LIGHTS)
+        light = self._light(luminance)
         return pixels + self._at(light + brighter) - self._at(light)
+
+    def shown(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A picture of the model's, uint8 S x S x 3, in the light and colours of a photo of which no more is known.
+
+        A black-and-white one has equal channels. What the model's light cuts off at 255, as lamps behind a dark face,
+        is as dark as the rest and comes back only with the photo (`changed`).
+        """
+        if self.plain:
+            return picture
+        levels = picture / np.float32(self.gain)
+        if self.line is None:
+            return np.rint(levels).astype(np.uint8)
+        luminance = levels @ LUMA
+        if self.grey:
+            return np.rint(luminance).astype(np.uint8)[:, :, None].repeat(3, axis=2)
+        return np.rint(self._at(self._light(luminance))).clip(0, 255).astype(np.uint8)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads, exactly."""
+        return {"gain": float(self.gain), "line": None if self.line is None else self.line.tolist()}
+
+    @classmethod
+    def from_json(cls, told: Any) -> Tone:
+        """Reads what `to_json` gives.
+
+        Raises:
+            ValueError: if it is not a tone.
+        """
+        try:
+            gain, line = float(told["gain"]), told["line"]
+            line = None if line is None else np.array(line, np.float32)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError("it has no light and colours that can be read") from error
+        if not 1 <= gain <= LIGHT / DARKEST or (
+            line is not None and (line.shape != (len(LIGHTS), 3) or not np.isfinite(line).all())
+        ):
+            raise ValueError("it has light and colours that no photo has")
+        return cls(gain, line)
+
+    def _light(self, luminance: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Where on the line colours of a luminance lie."""
+        assert self.line is not None
+        return np.interp(luminance, np.maximum.accumulate(self.line @ LUMA), LIGHTS)
 
     def _at(self, light: NDArray[np.floating]) -> FloatArray:
         assert self.line is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from serving.client.asynchronous import AsyncClient
+from serving.client.blocking import Client
 from serving.client.errors import (
     DeadlineError,
     NotFoundError,
@@ -12,7 +13,6 @@ from serving.client.errors import (
     UnavailableError,
 )
 from serving.client.handle import Handle
-from serving.client.sync import Client
 from serving.client.wire import DirectionInfo, Profile
 
 __all__ = [

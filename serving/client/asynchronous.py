@@ -1,32 +1,53 @@
-"""The client for asyncio."""
+"""The client for asyncio, which is all of the client: `Client` runs this one in a thread."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
-from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from numbers import Integral
+from typing import Self, TypeVar
 
 import numpy as np
 
-from engines.photo import PasteMode
+from engines.photo import Cropper, Cut, PasteMode, open_image, photo_name
 from engines.photo.images import Source
-from serving.client.awaiting import AsyncGrpcStream, AsyncGrpcTransport, AsyncHttpTransport
-from serving.client.blocking import GrpcTransport, HttpTransport
-from serving.client.core import Core, as_handle
-from serving.client.deadline import Backoff
-from serving.client.effects import Compute, Describe, Effect, Flow, Infer, Pause, Register, Slot, Unregister
-from serving.client.errors import FrameError, ServingError
-from serving.client.frames import Frames
-from serving.client.handle import Handle
-from serving.client.sweeps import WINDOW, Sweep, merged, recovery
-from serving.client.sync import Protocol, Transport, check_choice, finish
-from serving.client.wire import DirectionInfo, Profile
+from serving.client.connection import Connection, Infer, Protocol
+from serving.client.deadline import LONGEST, Backoff, Deadline
+from serving.client.errors import (
+    CLOSED,
+    RETRIED,
+    DroppedError,
+    FrameError,
+    NotFoundError,
+    RequestError,
+    ServingError,
+    StaleRegionError,
+    UnavailableError,
+)
+from serving.client.handle import Handle, as_handle
+from serving.client.lending import Lender
+from serving.client.regions import Region
+from serving.client.translate import http_instead, speaks_http
+from serving.client.wire import (
+    Answer,
+    DirectionInfo,
+    Profile,
+    Request,
+    edits_json,
+    merged,
+    parse_profile,
+    strengths_between,
+    within_ranges,
+)
+from serving.contract import EDIT_SESSION, MAX_BATCH
 
-AsyncTransport = AsyncGrpcTransport | AsyncHttpTransport
 T = TypeVar("T")
+
+WINDOW = MAX_BATCH
+"""Frames of one sweep that may be under way, or waiting to be taken, at most."""
 
 
 class AsyncClient:
@@ -45,15 +66,21 @@ class AsyncClient:
         retries: int = 2,
         concurrency: int = 8,
     ) -> None:
-        check_choice(protocol, concurrency)
+        if isinstance(concurrency, bool) or not isinstance(concurrency, Integral) or concurrency < 1:
+            raise RequestError(f"concurrency must be 1 or more, got {concurrency!r}")
+        if isinstance(retries, bool) or not isinstance(retries, Integral) or retries < 0:
+            raise RequestError(f"retries must be 0 or more, got {retries!r}")
+        Deadline(timeout)
+        self.closed = False
+        self._timeout, self._retries, self._concurrency = timeout, retries, concurrency
+        self.connection = Connection(url, protocol)
+        self._lender = Lender(self.connection) if shared_memory else None
         self._slots = asyncio.Semaphore(concurrency)
-        self._core = Core(url, self._slots, shared_memory=shared_memory, timeout=timeout, retries=retries)
-        self._transport: AsyncTransport = AsyncGrpcTransport(url) if protocol == "grpc" else AsyncHttpTransport(url)
-        self._concurrency = concurrency
-        # At exit there is no loop any more.
-        self._at_exit = weakref.finalize(
-            self, _finish, self._core, GrpcTransport if protocol == "grpc" else HttpTransport
-        )
+        self._cropper = Cropper()
+        self._profile: Profile | None = None
+        if self._lender is not None:
+            # What nobody has closed may have no event loop any more when it goes.
+            weakref.finalize(self, self._lender.finish)
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,24 +90,29 @@ class AsyncClient:
 
     async def close(self) -> None:
         """See `Client.close`."""
-        self._at_exit.detach()
+        self.closed = True
         try:
-            with suppress(ServingError):
-                await self._run(self._core.close())
+            if self._lender is not None:
+                await self._lender.close()
         finally:
-            await self._transport.close()
+            await self.connection.close()
+
+    def finish(self) -> None:
+        """Takes back all shared memory where no event loop is left to await `close`."""
+        if self._lender is not None:
+            self._lender.finish()
 
     async def ready(self, *, timeout: float | None = None) -> bool:
         """See `Client.ready`."""
-        if self._core.closed:
+        if self.closed:
             return False
         with suppress(ServingError):
-            return await self._transport.ready(self._core.deadline(timeout))
+            return await self.connection.ready(self._deadline(timeout))
         return False
 
     async def profile(self, *, timeout: float | None = None) -> Profile:
         """See `Client.profile`."""
-        return await self._run(self._core.profile(self._core.deadline(timeout), fresh=True))
+        return await self._ask_profile(self._deadline(timeout))
 
     async def directions(self, *, timeout: float | None = None) -> dict[str, DirectionInfo]:
         """See `Client.directions`."""
@@ -90,7 +122,12 @@ class AsyncClient:
         self, photo: Source, *, aligned: bool = False, face: int | None = None, timeout: float | None = None
     ) -> Handle:
         """See `Client.invert`."""
-        return await self._run(self._core.invert(photo, aligned, face, self._core.deadline(timeout)))
+        deadline = self._deadline(timeout)
+        profile = await self._known_profile(deadline)
+        cut, crop = await asyncio.to_thread(self._open, photo, profile, aligned, face)
+        request = Request(profile.shape, image=crop, image_handle=profile.handle(crop))
+        answer = await self._ask(request, None, deadline)
+        return Handle(answer.handle, crop, cut.alignment, cut.tone)
 
     async def edit(
         self,
@@ -102,12 +139,17 @@ class AsyncClient:
         **strengths: float,
     ) -> np.ndarray:
         """See `Client.edit`."""
-        deadline = self._core.deadline(timeout)
-        return await self._run(self._core.edit(handle, merged(edits, strengths), clamp, deadline))
+        deadline = self._deadline(timeout)
+        handle, edits = as_handle(handle), merged(edits, strengths)
+        edits_json(edits)
+        profile = await self._known_profile(deadline)
+        text = edits_json(within_ranges(profile, edits, clamp))
+        answer = await self._ask(Request(profile.shape, handle=handle.id, edits=text), handle.crop, deadline)
+        return await _shown(handle, answer)
 
     async def reconstruct(self, handle: Handle | str, *, timeout: float | None = None) -> np.ndarray:
         """See `Client.reconstruct`."""
-        return await self._run(self._core.edit(handle, {}, False, self._core.deadline(timeout)))
+        return await self.edit(handle, timeout=timeout)
 
     async def edit_photo(
         self,
@@ -121,8 +163,17 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> np.ndarray:
         """See `Client.edit_photo`."""
-        deadline = self._core.deadline(timeout)
-        return await self._run(self._core.edit_photo(photo, edits, aligned, face, clamp, mode, deadline))
+        deadline = self._deadline(timeout)
+        edits_json(edits)
+        profile = await self._known_profile(deadline)
+        text = edits_json(within_ranges(profile, edits, clamp))
+        cut, crop = await asyncio.to_thread(self._open, photo, profile, aligned, face)
+        first = text if cut.alignment is None else "{}"
+        request = Request(profile.shape, image=crop, edits=first, image_handle=profile.handle(crop))
+        edited = base = await self._ask(request, None, deadline)
+        if cut.alignment is not None:
+            edited = await self._ask(Request(profile.shape, handle=base.handle, edits=text), crop, deadline)
+        return await asyncio.to_thread(cut.put_back, edited.image, base.image, mode)
 
     def sweep(
         self,
@@ -133,118 +184,168 @@ class AsyncClient:
         steps: int,
         *,
         timeout: float | None = None,
-    ) -> AsyncIterator[tuple[float, np.ndarray]]:
+    ) -> AsyncGenerator[tuple[float, np.ndarray]]:
         """See `Client.sweep`: `async for strength, image in client.sweep(...)`."""
-        sweep = Sweep(as_handle(handle), direction, start, stop, steps)
-        self._core.deadline(timeout)
-        window = min(self._concurrency, WINDOW)
-        if isinstance(self._transport, AsyncGrpcTransport):
-            return self._streamed(self._transport, sweep, window, timeout)
-        return self._pipelined(sweep, window, timeout)
+        self._deadline(timeout)
+        return self._frames(as_handle(handle), direction, strengths_between(direction, start, stop, steps), timeout)
 
-    async def _streamed(
-        self, transport: AsyncGrpcTransport, sweep: Sweep, window: int, timeout: float | None
-    ) -> AsyncIterator[tuple[float, np.ndarray]]:
-        core = self._core
-        profile = await self._run(core.profile(core.deadline(timeout)))
-        sweep.warn(profile)
-        frames = Frames(len(sweep), window)
-        stream: AsyncGrpcStream | None = None
-        backoff, deadline = Backoff(core.retries), core.deadline(timeout)
-        try:
-            while not frames.done:
+    async def _frames(
+        self, handle: Handle, direction: str, strengths: list[float], timeout: float | None
+    ) -> AsyncGenerator[tuple[float, np.ndarray]]:
+        profile = await self._known_profile(self._deadline(timeout))
+        for end in {strengths[0], strengths[-1]}:
+            within_ranges(profile, {direction: end}, clamp=False)
+        frames = [Request(profile.shape, handle=handle.id, edits=edits_json({direction: s})) for s in strengths]
+        ahead: dict[int, asyncio.Task[Answer]] = {}
+        window = 1
+        async with self.connection.ahead(handle.id) as infer:
+            try:
+                for index, frame in enumerate(frames):
+                    for later in range(index, min(index + window, len(frames))):
+                        if later not in ahead:
+                            ahead[later] = asyncio.create_task(self._ask_ahead(frames[later], infer))
+                    answer = await self._ask(frame, handle.crop, self._deadline(timeout), ahead[index])
+                    if _failed(ahead.pop(index)):
+                        # So did others with it: now that the server has the photo, they are asked for anew.
+                        ahead = {later: task for later, task in ahead.items() if not _failed(task)}
+                    yield strengths[index], await _shown(handle, answer)
+                    # The first is asked for alone: should the photo have to be sent, it is sent with that one.
+                    window = min(self._concurrency, WINDOW)
+            finally:
+                for task in ahead.values():
+                    task.cancel()
+                await asyncio.gather(*ahead.values(), return_exceptions=True)
+
+    async def _ask_ahead(self, request: Request, infer: Infer) -> Answer:
+        """The first attempt at a frame, which ends at the latest when the frame has been waited for too long."""
+        deadline = Deadline(LONGEST)
+        async with self._leased(request, deadline) as region:
+            return await infer(request, region, deadline)
+
+    async def _ask(
+        self,
+        request: Request,
+        crop: np.ndarray | None,
+        deadline: Deadline,
+        ahead: asyncio.Task[Answer] | None = None,
+    ) -> Answer:
+        """Makes a request, again where that may help, and with the crop where the server has dropped the inversion.
+
+        Args:
+            request: without the crop.
+            crop: the face that was inverted, if it is known.
+            deadline: of all attempts.
+            ahead: the first attempt, if it is under way already.
+        """
+
+        async def attempt() -> Answer:
+            nonlocal ahead
+            asked, stale = request, False
+            while True:
                 try:
-                    if stream is None:
-                        stream = transport.stream(sweep.handle.id)
-                    while (asked := frames.ask()) is not None:
-                        request = sweep.request(profile, asked)
-                        lease = await self._run(core.lease(request, deadline, wait=frames.waiting == 1))
-                        if lease is None:
-                            frames.unask()
-                            break
-                        stream.send(request, lease)
-                    image = (await stream.answer(deadline)).image
+                    if ahead is not None:
+                        first, ahead = ahead, None
+                        async with deadline.limit():
+                            return await first
+                    async with self._leased(asked, deadline) as region:
+                        return await self.connection.infer(asked, region, deadline)
                 except FrameError:
-                    # By itself it is sent again with the photo if that is what is missing, and its error has a status.
-                    request = sweep.request(profile, frames.next)
-                    image = (await self._run(core.ask(request, sweep.handle.crop, deadline))).image
-                except ServingError as error:
-                    if stream is not None:
-                        await stream.close()
-                        stream = None
-                    if pause := recovery(core, frames, backoff, deadline, error):
-                        await asyncio.sleep(pause)
+                    # By itself it gets a status, which says whether the photo is missing.
                     continue
-                yield sweep.strengths[frames.take()], image
-                backoff, deadline = Backoff(core.retries), core.deadline(timeout)
-        finally:
-            if stream is not None:
-                await stream.close()
+                except StaleRegionError:
+                    if stale:
+                        raise
+                    stale = True
+                    self._note_away()
+                except NotFoundError as error:
+                    if asked.image is not None:
+                        raise self._unserved(error) from error
+                    if crop is None:
+                        lost = f"the server no longer holds inversion {request.handle}; invert the photo again"
+                        raise NotFoundError(lost) from error
+                    asked = replace(asked, image=crop)
 
-    async def _pipelined(
-        self, sweep: Sweep, window: int, timeout: float | None
-    ) -> AsyncIterator[tuple[float, np.ndarray]]:
-        waiting: deque[tuple[float, asyncio.Task[Any]]] = deque()
-        core = self._core
-        profile = await self._run(core.profile(core.deadline(timeout)))
-        sweep.warn(profile)
-        frames = Frames(len(sweep), window)
-        try:
-            while not frames.done:
-                while (asked := frames.ask()) is not None:
-                    flow = core.ask(sweep.request(profile, asked), sweep.handle.crop, core.deadline(timeout))
-                    waiting.append((sweep.strengths[asked], asyncio.create_task(self._run(flow))))
-                strength, task = waiting[0]
-                image = (await task).image
-                waiting.popleft()
-                frames.take()
-                yield strength, image
-        finally:
-            for _, task in waiting:
-                task.cancel()
-            await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
+        return await self._retried(attempt, deadline)
 
-    async def _run(self, flow: Flow[T]) -> T:
-        step: Any = flow.send
-        value: Any = None
+    async def _retried(self, attempt: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
+        """Makes attempts until one is answered. gRPC's own retries end after five, know no HTTP, and would not hear
+        that a server was away."""
+        backoff = Backoff(self._retries)
+        self._check_open()
         while True:
             try:
-                effect = step(value)
-            except StopIteration as done:
-                return done.value
-            try:
-                step, value = flow.send, await self._perform(effect)
-            except BaseException as error:
-                step, value = flow.throw, error
+                return await attempt()
+            except RETRIED as error:
+                if isinstance(error, UnavailableError):
+                    self._note_away()
+                delay = backoff.delay(deadline)
+                if delay is None or self.closed:
+                    url = self.connection.url
+                    if isinstance(error, DroppedError) and await asyncio.to_thread(speaks_http, url):
+                        raise http_instead(url) from error
+                    raise
+            await asyncio.sleep(delay)
 
-    async def _perform(self, effect: Effect) -> Any:
-        match effect:
-            case Slot(deadline, wait):
-                return await self._take_slot(deadline, wait)
-            case Infer(request, region, deadline):
-                return await self._transport.infer(request, region, deadline)
-            case Pause(seconds):
-                return await asyncio.sleep(seconds)
-            case Compute(function):
-                return await asyncio.to_thread(function)
-            case Describe(deadline):
-                return await self._transport.describe(deadline)
-            case Register(region, deadline):
-                return await self._transport.register(region, deadline)
-            case Unregister(name, deadline):
-                return await self._transport.unregister(name, deadline)
-
-    async def _take_slot(self, deadline: Any, wait: bool) -> bool:
-        if not wait and self._slots.locked():
-            return False
+    @asynccontextmanager
+    async def _leased(self, request: Request, deadline: Deadline) -> AsyncIterator[Region | None]:
+        """One of the client's slots and, if images go through shared memory, a region; for one request."""
+        self._check_open()
+        async with deadline.limit():
+            await self._slots.acquire()
         try:
-            async with asyncio.timeout(deadline.left()):
-                return await self._slots.acquire()
-        except TimeoutError:
-            raise deadline.error() from None
+            self._check_open()
+            if self._lender is None:
+                yield None
+            else:
+                async with self._lender.region(request.image_bytes, deadline) as region:
+                    yield region
+        finally:
+            self._slots.release()
+
+    async def _known_profile(self, deadline: Deadline) -> Profile:
+        """What the server said of its model when it was asked first, or first after it was away."""
+        return self._profile or await self._ask_profile(deadline)
+
+    async def _ask_profile(self, deadline: Deadline) -> Profile:
+        async def attempt() -> Profile:
+            try:
+                return parse_profile(await self.connection.describe(deadline))
+            except (NotFoundError, RequestError) as error:
+                raise self._unserved(error) from error
+
+        profile = self._profile = await self._retried(attempt, deadline)
+        return profile
+
+    def _note_away(self) -> None:
+        """The server was away: it may come back as another, and has forgotten what was registered with it."""
+        self._profile = None
+        if self._lender is not None:
+            self._lender.condemn_idle()
+
+    def _unserved(self, error: ServingError) -> ServingError:
+        """What is said of a server without the model."""
+        return ServingError(f"{self.connection.url} does not serve {EDIT_SESSION}: {error}")
+
+    def _open(self, photo: Source, profile: Profile, aligned: bool, face: int | None) -> tuple[Cut, np.ndarray]:
+        """What is cut out of a photo, and what the model takes of it."""
+        opened, name = open_image(photo), photo_name(photo)
+        cut = self._cropper(opened, profile.shape, aligned=aligned, face=face, name=name)
+        return cut, np.ascontiguousarray(cut.crop)
+
+    def _deadline(self, timeout: float | None) -> Deadline:
+        return Deadline(self._timeout if timeout is None else timeout)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ServingError(CLOSED)
 
 
-def _finish(core: Core, transport: type[Transport]) -> None:
-    """Removes shared memory that nobody has closed, once the event loop is gone."""
-    if core.shared_memory:
-        finish(core, transport(core.url))
+async def _shown(handle: Handle, answer: Answer) -> np.ndarray:
+    """The answer's image in the light and colours of the handle's photo."""
+    if handle.tone.plain:
+        return answer.image
+    return await asyncio.to_thread(handle.tone.shown, answer.image)
+
+
+def _failed(task: asyncio.Task[Answer]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)

@@ -1,245 +1,263 @@
-"""Requests that block the calling thread, over gRPC or HTTP."""
+"""The client for threads: `AsyncClient`, run in the loop of `serving.client.loop`."""
 
 from __future__ import annotations
 
-import queue
-import threading
+import os
 import weakref
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Self
 
-from serving.client.core import Lease
-from serving.client.deadline import Deadline
-from serving.client.errors import FrameError, ServingError
-from serving.client.libraries import (
-    GRPC_OPTIONS,
-    HTTP_HEADERS,
-    grpc_message,
-    http_arguments,
-    library,
-    routing,
-    translated,
-)
-from serving.client.regions import Region
-from serving.client.translate import translate
-from serving.client.wire import Answer, Request, read_answer
-from serving.contract import EDIT_SESSION
+import numpy as np
 
-STREAM_END_SECONDS = 1.0
-"""How long a stream on which nothing is under way may take to end by itself."""
+from engines.photo import PasteMode
+from engines.photo.images import Source
+from serving.client.asynchronous import AsyncClient
+from serving.client.connection import Protocol
+from serving.client.handle import Handle
+from serving.client.loop import LoopThread
+from serving.client.wire import DirectionInfo, Profile
+
+_LOOP = LoopThread()
+_CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
+_PARENTS: list[object] = []
+"""What a forked process must not touch, not even as garbage."""
 
 
-class GrpcTransport:
-    """One gRPC channel for all threads.
+class Client:
+    """Edits photos on a Triton server whose repository `edgedit serve repo` wrote; all methods are thread-safe.
 
-    Raises:
-        RuntimeUnavailableError: if tritonclient or gRPC is not installed.
-    """
+    Photos are decoded and faces found here; only the aligned face, as small as the model takes it, is sent. A process
+    that forks may go on with its clients on both sides, if no call or sweep over gRPC is under way.
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.library = library("tritonclient.grpc")
-        self.service = library("tritonclient.grpc.service_pb2")
-        self._channel = library("grpc").insecure_channel(url, options=GRPC_OPTIONS)
-        self.stub = library("tritonclient.grpc.service_pb2_grpc").GRPCInferenceServiceStub(self._channel)
-
-    def infer(self, request: Request, region: Region | None, deadline: Deadline) -> Answer:
-        """One inference.
-
-        Raises:
-            ServingError: one of its kinds, as all of these methods.
-        """
-        with translated(self.url):
-            message = grpc_message(self.service, request, region)
-            metadata = tuple(routing(request.home).items())
-            response = self.stub.ModelInfer(message, timeout=deadline.left(), metadata=metadata)
-            return read_answer(self.library.InferResult(response), request, region)
-
-    def describe(self, deadline: Deadline) -> dict[str, Any]:
-        """The configuration of `edit_session`."""
-        with translated(self.url):
-            response = self.stub.ModelConfig(
-                self.service.ModelConfigRequest(name=EDIT_SESSION), timeout=deadline.left()
-            )
-            return library("google.protobuf.json_format").MessageToDict(
-                response.config, preserving_proto_field_name=True
-            )
-
-    def ready(self, deadline: Deadline) -> bool:
-        """Whether the server says that `edit_session` is ready."""
-        with translated(self.url):
-            request = self.service.ModelReadyRequest(name=EDIT_SESSION)
-            return bool(self.stub.ModelReady(request, timeout=deadline.left()).ready)
-
-    def register(self, region: Region, deadline: Deadline) -> None:
-        """Has the server map a region."""
-        with translated(self.url):
-            request = self.service.SystemSharedMemoryRegisterRequest(
-                name=region.name, key=region.key, offset=0, byte_size=region.bytes
-            )
-            self.stub.SystemSharedMemoryRegister(request, timeout=deadline.left())
-
-    def unregister(self, name: str, deadline: Deadline) -> None:
-        """Has the server unmap a region."""
-        with translated(self.url):
-            request = self.service.SystemSharedMemoryUnregisterRequest(name=name)
-            self.stub.SystemSharedMemoryUnregister(request, timeout=deadline.left())
-
-    def stream(self, home: str) -> GrpcStream:
-        """Opens a bidirectional stream for requests about one inversion."""
-        return GrpcStream(self, home)
-
-    def close(self) -> None:
-        """Closes the channel; what is under way fails."""
-        self._channel.close()
-
-
-class GrpcStream:
-    """Requests sent ahead of their answers, which come in the same order. For one thread.
-
-    The answers are taken off the stream as they come, so that neither slots nor regions wait for a slow caller.
-    """
-
-    def __init__(self, transport: GrpcTransport, home: str) -> None:
-        self._transport = transport
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._pending: deque[tuple[Request, Lease]] = deque()
-        self._answers: queue.SimpleQueue[Answer | ServingError] = queue.SimpleQueue()
-        with translated(transport.url):
-            metadata = tuple(routing(home).items())
-            self._call = transport.stub.ModelStreamInfer(iter(self._requests.get, None), metadata=metadata)
-        self._reader = threading.Thread(target=self._read, name="edgedit-stream", daemon=True)
-        self._reader.start()
-
-    def send(self, request: Request, lease: Lease) -> None:
-        """Sends a request; the lease ends when its answer is there, or with the stream."""
-        message = grpc_message(self._transport.service, request, lease.region)
-        self._pending.append((request, lease))
-        self._requests.put(message)
-
-    def answer(self, deadline: Deadline) -> Answer:
-        """The next answer.
-
-        Raises:
-            FrameError: if this request failed. Triton can give it a status (`triton_grpc_error`), but 2.51 does not
-                survive two such errors on one stream: who asks again by itself gets the status.
-            ServingError: if the stream is over.
-        """
-        try:
-            answer = self._answers.get(timeout=deadline.left())
-        except queue.Empty:
-            raise deadline.error() from None
-        if isinstance(answer, ServingError):
-            raise answer
-        return answer
-
-    def close(self) -> None:
-        """Ends the stream, and cancels what is under way."""
-        self._requests.put(None)
-        if not self._pending:
-            self._reader.join(STREAM_END_SECONDS)
-        if self._reader.is_alive():
-            self._call.cancel()
-            self._reader.join()
-        self._drop()
-
-    def _drop(self) -> None:
-        """Ends all leases; the server may still be at work on any of them."""
-        with suppress(IndexError):
-            while True:
-                self._pending.popleft()[1].end(ServingError("the stream is over"))
-
-    def _read(self) -> None:
-        url, result_type = self._transport.url, self._transport.library.InferResult
-        try:
-            for response in self._call:
-                request, lease = self._pending.popleft()
-                if response.error_message:
-                    error = FrameError(f"{url} failed on a frame; its log says more")
-                    lease.end(error)
-                    self._answers.put(error)
-                    continue
-                try:
-                    answer = read_answer(result_type(response.infer_response), request, lease.region)
-                except BaseException as error:
-                    lease.end(error)
-                    raise
-                lease.end()
-                self._answers.put(answer)
-            raise EOFError("the stream ended")
-        except Exception as error:
-            self._drop()
-            self._answers.put(translate(error, url))
-
-
-class HttpTransport:
-    """One HTTP connection per thread, since tritonclient's is for one thread alone.
+    Args:
+        url: host:port of the server, of the protocol's port.
+        protocol: "grpc" or "http".
+        shared_memory: let images go through memory shared with a server on the same machine.
+        timeout: seconds for a call, waiting and repetitions included, that is given no `timeout` of its own.
+        retries: how often a call is made again after the server was unavailable or overloaded.
+        concurrency: requests under way at most; further calls wait.
 
     Raises:
-        RuntimeUnavailableError: if tritonclient or its HTTP library is not installed.
+        RequestError: for an argument that cannot be.
+        RuntimeUnavailableError: if tritonclient is not installed.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._library = library("tritonclient.http")
-        self._gevent = library("gevent")
-        self._local = threading.local()
-        self._all: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._lock = threading.Lock()
+    def __init__(
+        self,
+        url: str = "127.0.0.1:8001",
+        *,
+        protocol: Protocol = "grpc",
+        shared_memory: bool = False,
+        timeout: float = 10.0,
+        retries: int = 2,
+        concurrency: int = 8,
+    ) -> None:
+        self._make = partial(
+            AsyncClient,
+            url,
+            protocol=protocol,
+            shared_memory=shared_memory,
+            timeout=timeout,
+            retries=retries,
+            concurrency=concurrency,
+        )
+        self._start()
+        _CLIENTS.add(self)
 
-    def infer(self, request: Request, region: Region | None, deadline: Deadline) -> Answer:
-        """See `GrpcTransport.infer`."""
-        with self._client(deadline) as client:
-            return read_answer(client.infer(**http_arguments(self._library, request, region)), request, region)
+    def _start(self) -> None:
+        self._client = self._make()
+        self._at_exit = weakref.finalize(self, _finish, self._client)
 
-    def describe(self, deadline: Deadline) -> dict[str, Any]:
-        """See `GrpcTransport.describe`."""
-        with self._client(deadline) as client:
-            return client.get_model_config(EDIT_SESSION, headers=dict(HTTP_HEADERS))
+    def __enter__(self) -> Self:
+        return self
 
-    def ready(self, deadline: Deadline) -> bool:
-        """See `GrpcTransport.ready`."""
-        with self._client(deadline) as client:
-            return bool(client.is_model_ready(EDIT_SESSION))
-
-    def register(self, region: Region, deadline: Deadline) -> None:
-        """See `GrpcTransport.register`."""
-        with self._client(deadline) as client:
-            client.register_system_shared_memory(region.name, region.key, region.bytes)
-
-    def unregister(self, name: str, deadline: Deadline) -> None:
-        """See `GrpcTransport.unregister`."""
-        with self._client(deadline) as client:
-            client.unregister_system_shared_memory(name)
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def close(self) -> None:
-        """Closes the connections of all threads."""
-        with self._lock:
-            clients, self._all = list(self._all), weakref.WeakSet()
-        for client in clients:
-            client.close()
+        """Closes all connections and removes all shared memory; calls under way fail."""
+        self._at_exit.detach()
+        _LOOP.run(self._client.close())
 
-    @contextmanager
-    def _client(self, deadline: Deadline) -> Iterator[Any]:
-        """This thread's client. After a failure of the connection the next request makes another one."""
-        client = getattr(self._local, "client", None)
-        if client is None:
-            # Times are those of the deadline, which ends waits of any length.
-            client = self._library.InferenceServerClient(self.url, connection_timeout=None, network_timeout=None)
-            with self._lock:
-                self._all.add(client)
-            self._local.client = client
-        try:
-            with translated(self.url), self._gevent.Timeout(deadline.left(), TimeoutError("timed out")):
-                yield client
-        except BaseException as error:
-            if not isinstance(error.__cause__, self._refusal()):
-                self._local.client = None
-                client.close()
-            raise
+    def ready(self, *, timeout: float | None = None) -> bool:
+        """Whether the server can be reached and says that it is ready."""
+        return _LOOP.run(self._client.ready(timeout=timeout))
 
-    def _refusal(self) -> type[BaseException]:
-        """What says that the server has answered, and the connection is sound."""
-        return library("tritonclient.utils").InferenceServerException
+    def profile(self, *, timeout: float | None = None) -> Profile:
+        """What the server says of its model now: its directions and the shape of its images.
+
+        Raises:
+            ServingError: one of its kinds.
+        """
+        return _LOOP.run(self._client.profile(timeout=timeout))
+
+    def directions(self, *, timeout: float | None = None) -> dict[str, DirectionInfo]:
+        """The server's directions by name, in its order.
+
+        Raises:
+            ServingError: one of its kinds.
+        """
+        return dict(self.profile(timeout=timeout).directions)
+
+    def invert(
+        self, photo: Source, *, aligned: bool = False, face: int | None = None, timeout: float | None = None
+    ) -> Handle:
+        """Inverts one face of a photo; edits of it cost no inversion again.
+
+        Args:
+            photo: a path, the bytes of an image file, a file object, a Pillow image, or a uint8 H x W x 3 RGB array.
+            aligned: the image is an FFHQ-aligned face already and is only resized.
+            face: which face of a photo with several, 0 the largest; None takes the largest.
+            timeout: seconds for this call.
+
+        Raises:
+            ImageError: if the photo cannot be read or, as NoFaceError, has no such face.
+            ServingError: one of its kinds.
+        """
+        return _LOOP.run(self._client.invert(photo, aligned=aligned, face=face, timeout=timeout))
+
+    def edit(
+        self,
+        handle: Handle | str,
+        edits: Mapping[str, float] | None = None,
+        *,
+        clamp: bool = False,
+        timeout: float | None = None,
+        **strengths: float,
+    ) -> np.ndarray:
+        """An edited face, uint8 S x S x 3, as `client.edit(handle, smile=2)` or with a mapping.
+
+        It has the photo's light and colours, which the handle knows: that of a dark photo is as dark, that of a
+        black-and-white one has equal channels, that of a toned one its tint. What is bright behind a dark face comes
+        back with `edit_photo`, which has the photo.
+
+        Args:
+            handle: from `invert`; the id of one works while the server still holds its inversion, and gives the model's
+                own picture.
+            edits: strength by direction; several are added up.
+            clamp: limit strengths to the directions' usable ranges.
+            timeout: seconds for this call.
+            strengths: more edits.
+
+        Raises:
+            RequestError: for an unknown direction, a strength that is not finite, or a direction given twice.
+            ServingError: one of its other kinds.
+
+        Warns:
+            StrengthWarning: for a strength outside its direction's usable range.
+        """
+        return _LOOP.run(self._client.edit(handle, edits, clamp=clamp, timeout=timeout, **strengths))
+
+    def reconstruct(self, handle: Handle | str, *, timeout: float | None = None) -> np.ndarray:
+        """The inverted face without an edit, uint8 S x S x 3; errors as `edit`."""
+        return _LOOP.run(self._client.reconstruct(handle, timeout=timeout))
+
+    def edit_photo(
+        self,
+        photo: Source,
+        edits: Mapping[str, float],
+        *,
+        aligned: bool = False,
+        face: int | None = None,
+        clamp: bool = False,
+        mode: PasteMode = "auto",
+        timeout: float | None = None,
+    ) -> np.ndarray:
+        """Finds a face, edits it and puts it back.
+
+        Args:
+            photo, aligned, face: as `invert`.
+            edits, clamp: as `edit`.
+            mode: how the face is put back, see `engines.photo.paste_back`.
+            timeout: seconds for this call.
+
+        Returns:
+            uint8 H x W x 3, RGB, upright: the photo's size, or S x S x 3 of an aligned face.
+
+        Raises:
+            ImageError, ServingError: as `invert` and `edit`.
+        """
+        return _LOOP.run(
+            self._client.edit_photo(photo, edits, aligned=aligned, face=face, clamp=clamp, mode=mode, timeout=timeout)
+        )
+
+    def sweep(
+        self,
+        handle: Handle | str,
+        direction: str,
+        start: float,
+        stop: float,
+        steps: int,
+        *,
+        timeout: float | None = None,
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """One direction at `steps` strengths from `start` to `stop`, both included.
+
+        Frames are computed ahead of the one that is taken. Ending the iteration cancels them.
+
+        Args:
+            handle: as `edit`.
+            direction: which one.
+            start, stop: strengths.
+            steps: how many.
+            timeout: seconds for each frame, from when it is waited for.
+
+        Returns:
+            (strength, uint8 S x S x 3) in order.
+
+        Raises:
+            RequestError: at once, for arguments that cannot be; the rest as `edit`, while iterating.
+        """
+        return _taken(self._client.sweep(handle, direction, start, stop, steps, timeout=timeout))
+
+
+def _taken(frames: AsyncGenerator[tuple[float, np.ndarray]]) -> Iterator[tuple[float, np.ndarray]]:
+    async def following() -> tuple[float, np.ndarray] | None:
+        return await anext(frames, None)
+
+    try:
+        while (frame := _LOOP.run(following())) is not None:
+            yield frame
+    finally:
+        _LOOP.end(_ended(frames))
+
+
+async def _ended(frames: AsyncGenerator[tuple[float, np.ndarray]]) -> None:
+    with suppress(RuntimeError):  # an interrupted step is ending it already
+        await frames.aclose()
+
+
+def _finish(client: AsyncClient) -> None:
+    """Takes back shared memory, and closes the connections, of a client that nobody has closed."""
+    client.finish()
+    _LOOP.end(client.connection.disconnect())
+
+
+def _before_fork() -> None:
+    """gRPC has a thread while it is connected, which a forked process would lack: idle clients connect anew."""
+    _LOOP.end(_disconnect([client._client for client in _CLIENTS]))
+
+
+async def _disconnect(clients: list[AsyncClient]) -> None:
+    for client in clients:
+        if not client.connection.under_way:
+            await client.connection.disconnect()
+
+
+def _after_fork() -> None:
+    """A forked process has neither the thread of the loop nor a right to the parent's connections and memory."""
+    global _LOOP
+    connections = [client._client.connection for client in _CLIENTS]
+    _PARENTS.append(_LOOP)
+    _LOOP = LoopThread(any(one.protocol == "grpc" and one.under_way for one in connections))
+    for client in _CLIENTS:
+        if not client._client.closed:
+            client._at_exit.detach()
+            _PARENTS.append(client._client)
+            client._start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

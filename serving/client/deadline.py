@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from numbers import Real
 
-from serving.client.errors import DeadlineError
+from serving.client.errors import DeadlineError, RequestError
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 2.0
 """Seconds before the first repetition, and at most before any."""
+
+
+LONGEST = 1e6
+"""Seconds that a call may take at most."""
 
 
 class Deadline:
@@ -20,12 +27,17 @@ class Deadline:
     Args:
         seconds: how long the call may take, waiting and repetitions included.
         clock: gives seconds that only grow.
+
+    Raises:
+        RequestError: for a time that is not above zero.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.seconds = seconds
+        if isinstance(seconds, bool) or not isinstance(seconds, Real) or not 0 < seconds <= LONGEST:
+            raise RequestError(f"timeout must be seconds above 0, got {seconds!r}")
+        self.seconds = float(seconds)
         self._clock = clock
-        self._end = clock() + seconds
+        self._end = clock() + self.seconds
 
     def left(self) -> float:
         """Seconds left, above zero.
@@ -37,6 +49,19 @@ class Deadline:
         if not left > 0:
             raise self.error()
         return left
+
+    @asynccontextmanager
+    async def limit(self) -> AsyncIterator[None]:
+        """Cancels what runs in it when no time is left.
+
+        Raises:
+            DeadlineError: then.
+        """
+        try:
+            async with asyncio.timeout(self.left()):
+                yield
+        except TimeoutError:
+            raise self.error() from None
 
     def error(self) -> DeadlineError:
         """What a call raises whose time is over."""

@@ -42,5 +42,8 @@ class NotFoundError(ServingError):
     """The server no longer holds this handle's inversion, and the handle has no image to send again."""
 
 
+CLOSED = "this client is closed; make another one"
+CLOSED_MEANWHILE = "this client was closed while it waited for an answer"
+
 RETRIED = (UnavailableError, OverloadedError)
 """After these, and no others, a call is made again: every call of a client may be repeated without harm."""

@@ -7,7 +7,9 @@ from typing import NoReturn
 
 import numpy as np
 
-from engines.photo import Alignment
+from engines.photo import Alignment, Tone
+from engines.photo.tone import PLAIN
+from serving.client.errors import RequestError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -23,6 +25,8 @@ class Handle:
     """uint8 h x w x 3, read-only: the face as the model sees it."""
     alignment: Alignment | None = None
     """Where the face lies in the photo; None if the photo was given as an aligned face."""
+    tone: Tone = PLAIN
+    """The photo's light and colours, in which edits come back; the model's own if they are not known."""
 
     def __post_init__(self) -> None:
         if self.crop is not None:
@@ -41,3 +45,16 @@ class Handle:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a handle holds a photo and is not pickled; keep its id, or the photo")
+
+
+def as_handle(handle: Handle | str) -> Handle:
+    """A handle, or one made of an id.
+
+    Raises:
+        RequestError: for anything else.
+    """
+    if isinstance(handle, Handle):
+        return handle
+    if isinstance(handle, str) and handle:
+        return Handle(handle)
+    raise RequestError(f"a handle is what `invert` gives, or its id; got {type(handle).__name__}")

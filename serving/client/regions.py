@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
-from collections.abc import Iterable
 from contextlib import suppress
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import numpy as np
 
-from serving.client.errors import ServingError, UnavailableError
+from serving.client.errors import CLOSED_MEANWHILE, ServingError, UnavailableError
 
 PREFIX = "edgedit_"
 """Of the names of regions, under /dev/shm and at the server; the process id follows."""
@@ -67,12 +65,12 @@ class Region:
         """A copy of `size` bytes.
 
         Raises:
-            ServingError: if the region has been unlinked, by another thread that closed the client.
+            ServingError: if the region has been unlinked, since the client was closed meanwhile.
         """
         return self._view(size, offset).copy()
 
     def _view(self, size: int, offset: int) -> np.ndarray:
-        closed = ServingError("this client was closed while it waited for an answer")
+        closed = ServingError(CLOSED_MEANWHILE)
         buffer = self._memory.buf
         if buffer is None:
             # np.ndarray would take it for no buffer and give arbitrary bytes.
@@ -100,72 +98,3 @@ def _reserve(name: str, size: int) -> None:
         os.posix_fallocate(descriptor, 0, size)
     finally:
         os.close(descriptor)
-
-
-class RegionPool:
-    """The regions that a client has registered: those idle, and names of those that must be unregistered yet.
-
-    Only requests under way have one, so there are never more than the client's concurrency. A region whose request
-    failed is not used again, since the server may still be writing to it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._idle: list[Region] = []
-        self._all: dict[str, Region] = {}
-        self._condemned: list[str] = []
-
-    def take(self, size: int) -> Region | None:
-        """An idle region for images of that size; None if one must be made. Idle ones of other sizes are condemned."""
-        with self._lock:
-            while self._idle:
-                region = self._idle.pop()
-                if region.size == size:
-                    return region
-                self._condemn(region)
-            return None
-
-    def add(self, region: Region) -> None:
-        """Notes a region that is about to be registered, in use."""
-        with self._lock:
-            self._all[region.name] = region
-
-    def give_back(self, region: Region) -> None:
-        """Makes a region idle whose request has been answered."""
-        with self._lock:
-            if region.name in self._all:
-                self._idle.append(region)
-
-    def condemn(self, region: Region) -> None:
-        """Unlinks a region; the server must still be told."""
-        with self._lock:
-            self._condemn(region)
-
-    def condemn_idle(self) -> None:
-        """Unlinks all idle regions, as after the server was restarted."""
-        with self._lock:
-            while self._idle:
-                self._condemn(self._idle.pop())
-
-    def condemn_all(self) -> None:
-        """Unlinks every region, in use or not."""
-        with self._lock:
-            self._idle.clear()
-            for region in list(self._all.values()):
-                self._condemn(region)
-
-    def condemned(self) -> list[str]:
-        """Names to unregister; they are handed out once."""
-        with self._lock:
-            names, self._condemned = self._condemned, []
-            return names
-
-    def still_condemned(self, names: Iterable[str]) -> None:
-        """Notes names that could not be unregistered yet."""
-        with self._lock:
-            self._condemned.extend(names)
-
-    def _condemn(self, region: Region) -> None:
-        if self._all.pop(region.name, None) is not None:
-            region.unlink()
-            self._condemned.append(region.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 
 from serving.client.errors import (
@@ -15,7 +16,6 @@ from serving.client.errors import (
     StaleRegionError,
     UnavailableError,
 )
-from serving.client.ports import grpc_instead, http_instead
 from serving.client.regions import PREFIX
 
 # Names of gRPC's codes, and what HTTP says in their place.
@@ -45,6 +45,7 @@ _GRPC_INSTEAD = re.compile(r"bad status line|expected http/", re.IGNORECASE)
 """What parsers of HTTP/1 say of a server that begins in binary, as gRPC's HTTP/2 does."""
 _LONGEST = 500
 """Characters of a message."""
+_PROBE_SECONDS = 1.0
 
 
 def translate(error: BaseException, url: str) -> ServingError:
@@ -84,6 +85,26 @@ def translate(error: BaseException, url: str) -> ServingError:
     return ServingError(f"{url} failed inside a model; its log says more")
 
 
+def http_instead(url: str) -> ServingError:
+    """What gRPC is told at a port for HTTP."""
+    return ServingError(
+        f"{url} speaks HTTP and not gRPC; give the server's port for gRPC (8001 unless it was told otherwise), or "
+        "protocol='http'"
+    )
+
+
+def speaks_http(url: str) -> bool:
+    """Whether what listens at host:port answers a request of HTTP/1, within a second."""
+    host, _, port = url.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _PROBE_SECONDS) as connection:
+            connection.settimeout(_PROBE_SECONDS)
+            connection.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+            return connection.recv(5) == b"HTTP/"
+    except (OSError, ValueError):
+        return False
+
+
 def _code(error: BaseException) -> str | None:
     """The status as gRPC names it: of tritonclient's exception, or of a bare RpcError."""
     if _is(error, "tritonclient.utils", "InferenceServerException"):
@@ -105,10 +126,13 @@ def _message(error: BaseException) -> str:
 
 def _without_code(error: BaseException, url: str) -> ServingError:
     """Exceptions of sockets and of the HTTP libraries."""
-    if isinstance(error, TimeoutError) or _is(error, "gevent", "Timeout"):
+    if isinstance(error, TimeoutError):
         return DeadlineError(f"{url} gave no answer in time; give the call a longer timeout or lower the load")
-    if any(_is(error, *named) for named in _PARSERS) and _GRPC_INSTEAD.search(_message(error)):
-        return grpc_instead(url)
+    if _is(error, "aiohttp", "ClientResponseError") and _GRPC_INSTEAD.search(_message(error)):
+        return ServingError(
+            f"{url} does not speak HTTP, as a port for gRPC does not; give the server's port for HTTP (8000 unless it "
+            "was told otherwise), or protocol='grpc'"
+        )
     if isinstance(error, OSError | EOFError) or any(_is(error, *named) for named in _BROKEN):
         return UnavailableError(
             f"{url} cannot be reached: {_message(error)}; see that the server runs, and the protocol and port"
@@ -116,14 +140,9 @@ def _without_code(error: BaseException, url: str) -> ServingError:
     return ServingError(f"{url} gave an answer that is not understood ({type(error).__name__}: {_message(error)})")
 
 
-_PARSERS = (
-    ("aiohttp", "ClientResponseError"),
-    ("geventhttpclient.response", "HTTPParseError"),
-)
 _BROKEN = (
     ("aiohttp", "ClientConnectionError"),
     ("aiohttp", "ClientPayloadError"),
-    ("geventhttpclient.response", "HTTPParseError"),
     ("grpc", "RpcError"),
     ("grpc.aio", "UsageError"),
 )

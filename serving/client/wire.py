@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import numbers
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from serving.client.errors import RequestError, ServingError
 from serving.client.regions import Region
 from serving.contract import BUNDLE_SHA256, DIRECTIONS, EDIT_SESSION, HANDLE, IMAGE, handle_of
 from serving.models.edit_session.session_core import EditsError, parse_edits
+
+MAX_STEPS = 10_000
+"""Of a sweep."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,6 @@ class Request:
         """Bytes of an image."""
         return self.shape[0] * self.shape[1] * 3
 
-    def with_image(self, image: np.ndarray) -> Request:
-        """The same request, with the face along in case that the server does not hold its inversion."""
-        return replace(self, image=image)
-
 
 @dataclass(frozen=True, eq=False)
 class Answer:
@@ -91,7 +90,7 @@ def edits_json(edits: Mapping[str, float]) -> str:
     for name, strength in edits.items():
         if not isinstance(name, str):
             raise RequestError(f"directions are named by text, got {name!r}")
-        if not isinstance(strength, numbers.Real) or isinstance(strength, bool | np.bool_):
+        if not isinstance(strength, Real) or isinstance(strength, bool | np.bool_):
             raise RequestError(f"strength of {name} must be a number, got {strength!r}")
         try:
             plain[name] = float(strength)
@@ -103,6 +102,35 @@ def edits_json(edits: Mapping[str, float]) -> str:
     except EditsError as error:
         raise RequestError(str(error)) from None
     return text
+
+
+def merged(edits: Mapping[str, float] | None, strengths: Mapping[str, float]) -> dict[str, float]:
+    """Edits given as a mapping and as keywords.
+
+    Raises:
+        RequestError: for a direction given twice, or no mapping.
+    """
+    if edits is not None and not isinstance(edits, Mapping):
+        raise RequestError(f"edits are strengths by direction, such as {{'smile': 2}}, got {edits!r}")
+    both = dict(edits or {})
+    for name, strength in strengths.items():
+        if name in both:
+            raise RequestError(f"direction {name!r} is given twice; give one strength for it")
+        both[name] = strength
+    return both
+
+
+def strengths_between(direction: str, start: float, stop: float, steps: int) -> list[float]:
+    """The strengths of a sweep, from `start` to `stop`, both included.
+
+    Raises:
+        RequestError: for arguments that cannot be.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or not 1 <= steps <= MAX_STEPS:
+        raise RequestError(f"steps must be a number from 1 to {MAX_STEPS}, got {steps!r}")
+    for strength in (start, stop):
+        edits_json({direction: strength})
+    return np.linspace(float(start), float(stop), int(steps)).tolist()
 
 
 def within_ranges(profile: Profile, edits: Mapping[str, float], clamp: bool) -> dict[str, float]:

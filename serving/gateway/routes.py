@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from engines.photo import Alignment, Cut, open_image
+from engines.photo.tone import PLAIN
 from serving.client.handle import Handle
 from serving.gateway.forms import parse_form
 from serving.gateway.guard import FORM, JSON, Call
@@ -179,7 +181,8 @@ async def _invert(gateway: Gateway, call: Call, cut: Cut) -> Handle:
     with gateway.metrics.stage("backend"):
         handle = await gateway.backend.invert(cut.crop, aligned=True)
     call.fields["handle"] = shorten(handle.id)
-    return handle
+    # The cut, which has the photo, gives its light and colours back: the model's own picture is asked for.
+    return replace(handle, tone=PLAIN)
 
 
 @asynccontextmanager

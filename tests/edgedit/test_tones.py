@@ -12,6 +12,7 @@ from PIL import Image
 
 from edgedit.editor import PORTRAIT_BUNDLE, Editor, Portrait
 from edgedit.sheet import CELL, GAP, LABEL
+from engines.inversion import Inversion
 from engines.photo import PasteMode, open_image
 from tests.edgedit.conftest import Cli
 
@@ -82,8 +83,10 @@ def test_every_kind_of_grey_file_stays_grey(
 def test_an_aligned_grey_face_stays_grey(cli: Cli, demo: Editor, head: np.ndarray, tmp_path: Path) -> None:
     grey = demo.portrait(np.asarray(Image.fromarray(head).convert("L").convert("RGB"))).aligned
     assert spread(demo.edit_photo(grey, SMILE, aligned=True)) == 0
+    inversion = demo.invert(grey, aligned=True)
+    assert spread(demo.edit(inversion, SMILE)) == spread(demo.reconstruct(inversion)) == 0
     # By itself the model colours it.
-    assert spread(demo.edit(demo.invert(grey, aligned=True), SMILE)) > 20
+    assert spread(demo.render(inversion, SMILE)) > 20
     Image.fromarray(grey).save(tmp_path / "face.png")
     words = ("--aligned", "--threads", 1, "-o", tmp_path / "out.png")
     assert cli("reconstruct", tmp_path / "face.png", *words).status == 0
@@ -111,6 +114,27 @@ def test_a_dark_aligned_face_comes_back_dark(demo: Editor, lit: Portrait) -> Non
 @pytest.fixture(scope="module")
 def upright(lit: Portrait) -> np.ndarray:
     return lit.edit(SMILE).astype(int)
+
+
+@pytest.mark.parametrize("tint", ["grey", "dark"])
+def test_an_edit_of_an_inversion_has_its_photos_light_and_colours(
+    demo: Editor, head: np.ndarray, tmp_path: Path, tint: str
+) -> None:
+    face = demo.portrait(head).aligned
+    face = np.asarray(Image.fromarray(face).convert("L").convert("RGB")) if tint == "grey" else face // 4
+    portrait = demo.portrait(face, aligned=True)
+    portrait.inversion.save(tmp_path / "face")
+    inversion = Inversion.load(tmp_path / "face")
+    seen = (face * inversion.tones[0].gain < 255).all(axis=2)
+    assert seen.mean() > 0.9
+    # Up to a rounding, but for what was too bright for the model's light.
+    edited = demo.edit(inversion, SMILE)
+    assert np.abs(edited - portrait.edit(SMILE).astype(int))[seen].max() <= 1
+    assert np.abs(demo.reconstruct(inversion) - portrait.reconstruct().astype(int))[seen].max() <= 1
+    assert np.array_equal(next(demo.sweep(inversion, "smile", 4.5, 4.5, 1))[1], edited)
+    # The arrays alone know nothing of it.
+    bare = Inversion({name: inversion.array(name) for name in inversion.names})
+    assert np.array_equal(inversion.tones[0].shown(demo.edit(bare, SMILE)), edited)
 
 
 @pytest.mark.parametrize("turn", [1, 2, 3])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from engines.directions import load_directions, resolve
 from engines.errors import BundleError, DirectionError, EdgeditError, OutputError, RuntimeUnavailableError
 from engines.family import ModelFamily
 from engines.inversion import HeldInversion
+from engines.photo.tone import LIGHTS, PLAIN, Tone
 from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.session import EditSession, Inversion, _picture, encoder_image
 
@@ -282,6 +284,36 @@ def test_an_inversion_survives_its_file(tmp_path_factory, batch: int, rows: int,
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+TONES = (Tone(3.5), PLAIN, Tone(1.0, np.repeat(LIGHTS[:, None], 3, axis=1)), Tone(1.5, np.ones((640, 3), np.float32)))
+
+
+def tones_of(inversion: Inversion) -> list[dict[str, Any]]:
+    return [tone.to_json() for tone in inversion.tones]
+
+
+def test_light_and_colours_go_wherever_an_inversion_goes(session: EditSession, tmp_path: Path) -> None:
+    told = [tone.to_json() for tone in TONES]
+    inversion = session.invert(photos(session.family, 4), TONES)
+    plain = session.invert(photos(session.family, 4))
+    inversion.save(tmp_path / "photos")
+    loaded = Inversion.load(tmp_path / "photos")
+    assert same(loaded, inversion)
+    for one in (inversion, inversion.host(), loaded, session.hold(loaded), pickle.loads(pickle.dumps(inversion))):
+        assert tones_of(one) == told
+        assert tones_of(one[2]) == told[2:3] and tones_of(one[::-1]) == told[::-1]
+        assert tones_of(one[[3, 0]]) == [told[3], told[0]]
+        # A session gives the model's own picture.
+        delta = np.full((6, 8), 0.3, np.float32)
+        assert np.array_equal(session.edit(one, delta), session.edit(plain, delta))
+    # What has none of its own is written as ever, and read where no tone is known.
+    inversion[1].save(tmp_path / "one")
+    plain[1].save(tmp_path / "other")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+    assert Inversion.load(tmp_path / "one").tones == (PLAIN,)
+    with pytest.raises(ValueError, match="2 tones of 1 photos"):
+        Inversion({"w": np.zeros((1, 6, 8), np.float32)}, TONES[:2])
+
+
 def test_indexing() -> None:
     inversion = inversion_of(4)
     assert np.array_equal(inversion[2].w, inversion.w[2:3]) and inversion[-1].batch == 1
@@ -301,6 +333,8 @@ def test_files_that_are_not_inversions(tmp_path: Path) -> None:
         b"\xff" * 64: "is not a saved inversion",
         tensors.dump(arrays, "direction", {"version": 1}): "is not a saved inversion",
         tensors.dump(arrays, "inversion", {"version": 2}): "version 2 is not read",
+        tensors.dump(arrays, "inversion", {"version": 2, "tones": [{"gain": 0}]}): "light and colours",
+        tensors.dump(arrays, "inversion", {"version": 2, "tones": [PLAIN.to_json()] * 2}): "2 tones of 1 photos",
         tensors.dump(arrays | {"w": arrays["w"].astype(np.float64)}, "inversion", {"version": 1}): "float32",
         tensors.dump(arrays | {"w": two}, "inversion", {"version": 1}): "do not fit together",
         tensors.dump(arrays | {"w": arrays["w"] * np.nan}, "inversion", {"version": 1}): "invert the photo again",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -214,3 +215,66 @@ def test_faces_are_lifted_by_how_dark_they_are(level: int) -> None:
         brightest = np.quantile((face @ (0.299, 0.587, 0.114))[5:13, 5:11], 0.9)
         assert gain == pytest.approx(192 / brightest, rel=0.05)
     assert gain <= 32
+
+
+def test_a_picture_is_shown_in_the_tone_of_a_photo_that_is_not_there(alignment: Alignment) -> None:
+    face = extract(astronaut(), alignment, 64)
+    picture = edits(3, 64)[0]
+    assert PLAIN.shown(picture) is picture and read_tone(face).shown(picture) is picture
+    for kind in ("equal channels", "JPEG", "dark"):
+        tone = read_tone(GREYS[kind](face))
+        shown = tone.shown(picture)
+        assert shown.dtype == np.uint8 and spread(shown) == 0
+        wanted = picture @ np.array([0.299, 0.587, 0.114]) / tone.gain
+        assert np.abs(shown[:, :, 0] - wanted).max() <= 0.501
+    dark = read_tone(face // 4)
+    assert dark.gain > 3 and dark.line is None
+    assert np.abs(dark.shown(picture) - picture / dark.gain).max() <= 0.501
+    # The colours of a toned photo, each at the luminance of the picture.
+    for toned in (sepia, cyanotype):
+        tone = read_tone(toned(face))
+        assert tone.line is not None and not tone.grey
+        shown = tone.shown(toned(picture))
+        assert np.abs(shown.astype(int) - toned(picture)).mean() < 4
+        assert read_tone(tone.shown(edits(3, 64, 60)[0])).line is not None
+
+
+def test_a_picture_is_shown_as_with_the_photo_where_its_light_is_not_cut_off(alignment: Alignment) -> None:
+    face = extract(astronaut(), alignment, 64)
+    picture = edits(5, 64)[0]
+    for photo in (grey(face), grey(face) // 4, face // 4):
+        tone = read_tone(photo)
+        everywhere = np.ones((64, 64), np.float32)
+        base = photo.astype(np.float32)
+        known = tone.changed(base, picture - tone.lift(base), everywhere).clip(0, 255)
+        inside = (photo * tone.gain < 255).all(axis=2)
+        assert inside.mean() > 0.8
+        assert np.abs(tone.shown(picture)[inside] - known[inside]).max() <= 0.501
+
+
+def test_a_tone_is_written_and_read_exactly(alignment: Alignment) -> None:
+    face = extract(astronaut(), alignment, 64)
+    for photo in (face, face // 4, grey(face), sepia(face), sepia(face) // 3):
+        tone = read_tone(photo)
+        again = Tone.from_json(json.loads(json.dumps(tone.to_json())))
+        assert again.gain == tone.gain and again.grey == tone.grey
+        assert (again.line is None) == (tone.line is None)
+        assert tone.line is None or np.array_equal(again.line, tone.line)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        None,
+        [],
+        {},
+        {"gain": 1},
+        {"gain": "much", "line": None},
+        {"gain": 0.5, "line": None},
+        {"gain": 1e9, "line": None},
+    ]
+    + [{"gain": 1.0, "line": line} for line in ("x", [1.0], [[1.0, 2.0, 3.0]], [[float("nan")] * 3] * 640)],
+)
+def test_what_is_no_tone_is_not_read_as_one(told: object) -> None:
+    with pytest.raises(ValueError, match="light and colours"):
+        Tone.from_json(told)

@@ -2,23 +2,103 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgedit.commands.photos import ASTRONAUT
 from edgedit.editor import Editor, Portrait
+from serving.client import AsyncClient
+from serving.client.connection import Infer
+from serving.client.deadline import Deadline
+from serving.client.errors import RequestError, ServingError
+from serving.client.regions import Region
+from serving.client.wire import Answer, Request
 from tests.random_bundle import RANDOM_BUNDLE
 
 EDITS = {"smile": 1.5, "age": -1.0}
+
+URL = "127.0.0.1:8001"
+ID = "ab" * 16
+CROP = np.full((16, 16, 3), 5, np.uint8)
+IMAGE = np.full((16, 16, 3), 9, np.uint8)
+CONFIG = {
+    "input": [{"name": "image", "dims": [16, 16, 3]}],
+    "parameters": {"directions": {"string_value": '{"smile": {"min_strength": -3, "max_strength": 3}}'}},
+}
+
+
+class Served:
+    """A connection to a server of the test's own; inferences end as `outcomes` say, and well when there are no more."""
+
+    url, protocol, under_way = URL, "http", 0
+
+    def __init__(self, outcomes: list[type[ServingError] | None] | None = None, image: np.ndarray = IMAGE) -> None:
+        self.outcomes = list(outcomes or [])
+        self.image = image
+        self.inferred: list[tuple[Request, Region | None]] = []
+        self.pauses: list[float] = []
+        self.registered: set[str] = set()
+        self.described = 0
+        self.refuse_registration: Exception | None = None
+        self.in_use: set[str] = set()
+
+    def client(self, *, shared_memory: bool, retries: int, concurrency: int = 1) -> AsyncClient:
+        client = AsyncClient(
+            URL, shared_memory=shared_memory, timeout=30.0, retries=retries, concurrency=concurrency, protocol="http"
+        )
+        client.connection = self  # type: ignore[assignment]
+        if client._lender is not None:
+            client._lender.connection = self  # type: ignore[assignment]
+        return client
+
+    def run(self, call: Coroutine[Any, Any, Any]) -> Any:
+        """What a call gives; pauses between attempts are noted and take no time."""
+
+        async def noted(seconds: float) -> None:
+            self.pauses.append(seconds)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncio, "sleep", noted)
+            return asyncio.run(call)
+
+    async def infer(self, request: Request, region: Region | None, deadline: Deadline) -> Answer:
+        self.inferred.append((request, region))
+        assert region is None or region.name in self.registered
+        if self.outcomes and (kind := self.outcomes.pop(0)) is not None:
+            raise kind("no")
+        return Answer(ID, self.image if request.edits is not None else np.empty((0, 0, 3), np.uint8))
+
+    @asynccontextmanager
+    async def ahead(self, home: str) -> AsyncIterator[Infer]:
+        yield self.infer
+
+    async def describe(self, deadline: Deadline) -> dict[str, Any]:
+        self.described += 1
+        return CONFIG
+
+    async def register(self, region: Region, deadline: Deadline) -> None:
+        if self.refuse_registration is not None:
+            raise self.refuse_registration
+        self.registered.add(region.name)
+
+    async def unregister(self, name: str, deadline: Deadline) -> None:
+        if name in self.in_use:
+            raise RequestError("currently in use")
+        self.registered.discard(name)
+
+    async def close(self) -> None:
+        pass
 
 
 @pytest.fixture

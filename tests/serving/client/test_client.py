@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +108,9 @@ def test_http_at_a_port_for_grpc_is_told_so(both: Both, grpc_port: str) -> None:
 @PROTOCOLS
 def test_waiting_for_a_slot_counts_against_the_deadline(protocol: str, silent: Listener) -> None:
     with Client(silent.url, protocol=protocol, concurrency=1, retries=0) as client, ThreadPoolExecutor(1) as pool:
-        client._core._profile = PROFILE
+        client._client._profile = PROFILE
         holding = pool.submit(client.edit, "ab" * 16, {"age": 1}, timeout=3)
-        while client._slots._value:
+        while not client._client._slots.locked():
             time.sleep(0.01)
         with pytest.raises(DeadlineError):
             client.edit("ab" * 16, {"age": 1}, timeout=0.3)
@@ -120,7 +124,7 @@ def test_waiting_for_a_slot_counts_against_the_deadline(protocol: str, silent: L
 def test_a_task_that_is_cancelled_gives_its_slot_back(protocol: str, silent: Listener) -> None:
     async def main() -> None:
         async with AsyncClient(silent.url, protocol=protocol, concurrency=1, retries=0) as client:
-            client._core._profile = PROFILE
+            client._profile = PROFILE
             first = asyncio.create_task(client.edit("ab" * 16, {"age": 1}, timeout=60))
             while not client._slots.locked():
                 await asyncio.sleep(0.01)
@@ -185,15 +189,20 @@ def test_sweeps_and_edits_that_cannot_be_are_refused_at_once(closed_port: str) -
             client.directions(timeout=-1)
 
 
-def test_http_connections_of_threads_that_ended_are_closed() -> None:
+def test_http_connections_of_threads_that_ended_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    # As after the 15 seconds for which idle connections are kept.
+    monkeypatch.setattr(aiohttp, "TCPConnector", partial(aiohttp.TCPConnector, keepalive_timeout=0.5))
     answered: list[socket.socket] = []
 
     def treat(connection: socket.socket) -> None:
         connection.recv(1000)
-        answered.append(connection)  # before the client can know of it
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        answered.append(connection)
+        if len(answered) == 3:  # at the same time, so that no thread finds the connection of another idle
+            for each in answered:
+                each.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    with closing(Listener(treat)) as listener, Client(listener.url, protocol="http", retries=0) as client:
+    with closing(Listener(treat)) as listener, Client(listener.url, protocol="http", retries=0, timeout=60) as client:
         said: list[bool] = []
         threads = [threading.Thread(target=lambda: said.append(client.ready())) for _ in range(3)]
         for thread in threads:
@@ -205,6 +214,112 @@ def test_http_connections_of_threads_that_ended_are_closed() -> None:
             # An open connection would have the server wait for it when it stops.
             connection.settimeout(60)
             assert connection.recv(1000) == b""
+
+
+@pytest.fixture(params=["grpc", "http"])
+def answering(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """A protocol, and host:port of a server whose model is ready."""
+    if request.param == "http":
+
+        class Ready(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Ready) as server:
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+            yield "http", f"127.0.0.1:{server.server_port}"
+            server.shutdown()
+        return
+    grpc, pb = pytest.importorskip("grpc"), pytest.importorskip("tritonclient.grpc.service_pb2")
+    ready = grpc.unary_unary_rpc_method_handler(
+        lambda _, context: pb.ModelReadyResponse(ready=True).SerializeToString()
+    )
+    handlers = grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelReady": ready})
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((handlers,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield "grpc", f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+def test_a_client_may_be_used_from_many_threads_and_in_a_running_event_loop(answering: tuple[str, str]) -> None:
+    protocol, url = answering
+    with Client(url, protocol=protocol, timeout=60) as client, ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda _: client.ready(), range(40)))
+
+        async def main() -> bool:
+            async with AsyncClient(url, protocol=protocol, timeout=60) as other:
+                return client.ready() and await other.ready()
+
+        assert asyncio.run(main())
+
+
+_FORK = """
+import multiprocessing, sys
+from serving.client import Client
+
+protocol, url = sys.argv[1:]
+unused, used = Client(url, protocol=protocol, timeout=60), Client(url, protocol=protocol, timeout=60)
+
+def work(_):
+    with Client(url, protocol=protocol, timeout=60) as new:
+        return [client.ready() for client in (unused, used, new)]
+
+assert used.ready()
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(*pool.map(work, range(4)))
+    print(used.ready(), unused.ready())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_uses_its_parents_clients_and_both_go_on(answering: tuple[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FORK, *answering], cwd=_ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [" ".join([str([True] * 3)] * 4), "True True"]
+    assert not done.stderr
+
+
+_INTERRUPTED = """
+import os, signal, sys, threading, time
+from serving.client import Client, Profile
+
+client = Client(sys.argv[2], protocol=sys.argv[1], timeout=600, concurrency=1)
+client._client._profile = Profile((16, 16), {})
+
+def interrupt():
+    while not client._client._slots.locked():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt).start()
+try:
+    client.edit("ab" * 16, {"age": 1})
+except KeyboardInterrupt:
+    while client._client._slots.locked():
+        time.sleep(0.01)
+    print("interrupted")
+sweep = client.sweep("ab" * 16, "age", -1, 1, 3)
+"""
+
+
+@PROTOCOLS
+def test_an_interrupted_call_is_cancelled_and_a_client_that_is_not_closed_does_not_keep_the_program(
+    protocol: str, silent: Listener
+) -> None:
+    command = [sys.executable, "-c", _INTERRUPTED, protocol, silent.url]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
 
 
 _ABSENT = """

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from serving.client.errors import ServingError, UnavailableError
-from serving.client.regions import Region, RegionPool
+from serving.client.regions import Region
 from tests.serving.client.conftest import regions
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -42,34 +42,6 @@ def test_more_memory_than_there_is_is_one_line() -> None:
     with pytest.raises(UnavailableError, match="no shared memory is to be had"):
         Region(2**45)
     assert not regions()
-
-
-def test_a_region_is_lent_once_and_given_up_when_the_size_changes() -> None:
-    pool = RegionPool()
-    a = Region(12)
-    pool.add(a)
-    assert pool.take(12) is None
-    pool.give_back(a)
-    assert pool.take(12) is a and pool.take(12) is None
-    pool.give_back(a)
-    assert pool.take(24) is None
-    assert pool.condemned() == [a.name] and pool.condemned() == []
-    assert not regions()
-    # A request that ends after the pool was emptied does not bring its region back.
-    pool.give_back(a)
-    assert pool.take(12) is None
-
-
-def test_condemned_regions_leave_no_file_in_use_or_not() -> None:
-    pool = RegionPool()
-    idle, used = Region(12), Region(12)
-    pool.add(idle)
-    pool.add(used)
-    pool.give_back(idle)
-    pool.condemn_idle()
-    assert regions() == {used.name}
-    pool.condemn_all()
-    assert not regions() and sorted(pool.condemned()) == sorted([idle.name, used.name])
 
 
 _LEAVE = """

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.client import AsyncClient, Client
-from serving.client.libraries import routing
+from serving.client.connection import routing
 from serving.client.wire import Profile, Request
 from serving.contract import HANDLE_DIGITS, HANDLE_HEADER, handle_of
 from serving.local.server import LocalTriton

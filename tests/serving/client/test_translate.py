@@ -67,7 +67,6 @@ def test_what_the_server_refuses_is_said_in_its_own_words() -> None:
 
 def test_connections_of_the_http_libraries() -> None:
     aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed")
-    response = pytest.importorskip("geventhttpclient.response", reason="geventhttpclient is not installed")
     gone = [
         ConnectionRefusedError(111, "Connection refused"),
         BrokenPipeError(32, "Broken pipe"),
@@ -75,7 +74,6 @@ def test_connections_of_the_http_libraries() -> None:
         aiohttp.ServerDisconnectedError(),
         aiohttp.ClientOSError(104, "Connection reset by peer"),
         aiohttp.ClientPayloadError("Response payload is not completed"),
-        response.HTTPConnectionClosed("connection closed."),
     ]
     for error in gone:
         assert type(translate(error, URL)) is UnavailableError, error

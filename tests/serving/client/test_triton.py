@@ -167,6 +167,25 @@ def test_photos_of_every_kind_have_one_handle(triton: LocalTriton, demo_portrait
 
 
 @PROTOCOLS
+@pytest.mark.parametrize("share", [1, 4])
+def test_edits_of_a_handle_are_in_the_photos_light_and_colours(
+    triton: LocalTriton, protocol: Any, demo: Editor, demo_portrait: Portrait, share: int
+) -> None:
+    photo = np.asarray(Image.fromarray(demo_portrait.aligned).convert("L").convert("RGB")) // np.uint8(share)
+    inversion = demo.invert(photo, aligned=True)
+    assert (inversion.tones[0].gain > 3) == (share == 4) and inversion.tones[0].grey
+    with Client(url(triton, protocol), protocol=protocol, **PATIENT) as client:
+        handle = client.invert(photo, aligned=True)
+        edited = client.edit(handle, EDITS)
+        assert not np.ptp(edited.astype(int), axis=2).any()
+        assert np.array_equal(edited, demo.edit(inversion, EDITS))
+        assert np.array_equal(client.reconstruct(handle), demo.reconstruct(inversion))
+        for strength, image in client.sweep(handle, "age", -1, 1, 3):
+            assert np.array_equal(image, demo.edit(inversion, {"age": strength}))
+        assert np.array_equal(client.edit(handle.id, EDITS), demo.render(inversion, EDITS))
+
+
+@PROTOCOLS
 def test_what_the_server_says_of_itself_and_refuses(
     triton: LocalTriton, protocol: Any, demo: Editor, demo_portrait: Portrait
 ) -> None:
@@ -288,6 +307,26 @@ def test_a_sweep_that_waits_for_its_reader_holds_no_slot(
         for strength, image in client.sweep(handle, "age", -1, 1, 5):
             assert np.array_equal(image, edited(strength))
             assert np.array_equal(client.edit(handle, age=1.0), edited(1.0))
+
+
+def test_a_fork_in_a_sweep_does_not_break_it_and_its_child_is_told(
+    triton: LocalTriton, edited: Callable[[float], np.ndarray]
+) -> None:
+    with Client(triton.grpc, retries=0, **PATIENT) as client:
+        handle = client.invert(ASTRONAUT)
+        taken = []
+        for strength, image in client.sweep(handle, "age", -1, 1, 5):
+            assert np.array_equal(image, edited(strength))
+            taken.append(strength)
+            if len(taken) == 1:
+                if (child := os.fork()) == 0:
+                    try:
+                        client.edit(handle, age=1.0)
+                    except ServingError as error:
+                        os._exit("was forked while a call or a sweep was under way" not in str(error))
+                    os._exit(2)
+                assert os.waitpid(child, 0)[1] == 0
+        assert taken == np.linspace(-1, 1, 5).tolist()
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,6 @@ import pytest
 
 from engines.errors import StrengthWarning
 from serving.client.errors import RequestError, ServingError
-from serving.client.libraries import grpc_message, http_arguments, library
-from serving.client.regions import Region
 from serving.client.wire import DirectionInfo, Profile, Request, edits_json, parse_profile, read_answer, within_ranges
 
 PROFILE = Profile((6, 4), {"smile": DirectionInfo("smile", -3.0, 3.0, "a smile")}, "ab" * 32)
@@ -62,44 +60,6 @@ def test_the_profile_is_read_from_either_protocols_configuration() -> None:
         parse_profile({**CONFIG, "parameters": {}})
     with pytest.raises(ServingError, match="is not one that `edgedit serve repo` wrote"):
         parse_profile({**CONFIG, "input": [{"name": "image", "dims": [6, 4, 1]}]})
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_both_protocols_are_sent_the_same(shared: bool) -> None:
-    grpc = pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
-    http = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
-    image = np.arange(72, dtype=np.uint8).reshape(6, 4, 3)
-    request = Request((6, 4), image, "ab" * 16, '{"smile": 2.0}')
-    region = Region(72) if shared else None
-    try:
-        message = grpc_message(library("tritonclient.grpc.service_pb2"), request, region)
-        arguments = http_arguments(http, request, region)
-        # What tritonclient itself would have sent over gRPC.
-        from tritonclient.grpc._utils import _get_inference_request
-
-        inputs, outputs = [], []
-        for tensor in arguments["inputs"]:
-            inputs.append(grpc.InferInput(tensor.name(), tensor.shape(), tensor.datatype()))
-            if tensor.name() == "image":
-                if region is None:
-                    inputs[-1].set_data_from_numpy(image[None])
-                else:
-                    inputs[-1].set_shared_memory(region.name, 72)
-            else:
-                text = request.handle if tensor.name() == "handle" else request.edits
-                inputs[-1].set_data_from_numpy(np.array([[text.encode()]], np.object_))
-        for tensor in arguments["outputs"]:
-            outputs.append(grpc.InferRequestedOutput(tensor.name()))
-            if tensor.name() == "image" and region is not None:
-                outputs[-1].set_shared_memory(region.name, 72, 72)
-        own = _get_inference_request("edit_session", inputs, "", "", outputs, 0, False, False, 0, None, None)
-        assert message == own
-        assert arguments["headers"] == {"Accept-Encoding": "identity", "edgedit-handle": "ab" * 16}
-        if region is not None:
-            assert np.array_equal(region.read(72, 0).reshape(6, 4, 3), image)
-    finally:
-        if region is not None:
-            region.unlink()
 
 
 class _Result:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from edgedit.commands.photos import ASTRONAUT
 from edgedit.editor import Editor
-from engines.photo import open_image
+from engines.photo import open_image, read_tone
 from engines.session import Inversion
 from serving.client.errors import NotFoundError
 from serving.client.handle import Handle
@@ -62,7 +62,7 @@ class EditorBackend:
         self._check()
         assert aligned
         self.inversions += 1
-        handle = Handle(handle_of(photo, self._digest), photo)
+        handle = Handle(handle_of(photo, self._digest), photo, tone=read_tone(photo))
         self.held[handle.id] = await asyncio.to_thread(self.editor.session.invert, photo[None])
         return handle
 
@@ -81,8 +81,10 @@ class EditorBackend:
                 await self.invert(handle.crop, aligned=True)
             self.edits += 1
             if not edits:
-                return await asyncio.to_thread(self.editor.reconstruct, self.held[handle.id])
-            return await asyncio.to_thread(self.editor.edit, self.held[handle.id], edits)
+                picture = await asyncio.to_thread(self.editor.reconstruct, self.held[handle.id])
+            else:
+                picture = await asyncio.to_thread(self.editor.edit, self.held[handle.id], edits)
+            return handle.tone.shown(picture)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
