@@ -21,10 +21,10 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from engines.building.build import build
+from engines.building.build import build, parse_profile
 from engines.building.builder import BuildOptions
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.engine_manifest import ENGINES_FOLDER, EngineManifest, Profile
+from engines.engine_manifest import ENGINES_FOLDER, EngineManifest, Precision
 from engines.errors import EdgeditError
 from engines.files import write
 from engines.provenance import provenance
@@ -40,12 +40,12 @@ class Options:
     """NAME=DIRECTORY of a bundle; may be repeated."""
     target: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
     """Architectures, each built for by itself; may be repeated."""
-    precision: str = "fp16"
+    precision: Precision = "fp16"
     """Of the engines."""
-    pipeline: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """As of `edgedit build`; all and split if left out."""
-    batch: int = 8
-    """The largest batch size of the profile."""
+    graph: tuple[str, ...] = ("all",)
+    """As of `edgedit build`."""
+    batch_range: str = "1:1:8"
+    """As of `edgedit build`."""
     out: Path
     """The JSON file to write; rows of an earlier run in it are kept unless they are measured again."""
 
@@ -75,9 +75,9 @@ def measure(name: str, path: Path, target: str, options: Options) -> list[dict[s
             copy,
             runtime="tensorrt-rtx",
             target=target,
-            precision=options.precision,  # type: ignore[arg-type]
-            pipelines=options.pipeline or ("all", "split"),
-            options=BuildOptions(profile=Profile(min=1, opt=1, max=options.batch)),
+            precision=options.precision,
+            graphs=options.graph,
+            options=BuildOptions(profile=parse_profile(options.batch_range)),
             progress=clock,
         )
         weights = Bundle.load(copy, verify=False).manifest.files[WEIGHTS_FILE].bytes
@@ -96,7 +96,7 @@ def _row(
         "target": target,
         "precision": options.precision,
         "graph": graph,
-        "batch": f"1:1:{options.batch}",
+        "batch": options.batch_range,
         "seconds": entry.seconds,
         "engine_mb": manifest.files[entry.file].bytes / 1e6,
         "graph_weights_mb": entry.weight_bytes / 1e6,

@@ -40,7 +40,7 @@ class Options:
     """The model family, with random weights."""
     method: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Only this method; may be repeated."""
-    photos: int = 3
+    max_faces: int = 3
     """Random photos to verify with."""
     target: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Also build FP16 engines of TensorRT-RTX for this architecture; may be repeated."""
@@ -56,10 +56,10 @@ def measure(key: str, options: Options) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="edgedit-bench-") as folder:
         bundle, report = Path(folder) / key, Path(folder) / "export.json"
-        words = ["export", "--method", key, "--random", options.family, "--photos", str(options.photos)]
+        words = ["export", "--method", key, "--random", options.family, "--max-faces", str(options.max_faces)]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
-            [sys.executable, "-m", "edgedit", *words, "--graphs", "pipelines", "-o", str(bundle), "--json", str(report)]
+            [sys.executable, "-m", "edgedit", *words, "--graph", "pipelines", "-o", str(bundle), "--json", str(report)]
         )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.returncode:
@@ -81,7 +81,7 @@ def measure(key: str, options: Options) -> dict[str, Any]:
         }
         builds = [
             engines.measure(
-                key, bundle, target, engines.Options(bundle=(), target=(), pipeline=("all",), out=options.out)
+                key, bundle, target, engines.Options(bundle=(), target=(), graph=("pipelines",), out=options.out)
             )
             for target in options.target
         ]

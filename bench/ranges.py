@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from edgedit.commands.photos import ASTRONAUT
+from edgedit.demo import ASTRONAUT
 from engines.bundle import Bundle
 from engines.contracts import PARTS, PIPELINES, style_width
 from engines.errors import EdgeditError, EngineError

@@ -1,7 +1,11 @@
-"""edgedit: real-image attribute editing by StyleGAN2 inversion, from training to exported engines."""
+"""edgedit: real-image attribute editing by StyleGAN2 inversion, from training to exported engines.
+
+Importing it loads what edits photos, and no PyTorch: everything else is loaded when it is first asked for.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from edgedit.editor import PORTRAIT_BUNDLE, Editor, Portrait
@@ -10,7 +14,12 @@ from engines.errors import EdgeditError
 from engines.session import Inversion
 
 if TYPE_CHECKING:
+    from edgedit.building import build, certify, estimate, refit
+    from edgedit.importing import import_mapper, import_weights
+    from export.api import export
     from serving.client import AsyncClient, Client
+    from training.api import calibrate_directions, evaluate, fit_directions, train
+    from training.importers.directions import import_direction
 
 __all__ = [
     "PORTRAIT_BUNDLE",
@@ -22,14 +31,38 @@ __all__ = [
     "Inversion",
     "Portrait",
     "Strength",
+    "build",
+    "calibrate_directions",
+    "certify",
+    "estimate",
+    "evaluate",
+    "export",
+    "fit_directions",
+    "import_direction",
+    "import_mapper",
+    "import_weights",
+    "refit",
+    "train",
 ]
 __version__ = "0.1.0"
 
+_ELSEWHERE = {
+    "edgedit.building": ("build", "certify", "estimate", "refit"),
+    "edgedit.importing": ("import_mapper", "import_weights"),
+    "export.api": ("export",),
+    "serving.client": ("AsyncClient", "Client"),
+    "training.api": ("calibrate_directions", "evaluate", "fit_directions", "train"),
+    "training.importers.directions": ("import_direction",),
+}
+"""By module, names that are loaded when they are asked for: most need an extra (see pyproject.toml)."""
+_HOME = {name: module for module, names in _ELSEWHERE.items() for name in names}
+
 
 def __getattr__(name: str) -> Any:
-    # The clients need the extra `serve`; who edits on this machine does not wait for them.
-    if name in ("AsyncClient", "Client"):
-        import serving.client
-
-        return getattr(serving.client, name)
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,30 +6,31 @@ on stderr that begins with "error:", and exit status 1; for a malformed command 
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, NoReturn
 
 import tyro
 from rich.console import Console
+from tyro import _errors as parsing
 
 from edgedit.commands.benching import Bench
-from edgedit.commands.building import Build, Plan
-from edgedit.commands.bundles import Export, Info
-from edgedit.commands.common import check_output
+from edgedit.commands.building import Build, Estimate
+from edgedit.commands.bundles import Info
+from edgedit.commands.common import check_output, console
 from edgedit.commands.directions import Directions, spelt_out
+from edgedit.commands.examples import EXAMPLES
+from edgedit.commands.exporting import Export
 from edgedit.commands.importing import Import
 from edgedit.commands.inspecting import Inspect
 from edgedit.commands.photos import Demo, Edit, Reconstruct
 from edgedit.commands.refitting import Refit
 from edgedit.commands.serving import Serve
 from edgedit.commands.signing import Sign, Verify
-from edgedit.commands.training import Train
+from edgedit.commands.training import Evaluate, Train
 from engines.errors import EdgeditError, OutputError, StrengthWarning
 from engines.files import write
 
@@ -39,15 +40,16 @@ Verb = (
     | Annotated[Directions, tyro.conf.subcommand("directions")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Info, tyro.conf.subcommand("info")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Import, tyro.conf.subcommand("import")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Estimate, tyro.conf.subcommand("estimate")]
     | Annotated[Build, tyro.conf.subcommand("build")]
     | Annotated[Refit, tyro.conf.subcommand("refit")]
-    | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sign, tyro.conf.subcommand("sign")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
 )
@@ -59,10 +61,6 @@ _CONFIG = (
     tyro.conf.DisallowNone,
     tyro.conf.FlagCreatePairsOff,
 )
-_VERBS = tuple(verb.__metadata__[0].name for verb in get_args(Verb))
-_WRONG_TYPE = re.compile(r"no type matching (\w+) could be instantiated from \[(.*?)\].*")
-_BORDER = "╰╯│─- "
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class _UsageError(Exception):
@@ -82,11 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             errors.print(f"warning: {line}", markup=False)
 
     try:
-        verb = _parse(arguments)
+        verb = parse(arguments)
         if verb is None:
             return 0
-        while hasattr(verb, "verb"):
-            verb = verb.verb
         if verb.json is not None:
             check_output(verb.json)
             if verb.json == getattr(verb, "out", None):
@@ -118,42 +114,72 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _parse(arguments: list[str]) -> Any:
-    """The verb, or None once --help has been printed.
+def parse(arguments: list[str]) -> Any:
+    """The verb that a command line names, ready to run; None once --help has been printed.
 
     Raises:
-        _UsageError: with one line in place of the box that tyro draws.
+        _UsageError: if it is malformed.
     """
-    drawn = io.StringIO()
+    words = _verb(arguments)
+
+    def refuse(event: parsing.ParseErrorEvent) -> NoReturn:
+        raise _UsageError(f"{_message(event)}; see `{' '.join(('edgedit', *words))} --help`")
+
     try:
-        with contextlib.redirect_stderr(drawn):
-            return tyro.cli(
+        # tyro has no exception of its own for this, and draws a box; what it gives is this hook, which pyproject.toml
+        # pins the version for.
+        with parsing.on_parse_error(refuse):
+            verb: Any = tyro.cli(
                 Verb,  # type: ignore[arg-type]
                 prog="edgedit",
                 description="Edits real photos by StyleGAN2 inversion, and takes such models from training to engines.",
                 args=arguments,
                 config=_CONFIG,
             )
-    except SystemExit as stop:
-        if not stop.code:
-            return None
-        named = f" {arguments[0]}" if arguments and arguments[0] in _VERBS else ""
-        raise _UsageError(f"{_first_part(drawn.getvalue())}; see `edgedit{named} --help`") from None
+    except SystemExit:
+        console.print(f"example: {EXAMPLES[' '.join(words)]}", markup=False)
+        return None
+    while hasattr(verb, "verb"):
+        verb = verb.verb
+    return verb
 
 
-def _first_part(box: str) -> str:
-    """What a box says between its title and its first rule, on one line; without UTF-8 a box is two rules."""
-    parts: list[list[str]] = [[]]
-    for line in _COLOUR.sub("", box).splitlines():
-        if line.startswith("╭") or (line.strip() and not line.strip(_BORDER)):
-            parts.append([])
-        else:
-            parts[-1] += line.strip("│ ").split()
-    # Drawn in UTF-8, the title is in the border.
-    first, *rest = [*filter(None, parts), [], []]
-    words = first if "╭" in box else rest[0] or first
-    message = " ".join(words).removeprefix("Error parsing ").rstrip(".")
-    return _WRONG_TYPE.sub(r"\2 is not \1", message)
+def _verb(arguments: list[str]) -> list[str]:
+    """The leading words that name a verb, or several verbs."""
+    words: list[str] = []
+    for word in arguments:
+        if " ".join((*words, word)) not in EXAMPLES:
+            break
+        words.append(word)
+    return words
+
+
+def _message(event: parsing.ParseErrorEvent) -> str:
+    """Why a command line is refused, on one line."""
+    unknown = event.tokens if isinstance(event, parsing.UnrecognizedArgs) else []
+    if isinstance(event, parsing.MissingArgs):
+        unknown = event.unrecognized_tokens
+    if unknown:
+        return f"Unrecognized options: {' '.join(unknown)}"
+    if isinstance(event, parsing.MissingArgs):
+        lacking = [context.arg for context in event.missing_arguments]
+        names = [f"{a.display_name()}{'' if a.is_positional() else f' {a.lowered.metavar}'}" for a in lacking]
+        return f"Missing required {' and '.join(names)}"
+    if isinstance(event, parsing.MissingSubcommand):
+        return f"Expected one of {{{', '.join(event.subcommand_spec.parser_from_name)}}}"
+    if isinstance(event, parsing.BadValue):
+        return f"Missing value for {event.argument.display_name()}"
+    if isinstance(event, parsing.InvalidChoice):
+        known = ", ".join(map(repr, event.choices))
+        return f"invalid choice {event.value!r} for {event.argument.display_name()}; there are {known}"
+    if isinstance(event, parsing.InstantiationFailure):
+        reason, argument = " ".join(event.message.split()), event.argument
+        if argument is None:
+            return reason
+        value = re.search(r"'([^']*)'\]?(?:$|\. Got errors)", reason)
+        told = f"{value[1]!r} is not {argument.lowered.metavar}" if value else reason
+        return f"{argument.display_name()}: {told}"
+    return f"malformed command line ({type(event).__name__})"
 
 
 if __name__ == "__main__":

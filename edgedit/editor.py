@@ -103,7 +103,7 @@ class Editor:
         bundle: str | Path = PORTRAIT_BUNDLE,
         runtime: str = "onnxruntime",
         *,
-        require_signed: str | Path | None = None,
+        public_key: str | Path | None = None,
         progress: Progress = lambda line: None,
         **options: Any,
     ) -> Self:
@@ -112,7 +112,7 @@ class Editor:
         Args:
             bundle: the bundle's directory.
             runtime: a name of `engines.runtimes`.
-            require_signed: PEM file of the public key that must have signed the bundle; None asks for no signature.
+            public_key: PEM file of the public key that must have signed the bundle; None asks for no signature.
             progress: is told if the bundle is to be completed first, which takes seconds, or weights are to be fetched.
             options: passed to the runtime, such as `provider="cuda"` or `threads=4` (never more than this process may
                 use, see `engines.cpus`).
@@ -125,16 +125,16 @@ class Editor:
             PackageError, OutputError: as `engines.completion.complete`.
         """
         loaded = open_bundle(bundle, progress=progress)
-        if require_signed is not None:
-            ensure_signed(loaded, require_signed)
+        if public_key is not None:
+            ensure_signed(loaded, public_key)
             # The runtime holds the engines it opens against the signature too.
-            options["require_signed"] = require_signed
+            options["public_key"] = public_key
         session = EditSession(loaded, runtime, **options)
         session.prepare("invert")
         return cls(session, load_directions(loaded), progress)
 
     def add_direction(self, direction: Direction | str | Path) -> Direction:
-        """Makes a direction known under its own name, such as one that `edgedit directions import` wrote.
+        """Makes a direction known under its own name, such as one that `edgedit import direction` wrote.
 
         Args:
             direction: itself or its file; one of the same name is replaced.

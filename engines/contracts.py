@@ -23,6 +23,9 @@ PIPELINES = ("invert", "edit", "reconstruct")
 PARTS = ("encoder", "e4e", "features", "editor", "generator")
 """The separate graphs, float32 throughout."""
 
+SELECTIONS: dict[str, tuple[str, ...]] = {"all": (*PARTS, *PIPELINES), "pipelines": PIPELINES, "split": PARTS}
+"""Words for several graphs, wherever graphs are named."""
+
 OURS = "ours"
 """The method whose graphs have the contracts of `graph_contract`; those of any other are in its bundle's manifest."""
 

@@ -24,7 +24,9 @@ ENGINE_DIGEST_FILE = "engine.sha256"
 MAX_ENGINE_MANIFEST_BYTES = 16 * 2**20
 
 RuntimeName = Literal["tensorrt", "tensorrt-rtx", "onnxruntime"]
-Precision = Literal["fp32", "fp16", "int8", "fp8"]
+FloatPrecision = Literal["fp32", "fp16"]
+"""Precisions that need no measured ranges."""
+Precision = Literal[FloatPrecision, "int8", "fp8"]
 EIGHT_BIT: tuple[Precision, ...] = ("int8", "fp8")
 """Precisions whose graphs are quantised with measured ranges."""
 

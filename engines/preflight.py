@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.contracts import PARTS, PIPELINES
+from engines.contracts import SELECTIONS
 from engines.engine_manifest import EIGHT_BIT, ENGINES_FOLDER, EngineManifest, Profile
 from engines.errors import EngineError
 from engines.manifest import WEIGHTS_FILE
@@ -66,19 +66,11 @@ def build_command(
         profile: its batch sizes; None leaves them to the builder.
         options: more words.
     """
-    asked = set(graphs)
-    if asked == set(PIPELINES):
-        pipelines = ["all"]
-    elif asked == set(PARTS):
-        pipelines = ["split"]
-    else:
-        pipelines = list(graphs)
-    words = ["edgedit", "build", str(bundle), "--runtime", runtime, "--target", target.replace("+", ",")]
-    words += ["--precision", precision]
-    for pipeline in pipelines:
-        words += ["--pipeline", pipeline]
+    known = [word for word, names in SELECTIONS.items() if set(names) == set(graphs)]
+    words = ["edgedit", "build", "-b", str(bundle), "--runtime", runtime, "--target", target.replace("+", ",")]
+    words += ["--precision", precision, "--graph", *(known or graphs)]
     if profile is not None:
-        words += ["--batch", f"{profile.min}:{profile.opt}:{profile.max}"]
+        words += ["--batch-range", f"{profile.min}:{profile.opt}:{profile.max}"]
     return shlex.join([*words, *options])
 
 
@@ -99,7 +91,7 @@ def rebuild_command(manifest: EngineManifest, bundle: str | Path, target: str | 
     if flags.get("tf32"):
         options.append("--tf32")
     if manifest.precision in EIGHT_BIT:
-        options += ["--photos", "PHOTOS"]
+        options += ["--faces", "FACES"]
     target = target or manifest.target
     return build_command(bundle, manifest.runtime, target, manifest.precision, manifest.graphs, shared, options=options)
 

@@ -134,7 +134,7 @@ def open_engine(
     *,
     precision: str | None = None,
     target: str | None = None,
-    require_signed: str | Path | None = None,
+    public_key: str | Path | None = None,
 ) -> EngineFolder:
     """The engine folder to run a graph with: found, then checked for damage, for its signer and for this machine.
 
@@ -147,7 +147,7 @@ def open_engine(
         found: what the machine has.
         precision: as for `find_engine`.
         target: as for `find_engine`.
-        require_signed: PEM file of the public key that must have signed the bundle; None asks for no signature.
+        public_key: PEM file of the public key that must have signed the bundle; None asks for no signature.
 
     Raises:
         BundleError: if the bundle has no such graph.
@@ -156,8 +156,8 @@ def open_engine(
     """
     bundle.graph(graph)
     folder = find_engine(bundle, runtime, graph, precision, target, found)
-    if require_signed is not None:
-        signed = ensure_signed(bundle, require_signed)
+    if public_key is not None:
+        signed = ensure_signed(bundle, public_key)
         if signed.get(f"{ENGINES_FOLDER}/{folder.name}/{ENGINE_FILE}") != folder.sha256:
             raise SignatureError(_difference(bundle, [f"{ENGINES_FOLDER}/{folder.name}/{ENGINE_FILE}"]))
     check_current(folder.manifest, bundle)
@@ -184,7 +184,7 @@ def _files(bundle: Bundle) -> list[str]:
 
 
 def _advice(bundle: Bundle) -> str:
-    return f"sign it with `edgedit sign {shlex.quote(str(bundle.path))} --key PRIVATE_KEY.pem`"
+    return f"sign it with `edgedit sign -b {shlex.quote(str(bundle.path))} --private-key PRIVATE_KEY.pem`"
 
 
 def _difference(bundle: Bundle, differing: list[str]) -> str:

@@ -60,7 +60,7 @@ def _selected(graphs: str | Sequence[str], method: str) -> tuple[str, ...]:
     selected = select(graphs)
     if method == OURS:
         return selected
-    if graphs == "all":
+    if graphs == "all" or list(graphs) == ["all"]:
         return PIPELINES
     # An edit starts from what `invert` gives: its tensors are the bundle's contract.
     if parts := [name for name in selected if name in PARTS]:

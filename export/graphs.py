@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engines.contracts import PARTS, PIPELINES, TensorSpec, graph_contract
+from engines.contracts import PARTS, PIPELINES, SELECTIONS, TensorSpec, graph_contract
 from engines.family import ModelFamily
 from engines.photo.resample import Filter
 from export.errors import ExportError
@@ -207,26 +207,21 @@ def own_graphs(system: EditingSystem, family: ModelFamily) -> dict[str, BoundGra
     return {name: spec.bind(system, family) for name, spec in GRAPHS.items()}
 
 
-SELECTIONS: dict[str, tuple[str, ...]] = {"all": tuple(GRAPHS), "pipelines": PIPELINES, "split": PARTS}
-"""Names for sets of graphs that a bundle may hold."""
-
-
 def select(graphs: str | Sequence[str]) -> tuple[str, ...]:
-    """Graph names of a selection, or the given names in the order of `GRAPHS`.
+    """The graphs that a name, or several, stand for (see `engines.contracts.SELECTIONS`), in the order of `GRAPHS`.
 
     Raises:
         ExportError: for an unknown name, or none at all.
     """
     if isinstance(graphs, str):
-        if graphs in SELECTIONS:
-            return SELECTIONS[graphs]
         graphs = [graphs]
-    if unknown := [name for name in graphs if name not in GRAPHS]:
+    if unknown := [name for name in graphs if name not in GRAPHS and name not in SELECTIONS]:
         known = ", ".join((*SELECTIONS, *GRAPHS))
         raise ExportError(f"there is no graph {unknown[0]!r} to export; there are {known}")
     if not graphs:
         raise ExportError("no graphs were asked for; a bundle needs at least one")
-    return tuple(name for name in GRAPHS if name in graphs)
+    named = {graph for name in graphs for graph in SELECTIONS.get(name, (name,))}
+    return tuple(name for name in GRAPHS if name in named)
 
 
 def batch_shapes(module: nn.Module, inputs: int, dimension: Any) -> Any:

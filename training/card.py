@@ -12,7 +12,8 @@ from engines.family import ModelFamily
 from engines.packages import GENERATOR
 
 _TRAINED = ("generator", "e4e", "encoder", "editor")
-_ORDER = ("generator", "pairs", "e4e", "encoder", "directions", "editor", "calibrate", "evaluate")
+_FIRST = ("generator", "pairs", "e4e", "encoder")
+"""Stages that come before the directions are fitted."""
 
 
 def _stages(root: Path) -> dict[str, dict[str, Any]]:
@@ -114,15 +115,16 @@ def model_card(
     packaged = family.generator == completion.KIND
     # Photos are kept at the size that light encoders see, and pictures averaged down to it.
     side = family.encoder_size[0] if packaged else family.size
-    order = " ".join(
-        name for name in _ORDER if name in found or (name not in _TRAINED and (packaged or name != "pairs"))
-    )
+    first = " ".join(name for name in _FIRST if name in found or (name == "pairs" and packaged))
+    stage = f"edgedit train %s $run --lpips LPIPS{options}\n"
+    trained = f"for stage in {first}; do\n    {stage % '$stage'}done\n" if first else ""
+    editor = stage % "editor" if "editor" in found else ""
     start, rest, before, leave = "", "", "", ""
     if packaged:
         start, leave = " --generator GENERATOR", " --without-generator"
-        before = "edgedit import mobilestylegan -o GENERATOR\n"
+        before = "edgedit import weights mobilestylegan -o GENERATOR\n"
     if lacking := [name for name in _TRAINED if name not in found and not (packaged and name == "generator")]:
-        start += " --start START"
+        start += " --from-bundle START"
         rest = (
             "\nThe run started from START, an earlier bundle of this model, which holds what is not in the table: "
             f"{', '.join(lacking)}.\n"
@@ -161,12 +163,12 @@ Trained on {device} in {hours:.1f} hours with torch {stages[0]["torch"]}.
 {steps}
 {rest}
 ```
-{before}for stage in {order}; do
-    edgedit train $stage --data FACES --run RUN --recipe {recipe} --lpips LPIPS --identity EMBEDDER \\
-        --age-gender AGE_GENDER --expression EXPRESSION --pose POSE{options}{start} \\
-        --json RUN/$stage.json
-done
-edgedit export RUN --recipe {recipe} --data FACES --metrics RUN/evaluate.json{start}{leave} -o BUNDLE
+{before}run="--run RUN --faces FACES --recipe {recipe}{start} --identity EMBEDDER"
+judges="--age-gender AGE_GENDER --expression EXPRESSION --pose POSE"
+{trained}edgedit directions fit $run $judges
+{editor}edgedit directions calibrate $run
+edgedit evaluate $run --lpips LPIPS $judges --json RUN/evaluate.json
+edgedit export --run RUN --faces FACES --recipe {recipe}{start} --metrics RUN/evaluate.json{leave} -o BUNDLE
 ```
 
 ## Limits

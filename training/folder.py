@@ -7,7 +7,7 @@ builds on in its neighbours. An imported generator stands in for the first of th
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -41,14 +41,14 @@ class Run:
     recipe: Recipe
     root: Path
     data: Path
-    losses: LossFiles
-    judges: JudgeFiles
-    start: Path | None = None
+    losses: LossFiles = field(default_factory=LossFiles)
+    judges: JudgeFiles = field(default_factory=JudgeFiles)
+    from_bundle: Path | None = None
     """A bundle that stands in for what the run folder does not hold: networks start from its weights in place of random
     ones, and a stage that was not run counts as done with them. What a bundle does not hold, the discriminators,
     starts anew. A stage that has a checkpoint resumes that."""
     generator: Path | None = None
-    """An imported generator, which all stages run on, frozen; None: that of stage a, or of `start`."""
+    """An imported generator, which all stages run on, frozen; None: that of stage a, or of `from_bundle`."""
     backbone: Path | None = None
     """An imported ArcFace backbone that the encoder of stage b or c starts from: its trunk, the rest is random."""
     device: str = "cpu"
@@ -69,7 +69,7 @@ class Run:
         """Whether a stage's own checkpoint counts: without one, an imported generator or a bundle may stand in."""
         if stage == "generator" and self.generator is not None:
             return False
-        return self.start is None or (self.root / stage / "checkpoint").exists()
+        return self.from_bundle is None or (self.root / stage / "checkpoint").exists()
 
 
 def require_generator(found: ModelFamily, wanted: ModelFamily, path: Path) -> None:
@@ -105,9 +105,9 @@ _STARTED: dict[str, dict[str, tuple[str, str]]] = {
 
 def start_from_bundle(run: Run, stage: Stage) -> None:
     """Puts a bundle's networks, if the run has one, into a fresh stage, averaged copies included."""
-    if run.start is None:
+    if run.from_bundle is None:
         return
-    system = load_bundle(run.start, run.recipe.family)
+    system = load_bundle(run.from_bundle, run.recipe.family)
     encoder = Encoder(run.recipe.family)
     encoder.encoder, encoder.ftem = system.encoder, system.ftem
     parts: dict[str, nn.Module] = {
@@ -143,8 +143,8 @@ def check_backbone(run: Run) -> None:
             f"the encoders of the family {run.recipe.family.name} are light ones, which start from no ArcFace "
             "backbone; leave --backbone out"
         )
-    if run.backbone is not None and run.start is not None:
-        raise ValueError("--start and --backbone both say what the encoder starts from; leave one of them out")
+    if run.backbone is not None and run.from_bundle is not None:
+        raise ValueError("--from-bundle and --backbone both say what the encoder starts from; leave one of them out")
 
 
 def load_generator(run: Run) -> Generator | MobileGenerator:
@@ -166,12 +166,12 @@ def load_generator(run: Run) -> Generator | MobileGenerator:
     if run.trained("generator"):
         if run.recipe.generator is None:
             raise ValueError(
-                f"the recipe for {family.name} trains no generator: import one (`edgedit import {family.generator}`) "
-                "and name the file with --generator"
+                f"the recipe for {family.name} trains no generator: import one "
+                f"(`edgedit import weights {family.generator}`) and name the file with --generator"
             )
         return load_trained_generator(run.root / "generator", family)
-    assert run.start is not None
-    return load_bundle(run.start, family).generator.eval().requires_grad_(False)
+    assert run.from_bundle is not None
+    return load_bundle(run.from_bundle, family).generator.eval().requires_grad_(False)
 
 
 def load_losses(run: Run) -> LossFiles:
@@ -181,7 +181,7 @@ def load_losses(run: Run) -> LossFiles:
         ValueError: if they are not of the kinds that the recipe compares pictures with.
     """
     wanted = run.recipe.lpips
-    if wanted is not None and (found := LPIPS(run.losses.lpips).backbone) != wanted:
+    if wanted is not None and (found := LPIPS(run.losses.require("lpips")).backbone) != wanted:
         raise ValueError(
             f"--lpips: {run.losses.lpips} holds the {found} variant, and the recipe for {run.recipe.family.name} "
             f"compares with {wanted}"
@@ -196,14 +196,14 @@ def load_run_identity(run: Run) -> Identity | SceneIdentity:
     Raises:
         ValueError: if the file is of another kind than the recipe's photos need.
     """
-    path, name = run.losses.identity, run.recipe.family.name
+    path, name = run.losses.require("identity"), run.recipe.family.name
     identity = load_identity(path)
     if run.recipe.faces and isinstance(identity, SceneIdentity):
         raise ValueError(f"--identity: {path} holds a ResNet-50; {name} is of faces and needs a face embedder (ONNX)")
     if not run.recipe.faces and isinstance(identity, Identity):
         raise ValueError(
             f"--identity: {path} is a face embedder; {name} is not of faces and needs a ResNet-50, as "
-            "`edgedit import moco-v2` writes it"
+            "`edgedit import weights moco-v2` writes it"
         )
     return identity.to(run.device)
 
@@ -217,12 +217,12 @@ def load_run_directions(run: Run) -> list[Direction]:
     """
     folder = run.root / "directions"
     files = sorted(folder.glob("*.safetensors"))
-    if not files and run.start is not None:
-        return list(load_directions(Bundle.load(run.start)).values())
+    if not files and run.from_bundle is not None:
+        return list(load_directions(Bundle.load(run.from_bundle)).values())
     if not files:
         raise FileNotFoundError(
-            f"no directions in {folder}; run `edgedit train directions` first, or put published ones there with "
-            "`edgedit directions import`"
+            f"no directions in {folder}; run `edgedit directions fit` first, or put published ones there with "
+            "`edgedit import direction`"
         )
     return [Direction.load(file) for file in files]
 
@@ -238,7 +238,7 @@ def edited_directions(run: Run) -> list[Direction]:
     if missing := [name for name in names if name not in {d.name for d in found}]:
         raise ValueError(
             f"{run.root / 'directions'} lacks {', '.join(missing)}, which the editor is to be trained on; put them "
-            "there with `edgedit directions import`, or say with --edited which of those there are to be used"
+            "there with `edgedit import direction`, or say with --edited which of those there are to be used"
         )
     return [d for d in found if not names or d.name in names]
 
@@ -251,7 +251,7 @@ def load_system(run: Run, *, encoder: bool = True, editor: bool = True) -> Editi
         editor: also load stage d; without it the editor is a fresh one, which changes nothing.
     """
     family = run.recipe.family
-    system = EditingSystem(family) if run.start is None else load_bundle(run.start, family)
+    system = EditingSystem(family) if run.from_bundle is None else load_bundle(run.from_bundle, family)
     if run.generator is not None or run.trained("generator"):
         generator = load_generator(run)
         system.generator = generator

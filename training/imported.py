@@ -77,7 +77,7 @@ def read(path: str | Path) -> Imported:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise ValueError(f"{path} does not hold imported weights; make them with `edgedit import`")
+                raise ValueError(f"{path} does not hold imported weights; make them with `edgedit import weights`")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         family = metadata["family"]
         return Imported(

@@ -27,12 +27,15 @@ _PATIENCE = datetime.timedelta(minutes=10)
 """How long one process waits for another, which may be encoding a whole data set."""
 
 
-def together(work: Callable[[Task], Result], task: Task, count: int) -> Result:
+def together(
+    work: Callable[[Task], Result], task: Task, count: int, first: Callable[[Task], Result] | None = None
+) -> Result:
     """Does the same work in `count` processes, this one being the first.
 
     Args:
         work: a function of a module, called with the task in every process; it calls `begin`.
         task: what can be pickled.
+        first: the same work as this process does it, such as with a word on its progress; None: `work`.
 
     Returns:
         What the work returned here.
@@ -50,7 +53,7 @@ def together(work: Callable[[Task], Result], task: Task, count: int) -> Result:
         process.start()
     try:
         with _variables(shared | {"RANK": "0", "LOCAL_RANK": "0"}):
-            return work(task)
+            return (first or work)(task)
     except RuntimeError as error:
         # Whoever is left of a group learns no more than that a connection closed, and learns it first.
         for process in others:

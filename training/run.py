@@ -131,7 +131,7 @@ def train_encoder(run: Run, options: LoopOptions) -> int:
         discriminator = load_discriminator(source, family)
     else:
         discriminator = Discriminator(family, run.recipe.photo_shape[1])
-    if run.start is not None and not run.trained("generator"):
+    if run.from_bundle is not None and not run.trained("generator"):
         # A bundle holds no discriminator, and one that starts anew has nothing to say in a short run.
         settings = dataclasses.replace(settings, adversarial_from=options.steps)
     stage = EncoderStage(
@@ -269,7 +269,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         if tensor.is_floating_point():
             tensor.copy_(tensor.half())
     held_out = run.faces()[1]
-    identity, judges, lpips = load_run_identity(run), Judges(run.judges), LPIPS(run.losses.lpips).eval()
+    identity, judges, lpips = load_run_identity(run), Judges(run.judges), LPIPS(run.losses.require("lpips")).eval()
     evaluator = Evaluator(system, held_out, lpips, identity, judges, device=run.device)
     inverters = _digest(system.encoder, system.ftem, system.e4e, system.generator, held_out.names)
     reconstruction = _once(run, "reconstruction", inverters, evaluator.reconstruction)
@@ -282,7 +282,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     if lacking := [name for name, _ in run.recipe.measured if name not in directions]:
         raise ValueError(
             f"the recipe measures edits along {lacking[0]}, which {run.root / 'directions'} lacks; put its file there "
-            "(`edgedit directions import`)"
+            "(`edgedit import direction`)"
         )
     judged = [name for name in (*judges.names, "male") if name in directions]
     ends = [(name, end) for name in judged for end in (directions[name].max_strength, directions[name].min_strength)]

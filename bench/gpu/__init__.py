@@ -1,6 +1,6 @@
 """Everything that waits for a GPU, in one command that fits into the minutes it is given and goes on where it ended.
 
-    python -m bench.gpu --minutes 9 --out DIR --data FACES --lpips FILE --identity FILE ...
+    python -m bench.gpu --minutes 9 --out DIR --faces FACES --lpips FILE --identity FILE ...
 
 queue.py        jobs in order, step by step: resume, time, what is skipped and why, results as JSON
 jobs.py         the jobs latency and scaling; training, accuracy, runtimes and table5 have files of their own

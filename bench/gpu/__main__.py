@@ -66,7 +66,7 @@ class Options:
     """Batch sizes of the scaling job."""
     edits: tuple[int, ...] = (1, 4, 16)
     """Edits of one photo, with one inversion and with an inversion each."""
-    data: Path | None = None
+    faces: Path | None = None
     """Folder or tar of aligned faces, for training and accuracy."""
     lpips: Path | None = None
     """LPIPS weights (safetensors)."""
@@ -78,13 +78,13 @@ class Options:
     """Judge of expression (ONNX), for the directions."""
     pose: Path | None = None
     """Judge of head pose (ONNX), for the directions."""
-    photos: int = 64
-    """Held-out photos that accuracy is measured on."""
+    max_faces: int = 64
+    """Held-out photos that accuracy is measured on, at most."""
     recipe: str = "demo-128"
     """Of the training."""
     run: Path | None = None
     """Folder of the training run; OUT-run if left out. Checkpoints in OUT that have gone further are put there."""
-    start: Path | None = None
+    from_bundle: Path | None = None
     """Bundle that the training starts from."""
     steps: int | None = None
     """Training steps of every stage, in place of the recipe's."""
@@ -147,14 +147,14 @@ def run(options: Options) -> None:
         methods=options.method,
         batches=options.batches,
         edits=options.edits,
-        data=options.data,
+        data=options.faces,
         lpips=options.lpips,
         identity=options.identity,
         judges=JudgeFiles(age_gender=options.age_gender, expression=options.expression, pose=options.pose),
-        photos=options.photos,
+        photos=options.max_faces,
         recipe=options.recipe,
         run=options.run,
-        start=options.start,
+        from_bundle=options.from_bundle,
         steps=options.steps,
         share=options.training_share,
     )

@@ -32,7 +32,7 @@ _SAME = ("TensorRT FP16, no CUDA graph",)
 
 def accuracy(context: Context) -> Iterator[Step]:
     """A step is one pipeline of one bundle; random weights have no photos to compare."""
-    lacks = None if context.data is not None and context.data.exists() else "needs --data: real photos"
+    lacks = None if context.data is not None and context.data.exists() else "needs --faces: real photos"
     for model in context.models:
         if model.bundle is None:
             continue

@@ -41,7 +41,7 @@ class Context:
     recipe: str = "demo-128"
     run: Path | None = None
     """Folder of the training run; DIR-run if left out."""
-    start: Path | None = None
+    from_bundle: Path | None = None
     steps: int | None = None
     """Training steps of every stage in place of the recipe's."""
     share: float = 0.4

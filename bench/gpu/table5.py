@@ -1,4 +1,4 @@
-"""The job of the paper's Table 5: every method in one run, in turns, by the code of `edgedit bench table5 --time`."""
+"""The job of the paper's Table 5: every method in one run, in turns, by the code of `edgedit bench time`."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def training(context: Context) -> Iterator[Step]:
 
 
 def _lacks(context: Context) -> str | None:
-    given = {"--data": context.data, "--lpips": context.lpips, "--identity": context.identity}
+    given = {"--faces": context.data, "--lpips": context.lpips, "--identity": context.identity}
     missing = [option for option, path in given.items() if path is None or not path.exists()]
     return f"needs {' and '.join(missing)}" if missing else None
 
@@ -86,7 +86,7 @@ def _stage(context: Context, stage: str, left: Callable[[], float]) -> Callable[
             data=context.data,
             losses=LossFiles(lpips=context.lpips, identity=context.identity),
             judges=context.judges,
-            start=context.start,
+            from_bundle=context.from_bundle,
             device=context.device,
         )
         row: dict[str, Any] = {"recipe": context.recipe}

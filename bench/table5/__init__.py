@@ -1,4 +1,4 @@
-"""The paper's Table 5 on the reader's own machine: what `edgedit bench table5` does.
+"""The paper's Table 5 on the reader's own machine: what `edgedit bench count` and `edgedit bench time` do.
 
 counts.py    parameters and GMACs of every row in seconds, without weights, by the rules of counter.py; the paper's rows
 times.py     time and memory of every row in one run, in turns

@@ -289,4 +289,4 @@ def report(rows: list[Row], console: Console, *, components: bool = False) -> No
 def summary(rows: list[Row]) -> dict[str, Any]:
     """The rows as objects, with where they come from."""
     rows_as_objects = [dataclasses.asdict(row) for row in rows]
-    return provenance("edgedit bench table5 --counts --json FILE") | {"rows": rows_as_objects}
+    return provenance("edgedit bench count --json FILE") | {"rows": rows_as_objects}

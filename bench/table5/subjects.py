@@ -17,7 +17,6 @@ import onnxruntime as ort
 import torch
 
 from bench.machine import free_memory
-from bench.random_weights import random_weights
 from bench.table5.counts import row_family
 from engines.bundle import EXTERNAL_LOCATION
 from engines.contracts import TensorSpec
@@ -34,6 +33,7 @@ from export.weights import half_weights, rounded, write_weights
 from training.peers import create
 from training.peers.ours import Ours
 from training.peers.protocol import Peer
+from training.random_weights import random_weights
 
 How = Literal["eager", "onnxruntime"]
 
@@ -79,7 +79,7 @@ class Setting:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise RuntimeUnavailableError(f"PyTorch {torch.__version__} finds no CUDA device here: say --device cpu")
         if self.device == "cpu" and self.precision == "tf32":
-            raise EdgeditError("TF32 is an arithmetic of NVIDIA GPUs: say --device cuda, or --precision fp32")
+            raise EdgeditError("TF32 is an arithmetic of NVIDIA GPUs: say --device cuda, or leave TF32 out")
 
     @property
     def clock(self) -> str:

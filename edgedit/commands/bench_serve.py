@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import BundlePosition, Reporting, check_output, say
+from edgedit.commands.common import BundleOption, Reporting, check_output, say
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.errors import OutputError
 
@@ -17,7 +17,7 @@ from engines.errors import OutputError
 class BenchServe(Reporting):
     """Measure edits through the development server beside edits in process, in turns: latency and throughput."""
 
-    bundle: BundlePosition = PORTRAIT_BUNDLE
+    bundle: BundleOption = PORTRAIT_BUNDLE
     """The bundle to serve."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="FILE")]
     """The JSON file for all rows, with raw samples; --json gets the summary."""

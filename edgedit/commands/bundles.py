@@ -1,18 +1,16 @@
-"""Verbs on bundles: info, export."""
+"""The verb that looks into bundles: info."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from rich.table import Table
 
-from edgedit.commands.common import BundlePosition, OptionalFile, Reporting, console, elsewhere, opened
+from edgedit.commands.common import BundleOption, Reporting, console, elsewhere, opened
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.bundle import Bundle
-from engines.errors import BundleError, EngineError
+from engines.errors import EngineError
 from engines.folders import ENGINES_FOLDER, EngineFolder, check_current, list_engines
 from engines.signing import is_signed
 
@@ -21,7 +19,7 @@ from engines.signing import is_signed
 class Info(Reporting):
     """Say what is in a bundle; with --verify, check the digest of every file in it."""
 
-    bundle: BundlePosition = PORTRAIT_BUNDLE
+    bundle: BundleOption = PORTRAIT_BUNDLE
     """The bundle to look into."""
     verify: bool = False
     """Check every file's size and digest; each mismatch is listed, and with any the exit status is 1."""
@@ -108,58 +106,3 @@ def _print_engines(engines: dict[str, dict[str, Any]]) -> None:
 
 def _spec(spec: Any) -> str:
     return f"{spec.name} {spec.dtype} {'x'.join(map(str, spec.shape))}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Export(Reporting):
-    """Turn the weights of a training run, or imported ones of another method of the paper's Table 5, into a verified
-    bundle of ONNX graphs (needs the `export` extra)."""
-
-    run_folder: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RUN]", help_behavior_hint="")] = (
-        None
-    )
-    """The training run, as made by `edgedit train`; leave it out with --weights or --random."""
-    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
-    """The bundle's directory; a bundle that is there is replaced."""
-    recipe: str = "demo-64"
-    """The recipe of the run."""
-    data: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """Photos to verify with: folder or tar of aligned faces, of which the held-out ones are used. Needed for a run."""
-    generator: OptionalFile = None
-    """The imported generator that the run was trained on, as for `edgedit train`; with --random, one to use."""
-    start: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """The bundle that the run was started from, for the stages that were not run."""
-    method: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: ours, or what --weights hold)")] = None
-    """ours, e4e, fs, hfgi, clcae, styleres, sdic, sfe or hyperstyle. Others than ours have the pipelines alone."""
-    weights: OptionalFile = None
-    """Weights of another method, as `edgedit import` writes them, instead of a run."""
-    name: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: demo, or the method)")] = None
-    """The bundle's name."""
-    card: OptionalFile = None
-    """The model card, Markdown; written from the run and --metrics if it is left out."""
-    data_statement: OptionalFile = None
-    """What the card says of the training data, Markdown."""
-    trained_on: str = "an unnamed device"
-    """What the card says the model was trained on."""
-    metrics: OptionalFile = None
-    """Measured figures (JSON, as `edgedit train evaluate` writes them) for the manifest."""
-    licence: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: Apache-2.0, or what the file says)")] = (
-        None
-    )
-    """The licence of the weights."""
-    graphs: str = "all"
-    """"all", "pipelines" (invert, edit, reconstruct) or "split" (the five separate graphs)."""
-    random: Annotated[str | None, tyro.conf.arg(metavar="FAMILY", help_behavior_hint="")] = None
-    """Export this model family with random weights instead of a run, to try engines and machines with."""
-    photos: int = 8
-    """Photos to verify with."""
-    without_generator: bool = False
-    """Leave out the generator's weights, which must be those of the package random-face: wherever the bundle is opened,
-    it is completed from that package, once."""
-
-    def run(self) -> dict[str, Any]:
-        try:
-            from edgedit.commands.exporting import export
-        except ModuleNotFoundError as error:
-            raise BundleError(f"`edgedit export` needs {error.name}: pip install 'edgedit[export]'") from error
-        return export(self)

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
 from edgedit.editor import PORTRAIT_BUNDLE, Editor, open_bundle
 from engines.bundle import Bundle
-from engines.errors import OutputError
+from engines.errors import EngineError, OutputError
 
 console = Console(highlight=False, soft_wrap=True)
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 BUNDLE_HINT = "(default: the portrait bundle)"
 """What the help says in place of the path that the portrait bundle is installed under."""
 
-BundlePosition = Annotated[
-    tyro.conf.Positional[Path], tyro.conf.arg(metavar="[DIRECTORY]", help_behavior_hint=BUNDLE_HINT)
+BundleOption = Annotated[
+    Path, tyro.conf.arg(name="bundle", aliases=("-b",), metavar="BUNDLE", help_behavior_hint=BUNDLE_HINT)
 ]
+OwnBundle = Annotated[Path, tyro.conf.arg(name="bundle", aliases=("-b",), metavar="BUNDLE")]
+"""For the verbs that write into the bundle."""
+Graphs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")]
+PublicKey = Annotated[
+    Path | None, tyro.conf.arg(metavar="KEY.pem", help_behavior_hint="(default: no signature is asked for)")
+]
+OptionalText = Annotated[str | None, tyro.conf.arg(help_behavior_hint="")]
+OptionalBundle = Annotated[Path | None, tyro.conf.arg(metavar="BUNDLE", help_behavior_hint="")]
 OptionalFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 
 
@@ -38,18 +50,14 @@ class Reporting:
 class Running(Reporting):
     """Options of the verbs that run a bundle."""
 
-    bundle: Annotated[Path, tyro.conf.arg(aliases=("-b",), metavar="DIRECTORY", help_behavior_hint=BUNDLE_HINT)] = (
-        PORTRAIT_BUNDLE
-    )
+    bundle: BundleOption = PORTRAIT_BUNDLE
     """The bundle to run."""
     runtime: str = "onnxruntime"
     """What runs the graphs."""
     threads: int = 0
     """Threads for one network, never more than this process may use by its affinity and its control group's quota; 0:
     one per core."""
-    require_signed: Annotated[
-        Path | None, tyro.conf.arg(metavar="KEY.pem", help_behavior_hint="(default: no signature is asked for)")
-    ] = None
+    public_key: PublicKey = None
     """Refuse a bundle that the holder of this public key has not signed as it is."""
 
     def load(self) -> Editor:
@@ -59,7 +67,7 @@ class Running(Reporting):
             EdgeditError: if the bundle or the runtime cannot be used.
         """
         options = {"threads": self.threads} if self.threads else {}
-        return Editor.load(self.bundle, self.runtime, require_signed=self.require_signed, progress=say, **options)
+        return Editor.load(self.bundle, self.runtime, public_key=self.public_key, progress=say, **options)
 
 
 def say(line: str) -> None:
@@ -75,6 +83,49 @@ def opened(path: Path, verify: bool = True) -> Bundle:
 def elsewhere(bundle: Bundle, named: Path) -> str:
     """Where a bundle is that was completed in another folder than the one that was named, to end a line; else ""."""
     return "" if bundle.path == named.resolve() else f", in {bundle.path}"
+
+
+def given(verb: Reporting) -> dict[str, Any]:
+    """Options of a verb that are not at their defaults, and those that have none; --json is left out."""
+    values = {field.name: (getattr(verb, field.name), field.default) for field in dataclasses.fields(verb)}
+    return {name: value for name, (value, default) in values.items() if name != "json" and value != default}
+
+
+def option(name: str) -> str:
+    """--name-of-it, from a field's name."""
+    return f"--{name.replace('_', '-')}"
+
+
+def command_line(words: str, options: dict[str, Any]) -> str:
+    """What repeats a run of a verb, without paths of this machine: a file is the option's name in capitals.
+
+    Args:
+        words: the verb.
+        options: as `given` has them, or others.
+    """
+    parts = [words]
+    for name, value in options.items():
+        if value is True:
+            parts.append(option(name))
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            shown = (name.upper() if isinstance(one, Path) else str(one) for one in values)
+            parts.append(f"{option(name)} {' '.join(shown)}")
+    return " ".join(parts)
+
+
+def parse_size(name: str, text: str | None) -> int | None:
+    """Bytes of "512M", "2G" or "1000000".
+
+    Raises:
+        EngineError: if it is not a size; the message names the option.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?)([KMG]?)B?", text.strip().upper())
+    if found is None or not float(found[1]):
+        raise EngineError(f"{name} {text} is not a size; write it as 512M or 2G")
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def check_output(path: Path, suffixes: Collection[str] = ()) -> None:

@@ -41,12 +41,12 @@ class Inspect(Reporting):
     """Which graph of an engine folder or bundle."""
     html: OptionalFile = None
     """Write a report for the browser, one file that loads nothing from anywhere."""
-    device: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: by target)")] = None
-    """The device whose ceilings layers are held against, such as rtx3090."""
+    gpu: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: by target)")] = None
+    """The model of the GPU whose ceilings layers are held against, such as rtx3090."""
     peak_tflops: Annotated[float | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """In place of --device, with --bandwidth-gbs: its arithmetic ceiling in TFLOP/s."""
+    """In place of --gpu, with --bandwidth-gbs: its arithmetic ceiling in TFLOP/s."""
     bandwidth_gbs: Annotated[float | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """In place of --device, with --peak-tflops: its memory bandwidth in GB/s."""
+    """In place of --gpu, with --peak-tflops: its memory bandwidth in GB/s."""
     top: int = 12
     """Layers to print."""
 
@@ -57,7 +57,7 @@ class Inspect(Reporting):
                 raise OutputError(f"--json and --html both name {self.html}; give each its own file")
         if self.top < 0:
             raise EngineError(f"--top must not be negative, got {self.top}")
-        device = find_device(self.device, self.peak_tflops, self.bandwidth_gbs)
+        device = find_device(self.gpu, self.peak_tflops, self.bandwidth_gbs)
         subject = load(self.engine, self.graph)
         if device is None:
             target = subject.engine.target if subject.engine is not None else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +12,9 @@ import numpy as np
 import tyro
 
 from edgedit.commands.common import Running, check_output, console, say
-from edgedit.commands.direction_files import SUFFIX
-from edgedit.sheet import contact_sheet
-from engines.directions import Direction, parse_edits, resolve
+from edgedit.demo import ASTRONAUT, demo_sheet
+from engines.directions import parse_edits, resolve
+from engines.directions.direction import SUFFIX
 from engines.errors import DirectionError
 from engines.photo import PasteMode, save_image
 from engines.photo.sources import SUFFIXES
@@ -25,12 +24,6 @@ _PUBLISHED = (".pt", ".pth", ".npy", ".npz", ".pkl", ".pickle", ".ckpt", ".txt",
 
 _FORM = re.compile(r"(?P<name>.+?)\s*(?P<sign>[:= ])\s*(?P<strength>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 """A name and its strength, also with another sign in between than the right one."""
-
-ASTRONAUT = Path(__file__).parents[1] / "assets" / "astronaut.jpg"
-ATTRIBUTES = ("smile", "age", "glasses", "yaw", "male")
-"""The order in which a sheet shows attributes; others follow."""
-PUT_BACK = ATTRIBUTES[:4]
-"""The edits that a sheet shows in the whole photo, as far as the bundle has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +47,7 @@ class Edit(Picking):
     """PNG, JPEG or WebP."""
     direction: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=("-d",))]
     """A direction, as NAME with --strength, or NAME:STRENGTH; may be given several times. A name that ends in
-    .safetensors is a file, as `edgedit directions import` writes."""
+    .safetensors is a file, as `edgedit import direction` writes."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """Where to write; the suffix chooses PNG, JPEG or WebP."""
     strength: Annotated[float | None, tyro.conf.arg(aliases=("-s",), help_behavior_hint="")] = None
@@ -138,24 +131,8 @@ class Demo(Picking):
     def run(self) -> dict[str, Any]:
         check_output(self.out, SUFFIXES)
         editor = self.load()
-        names = list(self.direction) or in_order(n for n, d in editor.directions.items() if d.kind == "interfacegan")
-        names = names or list(editor.directions)[:4]
-        resolve(editor.directions, {n: _strongest(editor.directions.get(n)) for n in names}, editor.family)
-        say(f"finding and inverting the face in {self.photo}")
-        portrait = editor.portrait(self.photo, self.aligned, face=self.face)
-        rows = []
-        for name in names:
-            strengths = demo_strengths(editor.directions[name])
-            say(f"editing {name}: {', '.join(f'{s:+.3g}' for s in strengths)}")
-            faces = [portrait.edit_face({name: s}) for s in strengths]
-            rows.append([(f"{name} {s:+.3g}", face) for s, face in zip(strengths, faces, strict=True)])
-        best = [name for name in names if name in PUT_BACK] or names[:4]
-        say(f"putting edits back into the photo: {', '.join(best) or 'none'}")
-        photos = []
-        for name in best:
-            strength = _strongest(editor.directions[name])
-            photos.append((f"{name} {strength:+.3g}, in the photo", portrait.edit({name: strength}, mode=self.paste)))
-        sheet = contact_sheet(portrait, rows, photos)
+        options = {"aligned": self.aligned, "face": self.face, "mode": self.paste}
+        sheet, names = demo_sheet(editor, self.photo, self.direction, **options, progress=say)
         save_image(self.out, sheet)
         return _written(self, sheet, photo=str(self.photo), directions=names)
 
@@ -170,29 +147,11 @@ def _check_form(item: str) -> None:
     file = Path(name)
     if file.suffix.lower() in _PUBLISHED or (file.suffix.lower() != SUFFIX and "/" in name and file.is_file()):
         raise DirectionError(
-            f"{file} is not one of edgedit's directions; make one of it with `edgedit directions import KIND "
-            f"{shlex.quote(str(file))} -o NAME{SUFFIX}` (`edgedit directions import --help` tells the kinds)"
+            f"{file} is not one of edgedit's directions; make one of it with `edgedit import direction KIND "
+            f"{shlex.quote(str(file))} -o NAME{SUFFIX}` (`edgedit import direction --help` tells the kinds)"
         )
     if match and match["sign"] != ":":
         raise DirectionError(f"edit {item!r} is not NAME:STRENGTH; write {name}:{match['strength']}")
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Attributes as a sheet shows them: those of `ATTRIBUTES`, then others."""
-    return sorted(names, key=lambda name: ATTRIBUTES.index(name) if name in ATTRIBUTES else len(ATTRIBUTES))
-
-
-def demo_strengths(direction: Direction) -> list[float]:
-    """Four rising strengths of a direction's usable range, none of them 0: both ends and half of each, or quarters."""
-    low, high = direction.min_strength, direction.max_strength
-    if low < 0 < high:
-        return [low, low / 2, high / 2, high]
-    return [s for s in np.linspace(low, high, 5).tolist() if s][-4:]
-
-
-def _strongest(direction: Direction | None) -> float:
-    """The end that a direction's name promises; the other one of a direction that has no such end."""
-    return 0.0 if direction is None else direction.max_strength or direction.min_strength
 
 
 def _written(verb: Edit | Reconstruct | Demo, pixels: np.ndarray, **more: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`edgedit refit ENGINE --weights BUNDLE`."""
+"""`edgedit refit ENGINE --from-bundle BUNDLE`."""
 
 from __future__ import annotations
 
@@ -8,47 +8,37 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import OptionalFile, Reporting, console
-from engines.bundle import Bundle
-from engines.engine_manifest import EIGHT_BIT
-from engines.errors import EngineError
-from engines.folders import EngineFolder
+from edgedit.commands.common import OptionalFile, PublicKey, Reporting, console, say
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refit(Reporting):
     """Put the weights of another bundle of the same family into engines that were built with --refit, on their GPU."""
 
-    engine: tyro.conf.Positional[Path]
+    engine: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ENGINE")]
     """BUNDLE/engines/NAME, in the bundle that it was built from."""
-    weights: Path
+    from_bundle: Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]
     """The bundle with the new weights; its engines/NAME is written."""
-    photos: OptionalFile = None
+    faces: OptionalFile = None
     """For int8 and fp8: photos to measure the ranges of activations on, with the new weights; folder or tar of aligned
     faces, the last by name are used. Without it the engine keeps the ranges it was built with."""
-    require_signed: Annotated[
-        Path | None, tyro.conf.arg(metavar="KEY.pem", help_behavior_hint="(default: no signature is asked for)")
-    ] = None
+    public_key: PublicKey = None
     """Refuse an engine whose bundle the holder of this public key has not signed as it is."""
 
     def run(self) -> dict[str, Any]:
-        from engines.building.refit import refit
+        from edgedit.building import refit
 
-        peaks = None
-        if self.photos is not None:
-            from edgedit.commands.certifying import measured_ranges
-
-            precision = EngineFolder.at(self.engine).manifest.precision
-            if precision not in EIGHT_BIT:
-                raise EngineError(f"--photos measures ranges for int8 and fp8, and {self.engine.name} is {precision}")
-            peaks = measured_ranges(Bundle.load(self.weights, verify=False), precision, self.photos)
         manifest = refit(
             self.engine,
-            self.weights,
-            require_signed=self.require_signed,
-            peaks=peaks,
-            progress=lambda line: console.print(line, markup=False),
-            command=f"edgedit refit ENGINE --weights {self.weights.resolve().name}",
+            self.from_bundle,
+            faces=self.faces,
+            public_key=self.public_key,
+            progress=say,
+            command=f"edgedit refit ENGINE --from-bundle {self.from_bundle.resolve().name}",
         )
         console.print(f"wrote engines/{manifest.folder} of {manifest.bundle}", markup=False)
-        return {"bundle": str(self.weights), "folder": manifest.folder, "manifest": manifest.model_dump(mode="json")}
+        return {
+            "bundle": str(self.from_bundle),
+            "folder": manifest.folder,
+            "manifest": manifest.model_dump(mode="json"),
+        }

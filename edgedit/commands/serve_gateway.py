@@ -23,10 +23,10 @@ class ServeGateway(Reporting):
     triton: str = "127.0.0.1:8001"
     """gRPC address of the Triton."""
     host: str = "127.0.0.1"
-    """Address to listen on; one that other machines reach needs --keys."""
+    """Address to listen on; one that other machines reach needs --api-keys."""
     port: int = 8080
     """Port to listen on; 0 for any that is free."""
-    keys: OptionalFile = None
+    api_keys: OptionalFile = None
     """File of API keys, as `edgedit serve key` writes it; read again on SIGHUP."""
     rate: float = 10.0
     """Requests a second that one key may make for long."""
@@ -62,7 +62,7 @@ class ServeGateway(Reporting):
         return Settings(
             host=self.host,
             port=self.port,
-            keys=self.keys,
+            api_keys=self.api_keys,
             rate=self.rate,
             burst=self.burst,
             running=self.running,
@@ -94,8 +94,8 @@ class ServeGateway(Reporting):
 
         def listening(url: str) -> None:
             console.print(f"gateway on {url}, Triton at {self.triton}; {url}/openapi.json tells what it does")
-            if settings.keys is None:
-                console.print("no --keys: whoever can reach this address from this machine may use it")
+            if settings.api_keys is None:
+                console.print("no --api-keys: whoever can reach this address from this machine may use it")
 
         def connect() -> AsyncClient:
             # Two requests of the client at a time for each of the gateway's: the edit and what it is compared with.
@@ -112,7 +112,7 @@ class ServeKey(Reporting):
 
     name: tyro.conf.Positional[str]
     """What logs call it."""
-    keys: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    api_keys: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """The file; made if it is not there."""
     scope: tuple[Literal["edit", "metrics"], ...] = ("edit",)
     """What it may do: call /v1, read /metrics."""
@@ -120,7 +120,7 @@ class ServeKey(Reporting):
     def run(self) -> dict[str, Any]:
         from serving.gateway.keys import add_key
 
-        key = add_key(self.keys, self.name, self.scope)
+        key = add_key(self.api_keys, self.name, self.scope)
         console.print(key, markup=False)
-        console.print(f"{self.name} was added to {self.keys}; keep the key, it is shown only here", markup=False)
-        return {"name": self.name, "keys": str(self.keys), "scope": list(self.scope)}
+        console.print(f"{self.name} was added to {self.api_keys}; keep the key, it is shown only here", markup=False)
+        return {"name": self.name, "keys": str(self.api_keys), "scope": list(self.scope)}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.building import parse_size
-from edgedit.commands.common import BundlePosition, Reporting, console, opened
+from edgedit.commands.common import BundleOption, Reporting, console, opened, parse_size
 from edgedit.editor import PORTRAIT_BUNDLE
+from engines.engine_manifest import FloatPrecision
 from engines.errors import OutputError
 from serving.contract import CACHE_BYTES
 
@@ -20,7 +20,7 @@ from serving.contract import CACHE_BYTES
 class ServeRepo(Reporting):
     """Write a bundle as a model repository for Triton: TensorRT on GPUs, ONNX Runtime on machines without one."""
 
-    bundle: BundlePosition = PORTRAIT_BUNDLE
+    bundle: BundleOption = PORTRAIT_BUNDLE
     """The bundle to serve."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="DIRECTORY")]
     """The repository's folder; a repository that is there is replaced."""
@@ -35,9 +35,9 @@ class ServeRepo(Reporting):
     """What edit_session may keep of inversions, such as 512M or 2G; on a GPU, of its memory."""
     busy_wait: bool = False
     """Have TensorRT wait for the GPU in a loop: the lowest latency, and a core at 100 % per model."""
-
-    plans: Annotated[Literal["fp16", "fp32"] | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """Also write what a server on a GPU builds its TensorRT plans from, in this precision (needs onnx and onnx-ir)."""
+    build_engines: Annotated[FloatPrecision | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """Also write what a server on a GPU builds its TensorRT engines from, in this precision (needs onnx and
+    onnx-ir)."""
 
     def run(self) -> dict[str, Any]:
         from serving.repository import Options, add_version, read_repository, wait_until_loaded, write_repository
@@ -46,7 +46,7 @@ class ServeRepo(Reporting):
             threads=self.threads,
             cache_bytes=parse_size("--cache", self.cache) or CACHE_BYTES,
             busy_wait=self.busy_wait,
-            plan_sources=self.plans,
+            plan_sources=self.build_engines,
         )
         if self.server is not None and not self.add_version:
             raise OutputError("--server is of a repository that a version is added to: give --add-version too")
@@ -66,15 +66,16 @@ class ServeRepo(Reporting):
         capabilities = sorted({capability for built in written.plans.values() for capability in built})
         missing = [name for name in written.models if name in bundle.manifest.graphs and name not in written.plans]
         if capabilities:
-            console.print(f"TensorRT plans for compute capability {', '.join(capabilities)}", markup=False)
+            console.print(f"TensorRT engines for compute capability {', '.join(capabilities)}", markup=False)
         if written.plan_sources is not None:
             console.print(
-                f"a server with a GPU builds the plans that it lacks from the graphs in {written.plan_sources}"
+                f"a server with a GPU builds the engines that it lacks from the graphs in {written.plan_sources}"
             )
         elif missing:
             console.print(
-                f"no TensorRT plan of {', '.join(missing)}: `edgedit build --runtime tensorrt` makes them, --plans "
-                "lets the server do so, and without them it runs on the CPU, with --model-config-name=cpu",
+                f"no TensorRT engine of {', '.join(missing)}: `edgedit build --runtime tensorrt` makes them, "
+                "--build-engines lets the server do so, and without them it runs on the CPU, with "
+                "--model-config-name=cpu",
                 markup=False,
             )
         return {"out": str(self.out), **asdict(written)}

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import BundlePosition, Reporting, check_output, opened, say
+from edgedit.commands.common import BundleOption, Reporting, check_output, opened, say
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.errors import OutputError
 from serving.local import PRODUCTION, RELEASE
@@ -23,7 +23,7 @@ from serving.local import PRODUCTION, RELEASE
 class ServeUp(Reporting):
     """Serve a bundle on this machine with a real Triton, for development; Ctrl-C stops it."""
 
-    bundle: BundlePosition = PORTRAIT_BUNDLE
+    bundle: BundleOption = PORTRAIT_BUNDLE
     """The bundle to serve."""
     port: int = 8000
     """Port of HTTP; gRPC gets the next one and metrics the one after. 0 takes free ones. All on 127.0.0.1."""

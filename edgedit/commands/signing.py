@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import BundlePosition, Reporting, console, opened
+from edgedit.commands.common import BundleOption, OwnBundle, PublicKey, Reporting, console, opened
 from edgedit.editor import PORTRAIT_BUNDLE
-from engines.errors import SignatureError
 from engines.manifest import SIGNATURE_FILE
 from engines.signing import is_signed, sign_bundle, verify_signature
 
@@ -19,14 +18,14 @@ from engines.signing import is_signed, sign_bundle, verify_signature
 class Sign(Reporting):
     """Sign every file of a bundle, engines included (needs the `sign` extra). Sign again after building engines."""
 
-    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIRECTORY")]
+    bundle: OwnBundle
     """The bundle to sign."""
-    key: Annotated[Path, tyro.conf.arg(metavar="PRIVATE_KEY.pem")]
+    private_key: Annotated[Path, tyro.conf.arg(metavar="PRIVATE_KEY.pem")]
     """A private key on the curve P-256, P-384 or P-521, in PEM and without a passphrase."""
 
     def run(self) -> dict[str, Any]:
         bundle = opened(self.bundle, verify=False)
-        count = sign_bundle(bundle, self.key)
+        count = sign_bundle(bundle, self.private_key)
         console.print(f"{bundle.name}: signed {count} files, signature in {SIGNATURE_FILE}", markup=False)
         return {"bundle": str(self.bundle), "signature": SIGNATURE_FILE, "files": count}
 
@@ -35,16 +34,12 @@ class Sign(Reporting):
 class Verify(Reporting):
     """Check every digest of a bundle and its engines, and with --public-key who signed it."""
 
-    bundle: BundlePosition = PORTRAIT_BUNDLE
+    bundle: BundleOption = PORTRAIT_BUNDLE
     """The bundle to check."""
-    public_key: Annotated[Path | None, tyro.conf.arg(metavar="KEY.pem", help_behavior_hint="")] = None
+    public_key: PublicKey = None
     """The public key of who must have signed it, in PEM; a bundle that is not signed then fails."""
-    require_signed: bool = False
-    """Fail unless a signature is checked, which takes --public-key."""
 
     def run(self) -> dict[str, Any]:
-        if self.require_signed and self.public_key is None:
-            raise SignatureError("--require-signed needs --public-key KEY.pem: a signature means nothing without a key")
         bundle = opened(self.bundle)
         console.print(f"{bundle.name}: every digest matches", markup=False)
         summary: dict[str, Any] = {"bundle": str(self.bundle), "signed": is_signed(bundle), "verified": False}

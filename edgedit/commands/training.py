@@ -1,51 +1,46 @@
-"""`edgedit train STAGE`: the training stages, the direction fit and the measurement (needs the `train` extra)."""
+"""`edgedit train STAGE` and `edgedit evaluate`: the training stages and the measurement (need the `train` extra)."""
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from rich.table import Table
 
-from edgedit.commands.common import OptionalFile, Reporting
+from edgedit.commands.common import OptionalBundle, OptionalFile, Reporting, console, say
+from edgedit.commands.directions import Judging
 from engines.errors import EdgeditError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Reporting):
-    """Train a model in stages: generator, e4e, encoder, directions, editor; then evaluate it. Each stage resumes."""
+    """Train a model in stages: generator, e4e, encoder, and, once directions are fitted, editor. Each stage resumes."""
 
-    stage: tyro.conf.Positional[
-        Literal["generator", "pairs", "e4e", "encoder", "directions", "editor", "calibrate", "evaluate"]
-    ]
-    """What to run. Stages build on those before them; `calibrate` sets the directions' ranges on training photos,
-    `evaluate` measures on the held-out ones; `pairs` renders what a light family's stages learn from."""
-    data: Path
+    stage: tyro.conf.Positional[Literal["generator", "pairs", "e4e", "encoder", "editor"]]
+    """What to run. Stages build on those before them; `edgedit directions fit` comes before the editor; `pairs` renders
+    what a light family's stages learn from."""
+    faces: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """Folder or tar of square, FFHQ-aligned faces; for cars, of photos of which the middle 4:3 is taken."""
-    run_folder: Annotated[Path, tyro.conf.arg(name="run")]
+    run_folder: Annotated[Path, tyro.conf.arg(name="run", metavar="RUN")]
     """Folder of the run; one folder per stage is made in it."""
     recipe: str = "demo-64"
     """Settings of all stages; see `training.recipes`."""
     lpips: OptionalFile = None
-    """LPIPS weights (safetensors, AlexNet or VGG16): needed by e4e, encoder, editor, evaluate."""
+    """LPIPS weights (safetensors, AlexNet or VGG16): needed by e4e, encoder, editor."""
     identity: OptionalFile = None
-    """Face embedder (ONNX, 112x112), or for cars MoCo v2's ResNet-50 (`edgedit import moco-v2`): needed by all but the
-    generator."""
-    age_gender: OptionalFile = None
-    """Judge of age and gender (ONNX): for directions and evaluate, of faces."""
-    expression: OptionalFile = None
-    """Judge of expression (ONNX): for directions and evaluate, of faces."""
-    pose: OptionalFile = None
-    """Judge of head pose (ONNX): for directions and evaluate."""
+    """Face embedder (ONNX, 112x112), or for cars MoCo v2's ResNet-50 (`edgedit import weights moco-v2`): needed by
+    e4e, encoder, editor."""
     generator: OptionalFile = None
-    """An imported generator (`edgedit import stylegan2` or `mobilestylegan`) that every stage runs on, frozen, in place
-    of one trained here."""
+    """An imported generator (`edgedit import weights stylegan2` or `mobilestylegan`) that every stage runs on, frozen,
+    in place of one trained here."""
     backbone: OptionalFile = None
     """An imported ArcFace backbone that the stage's encoder starts from: for e4e of kind ir-se-50, for encoder of kind
-    iresnet-50 (`edgedit import`)."""
-    start: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
+    iresnet-50 (`edgedit import weights`)."""
+    from_bundle: OptionalBundle = None
     """A bundle that stands in for what the run folder lacks: stages start from its networks, and those that were not
     run count as done; a stage with a checkpoint resumes that."""
     labels: OptionalFile = None
@@ -77,13 +72,37 @@ class Train(Reporting):
 
     def run(self) -> dict[str, Any]:
         try:
-            from edgedit.commands.stages import run_stage
+            from training.api import train
         except ModuleNotFoundError as error:
             raise EdgeditError(f"`edgedit train` needs {error.name}: pip install 'edgedit[train]'") from error
-        if self.processes < 1:
-            raise EdgeditError(f"--processes must be 1 or more, got {self.processes}")
-        if self.processes == 1 or self.stage in ("directions", "calibrate", "evaluate"):
-            return run_stage(self)
-        from training.parallel import together
+        options = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "json"}
+        return train(options.pop("stage"), run=options.pop("run_folder"), progress=say, **options)
 
-        return together(run_stage, self, self.processes)
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Judging):
+    """Measure a trained run on the photos that no stage has seen: reconstructions and edits (needs the `train` extra).
+
+    What was measured is kept in the run's folder, so that a measurement that was stopped goes on.
+    """
+
+    lpips: OptionalFile = None
+    """LPIPS weights (safetensors, AlexNet or VGG16); needed."""
+
+    def run(self) -> dict[str, Any]:
+        try:
+            from training.api import evaluate
+            from training.card import edit_cells
+        except ModuleNotFoundError as error:
+            raise EdgeditError(f"`edgedit evaluate` needs {error.name}: pip install 'edgedit[train]'") from error
+        result = evaluate(**self.options("lpips", "age_gender", "expression", "pose"))
+        table = Table("reconstruction", "PSNR (dB)", "LPIPS", "identity")
+        for name, row in result["reconstruction"].items():
+            table.add_row(name, f"{row['psnr']:.2f}", f"{row['lpips']:.4f}", f"{row['identity']:.3f}")
+        console.print(table)
+        table = Table("edit", "strength", "change, ours", "identity, ours", "change, linear", "identity, linear")
+        for row in result["edits"]:
+            table.add_row(row["direction"], f"{row['strength']:+.2f}", *edit_cells(row, "+.3f"))
+        console.print(table)
+        console.print(json.dumps(result["targets"], indent=1), markup=False)
+        return result

@@ -9,5 +9,5 @@ keep.py      the other graphs of a folder that is built again
 refit.py     new weights for an engine that is there
 build.py     all of it, for the graphs of a bundle
 devices.py   what the vendor says of its devices
-plan.py      floors and memory of the pipelines on a device, before anything is built
+estimate.py  floors and memory of the pipelines on a device, before anything is built
 """

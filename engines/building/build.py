@@ -16,7 +16,7 @@ from engines.building.keep import keep_others, ordered
 from engines.building.proof import check_targets, prove
 from engines.building.staging import Staging, staged
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.contracts import PARTS, PIPELINES
+from engines.contracts import PARTS, PIPELINES, SELECTIONS
 from engines.engine_manifest import (
     EIGHT_BIT,
     ENGINE_SCHEMA,
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from engines.precision import TypedGraph
     from engines.precision.quantise import Peak
 
-SETS: Mapping[str, tuple[str, ...]] = {"all": PIPELINES, "split": PARTS, **{name: (name,) for name in PIPELINES}}
-"""Graphs by what `--pipeline` may say."""
-
 ONNXRUNTIME_TARGETS = ("cpu", "cuda")
 
 Fit = Callable[[str], "tuple[frozenset[str], dict[str, JsonValue] | None]"]
@@ -55,7 +52,7 @@ def build(
     runtime: RuntimeName,
     target: str | None = None,
     precision: Precision = "fp16",
-    pipelines: Collection[str] = ("all",),
+    graphs: Collection[str] = ("pipelines",),
     options: BuildOptions | None = None,
     fit: Fit | None = None,
     peaks: Peaks | None = None,
@@ -71,7 +68,7 @@ def build(
         target: architectures separated by commas, or "current" (the default); for ONNX Runtime "cpu" (the default) or
             "cuda".
         precision: what the share of MACs is held against.
-        pipelines: names of graphs, or keys of `SETS`.
+        graphs: names of graphs, or of several, see `engines.contracts.SELECTIONS`.
         options: profile and flags.
         fit: called for every graph before it is built; its certificate goes into the manifest. None: no certificate.
         peaks: called for every graph if `precision` has 8 bits.
@@ -87,15 +84,15 @@ def build(
     options = options or BuildOptions()
     # Every file that is read is checked when it is read.
     bundle = Bundle.load(bundle_path, verify=False)
-    graphs = graph_names(bundle, pipelines)
+    names = graph_names(bundle, graphs)
     maker = _OnnxRuntime(target) if runtime == "onnxruntime" else _TensorRT(runtime, target, options)
     check_targets(precision, maker.target.split("+"))
     measured = peaks if precision in EIGHT_BIT else None
     folder = engine_folder(runtime, maker.target, precision)
     with staged(bundle.path, folder) as staging:
-        entries, built = keep_others(staging, bundle, maker.built(command), graphs, progress)
-        for index, name in enumerate(graphs, 1):
-            progress(f"{name} ({index} of {len(graphs)}): {precision} for {runtime} {maker.target}")
+        entries, built = keep_others(staging, bundle, maker.built(command), names, progress)
+        for index, name in enumerate(names, 1):
+            progress(f"{name} ({index} of {len(names)}): {precision} for {runtime} {maker.target}")
             widen, certificate = fit(name) if fit is not None else (frozenset[str](), None)
             started = time.perf_counter()
             ranges = Calibrated.of(name, measured(name)) if measured is not None else None
@@ -130,18 +127,21 @@ def build(
     return manifest
 
 
-def graph_names(bundle: Bundle, pipelines: Collection[str]) -> list[str]:
-    """The graphs that names stand for, each once.
+def graph_names(bundle: Bundle, graphs: Collection[str]) -> list[str]:
+    """The graphs that names stand for, each once; all are those that the bundle has.
 
     Raises:
         EngineError: for an unknown name; the message lists those there are.
         BundleError: if the bundle lacks the graph.
     """
-    known = {**SETS, **{name: (name,) for name in PARTS}}
-    for name in pipelines:
+    known = {**SELECTIONS, **{name: (name,) for name in (*PIPELINES, *PARTS)}}
+    if not graphs:
+        raise EngineError(f"no graph is named; there are {', '.join(known)}")
+    known["all"] = tuple(name for name in SELECTIONS["all"] if name in bundle.manifest.graphs)
+    for name in graphs:
         if name not in known:
-            raise EngineError(f"unknown pipeline {name!r}; there are {', '.join(known)}")
-    names = list(dict.fromkeys(graph for name in pipelines for graph in known[name]))
+            raise EngineError(f"unknown graph {name!r}; there are {', '.join(known)}")
+    names = list(dict.fromkeys(graph for name in graphs for graph in known[name]))
     for name in names:
         bundle.graph(name)
     return names
@@ -158,7 +158,9 @@ def parse_profile(text: str) -> Profile:
         low, best, high = sizes * 3 if len(sizes) == 1 else sizes
         return Profile(min=low, opt=best, max=high)
     except (ValueError, ValidationError):
-        raise EngineError(f"--batch {text} must be MIN:OPT:MAX, whole numbers from 1 on in rising order") from None
+        raise EngineError(
+            f"--batch-range {text} must be MIN:OPT:MAX, whole numbers from 1 on in rising order"
+        ) from None
 
 
 def _lower(

@@ -137,7 +137,7 @@ def build_engine(
         if options.memory_budget is not None and memory > options.memory_budget:
             raise EngineError(
                 f"graph {typed.name} needs {memory / 1e6:.1f} MB for activations at batch {options.profile.max}, more "
-                f"than the memory budget of {options.memory_budget / 1e6:.1f} MB; raise it, or lower --batch"
+                f"than the memory budget of {options.memory_budget / 1e6:.1f} MB; raise it, or lower --batch-range"
             )
     weights = totals.get("Weights", sum(layer.weight_bytes for layer in report.layers))
     return Built(plan, report, proof, memory, weights, time.perf_counter() - started)
@@ -253,7 +253,7 @@ def _add_profile(builder: Any, config: Any, network: Any, graph: str, batch: Pro
         if first >= 0 and (first, first, first) != (batch.min, batch.opt, batch.max):
             raise EngineError(
                 f"graph {graph} takes batch {first} only (input {tensor.name}), not {text}: "
-                f"--batch {first}:{first}:{first}"
+                f"--batch-range {first}:{first}:{first}"
             )
         try:
             profile.set_shape(tensor.name, *((size, *rest) for size in (batch.min, batch.opt, batch.max)))

@@ -229,5 +229,5 @@ def device(name: str) -> Gpu:
     """
     found = DEVICES.get(ALIASES.get(name, name))
     if found is None:
-        raise EngineError(f"unknown device {name!r}; there are {', '.join(sorted(DEVICES))}")
+        raise EngineError(f"unknown GPU {name!r}; there are {', '.join(sorted(DEVICES))}")
     return found

@@ -47,7 +47,7 @@ def refit(
     engine: str | Path,
     weights: str | Path,
     *,
-    require_signed: str | Path | None = None,
+    public_key: str | Path | None = None,
     peaks: Peaks | None = None,
     progress: Callable[[str], None] = lambda line: None,
     command: str = "edgedit refit",
@@ -57,7 +57,7 @@ def refit(
     Args:
         engine: BUNDLE/engines/NAME, built with `--refit`, beside the bundle that it was built from.
         weights: the bundle with the new weights; a folder NAME in its `engines` is replaced as a build would do it.
-        require_signed: PEM file of the public key that must have signed the engine's bundle.
+        public_key: PEM file of the public key that must have signed the engine's bundle.
         peaks: called for every graph of a quantised engine, for ranges measured on the new weights; None keeps those
             that the engine has.
         progress: called with one line per step.
@@ -91,7 +91,7 @@ def refit(
         found,
         precision=manifest.precision,
         target=manifest.target,
-        require_signed=require_signed,
+        public_key=public_key,
     )
     built = manifest.built.model_copy(update={"command": command, "date": now(), "tools": tool_versions()})
     with staged(new.path, folder.name) as staging:
@@ -139,7 +139,7 @@ def _ranges(
         raise EngineError(f"{folder.name}/{entry.ranges} is of graph {was.graph}, not {graph}; build the engine again")
     if peaks is not None:
         return was, Calibrated.of(graph, peaks(graph))
-    progress(f"{graph}: keeps the ranges of the old weights; --photos measures those of the new ones")
+    progress(f"{graph}: keeps the ranges of the old weights; --faces measures those of the new ones")
     return was, was
 
 

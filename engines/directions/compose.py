@@ -78,7 +78,7 @@ def pick(directions: Mapping[str, Direction], name: str) -> Direction:
     close = difflib.get_close_matches(name.lower(), known, n=3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     some = f"{', '.join(known[:8])}{', ...' if len(known) > 8 else ''}" if known else "none"
-    raise DirectionError(f"unknown direction {name!r}; {hint}there are {some} (`edgedit info BUNDLE` lists all)")
+    raise DirectionError(f"unknown direction {name!r}; {hint}there are {some} (`edgedit info -b BUNDLE` lists all)")
 
 
 def within_range(name: str, strength: float, low: float, high: float, clamp: bool) -> float:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Kind = Literal["interfacegan", "ganspace", "stylespace", "styleclip"]
 Space = Literal["w", "w+", "s"]
 
+SUFFIX = ".safetensors"
+"""Of a direction's file."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _METADATA = "direction"
 _TEXT_FIELDS = ("name", "kind", "space", "description", "source", "licence", "units")
@@ -164,7 +167,7 @@ class Direction:
             return cls(**metadata, vector=arrays["vector"])
         except (TypeError, ValueError, DirectionError) as error:
             # A header in JSON follows eight bytes in every safetensors file.
-            hint = "" if data[8:9] == b"{" else "; `edgedit directions import` makes directions of published files"
+            hint = "" if data[8:9] == b"{" else "; `edgedit import direction` makes directions of published files"
             raise DirectionError(f"{file} is not an edit direction: {error}{hint}") from error
 
     def save(self, path: str | Path) -> None:

@@ -1,7 +1,7 @@
 """Named edits that others have published for StyleGAN2-FFHQ and StyleGAN2-cars, by the family of the generator.
 
 GANSpace components are those of the edits shown with encoder4editing (Tov et al. 2021) and SFE (Bobkov et al. 2024),
-whose PCA files `edgedit directions import ganspace` reads. StyleSpace channels are those of Wu et al. (2021), as SFE
+whose PCA files `edgedit import direction ganspace` reads. StyleSpace channels are those of Wu et al. (2021), as SFE
 lists them; the layers are StyleSpace's, which count the ToRGB layers too.
 """
 

@@ -38,7 +38,7 @@ def find_device(
     if peak_tflops is None and bandwidth_gbs is None:
         return _named(name) if name is not None else None
     if name is not None:
-        raise EngineError("--device and --peak-tflops exclude each other: leave one out")
+        raise EngineError("--gpu and --peak-tflops exclude each other: leave one out")
     if peak_tflops is None or bandwidth_gbs is None:
         raise EngineError("--peak-tflops and --bandwidth-gbs go together: give both")
     for option, value in (("--peak-tflops", peak_tflops), ("--bandwidth-gbs", bandwidth_gbs)):

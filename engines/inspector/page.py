@@ -204,7 +204,7 @@ def _roofline_section(series: list[tuple[Figures, list[Point]]]) -> Html:
         why = (
             "no layer has arithmetic"
             if not any(figures.report.macs for figures, _ in series)
-            else "no time was measured and no device is named: add --device, or --peak-tflops and --bandwidth-gbs"
+            else "no time was measured and no device is named: add --gpu, or --peak-tflops and --bandwidth-gbs"
         )
         return el("section", heading_, el("p", f"There is nothing to plot: {why}."), id="roofline")
     measured = sum(mark.measured for mark in marks)

@@ -95,7 +95,7 @@ class OnnxRuntime:
         threads: int = 0,
         precision: str | None = None,
         target: str | None = None,
-        require_signed: str | Path | None = None,
+        public_key: str | Path | None = None,
         **provider_options: Any,
     ) -> Self:
         """Loads a graph; graph and weights are handed over from memory, from the very bytes that were hashed.
@@ -108,7 +108,7 @@ class OnnxRuntime:
                 one per core.
             precision: of a typed graph in the bundle's `engines/`, such as "fp16"; None runs the bundle's own graph.
             target: of that typed graph, "cpu" or "cuda"; None takes either.
-            require_signed: PEM file of the public key that must have signed the bundle.
+            public_key: PEM file of the public key that must have signed the bundle.
             provider_options: passed on to the execution provider, such as `device_id=1`.
 
         Raises:
@@ -129,9 +129,9 @@ class OnnxRuntime:
         count = allowed(threads)
         asked = _provider(provider)
         if precision is None and target is None:
-            source = _of_bundle(bundle, graph, require_signed)
+            source = _of_bundle(bundle, graph, public_key)
         else:
-            source = _of_engine(bundle, graph, precision, target, require_signed)
+            source = _of_engine(bundle, graph, precision, target, public_key)
         model = source.read(source.file)
         options = ort.SessionOptions()
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -219,9 +219,9 @@ def _provider(name: str) -> str:
     return PROVIDERS[name]
 
 
-def _of_bundle(bundle: Bundle, graph: str, require_signed: str | Path | None) -> _Source:
-    if require_signed is not None:
-        ensure_signed(bundle, require_signed)
+def _of_bundle(bundle: Bundle, graph: str, public_key: str | Path | None) -> _Source:
+    if public_key is not None:
+        ensure_signed(bundle, public_key)
     entry = bundle.graph(graph)
     return _Source(
         f"{bundle.name}: {entry.file}",
@@ -235,12 +235,10 @@ def _of_bundle(bundle: Bundle, graph: str, require_signed: str | Path | None) ->
 
 
 def _of_engine(
-    bundle: Bundle, graph: str, precision: str | None, target: str | None, require_signed: str | Path | None
+    bundle: Bundle, graph: str, precision: str | None, target: str | None, public_key: str | Path | None
 ) -> _Source:
     found = Found("ONNX Runtime", ort.__version__)
-    folder = open_engine(
-        bundle, "onnxruntime", graph, found, precision=precision, target=target, require_signed=require_signed
-    )
+    folder = open_engine(bundle, "onnxruntime", graph, found, precision=precision, target=target, public_key=public_key)
     entry = folder.graph(graph)
     return _Source(
         f"{bundle.name}: engines/{folder.name}/{entry.file}",

@@ -82,7 +82,7 @@ class TensorRT:
         streams: int = 1,
         cuda_graphs: bool = True,
         memory_budget: int | None = None,
-        require_signed: str | Path | None = None,
+        public_key: str | Path | None = None,
     ) -> Self:
         """Loads the engine of a graph.
 
@@ -96,7 +96,7 @@ class TensorRT:
             cuda_graphs: capture a CUDA graph per set of input shapes.
             memory_budget: most bytes of device memory for weights and scratch memory of one stream, with an engine
                 that was built to stream its weights; None takes the budget it was built for, if any.
-            require_signed: PEM file of the public key that must have signed the bundle.
+            public_key: PEM file of the public key that must have signed the bundle.
 
         Raises:
             RuntimeUnavailableError: if the library, PyCUDA or a GPU is missing.
@@ -112,9 +112,7 @@ class TensorRT:
         backend = load(cls.name)
         gpu = _device(cls.name, device)
         found = Found(backend.title, backend.version, gpu.compute_capability, driver_version())
-        folder = open_engine(
-            bundle, cls.name, graph, found, precision=precision, target=target, require_signed=require_signed
-        )
+        folder = open_engine(bundle, cls.name, graph, found, precision=precision, target=target, public_key=public_key)
         entry = folder.graph(graph)
         data = folder.read(entry.file)
         with gpu.active():

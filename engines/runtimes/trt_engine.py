@@ -61,7 +61,7 @@ def check_profile(graph: str, profile: Profile, dynamic: Mapping[str, int]) -> N
         if not profile.min <= extent <= profile.max:
             raise ValueError(
                 f"graph {graph}: {name} {extent} outside {profile.min}..{profile.max}, which the engine was built for; "
-                f"split it, or build the engine with --batch {min(extent, profile.min)}:{profile.opt}:"
+                f"split it, or build the engine with --batch-range {min(extent, profile.min)}:{profile.opt}:"
                 f"{max(extent, profile.max)}"
             )
 

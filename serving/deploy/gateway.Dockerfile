@@ -38,4 +38,4 @@ HEALTHCHECK --start-period=30s --interval=15s --timeout=5s --retries=4 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
 # Exec form: the gateway is the process that gets SIGTERM, and drains.
 ENTRYPOINT ["edgedit", "serve", "gateway"]
-CMD ["--host", "0.0.0.0", "--keys", "/run/secrets/edgedit/keys"]
+CMD ["--host", "0.0.0.0", "--api-keys", "/run/secrets/edgedit/keys"]

@@ -43,7 +43,7 @@ class Gateway:
         self.settings = settings
         self.metrics = Metrics()
         self.admission = Admission(settings.running, settings.waiting, settings.per_key)
-        self.keys = None if settings.keys is None else KeyRing(settings.keys)
+        self.keys = None if settings.api_keys is None else KeyRing(settings.api_keys)
         self.crop = Cropper()
         self.draining = False
         self.metrics.watch("admitted", "Requests inside: sending, waiting, running.", lambda: self.admission.inside)
@@ -91,7 +91,7 @@ def create_app(connect: Callable[[], AbstractAsyncContextManager[Backend]], sett
         keys=gateway.keys,
         draining=lambda: gateway.draining,
     )
-    app.openapi = lambda: describe(app, secured=settings.keys is not None)  # type: ignore[method-assign]
+    app.openapi = lambda: describe(app, secured=settings.api_keys is not None)  # type: ignore[method-assign]
     return app
 
 

@@ -32,7 +32,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8080
-    keys: Path | None = None
+    api_keys: Path | None = None
     """File of API keys (see `serving.gateway.keys`). Without one only a loopback address may be bound."""
 
     body_bytes: int = 20 * 1024 * 1024
@@ -87,9 +87,9 @@ class Settings:
             raise GatewayError(f"megapixels must be at most {MAX_MEGAPIXELS}, got {self.megapixels:g}")
         if self.timeout > self.max_timeout:
             raise GatewayError(f"timeout {self.timeout:g} is over max-timeout {self.max_timeout:g}")
-        if self.keys is None and not is_loopback(self.host):
+        if self.api_keys is None and not is_loopback(self.host):
             raise GatewayError(
-                f"without --keys only loopback may be bound, not {self.host}; make a key with `edgedit serve key`"
+                f"without --api-keys only loopback may be bound, not {self.host}; make a key with `edgedit serve key`"
             )
 
 

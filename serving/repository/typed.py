@@ -39,7 +39,7 @@ def put_plan_source(bundle: Bundle, graph: str, precision: PlanPrecision, folder
         from engines.precision import lower
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(
-            f"graphs for TensorRT plans need {error.name}: pip install onnx onnx-ir, or leave --plans out"
+            f"graphs for TensorRT plans need {error.name}: pip install onnx onnx-ir, or leave --build-engines out"
         ) from error
     lower(bundle, graph, precision, folder).file.rename(folder / PLAN_SOURCE)
 

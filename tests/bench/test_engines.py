@@ -21,7 +21,7 @@ def test_rows_are_written_and_kept(tmp_path: Path) -> None:
     out = tmp_path / "builds.json"
     for target in ("sm86", "sm89"):
         done = _run(
-            "--bundle", f"demo={RANDOM_BUNDLE}", "--target", target, "--pipeline", "reconstruct", "--out", str(out)
+            "--bundle", f"demo={RANDOM_BUNDLE}", "--target", target, "--graph", "reconstruct", "--out", str(out)
         )
         assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())

@@ -18,7 +18,7 @@ def test_a_row_is_written_and_others_are_kept(tmp_path: Path) -> None:
     out = tmp_path / "exports.json"
     there = {"method": "sfe", "family": "faces-1024", "seconds": 1.0}
     out.write_text(json.dumps({"rows": [there]}))
-    done = _run("--family", "demo-64", "--method", "e4e", "--photos", "1", "--out", str(out))
+    done = _run("--family", "demo-64", "--method", "e4e", "--max-faces", "1", "--out", str(out))
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
     assert {"command", "date", "device", "versions"} <= set(result) and str(tmp_path) not in out.read_text()

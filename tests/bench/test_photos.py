@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.photos import main, measure
-from edgedit.commands.photos import ASTRONAUT
+from edgedit.demo import ASTRONAUT
 from edgedit.editor import PORTRAIT_BUNDLE, Editor
 from engines.photo import open_image
 from tests.random_bundle import RANDOM_BUNDLE

@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed")
 
 import bench.runtimes  # noqa: F401  (registers the runtime)
 from bench.runtimes.torch import TorchRuntime, TorchTensor
-from edgedit.commands.photos import ASTRONAUT
+from edgedit.demo import ASTRONAUT
 from engines.bundle import Bundle
 from engines.contracts import PARTS
 from engines.engine_manifest import Profile

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from edgedit.cli import main
-from edgedit.commands.photos import ASTRONAUT
+from edgedit.demo import ASTRONAUT
 from edgedit.editor import Editor, Portrait
 from engines.contracts import PIPELINES, style_width
 from engines.directions import Direction

@@ -20,22 +20,32 @@ VERBS = (
     "edit",
     "reconstruct",
     "directions",
+    "directions list",
+    "directions fit",
+    "directions calibrate",
     "demo",
     "info",
+    "import weights",
+    "import direction interfacegan",
+    "import direction ganspace",
+    "import direction stylespace",
+    "import direction styleclip",
+    "import mapper",
+    "train",
+    "evaluate",
     "export",
-    "import",
+    "estimate",
     "build",
     "refit",
-    "plan",
     "inspect",
     "serve repo",
     "serve up",
     "serve setup",
     "serve gateway",
     "serve key",
-    "bench table5",
+    "bench count",
+    "bench time",
     "bench serve",
-    "train",
     "sign",
     "verify",
 )
@@ -112,11 +122,11 @@ def test_refusals_of_the_process(bundle_path: Path, tmp_path: Path, words: list[
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "generator", "--data", "faces", "--run", "run"], "`edgedit train` needs torch: .*edgedit.train."),
+        (["train", "generator", "--faces", "faces", "--run", "run"], "`edgedit train` needs torch: .*edgedit.train."),
         (["export", "--random", "demo-64", "-o", "bundle"], "`edgedit export` needs torch: .*edgedit.export."),
         (
-            ["directions", "import", "interfacegan", "x.pt", "-o", "x.safetensors"],
-            "`edgedit directions import` needs torch: .*edgedit.train.",
+            ["import", "direction", "interfacegan", "x.pt", "-o", "x.safetensors"],
+            "`edgedit import direction` needs torch: .*edgedit.train.",
         ),
     ],
 )
@@ -141,9 +151,9 @@ def test_main_reads_the_command_line_of_the_process(
 
 
 def test_an_unwritable_summary_is_found_before_the_work(cli: Cli, bundle_path: Path, tmp_path: Path) -> None:
-    done = cli("info", bundle_path, "--json", tmp_path / "missing" / "s.json")
+    done = cli("info", "-b", bundle_path, "--json", tmp_path / "missing" / "s.json")
     assert "there is no directory" in done.error and done.out == ""
-    assert "is a directory" in cli("info", bundle_path, "--json", tmp_path).error
+    assert "is a directory" in cli("info", "-b", bundle_path, "--json", tmp_path).error
     out = tmp_path / "same.png"
     done = cli("reconstruct", "a.png", "-b", bundle_path, "-o", out, "--json", out)
     assert done.error == f"--json and --out both name {out}; give each its own file"
@@ -153,7 +163,7 @@ def test_an_unwritable_summary_is_found_before_the_work(cli: Cli, bundle_path: P
 def test_a_summary_replaces_an_older_one(cli: Cli, bundle_path: Path, tmp_path: Path) -> None:
     file = tmp_path / "s.json"
     file.write_text("old")
-    assert cli("info", bundle_path, "--json", file).status == 0
+    assert cli("info", "-b", bundle_path, "--json", file).status == 0
     assert json.loads(file.read_text())["name"] == "faces"
     assert os.listdir(tmp_path) == ["s.json"]
 
@@ -163,5 +173,5 @@ def test_stopping_is_no_error(cli: Cli, bundle_path: Path, monkeypatch: pytest.M
         raise KeyboardInterrupt
 
     monkeypatch.setattr("edgedit.commands.directions.load_directions", interrupted)
-    done = cli("directions", bundle_path)
+    done = cli("directions", "-b", bundle_path)
     assert (done.status, done.err) == (130, "stopped\n")

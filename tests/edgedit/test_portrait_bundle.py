@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, load_file
 
-from edgedit.commands.photos import ASTRONAUT
+from edgedit.demo import ASTRONAUT
 from edgedit.editor import PORTRAIT_BUNDLE, Editor, Portrait
 from edgedit.sheet import CELL, GAP, LABEL, LARGE, WIDTH
 from engines.bundle import WEIGHTS_FILE, Bundle

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from edgedit.commands.photos import ASTRONAUT
+from edgedit.demo import ASTRONAUT
 from edgedit.editor import Editor
 from engines import certificate as certificates
 from engines.bundle import Bundle

@@ -238,12 +238,12 @@ def test_no_engine_lists_those_there_are_and_the_command(engine: Path, bundle_co
         find_engine(bundle, "tensorrt-rtx", "edit", "int8", "sm89")
     assert str(caught.value) == (
         f"tiny: there is no tensorrt-rtx int8 engine for sm89 of edit; there are {RTX} (edit, invert): run "
-        f"`edgedit build {bundle_copy} --runtime tensorrt-rtx --target sm89 --precision int8 --pipeline edit`"
+        f"`edgedit build -b {bundle_copy} --runtime tensorrt-rtx --target sm89 --precision int8 --graph edit`"
     )
     for arguments, command in (
-        (("tensorrt", "edit"), "--runtime tensorrt --target current --precision fp16 --pipeline edit"),
-        (("tensorrt", "encoder"), "--runtime tensorrt --target current --precision fp16 --pipeline split"),
-        (("onnxruntime", "invert"), "--runtime onnxruntime --target cpu --precision fp16 --pipeline invert"),
+        (("tensorrt", "edit"), "--runtime tensorrt --target current --precision fp16 --graph edit"),
+        (("tensorrt", "encoder"), "--runtime tensorrt --target current --precision fp16 --graph split"),
+        (("onnxruntime", "invert"), "--runtime onnxruntime --target cpu --precision fp16 --graph invert"),
     ):
         with pytest.raises(EngineError, match=command):
             find_engine(bundle, *arguments)

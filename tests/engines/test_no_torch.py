@@ -16,10 +16,8 @@ from engines.errors import EdgeditError
 
 package = importlib.import_module(sys.argv[1])
 names = [sys.argv[1]] + [m.name for m in pkgutil.walk_packages(package.__path__, sys.argv[1] + ".")]
-# The bodies of verbs that need PyTorch, which only those verbs import.
-torch_side = {"edgedit.commands." + name for name in ("exporting", "mapping", "stages")}
 for name in names:
-    if name.endswith(".__main__") or name in torch_side:
+    if name.endswith(".__main__"):
         continue
     try:
         importlib.import_module(name)

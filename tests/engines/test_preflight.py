@@ -35,8 +35,8 @@ def test_the_refusal_says_built_for_what_found_what_and_what_to_run(bundle_copy:
         check_compatible(manifest, Found("TensorRT", "11.3.0", "8.9"), "my bundle")
     assert str(caught.value) == (
         "engines/tensorrt-sm86-fp16 was built for SM86 by TensorRT 11.4.0, found SM89 and TensorRT 11.3.0: run "
-        "`edgedit build 'my bundle' --runtime tensorrt --target sm89 --precision fp16 --pipeline edit "
-        "--pipeline invert --batch 1:1:8`"
+        "`edgedit build -b 'my bundle' --runtime tensorrt --target sm89 --precision fp16 --graph edit invert "
+        "--batch-range 1:1:8`"
     )
     check_compatible(manifest, Found("TensorRT", "11.4.0", "8.6"))
 
@@ -105,17 +105,17 @@ def test_the_command_builds_the_same_again(bundle_copy: Path) -> None:
         bundle_copy, version_compatible=True, hardware_compatible=True, flags={"hardware": "ampere-plus"}
     )
     assert rebuild_command(manifest, "b", "sm89") == (
-        "edgedit build b --runtime tensorrt --target sm89 --precision fp16 --pipeline edit --pipeline invert "
-        "--batch 1:1:8 --version-compatible --hardware ampere-plus"
+        "edgedit build -b b --runtime tensorrt --target sm89 --precision fp16 --graph edit invert "
+        "--batch-range 1:1:8 --version-compatible --hardware ampere-plus"
     )
     flags = {"workspace": 10**6, "memory_budget": 2 * 10**9, "weight_streaming": True, "tf32": True, "refit": True}
     command = rebuild_command(manifest_with(bundle_copy, flags=flags), "b")
-    assert command.endswith("--batch 1:1:8 --workspace 1000000 --memory-budget 2000000000 --tf32")
+    assert command.endswith("--batch-range 1:1:8 --workspace 1000000 --memory-budget 2000000000 --tf32")
     command = rebuild_command(manifest_with(bundle_copy, flags={"weight_streaming": True}), "b")
-    assert command.endswith("--batch 1:1:8 --weight-streaming")
+    assert command.endswith("--batch-range 1:1:8 --weight-streaming")
     eight = manifest_with(bundle_copy).model_copy(update={"precision": "int8"})
-    assert rebuild_command(eight, "b").endswith("--batch 1:1:8 --photos PHOTOS")
-    for graphs, pipelines in ((PIPELINES, "--pipeline all"), (PARTS, "--pipeline split"), (["e4e"], "--pipeline e4e")):
+    assert rebuild_command(eight, "b").endswith("--batch-range 1:1:8 --faces FACES")
+    for graphs, pipelines in ((PIPELINES, "--graph pipelines"), (PARTS, "--graph split"), (["e4e"], "--graph e4e")):
         assert build_command("b", "tensorrt", "sm86", "fp16", graphs).endswith(pipelines)
 
 
@@ -138,7 +138,7 @@ def test_engines_of_another_export_are_refused(bundle_copy: Path, tmp_path: Path
             check_current(folder.manifest, bundle)
         assert str(caught.value).startswith(
             f"tiny: engines/{RTX} was built from other {what} than this bundle has (the bundle was exported again "
-            f"since): run `edgedit build {other} --runtime tensorrt-rtx --target sm86 "
+            f"since): run `edgedit build -b {other} --runtime tensorrt-rtx --target sm86 "
         )
     fewer = Bundle.load(write_tiny(tmp_path / "fewer", graphs=("invert",)))
     with pytest.raises(EngineError, match="from other graph edit than"):

@@ -51,7 +51,7 @@ def test_a_signed_bundle(signed: Path, public: Path) -> None:
 def test_a_bundle_that_is_not_signed(tiny_bundle: Bundle, public: Path) -> None:
     assert not is_signed(tiny_bundle)
     assert refusal(tiny_bundle.path, public) == (
-        f"tiny is not signed: sign it with `edgedit sign {tiny_bundle.path} --key PRIVATE_KEY.pem`"
+        f"tiny is not signed: sign it with `edgedit sign -b {tiny_bundle.path} --private-key PRIVATE_KEY.pem`"
     )
 
 
@@ -107,7 +107,7 @@ def test_engines_built_after_signing(signed: Path, private: Path, public: Path, 
         two.write_bytes(kept)
     assert refusal(signed, public) == (
         f"tiny: engines/{folder.name} is not as it was signed; if it was built or removed since, sign the bundle again "
-        f"with `edgedit sign {signed} --key PRIVATE_KEY.pem`"
+        f"with `edgedit sign -b {signed} --private-key PRIVATE_KEY.pem`"
     )
     if built == "swapped":
         with pytest.raises(SignatureError, match=r"edit\.engine is damaged .*; it was not signed"):
@@ -162,7 +162,7 @@ def test_an_engine_is_opened_after_digest_signature_and_compatibility(signed: Pa
 
     def opened(found: Found = HERE, key: Path | None = public) -> EngineFolder:
         bundle = Bundle.load(signed, verify=False)
-        return open_engine(bundle, "tensorrt-rtx", "edit", found, require_signed=key)
+        return open_engine(bundle, "tensorrt-rtx", "edit", found, public_key=key)
 
     assert opened().read("edit.engine") == (signed / "engines" / RTX / "edit.engine").read_bytes()
     with pytest.raises(EngineError, match=r"built for SM86 .* found SM89: run `edgedit build "):
@@ -178,7 +178,7 @@ def test_an_engine_is_opened_after_digest_signature_and_compatibility(signed: Pa
 
 
 def test_an_engine_that_is_replaced_after_it_was_opened_is_not_read(signed: Path, public: Path) -> None:
-    folder = open_engine(Bundle.load(signed), "tensorrt-rtx", "edit", HERE, require_signed=public)
+    folder = open_engine(Bundle.load(signed), "tensorrt-rtx", "edit", HERE, public_key=public)
     write_engine(signed, seed=1)
     with pytest.raises(EngineError, match=r"edit\.engine is damaged \(its digest differs\)"):
         folder.read("edit.engine")
@@ -196,7 +196,7 @@ def test_a_signature_is_checked_once_for_an_opened_bundle(signed: Path, public: 
         ensure_signed(Bundle.load(signed, verify=False), public)
     write_engine(signed, seed=1)
     with pytest.raises(SignatureError, match=f"engines/{RTX} is not as it was signed; if it was built"):
-        open_engine(bundle, "tensorrt-rtx", "edit", HERE, require_signed=public)
+        open_engine(bundle, "tensorrt-rtx", "edit", HERE, public_key=public)
 
 
 def test_an_engine_from_another_export_is_refused_although_it_is_signed(
@@ -210,7 +210,7 @@ def test_an_engine_from_another_export_is_refused_although_it_is_signed(
     (signed / "manifest.sha256").write_bytes(manifest_digest_line(data))
     sign_bundle(Bundle.load(signed), private)
     with pytest.raises(EngineError, match=r"from other graph edit than this bundle has .*: run `edgedit build "):
-        open_engine(Bundle.load(signed), "tensorrt-rtx", "edit", HERE, require_signed=public)
+        open_engine(Bundle.load(signed), "tensorrt-rtx", "edit", HERE, public_key=public)
 
 
 def test_verification_by_several_threads_at_once(signed: Path, public: Path) -> None:

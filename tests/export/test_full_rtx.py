@@ -53,7 +53,7 @@ def faces_1024(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_full_edit_builds_in_fp16_for_the_papers_card(faces_1024: Path) -> None:
-    manifest = build(faces_1024, runtime="tensorrt-rtx", target="sm86", pipelines=("edit",))
+    manifest = build(faces_1024, runtime="tensorrt-rtx", target="sm86", graphs=("edit",))
     edit = manifest.graphs["edit"]
     # The figure of the design: 479 GMACs of an edit whose inversion is there.
     assert edit.proof.macs == pytest.approx(479e9, rel=0.03)

@@ -182,7 +182,7 @@ def test_engines_are_built(bundle: Bundle, precision) -> None:
     # At 64 pixels the picture's own convolution, which stays in FP16, is more than a tenth of the upper half.
     pipelines = PIPELINES if precision == "fp16" else ("invert",)
     manifest = build(
-        bundle.path, runtime="tensorrt-rtx", target="sm86,sm120", precision=precision, pipelines=pipelines, peaks=peaks
+        bundle.path, runtime="tensorrt-rtx", target="sm86,sm120", precision=precision, graphs=pipelines, peaks=peaks
     )
     assert tuple(manifest.graphs) == pipelines
     for graph in manifest.graphs.values():

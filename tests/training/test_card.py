@@ -39,7 +39,9 @@ def test_a_whole_run(tmp_path):
         _stage(tmp_path, name, 1_800.0)
     card = _card(tmp_path)
     assert "Trained on two cores in 2.0 hours with torch 2.13.0." in card
-    assert "for stage in generator e4e encoder directions editor calibrate evaluate; do" in card
+    assert "for stage in generator e4e encoder; do\n    edgedit train $stage $run --lpips LPIPS\ndone\n" in card
+    order = ("done", "directions fit $run $judges", "train editor $run", "directions calibrate $run", "evaluate $run")
+    assert sorted(order, key=card.index) == list(order)
     assert "| encoder E and feature | 27.53 | 0.0250 | 0.770 |" in card
     assert "| smile | +4.00 | +0.43 | +0.63 | +0.17 | +0.72 |" in card
     assert "are not met: identity." in card
@@ -52,9 +54,10 @@ def test_a_run_that_started_from_a_bundle_says_what_it_took_over(tmp_path):
     card = _card(tmp_path)
     assert "| encoder | 10 | 8 x 2 processes | 60 | 3 |" in card and "in 1.5 hours" in card
     assert "holds what is not in the table: generator, e4e." in card
-    assert "for stage in encoder directions editor calibrate evaluate; do" in card
-    assert "--processes 2 --threads 1 --start START" in card
-    assert "--metrics RUN/evaluate.json --start START -o BUNDLE" in card
+    assert "for stage in encoder; do" in card and "edgedit train editor" in card
+    assert "--lpips LPIPS --processes 2 --threads 1" in card
+    assert 'run="--run RUN --faces FACES --recipe demo-64 --from-bundle START --identity' in card
+    assert "--recipe demo-64 --from-bundle START --metrics RUN/evaluate.json -o BUNDLE" in card
 
 
 def test_a_run_on_the_generator_of_the_package(tmp_path):
@@ -64,5 +67,7 @@ def test_a_run_on_the_generator_of_the_package(tmp_path):
     card = model_card(tmp_path, FACES_1024_MOBILE, "faces-1024-mobile", METRICS, data="Photos.", device="two cores")
     assert "MobileStyleGAN" in card and "random-face" in card and "StyleGAN2-FFHQ (Source Code License-NC)" in card
     assert "at 256 x 256, with the weights" in card and "research and evaluation" in card and "Apache-2.0." not in card
-    assert "edgedit import mobilestylegan -o GENERATOR\nfor stage in pairs e4e encoder directions editor" in card
-    assert "--generator GENERATOR --without-generator -o BUNDLE" in card and "START" not in card
+    assert "edgedit import weights mobilestylegan -o GENERATOR\nrun=" in card
+    assert "for stage in pairs e4e encoder; do" in card and "edgedit train editor" in card
+    assert "--recipe faces-1024-mobile --generator GENERATOR --identity EMBEDDER" in card
+    assert "--metrics RUN/evaluate.json --without-generator -o BUNDLE" in card and "START" not in card

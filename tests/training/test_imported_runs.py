@@ -73,7 +73,7 @@ def _imported(folder: Path, kind: str, content: dict) -> Path:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
-    """By kind, what `edgedit import` writes; and a VGG variant of LPIPS."""
+    """By kind, what `edgedit import weights` writes; and a VGG variant of LPIPS."""
     folder = tmp_path_factory.mktemp("imported")
     generator = o.fill(o.generator(SIZES))
     for name in generator:
@@ -122,7 +122,7 @@ def cars_run(files, photo_folder, tmp_path_factory) -> Run:
 
 
 def _write_directions(run: Run) -> None:
-    """Random ones under the recipe's names, every third in style space, as `edgedit directions import` would."""
+    """Random ones under the recipe's names, every third in style space, as `edgedit import direction` would."""
     source, family = np.random.default_rng(0), run.recipe.family
     (run.root / "directions").mkdir(exist_ok=True)
     for index, name in enumerate(run.recipe.edited):
@@ -237,7 +237,7 @@ def test_encoders_start_from_their_backbone(faces_run, files, tmp_path, stage, k
         (train_e4e, "iresnet-50", "the backbone iresnet-50 in .* is not this encoder's"),
         (train_encoder, "ir-se-50", "the backbone ir-se-50 in .* is not this encoder's"),
         (train_e4e, "stylegan2", "holds stylegan2, not a backbone"),
-        (train_encoder, "vgg", "does not hold imported weights; make them with `edgedit import`"),
+        (train_encoder, "vgg", "does not hold imported weights; make them with `edgedit import weights`"),
     ],
 )
 def test_backbones_that_do_not_serve(faces_run, files, tmp_path, stage, kind, message):
@@ -250,8 +250,8 @@ def test_light_encoders_and_bundles_take_no_backbone(faces_run, files, tmp_path)
     light = dataclasses.replace(faces_run, recipe=recipe("faces-1024-mobile"), backbone=files["ir-se-50"])
     with pytest.raises(ValueError, match="faces-1024-mobile are light ones, which start from no ArcFace backbone"):
         train_e4e(light, STEPS)
-    both = dataclasses.replace(faces_run, backbone=files["ir-se-50"], start=tmp_path)
-    with pytest.raises(ValueError, match="--start and --backbone both say what the encoder starts from"):
+    both = dataclasses.replace(faces_run, backbone=files["ir-se-50"], from_bundle=tmp_path)
+    with pytest.raises(ValueError, match="--from-bundle and --backbone both say what the encoder starts from"):
         train_encoder(both, STEPS)
 
 
@@ -287,7 +287,9 @@ def test_losses_that_do_not_serve(faces_run, cars_run, loss_files, files):
     with pytest.raises(ValueError, match=r"holds the alexnet variant, .* tiny-faces compares with vgg16"):
         train_e4e(alex, STEPS)
     faces = dataclasses.replace(cars_run, losses=faces_run.losses)
-    with pytest.raises(ValueError, match=r"is a face embedder; tiny-cars is not of faces .* `edgedit import moco-v2`"):
+    with pytest.raises(
+        ValueError, match=r"is a face embedder; tiny-cars is not of faces .* `edgedit import weights moco-v2`"
+    ):
         train_encoder(faces, STEPS)
     scenes = dataclasses.replace(faces_run, losses=cars_run.losses)
     with pytest.raises(ValueError, match="holds a ResNet-50; tiny-faces is of faces and needs a face embedder"):
@@ -306,16 +308,16 @@ def test_the_imported_generator_draws_what_the_stages_compare(cars_run):
 def test_command_line(cars_run, files, tmp_path, monkeypatch, capsys):
     """Cars by the options alone; then what stages say of options that they cannot use."""
     monkeypatch.setitem(RECIPES, "tiny", lambda: cars_run.recipe)
-    common = ["--recipe", "tiny", "--data", str(cars_run.data), "--run", str(tmp_path), "--steps", "1"]
+    common = ["--recipe", "tiny", "--faces", str(cars_run.data), "--run", str(tmp_path)]
     common += ["--generator", str(files["stylegan2"]), "--identity", str(files["moco-v2"]), "--threads", "1"]
-    losses = ["--lpips", str(files["vgg"])]
+    losses = ["--lpips", str(files["vgg"]), "--steps", "1"]
     assert main(["train", "e4e", *common, *losses, "--backbone", str(files["ir-se-50"])]) == 0
     assert main(["train", "encoder", *common, *losses, "--backbone", str(files["iresnet-50"])]) == 0
     _write_directions(dataclasses.replace(cars_run, root=tmp_path))
     assert main(["train", "editor", *common, *losses, "--edited", "grass", "trees"]) == 0
     meta = checkpoint.load(tmp_path / "editor" / "checkpoint")[1]
     assert (meta["step"], meta["config"]["directions"]) == (1, ["grass", "trees"])
-    assert main(["train", "calibrate", *common]) == 0
+    assert main(["directions", "calibrate", *common]) == 0
 
     def says(*words: str) -> str:
         capsys.readouterr()
@@ -337,8 +339,8 @@ def test_command_line(cars_run, files, tmp_path, monkeypatch, capsys):
 def test_a_run_on_an_imported_generator_is_exported(trained, tmp_path, monkeypatch):
     """And verified; its photos are smaller than the bundle's images."""
     monkeypatch.setitem(RECIPES, "tiny", lambda: trained.recipe)
-    words = ["export", str(trained.root), "--recipe", "tiny", "--data", str(trained.data), "--graphs", "pipelines"]
-    words += ["--photos", "2", "--out", str(tmp_path / "bundle")]
+    words = ["export", "--run", str(trained.root), "--recipe", "tiny", "--faces", str(trained.data)]
+    words += ["--graph", "pipelines", "--max-faces", "2", "--out", str(tmp_path / "bundle")]
     assert main(words) == 1
     assert main([*words, "--generator", str(trained.generator)]) == 0
     assert Bundle.load(tmp_path / "bundle").family == trained.recipe.family

@@ -33,7 +33,7 @@ STEPS = LoopOptions(steps=2, log_every=1)
 
 @pytest.fixture(scope="module")
 def generator(mobile, tmp_path_factory) -> Path:
-    """As `edgedit import mobilestylegan` writes it."""
+    """As `edgedit import weights mobilestylegan` writes it."""
     torch.manual_seed(0)
     tensors = {f"generator.{name}": tensor for name, tensor in MobileGenerator(mobile).state_dict().items()}
     path = tmp_path_factory.mktemp("mobile") / "generator.safetensors"
@@ -103,5 +103,7 @@ def test_figures_are_kept_and_measured_anew_for_other_networks(run):
 def test_what_is_refused(run):
     with pytest.raises(ValueError, match="is imported, not trained"):
         train_generator(run, STEPS)
-    with pytest.raises(ValueError, match=r"import one \(`edgedit import mobilestylegan`\) and name .* --generator"):
+    with pytest.raises(
+        ValueError, match=r"import one \(`edgedit import weights mobilestylegan`\) and name .* --generator"
+    ):
         load_generator(dataclasses.replace(run, generator=None))

@@ -56,7 +56,7 @@ def test_the_papers_directions():
     assert len(faces_1024().edited) == 12 and {"pose", "purple_hair", "blond_hair"} < set(faces_1024().edited)
     cars = cars_512x384()
     assert set(cars.edited) == {"grass", "color", "cube", "trees", "headlights"}
-    # Under the names that `edgedit directions import` gives them.
+    # Under the names that `edgedit import direction` gives them.
     assert {"grass", "color", "cube"} < set(COMPONENTS[cars.family.name])
     assert {"trees", "headlights"} < set(CHANNELS[cars.family.name])
     assert {"gender", "blond_hair"} < set(CHANNELS[FAMILIES["faces-1024"].name])

@@ -185,12 +185,12 @@ def test_evaluate(run, judges):
 
 def test_directions_that_are_not_there(run, recipe):
     more = dataclasses.replace(run, recipe=dataclasses.replace(recipe, edited=("smile", "afro", "mohawk")))
-    with pytest.raises(ValueError, match=r"directions lacks afro, mohawk, which .*edgedit directions import.*--edited"):
+    with pytest.raises(ValueError, match=r"directions lacks afro, mohawk, which .*edgedit import direction.*--edited"):
         train_editor(more, STEPS)
 
 
 def test_no_directions(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match="run `edgedit train directions` first"):
+    with pytest.raises(FileNotFoundError, match="run `edgedit directions fit` first"):
         load_run_directions(dataclasses.replace(run, root=tmp_path))
 
 
@@ -275,7 +275,7 @@ def test_a_bundle_is_a_start_for_training(run, recipe, tmp_path_factory):
     export_bundle(
         trained, recipe.family, [], photos, bundle, name="start", card="# start", licence="MIT", graphs=["reconstruct"]
     )
-    fresh = dataclasses.replace(run, root=root / "run", start=bundle)
+    fresh = dataclasses.replace(run, root=root / "run", from_bundle=bundle)
     train_generator(fresh, dataclasses.replace(STEPS, steps=1))
     tensors, _ = checkpoint.load(fresh.root / "generator" / "checkpoint")
     name = "to_rgb1.conv.weight"
@@ -285,7 +285,10 @@ def test_a_bundle_is_a_start_for_training(run, recipe, tmp_path_factory):
 
     # A run folder that holds nothing but an encoder trained on from the bundle is a whole system.
     tuned = dataclasses.replace(
-        run, root=root / "tuned", start=bundle, recipe=dataclasses.replace(recipe, encoder=_with_upper(recipe.encoder))
+        run,
+        root=root / "tuned",
+        from_bundle=bundle,
+        recipe=dataclasses.replace(recipe, encoder=_with_upper(recipe.encoder)),
     )
     train_encoder(tuned, STEPS)
     stored = _stored(tuned, "encoder", "generator_average.module")

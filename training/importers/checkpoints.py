@@ -128,7 +128,7 @@ def _assigned(kind: str, form: Format, ledgers: list[Ledger]) -> tuple[Files, di
         if not others:
             raise CheckpointError(f"{kind} needs {main}; name the file")
         ledger, look = others[0]
-        hint = f"; `edgedit import {look.key}` reads that" if look.key in FORMATS else ""
+        hint = f"; `edgedit import weights {look.key}` reads that" if look.key in FORMATS else ""
         raise CheckpointError(f"{ledger.path} looks like {look.words}, not like {main}{hint}")
     stray = f"{seen[0][0].path} looks like {seen[0][1].words}" if seen else ""
     if missing:

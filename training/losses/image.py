@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -14,12 +15,23 @@ from training.losses.moco import load_identity
 
 @dataclass(frozen=True, kw_only=True)
 class LossFiles:
-    """Weight files of the loss networks."""
+    """Weight files of the loss networks; None where what is run needs none."""
 
-    lpips: Path
+    lpips: Path | None = None
     """LPIPS weights, AlexNet or VGG16 (see `training.losses.lpips`)."""
-    identity: Path
+    identity: Path | None = None
     """Face embedder, ONNX (see `training.losses.identity`), or ResNet-50, safetensors (see `training.losses.moco`)."""
+
+    def require(self, name: Literal["lpips", "identity"]) -> Path:
+        """One of the files.
+
+        Raises:
+            ValueError: if it was not given.
+        """
+        path: Path | None = getattr(self, name)
+        if path is None:
+            raise ValueError(f"this needs --{name}, the weights of a loss network")
+        return path
 
 
 FEATURES_CROP = (0.36, 0.26, 0.48)
@@ -53,8 +65,8 @@ class ImageLoss(nn.Module):
     def __init__(self, files: LossFiles, weights: ImageWeights) -> None:
         super().__init__()
         self.weights = weights
-        self.lpips = LPIPS(files.lpips)
-        self.identity = load_identity(files.identity)
+        self.lpips = LPIPS(files.require("lpips"))
+        self.identity = load_identity(files.require("identity"))
         self.requires_grad_(False)
         self.eval()
 

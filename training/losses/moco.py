@@ -2,7 +2,7 @@
 
 As pSp, e4e and SFE use it for cars (eladrich/pixel2style2pixel and omertov/encoder4editing, `criteria/moco_loss.py`):
 the whole picture, resized to 224 x 224 pixels by taking the nearest ones, in [-1, 1] and without ImageNet's mean and
-deviation, to the pooled features of unit length. The weights are a file: `edgedit import moco-v2` makes it.
+deviation, to the pooled features of unit length. The weights are a file: `edgedit import weights moco-v2` makes it.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def create(key: str, family: ModelFamily) -> Peer:
 
 
 def load(path: str | Path) -> Peer:
-    """A method with the weights of a file that `edgedit import` wrote, in evaluation mode.
+    """A method with the weights of a file that `edgedit import weights` wrote, in evaluation mode.
 
     Raises:
         ValueError: if the file is damaged, holds no method, or its tensors are not exactly the method's.

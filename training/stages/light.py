@@ -65,7 +65,7 @@ class LightStage:
         self._settings = options
         self.mean = mean_w(generator).to(device)
         self.generator = Windowed(generator, device)
-        self.lpips = LPIPS(files.lpips).to(device).eval().requires_grad_(False)
+        self.lpips = LPIPS(files.require("lpips")).to(device).eval().requires_grad_(False)
         self._files = files
         self.batches = Batches(len(faces), photos, seed, faces.shares)
         self.pair_batches = Batches(len(pairs), options.batch, seed)
@@ -73,7 +73,7 @@ class LightStage:
     @functools.cached_property
     def identity(self) -> Identity:
         """The frozen face embedder, loaded by the stages that use it."""
-        return Identity(self._files.identity).to(self.device).eval().requires_grad_(False)
+        return Identity(self._files.require("identity")).to(self.device).eval().requires_grad_(False)
 
     def learn(self, network: nn.Module, groups: list[dict[str, Any]] | None = None) -> None:
         """Names the network that is trained, and its parameters in groups where they have rates of their own."""

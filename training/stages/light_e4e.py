@@ -78,7 +78,7 @@ class LightE4EStage(LightStage):
         self.feature_deviation = features.std(dim=(0, 2, 3), keepdim=True).to(device)
         self.encoder = LightE4EEncoder(self.family)
         self.encoder.set_statistics(mapped)
-        load_trunk(self.encoder.trunk, files.identity)
+        load_trunk(self.encoder.trunk, files.require("identity"))
         trunk = [*self.encoder.trunk.parameters(), *self.encoder.reduce.parameters()]
         linear = {"params": self.encoder.linear.parameters(), "lr": options.head_rate}
         self.learn(self.encoder, [{"params": trunk}, linear])

@@ -18,7 +18,7 @@ from bench.gpu.__main__ import JOBS, Options, run
 from bench.gpu.models import load_models
 from bench.gpu.runtimes import Engine
 from bench.gpu.table5 import HOWS
-from edgedit.commands.photos import ASTRONAUT
+from edgedit.demo import ASTRONAUT
 from engines import family
 from engines.contracts import PIPELINES
 from engines.errors import EdgeditError
@@ -97,7 +97,7 @@ def test_table_5_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert row["rows"][0]["ratio"] == 1 and row["rows"][1]["ratio"] > 0
     assert state(tmp_path, "table5")["small eager TF32"] == {
         "status": "skipped",
-        "reason": "TF32 is an arithmetic of NVIDIA GPUs: say --device cuda, or --precision fp32",
+        "reason": "TF32 is an arithmetic of NVIDIA GPUs: say --device cuda, or leave TF32 out",
     }
 
 
@@ -152,7 +152,7 @@ def photos(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_accuracy_of_fp16_on_photos(demo: str, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "results"
-    run(options(out, "accuracy", bundle=(demo,), data=photos, photos=1))
+    run(options(out, "accuracy", bundle=(demo,), faces=photos, max_faces=1))
     skipped = {name: one["reason"] for name, one in state(out, "accuracy").items() if one["status"] == "skipped"}
     assert set(skipped) >= {"demo TensorRT FP8", "demo TensorRT-RTX INT8", "demo ONNX Runtime, CUDA, FP16"}
     found = {row["graph"]: row["certificate"] for row in result(out, "accuracy")["rows"]}
@@ -172,7 +172,7 @@ def test_accuracy_of_engines_in_eight_bits(
     engine = Engine("ONNX Runtime, CPU, INT8", "onnxruntime", {"provider": "cpu"}, "int8")
     monkeypatch.setattr(accuracy, "ENGINES", (engine,))
     out = tmp_path / "results"
-    run(options(out, "accuracy", bundle=(demo,), data=photos, photos=1))
+    run(options(out, "accuracy", bundle=(demo,), faces=photos, max_faces=1))
     row = next(row for row in result(out, "accuracy")["rows"] if row.get("runtime") == engine.name)
     assert set(row["certificates"]) == set(PIPELINES)
     for certificate in row["certificates"].values():

@@ -131,4 +131,4 @@ def test_the_summary_has_rows_as_objects(rows):
     assert all({*names, "convention"} <= set(row) for row in data["rows"])
     sfe = next(row for row in data["rows"] if row["method"] == "SFE")
     assert [round(sfe[name], 3) for name in names[1:]] == [424.601, 380.121, 424.601, 380.121, 459.699, 503.095]
-    assert data["command"] == "edgedit bench table5 --counts --json FILE"
+    assert data["command"] == "edgedit bench count --json FILE"

@@ -1,4 +1,4 @@
-"""`edgedit bench table5`: what it writes, and what it refuses before any work."""
+"""`edgedit bench count` and `edgedit bench time`: what it writes, and what it refuses before any work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engines.errors import OutputError
 from tests.bench.table5.conftest import SMALL
 from tests.edgedit.conftest import Cli
 
-TIME = ("bench", "table5", "--time")
+TIME = ("bench", "time")
 
 
 @pytest.fixture(autouse=True)
@@ -33,15 +33,13 @@ def test_times_of_two_methods(cli: Cli, tmp_path: Path) -> None:
     assert [row["key"] for row in found["rows"]] == ["e4e", "fs"] and found["passes"] == 3 and found["warmup"] == 2
     assert all(len(row["complete"]["samples_ms"]) == 3 for row in found["rows"])
     assert {"command", "date", "host", "device", "versions", "threads"} <= set(found)
-    assert found["command"] == (
-        "edgedit bench table5 --json FILE --time --method FS --family small --passes 3 --no-memory --plot FILE"
-    )
+    assert found["command"] == ("edgedit bench time --method FS --family small --passes 3 --no-memory --plot PLOT")
     assert str(tmp_path) not in out.read_text()
     assert ElementTree.parse(plot).getroot().tag.endswith("svg")
 
 
 def test_counts(cli: Cli, tmp_path: Path) -> None:
-    done = cli("bench", "table5", "--counts", "--json", tmp_path / "counts.json")
+    done = cli("bench", "count", "--json", tmp_path / "counts.json")
     assert done.status == 0 and "StyleRes" in done.out
     assert len(json.loads((tmp_path / "counts.json").read_text())["rows"]) == 11
 
@@ -49,25 +47,21 @@ def test_counts(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "nothing to do; say --counts or --time"),
-        (("--counts", "--time"), "say either --counts or --time"),
-        (("--counts", "--passes", "3"), "--passes goes with --time, not with --counts"),
-        (("--time", "--components"), "--components goes with --counts"),
-        (("--time", "--method", "sfee"), "there is no method 'sfee'; did you mean sfe? there are e4e, fs"),
-        (("--time", "--family", "cars"), "unknown model family 'cars'"),
-        (("--time", "--passes", "0"), "--passes and --warmup must be 1 or more"),
-        (("--time", "--warmup", "0"), "--passes and --warmup must be 1 or more"),
-        (("--time", "--minutes", "0"), "--minutes above 0"),
-        (("--time", "--minutes", "nan"), "--minutes above 0"),
-        (("--time", "--threads", "-1"), "--threads must be 0 or more, got -1"),
-        (("--time", "--precision", "tf32"), "TF32 is an arithmetic of NVIDIA GPUs"),
-        (("--time", "--how", "onnxruntime", "--precision", "fp16"), "--precision is PyTorch's"),
-        (("--time", "--graphs", "graphs"), "--graphs goes with --how onnxruntime"),
-        (("--time", "--how", "onnxruntime", "--graphs", "no/graphs"), "no/graphs: No such file or directory"),
-        (("--time", "--plot", "plot.pdf"), "cannot write plot.pdf: its name must end in .svg, .png"),
-        (("--time", "--plot", "no/plot.svg"), "cannot write no/plot.svg: there is no directory no"),
-        (("--time", "--json", "no/times.json"), "cannot write no/times.json: there is no directory no"),
-        (("--time", "--json", "one.svg", "--plot", "one.svg"), "--json and --plot both name one.svg"),
+        (("--method", "sfee"), "there is no method 'sfee'; did you mean sfe? there are e4e, fs"),
+        (("--family", "cars"), "unknown model family 'cars'"),
+        (("--passes", "0"), "--passes and --warmup must be 1 or more"),
+        (("--warmup", "0"), "--passes and --warmup must be 1 or more"),
+        (("--minutes", "0"), "--minutes above 0"),
+        (("--minutes", "nan"), "--minutes above 0"),
+        (("--threads", "-1"), "--threads must be 0 or more, got -1"),
+        (("--tf32",), "TF32 is an arithmetic of NVIDIA GPUs"),
+        (("--how", "onnxruntime", "--precision", "fp16"), "--precision is PyTorch's"),
+        (("--keep-graphs", "graphs"), "--keep-graphs goes with --how onnxruntime"),
+        (("--how", "onnxruntime", "--keep-graphs", "no/graphs"), "no/graphs: No such file or directory"),
+        (("--plot", "plot.pdf"), "cannot write plot.pdf: its name must end in .svg, .png"),
+        (("--plot", "no/plot.svg"), "cannot write no/plot.svg: there is no directory no"),
+        (("--json", "no/times.json"), "cannot write no/times.json: there is no directory no"),
+        (("--json", "one.svg", "--plot", "one.svg"), "--json and --plot both name one.svg"),
     ],
 )
 def test_what_is_refused(
@@ -75,9 +69,23 @@ def test_what_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("bench.table5.times.measure", lambda *_, **__: pytest.fail("it was begun"))
-    done = cli("bench", "table5", *words)
+    done = cli(*TIME, *words)
     assert done.status == 1 and message in done.error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("bench",), "Expected one of {count, time, serve}"),
+        (("bench", "count", "time"), "Unrecognized options: time"),
+        (("bench", "count", "--passes", "3"), "Unrecognized options: --passes 3"),
+        (("bench", "time", "--components"), "Unrecognized options: --components"),
+    ],
+)
+def test_counts_and_times_are_verbs_of_their_own(cli: Cli, words: tuple[str, ...], message: str) -> None:
+    done = cli(*words)
+    assert done.status == 2 and message in done.error
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

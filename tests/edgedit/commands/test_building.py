@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edgedit.commands.building import Build, parse_size
+from edgedit.commands.building import Build
+from edgedit.commands.common import parse_size
 from engines.building.backend import load
 from engines.engine_manifest import EngineManifest
 from engines.errors import EngineError, RuntimeUnavailableError
@@ -15,7 +16,7 @@ FP32 = ("--runtime", "onnxruntime", "--precision", "fp32")
 
 
 def test_build(cli: Cli, own_bundle: Path, tmp_path: Path) -> None:
-    done = cli("build", own_bundle, *FP32, "--pipeline", "edit", "--pipeline", "reconstruct", "--json", tmp_path / "b")
+    done = cli("build", "-b", own_bundle, *FP32, "--graph", "edit", "reconstruct", "--json", tmp_path / "b")
     assert done.status == 0 and done.err == ""
     for text in ("edit (1 of 2): fp32 for onnxruntime cpu", "100.00% of", "wrote engines/onnxruntime-cpu-fp32: "):
         assert text in done.out
@@ -24,12 +25,12 @@ def test_build(cli: Cli, own_bundle: Path, tmp_path: Path) -> None:
     manifest = EngineManifest.model_validate_json(json.dumps(summary["manifest"]))
     assert list(manifest.graphs) == ["edit", "reconstruct"]
     assert manifest.built.command == (
-        "edgedit build own --runtime onnxruntime --precision fp32 --pipeline edit --pipeline reconstruct"
+        "edgedit build --bundle own --runtime onnxruntime --precision fp32 --graph edit reconstruct"
     )
     folder = own_bundle / "engines" / "onnxruntime-cpu-fp32"
     assert EngineManifest.model_validate_json((folder / "engine.json").read_bytes()) == manifest
     # The bundle is as whole as before.
-    assert cli("info", own_bundle, "--verify").status == 0
+    assert cli("info", "-b", own_bundle, "--verify").status == 0
 
 
 @pytest.mark.rtx
@@ -38,8 +39,8 @@ def test_build_with_rtx(cli: Cli, own_bundle: Path) -> None:
         load("tensorrt-rtx")
     except RuntimeUnavailableError as error:
         pytest.skip(str(error))
-    words = ("--target", "sm86", "--precision", "fp32", "--pipeline", "reconstruct", "--batch", "2")
-    done = cli("build", own_bundle, *words, "--memory-budget", "1G")
+    words = ("--target", "sm86", "--precision", "fp32", "--graph", "reconstruct", "--batch-range", "2")
+    done = cli("build", "-b", own_bundle, *words, "--memory-budget", "1G")
     assert done.status == 0, done.err
     manifest = EngineManifest.model_validate_json(
         (own_bundle / "engines" / "tensorrt-rtx-sm86-fp32" / "engine.json").read_bytes()
@@ -52,8 +53,8 @@ def test_build_with_rtx(cli: Cli, own_bundle: Path) -> None:
     ("words", "message"),
     [
         (("--target", "tpu"), "unknown target 'tpu'; ONNX Runtime runs on cpu, cuda"),
-        (("--pipeline", "most"), "unknown pipeline 'most'; there are all, split, invert, edit, reconstruct"),
-        (("--batch", "8:1"), "--batch 8:1 must be MIN:OPT:MAX"),
+        (("--graph", "most"), "unknown graph 'most'; there are all, pipelines, split, invert, edit, reconstruct"),
+        (("--batch-range", "8:1"), "--batch-range 8:1 must be MIN:OPT:MAX"),
         (("--workspace", "lots"), "--workspace lots is not a size; write it as 512M or 2G"),
         (("--memory-budget", "0"), "--memory-budget 0 is not a size"),
         (("--precision", "int8"), "--precision int8 takes the ranges of activations from photos: give a folder or tar"),
@@ -62,20 +63,20 @@ def test_build_with_rtx(cli: Cli, own_bundle: Path) -> None:
     ],
 )
 def test_builds_that_are_refused(cli: Cli, own_bundle: Path, words: tuple[str, ...], message: str) -> None:
-    done = cli("build", own_bundle, *FP32, *words)
+    done = cli("build", "-b", own_bundle, *FP32, *words)
     assert done.status == 1 and message in done.error
     assert not (own_bundle / "engines").exists()
 
 
 def test_words_that_do_not_exist(cli: Cli, own_bundle: Path) -> None:
     for words in (("--runtime", "openvino"), ("--precision", "fp4"), ("--hardware", "any")):
-        done = cli("build", own_bundle, *words)
+        done = cli("build", "-b", own_bundle, *words)
         assert done.status == 2 and "see `edgedit build --help`" in done.error
 
 
 def test_the_command_that_repeats_a_build(tmp_path: Path) -> None:
     verb = Build(bundle=tmp_path / "demo", json=tmp_path / "x.json", target="sm86", memory_budget="2G", refit=True)
-    assert verb.command() == "edgedit build demo --target sm86 --memory-budget 2G --refit"
+    assert verb.command() == "edgedit build --bundle demo --target sm86 --memory-budget 2G --refit"
 
 
 @pytest.mark.parametrize(
@@ -91,29 +92,29 @@ def test_what_is_no_size(text: str) -> None:
         parse_size("--workspace", text)
 
 
-def test_plan(cli: Cli, bundle_path: Path, tmp_path: Path) -> None:
-    done = cli("plan", bundle_path, "--device", "rtx3090", "--batch", "4", "--json", tmp_path / "p.json")
+def test_estimate(cli: Cli, bundle_path: Path, tmp_path: Path) -> None:
+    done = cli("estimate", "-b", bundle_path, "--gpu", "rtx3090", "--batch", "4", "--json", tmp_path / "p.json")
     assert done.status == 0 and done.err == ""
     for text in ("faces on GeForce RTX 3090 (sm86, fp16 71 TFLOP/s, 936 GB/s, 24 GB), batch 4", "invert", "fits"):
         assert text in done.out
     summary = json.loads((tmp_path / "p.json").read_text())
-    assert summary["figures"]["fp16_tflops"] == 71 and list(summary["pipelines"]) == ["invert", "edit", "reconstruct"]
-    for row in summary["pipelines"].values():
+    assert summary["figures"]["fp16_tflops"] == 71 and list(summary["graphs"]) == ["invert", "edit", "reconstruct"]
+    for row in summary["graphs"].values():
         assert row["fits"] and row["floor_ms"] == max(row["compute_ms"], row["memory_ms"]) > 0
         assert row["needed_bytes"] == row["weight_bytes"] + row["interface_bytes"] + row["activation_bytes"]
 
 
-def test_a_plan_in_eight_bits_says_where_its_figures_are_from(cli: Cli, bundle_path: Path) -> None:
-    done = cli("plan", bundle_path, "--device", "rtx3080", "--precision", "int8")
+def test_an_estimate_in_eight_bits_says_where_its_figures_are_from(cli: Cli, bundle_path: Path) -> None:
+    done = cli("estimate", "-b", bundle_path, "--gpu", "rtx3080", "--precision", "int8")
     assert done.status == 0 and "(sm86, int8 238 TOP/s, 760 GB/s, 10 GB)" in done.out
     assert "figures: NVIDIA Ampere GA102 GPU Architecture whitepaper; they were not compared with it" in done.out
-    done = cli("plan", bundle_path, "--device", "rtx4090", "--precision", "fp8")
+    done = cli("estimate", "-b", bundle_path, "--gpu", "rtx4090", "--precision", "fp8")
     assert done.status == 0 and "fp8 330.3 TFLOP/s" in done.out
     assert "figures: NVIDIA Ada GPU Architecture whitepaper." in done.out
-    assert "sm86 has no fp8 arithmetic" in cli("plan", bundle_path, "--precision", "fp8").error
+    assert "sm86 has no fp8 arithmetic" in cli("estimate", "-b", bundle_path, "--precision", "fp8").error
 
 
-def test_plans_that_are_refused(cli: Cli, bundle_path: Path) -> None:
-    assert "unknown device 'gtx1080'; there are a100, " in cli("plan", bundle_path, "--device", "gtx1080").error
-    assert "--batch must be 1 or more" in cli("plan", bundle_path, "--batch", "0").error
-    assert "there is no graph 'encoder'" in cli("plan", bundle_path, "--pipeline", "split").error
+def test_estimates_that_are_refused(cli: Cli, bundle_path: Path) -> None:
+    assert "unknown GPU 'gtx1080'; there are a100, " in cli("estimate", "-b", bundle_path, "--gpu", "gtx1080").error
+    assert "--batch must be 1 or more" in cli("estimate", "-b", bundle_path, "--batch", "0").error
+    assert "there is no graph 'encoder'" in cli("estimate", "-b", bundle_path, "--graph", "split").error

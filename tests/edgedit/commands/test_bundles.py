@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from edgedit.commands.exporting import random_system, spread
 from edgedit.editor import Editor
 from engines import packages
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.completion import generator_weights, leave_out_generator
 from engines.family import FAMILIES
 from engines.manifest import OWN_WEIGHTS_FILE
+from export.models import random_system, spread
 from tests.edgedit.conftest import Cli
 from tests.engines.packaged import OWN, write_whole
 from tests.export.helpers import MOBILE
@@ -36,7 +36,7 @@ def damage(file: Path) -> None:
 
 
 def test_directions(cli: Cli, bundle_path: Path, editor: Editor, tmp_path: Path) -> None:
-    done = cli("directions", bundle_path, "--json", tmp_path / "d.json")
+    done = cli("directions", "-b", bundle_path, "--json", tmp_path / "d.json")
     assert done.status == 0 and done.err == ""
     for text in ("smile", "-3 .. 3", "-2 .. 2.5", "interfacegan", "changes the hair"):
         assert text in done.out
@@ -50,7 +50,7 @@ def test_directions(cli: Cli, bundle_path: Path, editor: Editor, tmp_path: Path)
 
 
 def test_info(cli: Cli, bundle_path: Path, tmp_path: Path) -> None:
-    done = cli("info", bundle_path, "--verify", "--json", tmp_path / "i.json")
+    done = cli("info", "-b", bundle_path, "--verify", "--json", tmp_path / "i.json")
     assert done.status == 0 and done.err == ""
     first = "faces: method ours, family tiny-faces, 64 px"
     for text in (first, "licence CC0-1.0", "directions: smile, age, hair", "all match"):
@@ -66,21 +66,21 @@ def test_info(cli: Cli, bundle_path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", [WEIGHTS_FILE, "graphs/edit.onnx", "directions/smile.safetensors", "card.md"])
 def test_a_damaged_file_is_named(cli: Cli, own_bundle: Path, tmp_path: Path, file: str) -> None:
     damage(own_bundle / file)
-    done = cli("info", own_bundle, "--verify", "--json", tmp_path / "i.json")
+    done = cli("info", "-b", own_bundle, "--verify", "--json", tmp_path / "i.json")
     assert done.status == 1
     assert done.error.startswith(f"faces: {file} is damaged")
     assert f"MISMATCH {file}" in done.out and "1 do not match" in done.out
     summary = json.loads((tmp_path / "i.json").read_text())
     assert summary["problems"] == [f"{file} is damaged (its digest differs)"]
     # Without --verify it only looks at the manifest.
-    assert cli("info", own_bundle).status == 0
+    assert cli("info", "-b", own_bundle).status == 0
 
 
 def test_every_mismatch_is_listed(cli: Cli, own_bundle: Path) -> None:
     (own_bundle / "card.md").unlink()
     (own_bundle / "notes.txt").write_text("not of the bundle")
     damage(own_bundle / WEIGHTS_FILE)
-    done = cli("info", own_bundle, "--verify")
+    done = cli("info", "-b", own_bundle, "--verify")
     assert done.out.count("MISMATCH") == 3 and "(and 2 more)" in done.error
     for file in ("card.md is missing", "notes.txt is not listed", f"{WEIGHTS_FILE} is damaged"):
         assert f"MISMATCH {file}" in done.out
@@ -88,16 +88,16 @@ def test_every_mismatch_is_listed(cli: Cli, own_bundle: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["info", "directions"])
 def test_what_is_not_a_bundle(cli: Cli, own_bundle: Path, tmp_path: Path, verb: str) -> None:
-    assert "there is no such directory" in cli(verb, tmp_path / "missing").error
-    assert "it has no manifest.json" in cli(verb, tmp_path).error
+    assert "there is no such directory" in cli(verb, "-b", tmp_path / "missing").error
+    assert "it has no manifest.json" in cli(verb, "-b", tmp_path).error
     damage(own_bundle / "manifest.json")
-    assert "manifest.json" in cli(verb, own_bundle).error
+    assert "manifest.json" in cli(verb, "-b", own_bundle).error
 
 
 def test_export_of_random_weights(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FAMILIES, SMALL.name, SMALL)
     out = tmp_path / "bundle"
-    words = ("--random", SMALL.name, "--graphs", "reconstruct", "--photos", "1", "--name", "trial", "-o", out)
+    words = ("--random", SMALL.name, "--graph", "reconstruct", "--max-faces", "1", "--name", "trial", "-o", out)
     done = cli("export", *words, "--json", tmp_path / "e.json")
     assert done.status == 0, done.err
     summary = json.loads((tmp_path / "e.json").read_text())
@@ -106,7 +106,7 @@ def test_export_of_random_weights(cli: Cli, tmp_path: Path, monkeypatch: pytest.
     assert bundle.name == "trial" and bundle.family == SMALL and bundle.manifest.directions == []
     assert str(tmp_path) not in (out / "manifest.json").read_text() + (out / "card.md").read_text()
     assert all(array.dtype == np.float16 for array in load_file(out / WEIGHTS_FILE).values())
-    assert cli("info", out, "--verify").status == 0
+    assert cli("info", "-b", out, "--verify").status == 0
     assert sorted(os.listdir(tmp_path)) == ["bundle", "e.json"]
 
 
@@ -116,15 +116,15 @@ def test_what_completes_a_bundle_says_so_and_where(
 ) -> None:
     part = write_whole(tmp_path / "face", OWN | generator_weights())
     leave_out_generator(part)
-    done = cli("info", part.path, "--verify")
+    done = cli("info", "-b", part.path, "--verify")
     assert done.status == 0, done.err
     (place,) = (tmp_path / "cache" / "bundles").glob("face-*")
     assert f"completing face with the generator of the package random-face, once, in {place}\n" in done.out
     assert f", in {place}\n" in done.out and "verified 2 files: all match" in done.out
-    assert "completing" not in cli("info", part.path).out
+    assert "completing" not in cli("info", "-b", part.path).out
     monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "other"))
-    assert cli("info", part.path).error.endswith("pip install --no-deps random-face==2021.7.21.1")
+    assert cli("info", "-b", part.path).error.endswith("pip install --no-deps random-face==2021.7.21.1")
 
 
 @needs_package
@@ -134,8 +134,8 @@ def test_export_without_the_generator(cli: Cli, tmp_path: Path, monkeypatch: pyt
     """What is written holds no tensor of the generator, and is completed to what was exported and verified."""
     monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "cache"))
     weights, out = tmp_path / "generator.safetensors", tmp_path / "face"
-    assert cli("import", "mobilestylegan", "-o", weights).status == 0
-    words = ("--random", "faces-1024-mobile", "--generator", weights, "--graphs", "reconstruct", "--photos", 1)
+    assert cli("import", "weights", "mobilestylegan", "-o", weights).status == 0
+    words = ("--random", "faces-1024-mobile", "--generator", weights, "--graph", "reconstruct", "--max-faces", 1)
     done = cli("export", *words, "--without-generator", "--name", "face", "-o", out)
     assert done.status == 0, done.err
     assert not (out / WEIGHTS_FILE).exists()
@@ -178,39 +178,45 @@ def test_export_of_imported_weights(cli: Cli, tmp_path: Path) -> None:
     write_imported(weights, imported)
     wrong = cli("export", "--weights", weights, "--method", "fs", "-o", out)
     assert wrong.status == 1 and "holds method e4e, not fs; leave --method out" in wrong.error and not out.exists()
-    done = cli("export", "--weights", weights, "--photos", "1", "-o", out, "--json", tmp_path / "e.json")
+    done = cli("export", "--weights", weights, "--max-faces", "1", "-o", out, "--json", tmp_path / "e.json")
     assert done.status == 0, done.err
     summary = json.loads((tmp_path / "e.json").read_text())
     assert summary["method"] == "e4e" and set(summary["verification"]["graphs"]) == {"invert", "edit", "reconstruct"}
     bundle = Bundle.load(out)
     assert (bundle.name, bundle.method, bundle.family) == ("e4e", "e4e", SMALL)
     assert bundle.manifest.licence == peer.info.licence and str(tmp_path) not in (out / "manifest.json").read_text()
-    shown = cli("info", out, "--verify")
+    shown = cli("info", "-b", out, "--verify")
     assert shown.status == 0 and "e4e: method e4e, family" in shown.out
 
 
 def test_exports_that_are_refused(cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    neither = "give either a run folder, with --data to verify with, or --random FAMILY"
+    neither = "give either a training run with --run, with --faces to verify with, or --random FAMILY"
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "text.json").write_text("{")
     for words, message in (
         ((), neither),
-        (("run",), neither),
-        (("run", "--random", "demo-64"), neither),
+        (("--run", "run"), neither),
+        (("--run", "run", "--random", "demo-64"), neither),
         (("--weights", "w.safetensors", "--random", "demo-64"), neither),
-        (("run", "--data", "faces", "--method", "e4e"), "a training run is of method ours; give --weights or --random"),
+        (
+            ("--run", "run", "--faces", "faces", "--method", "e4e"),
+            "a training run is of method ours; give --weights or --random",
+        ),
         (("--random", "demo-64", "--method", "hgfi"), "unknown method 'hgfi'; "),
         (("--random", "cars-512x384", "--method", "hfgi"), "HFGI exists for faces-1024, not for cars-512x384"),
         (("--weights", tmp_path / "text.json"), "text.json"),
         (("--random", "demo-63"), "unknown model family 'demo-63'; there are "),
-        (("--random", "demo-64", "--photos", "0"), "--photos must be 1 or more, got 0"),
-        (("--random", "demo-64", "--graphs", "most"), "there is no graph 'most' to export; there are all, "),
+        (("--random", "demo-64", "--max-faces", "0"), "--max-faces must be 1 or more, got 0"),
+        (("--random", "demo-64", "--graph", "most"), "there is no graph 'most' to export; there are all, "),
         (("--random", "demo-64", "--metrics", tmp_path / "list.json"), "is not a JSON object of figures"),
         (("--random", "demo-64", "--metrics", tmp_path / "none.json"), "No such file"),
         (("--random", "demo-64", "--card", tmp_path), "Is a directory"),
-        ((tmp_path / "run", "--data", tmp_path / "data"), "no checkpoint at"),
-        ((tmp_path / "run", "--data", tmp_path / "data", "--recipe", "best"), "unknown recipe 'best'; there are "),
+        (("--run", tmp_path / "run", "--faces", tmp_path / "data"), "no checkpoint at"),
+        (
+            ("--run", tmp_path / "run", "--faces", tmp_path / "data", "--recipe", "best"),
+            "unknown recipe 'best'; there are ",
+        ),
     ):
         done = cli("export", *words, "-o", out)
         assert done.status == 1 and message in done.error, words

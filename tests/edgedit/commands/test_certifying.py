@@ -1,4 +1,4 @@
-"""`edgedit build --photos`, on the shipped bundle and real photographs."""
+"""`edgedit build --faces`, on the shipped bundle and real photographs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgedit.commands.photos import ASTRONAUT
+from edgedit.demo import ASTRONAUT
 from edgedit.editor import Editor
 from tests.edgedit.conftest import Cli
 from tests.random_bundle import RANDOM_BUNDLE
 
-FP16 = ("--runtime", "onnxruntime", "--precision", "fp16", "--pipeline", "reconstruct")
+FP16 = ("--runtime", "onnxruntime", "--precision", "fp16", "--graph", "reconstruct")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_certificate_of_a_build(cli: Cli, demo: Path, photos: Path, tmp_path: Path) -> None:
-    done = cli("build", demo, *FP16, "--photos", photos, "--json", tmp_path / "summary.json")
+    done = cli("build", "-b", demo, *FP16, "--faces", photos, "--json", tmp_path / "summary.json")
     assert done.status == 0, done.err
     assert "certifying on 3 photos against PyTorch" in done.out and "reconstruct: PSNR" in done.out
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -49,37 +49,37 @@ def test_the_certificate_of_a_build(cli: Cli, demo: Path, photos: Path, tmp_path
     assert certificate["passed"] and certificate["photos"] == 3 and certificate["images"]["psnr"]["worst"] >= 45
     assert certificate["reference"].startswith("PyTorch") and "emulated" in certificate["arithmetic"]
     # The command can be repeated, and names no path of this machine.
-    assert summary["manifest"]["built"]["command"].endswith("--pipeline reconstruct --photos PHOTOS")
+    assert summary["manifest"]["built"]["command"].endswith("--graph reconstruct --faces FACES")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--photos", "{tmp}/none"), "--photos: there is no "),
-        (("--photos", "{tmp}"), "--photos: there is no .png, .jpg, .jpeg, .webp in "),
-        (("--photos", "{photos}", "--count", "0"), "--count must be 1 or more, got 0"),
-        (("--lpips", "{photos}"), "--lpips and --identity judge photos: give --photos too"),
+        (("--faces", "{tmp}/none"), "--faces: there is no "),
+        (("--faces", "{tmp}"), "--faces: there is no .png, .jpg, .jpeg, .webp in "),
+        (("--faces", "{photos}", "--max-faces", "0"), "--max-faces must be 1 or more, got 0"),
+        (("--lpips", "{photos}"), "--lpips and --identity judge faces: give --faces too"),
     ],
 )
 def test_photos_that_will_not_do(
     cli: Cli, demo: Path, photos: Path, tmp_path: Path, words: tuple[str, ...], message: str
 ) -> None:
     filled = [word.format(tmp=tmp_path, photos=photos) for word in words]
-    done = cli("build", demo, *FP16, *filled)
+    done = cli("build", "-b", demo, *FP16, *filled)
     assert done.status == 1 and message in done.err and done.err.count("\n") == 1
 
 
 def test_a_damaged_photo(cli: Cli, demo: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "torn.jpg").write_bytes((photos / "b.jpg").read_bytes()[:200])
-    done = cli("build", demo, *FP16, "--photos", tmp_path)
-    assert done.status == 1 and "--photos: " in done.err and "torn.jpg" in done.err
+    done = cli("build", "-b", demo, *FP16, "--faces", tmp_path)
+    assert done.status == 1 and "--faces: " in done.err and "torn.jpg" in done.err
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_eight_bits_for_onnx_runtime(cli: Cli, demo: Path, photos: Path, tmp_path: Path, precision: str) -> None:
     """One photo is certified, those before it give the ranges; the engine folder then reconstructs a photo."""
-    words = ("--runtime", "onnxruntime", "--precision", precision, "--pipeline", "reconstruct", "--count", "1")
-    done = cli("build", demo, *words, "--photos", photos, "--json", tmp_path / "summary.json")
+    words = ("--runtime", "onnxruntime", "--precision", precision, "--graph", "reconstruct", "--max-faces", "1")
+    done = cli("build", "-b", demo, *words, "--faces", photos, "--json", tmp_path / "summary.json")
     assert done.status == 0, done.err
     assert f"ranges for {precision} from 2 photos, others than are certified on" in done.out
     graph = json.loads((tmp_path / "summary.json").read_text())["manifest"]["graphs"]["reconstruct"]
@@ -88,6 +88,6 @@ def test_eight_bits_for_onnx_runtime(cli: Cli, demo: Path, photos: Path, tmp_pat
     kept = json.loads((demo / "engines" / f"onnxruntime-cpu-{precision}" / graph["ranges"]).read_text())
     quantised = {name for name, peak in kept["peaks"].items() if 0 < peak < 1e3}
     assert graph["ranges"] == "reconstruct.ranges.json" and len(quantised) == len(kept["peaks"]) == 4
-    again = cli("build", demo, *words[:-1], "3", "--photos", photos)
+    again = cli("build", "-b", demo, *words[:-1], "3", "--faces", photos)
     assert again.status == 0, again.err
     assert f"ranges for {precision} from 3 photos, the ones that are certified on" in again.out

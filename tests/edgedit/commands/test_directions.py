@@ -1,4 +1,4 @@
-"""`edgedit directions import`: the official files, and what it says to files that are not what they should be."""
+"""`edgedit import direction`: the official files, and what it says to files that are not what they should be."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import onnxruntime
 import pytest
 import torch
 
-from edgedit.commands.direction_files import KNOWN
 from edgedit.commands.directions import spelt_out
 from engines.directions import Direction, resolve
 from engines.directions.recipes import CHANNELS, COMPONENTS
 from engines.family import CARS_512, FACES_1024
 from tests.edgedit.conftest import Cli
 from training.importers.arrays import read_arrays
+from training.importers.directions import KNOWN
 from training.importers.mapper import load_mapper
 from training.networks.mapper import LatentMapper, mapper_delta
 
@@ -34,7 +34,7 @@ def codes(official: Path) -> np.ndarray:
 
 
 class Imports:
-    """`edgedit directions import` into a folder of its own."""
+    """`edgedit import direction` into a folder of its own."""
 
     def __init__(self, cli: Cli, folder: Path) -> None:
         self._cli, self.folder = cli, folder / "out"
@@ -42,7 +42,7 @@ class Imports:
         self.out, self.json = self.folder / "d.safetensors", self.folder / "d.json"
 
     def __call__(self, *words: object) -> Direction:
-        done = self._cli("directions", "import", *words, "-o", self.out, "--json", self.json)
+        done = self._cli("import", "direction", *words, "-o", self.out, "--json", self.json)
         assert (done.status, done.err) == (0, ""), done.err
         direction = Direction.load(self.out)
         summary = json.loads(self.json.read_text())["direction"]
@@ -53,7 +53,8 @@ class Imports:
         return direction
 
     def error(self, *words: object) -> str:
-        message = self._cli("directions", "import", *words, "-o", self.out).error
+        kind = () if words[0] == "mapper" else ("direction",)
+        message = self._cli("import", *kind, *words, "-o", self.out).error
         assert os.listdir(self.folder) == []
         return message
 
@@ -156,7 +157,7 @@ def official_mapper(path: Path) -> LatentMapper:
 
 def test_a_mapper_as_weights(cli: Cli, tmp_path: Path, codes: np.ndarray) -> None:
     mapper = official_mapper(tmp_path / "mohawk.pt")
-    words = ("directions", "import", "mapper", tmp_path / "mohawk.pt", "--family", "demo-64", "--licence", "MIT")
+    words = ("import", "mapper", tmp_path / "mohawk.pt", "--family", "demo-64", "--licence", "MIT")
     done = cli(*words, "-o", tmp_path / "m.safetensors")
     assert done.status == 0 and "levels coarse, medium (rows 0 to 3, 4 to 7)" in done.out
     read, about = load_mapper(tmp_path / "m.safetensors")
@@ -168,7 +169,7 @@ def test_a_mapper_as_weights(cli: Cli, tmp_path: Path, codes: np.ndarray) -> Non
 @pytest.mark.slow
 def test_a_mapper_as_a_graph(cli: Cli, tmp_path: Path, codes: np.ndarray) -> None:
     mapper = official_mapper(tmp_path / "mohawk.pt")
-    words = ("directions", "import", "mapper", tmp_path / "mohawk.pt", "--family", "demo-64", "--licence", "MIT")
+    words = ("import", "mapper", tmp_path / "mohawk.pt", "--family", "demo-64", "--licence", "MIT")
     assert cli(*words, "-o", tmp_path / "m.onnx").status == 0
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
     code = codes[0, :10, :128]
@@ -177,11 +178,12 @@ def test_a_mapper_as_a_graph(cli: Cli, tmp_path: Path, codes: np.ndarray) -> Non
 
 
 def test_both_spellings_of_the_listing(cli: Cli, bundle_path: Path) -> None:
-    assert cli("directions", bundle_path).out == cli("directions", "list", bundle_path).out
-    assert "directions import" in cli("directions", "--help").out
-    for verb in ("interfacegan", "ganspace", "stylespace", "styleclip", "mapper"):
-        assert verb in cli("directions", "import", "--help").out
-        assert "--licence" in cli("directions", "import", verb, "--help").out
+    assert cli("directions", "-b", bundle_path).out == cli("directions", "list", "-b", bundle_path).out
+    assert "import direction" in cli("directions", "list", "--help").out
+    for verb in ("interfacegan", "ganspace", "stylespace", "styleclip"):
+        assert verb in cli("import", "direction", "--help").out
+        assert "--licence" in cli("import", "direction", verb, "--help").out
+    assert "mapper" in cli("import", "--help").out and "--licence" in cli("import", "mapper", "--help").out
     assert spelt_out(["info", "x"]) == ["info", "x"] and spelt_out([]) == []
 
 
@@ -294,7 +296,7 @@ def test_refusals(imports: Imports, official: Path, tmp_path: Path) -> None:
 
 
 def test_output_is_checked_before_the_work(cli: Cli, official: Path, tmp_path: Path) -> None:
-    words = ("directions", "import", "interfacegan", official / "age.pt", "-o")
+    words = ("import", "direction", "interfacegan", official / "age.pt", "-o")
     assert "its name must end in .safetensors" in cli(*words, tmp_path / "age.pt").error
     assert "there is no directory" in cli(*words, tmp_path / "no" / "age.safetensors").error
     assert os.listdir(tmp_path) == []

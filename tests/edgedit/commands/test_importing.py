@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from edgedit.commands.importing import Kind
+from edgedit.commands.importing import WeightsKind
 from engines.mobilestylegan import LICENCE
 from engines.packages import GENERATOR
 from tests.edgedit.conftest import Cli
@@ -21,30 +21,32 @@ from training.peers import load
 
 def test_kinds_are_those_of_the_importers() -> None:
     """MobileStyleGAN is no checkpoint in a format of its own: it comes in a package."""
-    assert [kind for kind in get_args(Kind) if kind != MOBILE] == list(FORMATS) and MOBILE in get_args(Kind)
+    assert [kind for kind in get_args(WeightsKind) if kind != MOBILE] == list(FORMATS) and MOBILE in get_args(
+        WeightsKind
+    )
 
 
 def test_import_of_a_package(cli: Cli, tmp_path: Path) -> None:
     if GENERATOR.installed() is None:
         pytest.skip(f"{GENERATOR} is not installed")
     out = tmp_path / "generator.safetensors"
-    done = cli("import", "mobilestylegan", "-o", out)
+    done = cli("import", "weights", "mobilestylegan", "-o", out)
     assert done.status == 0 and done.err == "" and f"licence: {LICENCE}" in " ".join(done.out.split())
     assert "mobilestylegan of faces-1024-mobile, " in done.out and all(
         digest in done.out for digest in GENERATOR.members.values()
     )
     assert "filled in: latent_avg: the mean of W" in done.out
     out.unlink()
-    refused = cli("import", "mobilestylegan", "-o", out, "--family", "faces-1024")
+    refused = cli("import", "weights", "mobilestylegan", "-o", out, "--family", "faces-1024")
     assert refused.status == 1 and "is not a generator of the family faces-1024" in refused.error
-    absent = cli("import", "mobilestylegan", tmp_path / "absent.whl", "-o", out)
+    absent = cli("import", "weights", "mobilestylegan", tmp_path / "absent.whl", "-o", out)
     assert absent.status == 1 and "does not exist; name the wheel" in absent.error and not out.exists()
 
 
 def test_import(cli: Cli, tmp_path: Path) -> None:
     first, second = write(tmp_path, "hyperstyle")
     out, report = tmp_path / "w.safetensors", tmp_path / "r.json"
-    done = cli("import", "hyperstyle", second, first, "-o", out, "--json", report)
+    done = cli("import", "weights", "hyperstyle", second, first, "-o", out, "--json", report)
     assert done.status == 0 and done.err == ""
     assert "licence: MIT (2021, code); no separate statement for the weights" in done.out
     assert "left out of hyperstyle-checkpoint.pt: best_val_loss (settings)" in done.out
@@ -65,7 +67,7 @@ def test_import(cli: Cli, tmp_path: Path) -> None:
 def test_the_summary_says_what_was_filled_in(cli: Cli, tmp_path: Path) -> None:
     (path,) = write(tmp_path, "stylegan2", latent_avg=None)
     report = tmp_path / "r.json"
-    done = cli("import", "stylegan2", path, "-o", tmp_path / "w.safetensors", "--json", report)
+    done = cli("import", "weights", "stylegan2", path, "-o", tmp_path / "w.safetensors", "--json", report)
     made = f"latent_avg: the mean of W over 100000 z from seed 0, by the mapping network of {path.name}"
     assert done.status == 0 and f"  filled in: {made}\n" in done.out
     assert json.loads(report.read_text())["filled_in"] == [made]
@@ -86,7 +88,7 @@ def test_files_that_others_could_not_import(
     if not (shared / "cases" / file).is_file():
         pytest.skip("the shared cases are not here")
     report = tmp_path / "r.json"
-    done = cli("import", kind, shared / "cases" / file, "-o", tmp_path / "w.safetensors", "--json", report)
+    done = cli("import", "weights", kind, shared / "cases" / file, "-o", tmp_path / "w.safetensors", "--json", report)
     assert (done.status, done.err) == (0, "")
     found = json.loads(report.read_text())["filled_in"]
     assert [text[: len(start)] for text, start in zip(found, filled_in, strict=True)] == filled_in
@@ -95,17 +97,17 @@ def test_files_that_others_could_not_import(
 def test_refusals(cli: Cli, tmp_path: Path) -> None:
     (path,) = write(tmp_path, "e4e")
     out = tmp_path / "w.safetensors"
-    assert "looks like an e4e checkpoint, not like an HFGI" in cli("import", "hfgi", path, "-o", out).error
-    text = cli("import", "e4e", path, "-o", out, "--family", "cars-512x384").error
+    assert "looks like an e4e checkpoint, not like an HFGI" in cli("import", "weights", "hfgi", path, "-o", out).error
+    text = cli("import", "weights", "e4e", path, "-o", out, "--family", "cars-512x384").error
     assert "is of another resolution: it renders 64 pixels" in text
-    assert "unknown model family 'cats'" in cli("import", "e4e", path, "-o", out, "--family", "cats").error
-    assert "name must end in .safetensors" in cli("import", "e4e", path, "-o", tmp_path / "w.pt").error
-    assert "no file to import" in cli("import", "e4e", "-o", out).error
+    assert "unknown model family 'cats'" in cli("import", "weights", "e4e", path, "-o", out, "--family", "cats").error
+    assert "name must end in .safetensors" in cli("import", "weights", "e4e", path, "-o", tmp_path / "w.pt").error
+    assert "no file to import" in cli("import", "weights", "e4e", "-o", out).error
     own = tmp_path / "own.safetensors"
     path.rename(own)
-    assert "which is to be read" in cli("import", "e4e", own, "-o", own).error
-    assert "No such file" in cli("import", "e4e", path, "-o", out).error
-    assert cli("import", "psp", own, "-o", out).status == 2
+    assert "which is to be read" in cli("import", "weights", "e4e", own, "-o", own).error
+    assert "No such file" in cli("import", "weights", "e4e", path, "-o", out).error
+    assert cli("import", "weights", "psp", own, "-o", out).status == 2
     assert not out.exists()
 
 
@@ -119,7 +121,8 @@ def test_a_hostile_file_runs_nothing(cli: Cli, tmp_path: Path, zipped: bool) -> 
 
     torch.save({"state_dict": Exploit()}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
     assert (
-        "refused; nothing of it ran" in cli("import", "e4e", tmp_path / "x.pt", "-o", tmp_path / "w.safetensors").error
+        "refused; nothing of it ran"
+        in cli("import", "weights", "e4e", tmp_path / "x.pt", "-o", tmp_path / "w.safetensors").error
     )
     assert not mark.exists()
     # The exploit is real.

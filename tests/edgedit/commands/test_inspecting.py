@@ -55,7 +55,7 @@ def test_a_bundles_own_graph(cli: Cli, bundle_path: Path) -> None:
 def test_two_are_compared(cli: Cli, report: Path, tmp_path: Path) -> None:
     other = write_report(tmp_path / "fp32.json", edit_report(precision="fp32"))
     page, summary = tmp_path / "both.html", tmp_path / "s.json"
-    done = cli("inspect", report, "--compare", other, "--device", "rtx4090", "--html", page, "--json", summary)
+    done = cli("inspect", report, "--compare", other, "--gpu", "rtx4090", "--html", page, "--json", summary)
     assert done.status == 0 and "in another precision" in done.out
     found = json.loads(summary.read_text())
     counts = found["matched"]["counts"]
@@ -93,7 +93,7 @@ def test_terminal_codes_in_names_are_not_passed_on(cli: Cli, tmp_path: Path) -> 
         (["{report}", "--html", "{tmp}/no/r.html"], "there is no directory {tmp}/no"),
         (["{report}", "--html", "{tmp}/r.html", "--json", "{tmp}/r.html"], "--json and --html both name"),
         (["{report}", "--graph", "invert"], "is a report of graph edit"),
-        (["{report}", "--device", "nope"], "unknown device 'nope'"),
+        (["{report}", "--gpu", "nope"], "unknown GPU 'nope'"),
         (["{report}", "--bandwidth-gbs", "3"], "go together"),
         (["{report}", "--top", "-1"], "--top must not be negative"),
         (["{report}", "--compare", "{tmp}/missing"], "there is no {tmp}/missing"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgedit.commands.photos import demo_strengths, in_order
+from edgedit.demo import demo_strengths, in_order
 from edgedit.editor import Editor
 from edgedit.sheet import CELL, GAP, LABEL, LARGE, WIDTH
 from engines.bundle import WEIGHTS_FILE
@@ -252,8 +252,8 @@ def test_a_face_that_is_not_there(edits: Edits, head_path: Path) -> None:
             ("-d", "age.pt:2"),
             "age.pt is not one of edgedit's directions; make one of it with",
         ),
-        (("-d", "age.npy", "-s", "2"), "`edgedit directions import KIND age.npy -o NAME.safetensors`"),
-        (("-d", "my age (1).pt:2"), "`edgedit directions import KIND 'my age (1).pt' -o NAME.safetensors`"),
+        (("-d", "age.npy", "-s", "2"), "`edgedit import direction KIND age.npy -o NAME.safetensors`"),
+        (("-d", "my age (1).pt:2"), "`edgedit import direction KIND 'my age (1).pt' -o NAME.safetensors`"),
     ],
 )
 def test_edits_that_are_refused(edits: Edits, head_path: Path, words: tuple[str, ...], message: str) -> None:

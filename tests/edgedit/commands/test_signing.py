@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgedit.commands.photos import ASTRONAUT
+from edgedit.demo import ASTRONAUT
 from edgedit.editor import Editor
 from engines.errors import SignatureError
 from engines.manifest import SIGNATURE_FILE
@@ -47,52 +47,56 @@ def engine(own_bundle: Path) -> Path:
 
 @pytest.fixture
 def signed(cli: Cli, own_bundle: Path, engine: Path, keys: tuple[Path, Path]) -> Path:
-    assert cli("sign", own_bundle, "--key", keys[0]).status == 0
+    assert cli("sign", "-b", own_bundle, "--private-key", keys[0]).status == 0
     return own_bundle
 
 
 def test_sign_and_verify(cli: Cli, own_bundle: Path, engine: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     private, public = keys
-    assert "not signed" in cli("verify", own_bundle).out
+    assert "not signed" in cli("verify", "-b", own_bundle).out
     summary = tmp_path / "s.json"
-    done = cli("sign", own_bundle, "--key", private, "--json", summary)
+    done = cli("sign", "-b", own_bundle, "--private-key", private, "--json", summary)
     count = sum(p.is_file() for p in own_bundle.rglob("*")) - 1
     assert done.status == 0 and done.err == ""
     assert done.out == f"faces: signed {count} files, signature in model.sig\n"
     assert json.loads(summary.read_text())["files"] == count
-    done = cli("verify", own_bundle, "--public-key", public, "--require-signed", "--json", summary)
+    done = cli("verify", "-b", own_bundle, "--public-key", public, "--json", summary)
     assert done.status == 0 and done.err == ""
     assert "every digest matches" in done.out and f"signed with {public}: all {count} files" in done.out
     said = json.loads(summary.read_text())
     assert (said["signed"], said["verified"], said["files"]) == (True, True, count)
-    done = cli("verify", own_bundle, "--json", summary)
+    done = cli("verify", "-b", own_bundle, "--json", summary)
     assert done.status == 0 and "signed, but not checked by whom: give --public-key" in done.out
     assert json.loads(summary.read_text())["verified"] is False
 
 
 def test_what_is_not_signed_fails(cli: Cli, own_bundle: Path, keys: tuple[Path, Path]) -> None:
-    done = cli("verify", own_bundle, "--public-key", keys[1])
-    assert done.error == f"faces is not signed: sign it with `edgedit sign {own_bundle} --key PRIVATE_KEY.pem`"
-    done = cli("verify", own_bundle, "--require-signed")
-    assert done.error == "--require-signed needs --public-key KEY.pem: a signature means nothing without a key"
+    done = cli("verify", "-b", own_bundle, "--public-key", keys[1])
+    assert (
+        done.error == f"faces is not signed: sign it with `edgedit sign -b {own_bundle} --private-key PRIVATE_KEY.pem`"
+    )
+    done = cli("verify", "-b", own_bundle, "--public-key")
+    assert done.status == 2 and done.error.startswith("Missing value for --public-key")
 
 
 def test_engines_built_since_are_told_with_what_to_do(cli: Cli, signed: Path, keys: tuple[Path, Path]) -> None:
     private, public = keys
     write_engine(signed, precision="fp32")
-    assert cli("verify", signed, "--public-key", public).error == (
+    assert cli("verify", "-b", signed, "--public-key", public).error == (
         "faces: engines/tensorrt-rtx-sm86-fp32 is not as it was signed; if it was built or removed since, sign the "
-        f"bundle again with `edgedit sign {signed} --key PRIVATE_KEY.pem`"
+        f"bundle again with `edgedit sign -b {signed} --private-key PRIVATE_KEY.pem`"
     )
-    assert cli("sign", signed, "--key", private).status == 0
-    assert cli("verify", signed, "--public-key", public).status == 0
+    assert cli("sign", "-b", signed, "--private-key", private).status == 0
+    assert cli("verify", "-b", signed, "--public-key", public).status == 0
 
 
 def test_damage_is_told_as_damage(cli: Cli, signed: Path, keys: tuple[Path, Path]) -> None:
     flip(signed / "engines" / RTX / "edit.engine")
-    for words in (("verify", signed, "--public-key", keys[1]), ("verify", signed), ("info", signed, "--verify")):
-        assert cli(*words).error.startswith(f"faces: engines/{RTX}/edit.engine is damaged (its digest differs); build")
-    assert "it was not signed" in cli("sign", signed, "--key", keys[0]).error
+    for words in (("verify", "--public-key", keys[1]), ("verify",), ("info", "--verify")):
+        assert cli(*words, "-b", signed).error.startswith(
+            f"faces: engines/{RTX}/edit.engine is damaged (its digest differs); build"
+        )
+    assert "it was not signed" in cli("sign", "-b", signed, "--private-key", keys[0]).error
 
 
 @pytest.mark.parametrize("kind", ["another key", "a flipped byte", "no signature"])
@@ -101,7 +105,7 @@ def test_verbs_that_run_a_bundle_refuse_it(
 ) -> None:
     public, out = keys[1], tmp_path / "out.png"
     words = ("reconstruct", ASTRONAUT, "-b", signed, "-o", out, "--threads", 1)
-    assert cli(*words, "--require-signed", public).status == 0 and out.is_file()
+    assert cli(*words, "--public-key", public).status == 0 and out.is_file()
     out.unlink()
     if kind == "another key":
         _, public = write_keys(tmp_path, "other")
@@ -109,20 +113,20 @@ def test_verbs_that_run_a_bundle_refuse_it(
         flip(signed / SIGNATURE_FILE)
     else:
         (signed / SIGNATURE_FILE).unlink()
-    message = cli(*words, "--require-signed", public).error
+    message = cli(*words, "--public-key", public).error
     expected = {"another key": "made with another key", "a flipped byte": "model.sig", "no signature": "is not signed"}
     assert expected[kind] in message and not out.exists()
     with pytest.raises(SignatureError, match=expected[kind]):
-        Editor.load(signed, require_signed=public)
+        Editor.load(signed, public_key=public)
     # Nobody asked for a signature.
     assert cli(*words).status == 0
 
 
 def test_info_lists_the_engines(cli: Cli, own_bundle: Path, tmp_path: Path) -> None:
-    assert "engines: none" in cli("info", own_bundle).out
+    assert "engines: none" in cli("info", "-b", own_bundle).out
     write_engine(own_bundle)
     write_engine(own_bundle, "tensorrt", "sm86+sm89", "fp32", ("edit",), share=1.0)
-    done = cli("info", own_bundle, "--verify", "--json", tmp_path / "i.json")
+    done = cli("info", "-b", own_bundle, "--verify", "--json", tmp_path / "i.json")
     assert done.status == 0 and done.err == ""
     for text in (RTX, "99.50 % in fp16", "tensorrt-sm86+sm89-fp32", "100.00 % in fp32", "not signed", "all match"):
         assert text in done.out
@@ -140,19 +144,20 @@ def test_info_names_damaged_and_stale_engines(cli: Cli, own_bundle: Path, tmp_pa
     data = json.loads((stale / "engine.json").read_bytes()) | {"weights_sha256": "0" * 64}
     seal(stale, json.dumps(data).encode())
     flip(write_engine(own_bundle) / "engine.json")
-    done = cli("info", own_bundle, "--json", tmp_path / "i.json")
+    done = cli("info", "-b", own_bundle, "--json", tmp_path / "i.json")
     assert done.status == 0 and done.out.count("UNFIT") == 2
     assert f"UNFIT faces: engines/{RTX}/engine.json does not match engine.sha256; build the engine again" in done.out
     engines = json.loads((tmp_path / "i.json").read_text())["engines"]
     assert "does not match engine.sha256" in engines[RTX]["problem"]
     assert "the bundle was exported again since" in engines["tensorrt-rtx-sm86-fp32"]["problem"]
-    assert cli("info", own_bundle, "--verify").error == (
+    assert cli("info", "-b", own_bundle, "--verify").error == (
         f"faces: engines/{RTX}/engine.json does not match engine.sha256; build the engine again"
     )
 
 
 @pytest.mark.parametrize(
-    "words", [("sign", "{bundle}", "--key", "k.pem"), ("verify", "{bundle}", "--public-key", "k.pem")]
+    "words",
+    [("sign", "-b", "{bundle}", "--private-key", "k.pem"), ("verify", "-b", "{bundle}", "--public-key", "k.pem")],
 )
 def test_without_model_signing(bundle_path: Path, words: tuple[str, ...]) -> None:
     done = subprocess.run(
@@ -169,7 +174,7 @@ def test_without_model_signing(bundle_path: Path, words: tuple[str, ...]) -> Non
 def test_a_place_that_cannot_be_written(cli: Cli, signed: Path, keys: tuple[Path, Path]) -> None:
     (signed / SIGNATURE_FILE).unlink()
     (signed / SIGNATURE_FILE).mkdir()
-    assert "Is a directory" in cli("sign", signed, "--key", keys[0]).error
+    assert "Is a directory" in cli("sign", "-b", signed, "--private-key", keys[0]).error
     assert sorted(p.name for p in signed.iterdir() if p.name.startswith(".")) == []
     shutil.rmtree(signed / SIGNATURE_FILE)
-    assert cli("sign", signed, "--key", keys[0]).status == 0
+    assert cli("sign", "-b", signed, "--private-key", keys[0]).status == 0

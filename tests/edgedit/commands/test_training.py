@@ -8,28 +8,36 @@ import pytest
 from tests.edgedit.conftest import Cli
 
 BOTH = ("--lpips", "{data}", "--identity", "{data}")
+JUDGES = ("--age-gender", "{data}", "--expression", "{data}")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("e4e",), "stage e4e needs --lpips; `edgedit train --help` says what each file is"),
-        (("editor", "--lpips", "{data}"), "stage editor needs --identity"),
-        (("directions", "--identity", "{data}"), "stage directions needs --age-gender"),
-        (("encoder", "--lpips", "missing.safetensors"), "--lpips: there is no missing.safetensors"),
-        (("e4e", *BOTH, "--data", "missing"), "--data: there is no missing"),
-        (("generator", "--even", "age"), "--even names a column of the table that --labels gives"),
-        (("e4e", *BOTH, "--even", "age", "--labels", "missing.csv"), "--labels: there is no missing.csv"),
-        (("generator", "--recipe", "best"), "unknown recipe 'best'; there are "),
-        (("e4e", *BOTH, "--device", "abacus"), "--device abacus cannot be used: "),
+        (("train", "e4e"), "stage e4e needs --lpips; `edgedit train --help` says what each file is"),
+        (("train", "editor", "--lpips", "{data}"), "stage editor needs --identity"),
+        (
+            ("directions", "fit", "--identity", "{data}"),
+            "fitting directions needs --age-gender; `edgedit directions fit",
+        ),
+        (("directions", "calibrate"), "calibrating directions needs --identity; `edgedit directions calibrate --help`"),
+        (("evaluate", "--identity", "{data}"), "measuring needs --lpips; `edgedit evaluate --help` says what"),
+        (("evaluate", *BOTH, "--pose", "missing.onnx", *JUDGES), "--pose: there is no missing.onnx"),
+        (("train", "encoder", "--lpips", "missing.safetensors"), "--lpips: there is no missing.safetensors"),
+        (("train", "e4e", *BOTH, "--faces", "missing"), "--faces: there is no missing"),
+        (("train", "generator", "--even", "age"), "--even names a column of the table that --labels gives"),
+        (("train", "e4e", *BOTH, "--even", "age", "--labels", "missing.csv"), "--labels: there is no missing.csv"),
+        (("train", "generator", "--recipe", "best"), "unknown recipe 'best'; there are "),
+        (("train", "e4e", *BOTH, "--device", "abacus"), "--device abacus cannot be used: "),
+        (("train", "e4e", *BOTH, "--processes", "0"), "--processes must be 1 or more, got 0"),
     ],
 )
 def test_what_a_stage_lacks(cli: Cli, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
     data = tmp_path / "faces"
     data.mkdir()
     given = [word.format(data=data) for word in words]
-    if "--data" not in given:
-        given += ["--data", str(data)]
-    done = cli("train", *given, "--run", tmp_path / "run", "--threads", 1)
+    if "--faces" not in given:
+        given += ["--faces", str(data)]
+    done = cli(*given, "--run", tmp_path / "run", "--threads", 1)
     assert done.status == 1 and message in done.error
     assert os.listdir(tmp_path) == ["faces"]

@@ -37,9 +37,9 @@ build(sys.argv[1], runtime="onnxruntime", precision="fp32", fit=fit)
 """
 
 
-def ort(path: Path, *pipelines: str, **options: Any) -> EngineManifest:
+def ort(path: Path, *graphs: str, **options: Any) -> EngineManifest:
     """A build that is over in a moment; the tiny graphs are too small for a share of FP16."""
-    return build(path, runtime="onnxruntime", precision="fp32", pipelines=pipelines or ("reconstruct",), **options)
+    return build(path, runtime="onnxruntime", precision="fp32", graphs=graphs or ("reconstruct",), **options)
 
 
 def engines(path: Path) -> list[str]:
@@ -48,7 +48,7 @@ def engines(path: Path) -> list[str]:
 
 def test_the_folder_is_what_its_manifest_says(own_bundle: Path) -> None:
     lines: list[str] = []
-    manifest = ort(own_bundle, "all", progress=lines.append, command="edgedit build small")
+    manifest = ort(own_bundle, "pipelines", progress=lines.append, command="edgedit build small")
     folder = own_bundle / "engines" / "onnxruntime-cpu-fp32"
     assert engines(own_bundle) == [folder.name] == [manifest.folder]
     assert parse_engine_manifest((folder / ENGINE_FILE).read_bytes(), folder.name) == manifest
@@ -97,7 +97,7 @@ def test_a_certificate_goes_into_the_manifest(own_bundle: Path) -> None:
     def fit(graph: str) -> tuple[frozenset[str], dict | None]:
         return frozenset(), {"psnr": 51.5} if graph == "edit" else None
 
-    manifest = ort(own_bundle, "all", fit=fit)
+    manifest = ort(own_bundle, "pipelines", fit=fit)
     assert {name: graph.certificate for name, graph in manifest.graphs.items()} == {
         "invert": None,
         "edit": {"psnr": 51.5},
@@ -112,19 +112,20 @@ def test_a_certificate_that_fails_leaves_the_old_engine(own_bundle: Path) -> Non
         raise EngineError("PSNR 20 dB")
 
     with pytest.raises(EngineError, match="PSNR 20 dB"):
-        ort(own_bundle, "all", fit=fit)
+        ort(own_bundle, "pipelines", fit=fit)
     folder = own_bundle / "engines" / before.folder
     assert engines(own_bundle) == [before.folder]
     assert parse_engine_manifest((folder / ENGINE_FILE).read_bytes(), folder.name) == before
 
 
-def test_names_of_pipelines(small_path: Path) -> None:
+def test_names_of_graphs(small_path: Path) -> None:
     bundle = Bundle.load(small_path)
-    assert graph_names(bundle, ["all"]) == list(PIPELINES)
+    assert graph_names(bundle, ["pipelines"]) == list(PIPELINES)
+    assert graph_names(bundle, ["all"]) == [*PARTS, *PIPELINES]
     assert graph_names(bundle, ["split"]) == list(PARTS)
-    assert graph_names(bundle, ["edit", "all", "edit", "editor"]) == ["edit", "invert", "reconstruct", "editor"]
+    assert graph_names(bundle, ["edit", "pipelines", "edit", "editor"]) == ["edit", "invert", "reconstruct", "editor"]
     with pytest.raises(
-        EngineError, match="unknown pipeline 'invertt'; there are all, split, invert, edit, reconstruct"
+        EngineError, match="unknown graph 'invertt'; there are all, pipelines, split, invert, edit, reconstruct"
     ):
         graph_names(bundle, ["edit", "invertt"])
 
@@ -155,11 +156,11 @@ def test_what_is_no_profile(text: str) -> None:
         ({"precision": "int8"}, "precision int8 needs the ranges of activations"),
         ({"precision": "fp8"}, "precision fp8 needs the ranges of activations"),
         (
-            {"precision": "fp16", "pipelines": ["invert"]},
+            {"precision": "fp16", "graphs": ["invert"]},
             r"graph invert was asked for in fp16, and 8\d.\d% of its MACs",
         ),
         (
-            {"precision": "fp16", "fit": lambda graph: (frozenset({"none"}), None), "pipelines": ["edit"]},
+            {"precision": "fp16", "fit": lambda graph: (frozenset({"none"}), None), "graphs": ["edit"]},
             "no node none to widen",
         ),
     ],
@@ -249,7 +250,7 @@ def test_engines_for_two_architectures(own_bundle: Path) -> None:
         runtime="tensorrt-rtx",
         target="sm89,sm86",
         precision="fp32",
-        pipelines=["reconstruct", "generator"],
+        graphs=["reconstruct", "generator"],
         options=BuildOptions(profile=Profile(min=1, opt=2, max=4), weight_streaming=True),
     )
     assert manifest.folder == "tensorrt-rtx-sm86+sm89-fp32"
@@ -283,7 +284,7 @@ def test_targets_that_rtx_refuses(own_bundle: Path, target: str, message: str) -
 @pytest.mark.rtx
 def test_a_shipped_pipeline_is_fp16_inside(tmp_path: Path) -> None:
     path = Path(shutil.copytree(RANDOM_BUNDLE, tmp_path / "demo", ignore=shutil.ignore_patterns("engines")))
-    manifest = build(path, runtime="tensorrt-rtx", target="sm86", precision="fp16", pipelines=["reconstruct"])
+    manifest = build(path, runtime="tensorrt-rtx", target="sm86", precision="fp16", graphs=["reconstruct"])
     graph = manifest.graphs["reconstruct"]
     assert graph.proof.share > 0.99 and graph.proof.macs > 10**8
     assert graph.proof.wide and all(wide.reason != "unexplained" for wide in graph.proof.wide)

@@ -28,12 +28,10 @@ _ROOT = Path(__file__).resolve().parents[3]
 NAME = "onnxruntime-cpu-fp32"
 
 
-def ort(path: Path, *pipelines: str, **options: Any) -> tuple[EngineManifest, list[str]]:
+def ort(path: Path, *graphs: str, **options: Any) -> tuple[EngineManifest, list[str]]:
     """A build that is over in a moment, and the lines on what was kept and what was not."""
     lines: list[str] = []
-    manifest = build(
-        path, runtime="onnxruntime", precision="fp32", pipelines=pipelines, progress=lines.append, **options
-    )
+    manifest = build(path, runtime="onnxruntime", precision="fp32", graphs=graphs, progress=lines.append, **options)
     return manifest, [line for line in lines if f"engines/{NAME}" in line]
 
 
@@ -52,7 +50,7 @@ def sound(path: Path) -> EngineManifest:
 
 
 def test_building_one_pipeline_again_keeps_the_others(own_bundle: Path) -> None:
-    before, lines = ort(own_bundle, "all", command="edgedit build small")
+    before, lines = ort(own_bundle, "pipelines", command="edgedit build small")
     assert lines == []
     folder = own_bundle / "engines" / NAME
     contents = {file: (folder / file).read_bytes() for file in before.files}
@@ -92,7 +90,7 @@ def test_a_folder_grows_to_all_graphs(own_bundle: Path) -> None:
 def test_what_does_not_fit_is_dropped_with_one_line(
     own_bundle: Path, change: Callable[[dict[str, Any]], None], reason: str
 ) -> None:
-    ort(own_bundle, "all")
+    ort(own_bundle, "pipelines")
     amend(own_bundle / "engines" / NAME, change)
     manifest, lines = ort(own_bundle, "edit", command="edgedit build small")
     assert list(manifest.graphs) == ["edit"] and sound(own_bundle) == manifest
@@ -103,7 +101,7 @@ def test_what_does_not_fit_is_dropped_with_one_line(
 
 
 def test_a_graph_that_the_bundle_has_changed_is_dropped_and_the_others_stay(own_bundle: Path) -> None:
-    ort(own_bundle, "all")
+    ort(own_bundle, "pipelines")
     old = "0" * 64
     amend(own_bundle / "engines" / NAME, lambda m: m["graphs"]["invert"].update(source_sha256=old))
     manifest, lines = ort(own_bundle, "edit")
@@ -115,7 +113,7 @@ def test_a_graph_that_the_bundle_has_changed_is_dropped_and_the_others_stay(own_
 
 
 def test_a_damaged_engine_is_dropped_and_never_given_a_new_digest(own_bundle: Path) -> None:
-    before, _ = ort(own_bundle, "all")
+    before, _ = ort(own_bundle, "pipelines")
     flip(own_bundle / "engines" / NAME / before.graphs["invert"].file)
     manifest, lines = ort(own_bundle, "edit")
     assert list(manifest.graphs) == ["edit", "reconstruct"] and sound(own_bundle) == manifest
@@ -123,7 +121,7 @@ def test_a_damaged_engine_is_dropped_and_never_given_a_new_digest(own_bundle: Pa
 
 
 def test_a_folder_that_cannot_be_read_is_replaced(own_bundle: Path) -> None:
-    ort(own_bundle, "all")
+    ort(own_bundle, "pipelines")
     flip(own_bundle / "engines" / NAME / ENGINE_FILE)
     manifest, (line,) = ort(own_bundle, "edit")
     assert list(manifest.graphs) == ["edit"] and sound(own_bundle) == manifest
@@ -152,14 +150,14 @@ lower = module._lower
 def killed(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 module._lower = killed
-build(sys.argv[1], runtime="onnxruntime", precision="fp32", pipelines=["edit"])
+build(sys.argv[1], runtime="onnxruntime", precision="fp32", graphs=["edit"])
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_killed_after_the_others_were_copied(own_bundle: Path) -> None:
     """What was there is there still, whole, and the copies are swept by the next build."""
-    before, _ = ort(own_bundle, "all")
+    before, _ = ort(own_bundle, "pipelines")
     environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
     done = subprocess.run([sys.executable, "-c", _KILLED, str(own_bundle)], env=environment, capture_output=True)
     assert done.returncode == -signal.SIGKILL
@@ -177,8 +175,8 @@ def test_engines_of_tensorrt_rtx_are_kept_and_certificates_with_them(own_bundle:
         return frozenset(), {"psnr": 51.5}
 
     options: dict[str, Any] = {"runtime": "tensorrt-rtx", "target": "sm86", "precision": "fp32"}
-    first = build(own_bundle, pipelines=["reconstruct"], fit=fit, **options)
-    second = build(own_bundle, pipelines=["generator"], **options)
+    first = build(own_bundle, graphs=["reconstruct"], fit=fit, **options)
+    second = build(own_bundle, graphs=["generator"], **options)
     assert list(second.graphs) == ["reconstruct", "generator"]
     assert second.graphs["reconstruct"] == first.graphs["reconstruct"]
     assert second.graphs["reconstruct"].certificate == {"psnr": 51.5}
@@ -186,7 +184,7 @@ def test_engines_of_tensorrt_rtx_are_kept_and_certificates_with_them(own_bundle:
     assert hashlib.sha256(data).hexdigest() == first.files["reconstruct.engine"].sha256
     lines: list[str] = []
     streamed = BuildOptions(weight_streaming=True)
-    third = build(own_bundle, pipelines=["generator"], options=streamed, progress=lines.append, **options)
+    third = build(own_bundle, graphs=["generator"], options=streamed, progress=lines.append, **options)
     assert list(third.graphs) == ["generator"]
     assert f"reconstruct of engines/{third.folder}: not kept, built with other options" in lines
     assert Bundle.load(own_bundle).verify() == []

@@ -99,7 +99,7 @@ def test_weights_that_do_not_go_into_it(old: Path, tmp_path: Path) -> None:
 def test_without_a_gpu_one_line_says_so(old: Path, new: Path) -> None:
     message = refusal(old / "engines" / NAME, new)
     assert f"refitting {NAME} needs an NVIDIA GPU that runs it, and none is here" in message
-    assert f"`edgedit build {new} --runtime tensorrt-rtx --target sm86 --precision fp32 --pipeline edit" in message
+    assert f"`edgedit build -b {new} --runtime tensorrt-rtx --target sm86 --precision fp32 --graph edit" in message
     assert not (new / "engines").exists()
 
 
@@ -368,7 +368,7 @@ def test_a_quantised_folder_keeps_its_ranges_or_takes_new_ones(
         file = made.graphs[graph].ranges
         assert file == f"{graph}.ranges.json"
         assert Calibrated.parse(folder.read(file), file).peaks == (measured or {"node": 2.5})
-    assert ("edit: keeps the ranges of the old weights; --photos measures those of the new ones" in lines) == (
+    assert ("edit: keeps the ranges of the old weights; --faces measures those of the new ones" in lines) == (
         measured is None
     )
 

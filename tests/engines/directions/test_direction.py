@@ -76,9 +76,7 @@ def test_what_came_in_place_of_a_direction_is_named() -> None:
     ):
         with pytest.raises(DirectionError, match=f"smile.safetensors is not an edit direction: {message}"):
             Direction.from_bytes(data, "smile.safetensors")
-    with pytest.raises(
-        DirectionError, match=r"smile\.pt is not an edit direction: .*`edgedit directions import` makes"
-    ):
+    with pytest.raises(DirectionError, match=r"smile\.pt is not an edit direction: .*`edgedit import direction` makes"):
         Direction.from_bytes(b"PK\x03\x04 and more", "smile.pt")
 
 

@@ -156,7 +156,7 @@ def test_devices() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("gtx1",), "unknown device 'gtx1'; there are "),
+        (("gtx1",), "unknown GPU 'gtx1'; there are "),
         (("rtx3090", 1.0, 2.0), "exclude each other"),
         ((None, 1.0), "go together"),
         ((None, -1.0, 2.0), "--peak-tflops must be a positive number, got -1"),

@@ -130,7 +130,7 @@ def test_points_stand_where_their_figures_say() -> None:
 
 def test_without_a_device_nor_times_there_is_no_plot_but_a_hint() -> None:
     found = page(edit_report(), None)
-    assert not found.all("svg") and "add --device" in found.words
+    assert not found.all("svg") and "add --gpu" in found.words
     assert "floor" not in found.data["values"] and "ms" not in found.data["values"]
     timed = page(engine_report(), None)
     assert timed.all("svg") and "No device is named" in timed.words

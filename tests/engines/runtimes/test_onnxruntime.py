@@ -155,7 +155,7 @@ def test_wrong_tensors_name_the_contract(edit: OnnxRuntime) -> None:
 def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The random bundle with a typed graph for ONNX Runtime, built for real. Not to be changed."""
     path = shutil.copytree(RANDOM_BUNDLE, tmp_path_factory.mktemp("typed") / "demo")
-    build(path, runtime="onnxruntime", target="cpu", precision="fp16", pipelines=("reconstruct",))
+    build(path, runtime="onnxruntime", target="cpu", precision="fp16", graphs=("reconstruct",))
     return path
 
 
@@ -212,7 +212,7 @@ def test_an_unsigned_bundle_is_refused_where_a_signature_is_required(typed: Path
     bundle = Bundle.load(typed)
     for options in ({}, {"precision": "fp16"}):
         with pytest.raises(SignatureError, match=r" is not signed|signatures need"):
-            create("onnxruntime", bundle, "reconstruct", require_signed=tmp_path / "key.pem", **options)
+            create("onnxruntime", bundle, "reconstruct", public_key=tmp_path / "key.pem", **options)
 
 
 @pytest.mark.gpu
@@ -233,7 +233,7 @@ def test_tensors_stay_on_the_gpu(tiny_bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("wrong", ["thread", "device_id", "requires_signed", "intra_op_num_threads"])
 def test_options_that_do_not_exist_are_refused_with_those_that_do(tiny_bundle: Bundle, wrong: str) -> None:
-    there = "it has provider, threads, precision, target, require_signed"
+    there = "it has provider, threads, precision, target, public_key"
     with pytest.raises(EdgeditError, match=f"^runtime onnxruntime has no option {wrong}; {there}$"):
         create("onnxruntime", tiny_bundle, "edit", **{wrong: 1})
 

@@ -68,7 +68,7 @@ def test_preflight_in_order(built: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"no tensorrt engine of edit; there are tensorrt-rtx-sm86-fp16 .*build"):
         read(bundle, "tensorrt", "edit", Found("TensorRT", "11.4.0", "8.6"))
     with pytest.raises(SignatureError, match=r"tiny is not signed|signatures need"):
-        read(bundle, "tensorrt-rtx", "edit", RTX, require_signed=tmp_path / "key.pem")
+        read(bundle, "tensorrt-rtx", "edit", RTX, public_key=tmp_path / "key.pem")
     other = Found("TensorRT-RTX", "11.3.0", "8.9")
     with pytest.raises(EngineError, match=r"built for SM86 by TensorRT-RTX 11\.4\.0, found SM89 and TensorRT-RTX"):
         read(bundle, "tensorrt-rtx", "edit", other)
@@ -77,11 +77,12 @@ def test_preflight_in_order(built: Path, tmp_path: Path) -> None:
         read(bundle, "tensorrt-rtx", "edit", RTX)
     flip(folder.path / "engine.json")
     with pytest.raises(EngineError, match=r"engine\.json does not match engine\.sha256"):
-        read(bundle, "tensorrt-rtx", "edit", other, require_signed=tmp_path / "key.pem")
+        read(bundle, "tensorrt-rtx", "edit", other, public_key=tmp_path / "key.pem")
 
 
 @pytest.mark.parametrize(
-    ("extent", "advice"), [(9, "--batch 1:2:9"), (0, "--batch 0:2:8"), (100, "--batch 1:2:100"), (1, None), (8, None)]
+    ("extent", "advice"),
+    [(9, "--batch-range 1:2:9"), (0, "--batch-range 0:2:8"), (100, "--batch-range 1:2:100"), (1, None), (8, None)],
 )
 def test_the_profile(extent: int, advice: str | None) -> None:
     profile = Profile(min=1, opt=2, max=8)
@@ -93,7 +94,7 @@ def test_the_profile(extent: int, advice: str | None) -> None:
 
 
 def test_a_profile_of_large_batches_refuses_small_ones() -> None:
-    with pytest.raises(ValueError, match=r"batch 2 outside 4\.\.8.* --batch 2:4:8"):
+    with pytest.raises(ValueError, match=r"batch 2 outside 4\.\.8.* --batch-range 2:4:8"):
         check_profile("edit", Profile(min=4, opt=4, max=8), {"batch": 2})
 
 
@@ -220,7 +221,7 @@ def test_an_engine_that_was_built_here_passes_every_check_before_the_gpu(rtx: Ba
 
     # Of this bundle's `edit` the styles, which are FP32, are too great a share for an FP16 build.
     path = write_small(tmp_path / "small")
-    manifest = build(path, runtime="tensorrt-rtx", target="sm86", precision="fp16", pipelines=("reconstruct",))
+    manifest = build(path, runtime="tensorrt-rtx", target="sm86", precision="fp16", graphs=("reconstruct",))
     bundle = Bundle.load(path)
     found = Found(rtx.title, rtx.version, "8.6", "999.0")
     folder, data = read(bundle, "tensorrt-rtx", "reconstruct", found)

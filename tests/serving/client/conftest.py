@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgedit.commands.photos import ASTRONAUT
+from edgedit.demo import ASTRONAUT
 from edgedit.editor import Editor, Portrait
 from serving.client import AsyncClient
 from serving.client.connection import Infer

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgedit.commands.photos import ASTRONAUT
+from edgedit.demo import ASTRONAUT
 from edgedit.editor import Editor, Portrait, open_bundle
 from engines.errors import NoFaceError, StrengthWarning
 from engines.lost_picture import LOST

@@ -127,5 +127,5 @@ def test_the_gateways_command_is_one() -> None:
     words = dict(instructions(GATEWAY))
     assert json.loads(words["ENTRYPOINT"]) == ["edgedit", "serve", "gateway"]
     verb = tyro.cli(serve_gateway.ServeGateway, args=json.loads(words["CMD"]))
-    assert (verb.host, str(verb.keys)) == ("0.0.0.0", "/run/secrets/edgedit/keys")
+    assert (verb.host, str(verb.api_keys)) == ("0.0.0.0", "/run/secrets/edgedit/keys")
     assert verb.port == int(words["EXPOSE"])

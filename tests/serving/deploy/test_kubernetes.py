@@ -226,9 +226,11 @@ def test_gateway_is_started_as_it_can_be(resources: Resources) -> None:
     )
     assert quantity(container["resources"]["limits"]["memory"]) > most
     # Keys come from a secret that is not in these files.
-    mount = next(m for m in container["volumeMounts"] if str(settings.keys).startswith(m["mountPath"]))
+    mount = next(m for m in container["volumeMounts"] if str(settings.api_keys).startswith(m["mountPath"]))
     volume = next(v for v in pod["volumes"] if v["name"] == mount["name"])
-    assert mount["readOnly"] and f"{mount['mountPath']}/{volume['secret']['items'][0]['path']}" == str(settings.keys)
+    assert mount["readOnly"] and f"{mount['mountPath']}/{volume['secret']['items'][0]['path']}" == str(
+        settings.api_keys
+    )
     assert not of_kind(resources, "Secret")
 
 

@@ -22,7 +22,8 @@ MODULE = LIBRARIES["tensorrt-rtx"].module
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`reconstruct` of the random bundle, strongly typed in FP16, as `edgedit serve repo --plans fp16` lays it out."""
+    """`reconstruct` of the random bundle, strongly typed in FP16, as `edgedit serve repo --build-engines fp16` lays it
+    out."""
     from engines.precision import lower
 
     root = tmp_path_factory.mktemp("models")

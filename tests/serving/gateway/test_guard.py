@@ -35,7 +35,7 @@ def _bearer(key: str) -> dict[str, str]:
 async def test_keys_are_asked_for_and_scopes_hold(backend: EditorBackend, tmp_path: Path) -> None:
     path = tmp_path / "keys"
     phone, monitor = add_key(path, "phone"), add_key(path, "monitor", (METRICS,))
-    async with gateway(backend, keys=path) as client:
+    async with gateway(backend, api_keys=path) as client:
         for route in ("/v1/directions", "/metrics", "/v1/nothing"):
             for headers in ({}, {"authorization": "Basic eDp5"}, {"authorization": "Bearer "}):
                 answer = await client.get(route, headers=headers)
@@ -139,7 +139,7 @@ async def test_paths_and_methods_that_are_not_there(backend: EditorBackend) -> N
 async def test_a_key_over_its_rate_is_told_when_to_come_back(backend: EditorBackend, tmp_path: Path) -> None:
     path = tmp_path / "keys"
     hasty, calm = add_key(path, "hasty"), add_key(path, "calm")
-    async with gateway(backend, keys=path, rate=0.01, burst=3) as client:
+    async with gateway(backend, api_keys=path, rate=0.01, burst=3) as client:
         answers = [await client.get("/v1/directions", headers=_bearer(hasty)) for _ in range(5)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
         problem(answers[-1], 429, "rate-limit")
@@ -176,7 +176,7 @@ async def test_a_burst_gives_only_answers_and_refusals(backend: EditorBackend, f
 async def test_one_key_cannot_fill_the_queue(backend: EditorBackend, tmp_path: Path, face_png: bytes) -> None:
     path = tmp_path / "keys"
     greedy, other = add_key(path, "greedy"), add_key(path, "other")
-    async with gateway(backend, keys=path, running=1, waiting=9, per_key=2) as client:
+    async with gateway(backend, api_keys=path, running=1, waiting=9, per_key=2) as client:
         headers = _PNG | _bearer(other)
         sent = await client.post("/v1/inversions?aligned=true", content=face_png, headers=headers)
         wanted = {"handle": sent.json()["handle"], "edits": {"smile": 1}}
@@ -290,7 +290,7 @@ async def test_logs_hold_neither_photos_nor_keys_nor_whole_handles(
     handler.setFormatter(JsonFormatter())
     logger.addHandler(handler)
     try:
-        async with gateway(backend, keys=tmp_path / "keys") as client:
+        async with gateway(backend, api_keys=tmp_path / "keys") as client:
             headers = _bearer(key) | {"x-request-id": "one"}
             sent = await client.post("/v1/inversions?aligned=true", content=face_png, headers=_PNG | headers)
             handle = sent.json()["handle"]

@@ -96,7 +96,7 @@ def test_names_are_given_once(tmp_path: Path) -> None:
 def test_only_loopback_is_bound_without_keys(host: str, tmp_path: Path) -> None:
     with pytest.raises(GatewayError, match="only loopback"):
         Settings(host=host)
-    Settings(host=host, keys=tmp_path / "keys")
+    Settings(host=host, api_keys=tmp_path / "keys")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "[::1]", "localhost"])

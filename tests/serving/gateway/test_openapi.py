@@ -35,7 +35,7 @@ _ROUTES = [
 def secured(editor: Editor, tmp_path_factory: pytest.TempPathFactory) -> tuple[FastAPI, str]:
     path = tmp_path_factory.mktemp("keys") / "keys"
     key = add_key(path, "fuzz", (EDIT, METRICS))
-    return create_app(lambda: EditorBackend(editor), limits(keys=path, canary_timeout=60.0)), key
+    return create_app(lambda: EditorBackend(editor), limits(api_keys=path, canary_timeout=60.0)), key
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["fits", "does-not-fit"])

@@ -252,7 +252,7 @@ _SCRIPT = """
 import sys
 from pathlib import Path
 from edgedit.commands.serve_gateway import ServeGateway
-print(ServeGateway(triton="127.0.0.1:1", port=0, drain_delay=0.2, keys=Path(sys.argv[1])).run())
+print(ServeGateway(triton="127.0.0.1:1", port=0, drain_delay=0.2, api_keys=Path(sys.argv[1])).run())
 """
 
 
@@ -321,12 +321,12 @@ def test_an_answer_that_nobody_takes_is_dropped(header: str) -> None:
 def test_a_public_address_needs_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from edgedit.commands.serve_gateway import ServeGateway, ServeKey
 
-    with pytest.raises(GatewayError, match="without --keys only loopback"):
+    with pytest.raises(GatewayError, match="without --api-keys only loopback"):
         ServeGateway(host="0.0.0.0").run()
-    told = ServeKey(name="phone", keys=tmp_path / "keys").run()
+    told = ServeKey(name="phone", api_keys=tmp_path / "keys").run()
     key = capsys.readouterr().out.split()[0]
     assert key.startswith("edk_") and key not in json.dumps(told)
-    assert ServeGateway(host="0.0.0.0", keys=tmp_path / "keys").settings().host == "0.0.0.0"
+    assert ServeGateway(host="0.0.0.0", api_keys=tmp_path / "keys").settings().host == "0.0.0.0"
 
 
 def test_the_detectors_weights_are_looked_for_at_the_start(

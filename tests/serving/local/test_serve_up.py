@@ -34,7 +34,7 @@ def up(pipelines: Path, development_server: Installation) -> Iterator[Up]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "edgedit", "serve", "up", str(pipelines), *arguments]
+        command = [sys.executable, "-m", "edgedit", "serve", "up", "-b", str(pipelines), *arguments]
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=_ROOT, start_new_session=True)
         started.append(process)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgedit.commands.photos import ASTRONAUT
+from edgedit.demo import ASTRONAUT
 from edgedit.editor import Editor
 from engines.bundle import Bundle
 from engines.contracts import PARTS, PIPELINES, TensorSpec

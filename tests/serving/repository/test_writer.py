@@ -203,7 +203,7 @@ def test_plans_come_from_the_engines_that_triton_can_load(tmp_path: Path) -> Non
     notes = "\n".join(written.notes)
     assert "tensorrt-rtx-sm120-fp16 is not served: Triton's tensorrt backend loads no TensorRT-RTX" in notes
     assert "edit of engines/tensorrt-sm90-fp16 is not served: it takes batches of 1 to 4" in notes
-    assert "--batch 1:1:8" in notes
+    assert "--batch-range 1:1:8" in notes
     assert "tensorrt-sm100-fp16 is not served: it is version-compatible" in notes
     assert len(written.notes) == 3
 
@@ -243,7 +243,7 @@ def test_a_typed_graph_that_the_bundle_holds_is_taken_as_it_is(tmp_path: Path) -
 
     # Of TINY's edit the styles, which are FP32, are too great a share for an FP16 build.
     path = write_faces(tmp_path / "bundle")
-    build(path, runtime="onnxruntime", target="cuda", precision="fp16", pipelines=("edit",))
+    build(path, runtime="onnxruntime", target="cuda", precision="fp16", graphs=("edit",))
     built = path / "engines" / "onnxruntime-cuda-fp16"
     out = write_repository(Bundle.load(path), tmp_path / "models", Options(plan_sources="fp16"))
     assert (out / "edit" / "1" / "model.plan.onnx").read_bytes() == (built / "edit.onnx").read_bytes()
@@ -301,7 +301,7 @@ def test_the_verb_says_what_it_wrote_and_what_is_missing(
     assert json.loads(json.dumps(summary))["models"] == [*GRAPH_MODELS, EDIT_SESSION, EDIT_IMAGE]
     assert config(tmp_path / "models", EDIT_SESSION).parameters["cache_bytes"].string_value == "2000000"
     said = capsys.readouterr().out
-    assert "version 1 of invert, edit" in said and "no TensorRT plan of invert" in said
+    assert "version 1 of invert, edit" in said and "no TensorRT engine of invert" in said
     summary = ServeRepo(bundle=tiny.path, out=tmp_path / "models", add_version=True).run()
     assert summary["version"] == 2
     with pytest.raises(OutputError, match="give --add-version too"):

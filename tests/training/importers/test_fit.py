@@ -39,7 +39,7 @@ def test_a_checkpoint_of_another_method_is_recognised(kind, tmp_path):
     wanted = "hfgi" if kind != "hfgi" else "sdic"
     text = message(wanted, path)
     assert f"looks like {LOOKS[kind]}, not like {LOOKS[wanted]}" in text
-    assert f"`edgedit import {kind}` reads that" in text
+    assert f"`edgedit import weights {kind}` reads that" in text
 
 
 def test_psp_is_not_e4e(tmp_path):

@@ -70,7 +70,7 @@ class Floor:
         return self.needed_bytes < gpu.memory_gb * 1e9
 
 
-def plan(
+def estimate(
     bundle: Bundle, graphs: Collection[str], gpu: Gpu, *, precision: Precision = "fp16", batch: int = 1
 ) -> list[Floor]:
     """The floors of graphs on a device.
@@ -125,7 +125,7 @@ def work(bundle: Bundle, graph: str) -> Work:
         from engines.precision.macs import macs
         from engines.precision.source import shapes
     except ModuleNotFoundError as error:
-        raise RuntimeUnavailableError(f"planning needs {error.name}: pip install onnx onnx-ir") from error
+        raise RuntimeUnavailableError(f"estimating needs {error.name}: pip install onnx onnx-ir") from error
     file = bundle.graph(graph).file
     try:
         model = ir.from_proto(onnx.load_from_string(bundle.read(file)))

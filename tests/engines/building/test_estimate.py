@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engines.building.backend import Backend
 from engines.building.devices import ALIASES, DEVICES, device
-from engines.building.plan import Work, floor, plan, work
+from engines.building.estimate import Work, estimate, floor, work
 from engines.building.proof import OLDEST
 from engines.bundle import Bundle
 from engines.contracts import PIPELINES
@@ -72,7 +72,7 @@ def test_figures_of_the_devices() -> None:
         assert (gpu.fp8_tflops is not None) == (int(gpu.architecture[2:]) >= OLDEST["fp8"])
         assert gpu.fp8_tflops is None or gpu.fp16_tflops * 1.99 <= gpu.fp8_tflops <= gpu.int8_tops
     assert device("orin") is DEVICES["agx-orin"] and set(ALIASES.values()) <= set(DEVICES)
-    with pytest.raises(EngineError, match=r"unknown device 'rtx3091'; there are a100, .*rtx3090"):
+    with pytest.raises(EngineError, match=r"unknown GPU 'rtx3091'; there are a100, .*rtx3090"):
         device("rtx3091")
 
 
@@ -99,9 +99,9 @@ def test_the_work_of_a_small_graph(small_path: Path) -> None:
     assert max(2 * image, feature + image) <= found.peak <= rows * width + feature + 3 * image
 
 
-def test_the_plan_counts_what_is_built(tmp_path: Path) -> None:
+def test_the_estimate_counts_what_is_built(tmp_path: Path) -> None:
     bundle = Bundle.load(RANDOM_BUNDLE, verify=False)
-    floors = {f.graph: f for f in plan(bundle, PIPELINES, device("orin-nano"))}
+    floors = {f.graph: f for f in estimate(bundle, PIPELINES, device("orin-nano"))}
     assert list(floors) == list(PIPELINES)
     assert floors["reconstruct"].macs == lower(bundle, "reconstruct", "fp16", tmp_path).report.macs
     assert floors["reconstruct"].macs < floors["edit"].macs
@@ -117,6 +117,6 @@ def test_the_plan_counts_what_is_built(tmp_path: Path) -> None:
         ({"batch": 0}, "--batch must be 1 or more, got 0"),
     ],
 )
-def test_plans_that_are_refused(small_path: Path, options: dict, message: str) -> None:
+def test_estimates_that_are_refused(small_path: Path, options: dict, message: str) -> None:
     with pytest.raises(EngineError, match=message):
-        plan(Bundle.load(small_path), ["edit"], device("rtx3090"), **options)
+        estimate(Bundle.load(small_path), ["edit"], device("rtx3090"), **options)

@@ -1,0 +1,44 @@
+"""The loss networks as judges of 8-bit pictures: what an accuracy certificate compares with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engines.certificate import Judges
+from training.losses.identity import Identity
+from training.losses.lpips import LPIPS
+
+BATCH = 8
+"""Pictures at a time."""
+
+
+def picture_judges(lpips: Path | None = None, identity: Path | None = None) -> Judges:
+    """Judges of uint8 pictures B x h x w x 3.
+
+    Args:
+        lpips: LPIPS weights (safetensors); None leaves that comparison out.
+        identity: face embedder (ONNX); None leaves that one out.
+    """
+
+    def tensor(images: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    embedder = Identity(identity).eval() if identity is not None else None
+    distance = LPIPS(lpips).eval() if lpips is not None else None
+
+    @torch.inference_mode()
+    def embed(images: np.ndarray) -> np.ndarray:
+        assert embedder is not None
+        return np.concatenate([embedder(tensor(images[i : i + BATCH])).numpy() for i in range(0, len(images), BATCH)])
+
+    @torch.inference_mode()
+    def perceptual(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        assert distance is not None
+        starts = range(0, len(a), BATCH)
+        pairs = [(tensor(a[i : i + BATCH]), tensor(b[i : i + BATCH])) for i in starts]
+        return np.concatenate([distance(*pair).numpy() for pair in pairs])
+
+    return Judges(identity=embed if embedder is not None else None, lpips=perceptual if distance is not None else None)
