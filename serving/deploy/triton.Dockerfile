@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Triton with the models of one bundle. Build from the repository's root, after `edgedit serve repo BUNDLE -o models`:
+# Triton with the models of one bundle. Build from the repository's root, after `edgedit serve repo -b BUNDLE -o models`:
 #   docker build -f serving/deploy/triton.Dockerfile -t edgedit/triton:TAG .
 ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.11-py3
 # The digest belongs into the build argument where images are pinned; a tag here says which release was meant.

@@ -133,7 +133,7 @@ def test_names_of_graphs(small_path: Path) -> None:
 def test_a_graph_that_the_bundle_lacks(make_tiny_bundle) -> None:
     path = make_tiny_bundle(graphs=("edit",))
     with pytest.raises(BundleError, match="there is no graph 'invert' in this bundle; it has edit"):
-        ort(path, "all")
+        ort(path, "pipelines")
     assert engines(path) == []
 
 

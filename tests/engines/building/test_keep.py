@@ -70,7 +70,7 @@ def test_building_one_pipeline_again_keeps_the_others(own_bundle: Path) -> None:
 
 def test_a_folder_grows_to_all_graphs(own_bundle: Path) -> None:
     """`editor` is not taken for a file of `edit`."""
-    for names in (("editor",), ("edit",), ("split", "invert"), ("all",)):
+    for names in (("editor",), ("edit",), ("split", "invert"), ("pipelines",)):
         manifest, _ = ort(own_bundle, *names)
     assert list(manifest.graphs) == [*PIPELINES, *PARTS] and sound(own_bundle) == manifest
     owned = [file for graph in manifest.graphs for file in files_of(manifest, graph)]
@@ -136,7 +136,7 @@ def test_a_bundle_with_new_weights_keeps_nothing(tmp_path: Path) -> None:
         model.graph.node[0].doc_string = "exported again"
 
     write_small(second, other)
-    ort(first, "all")
+    ort(first, "pipelines")
     shutil.copytree(first / "engines", second / "engines")
     manifest, (line,) = ort(second, "edit")
     assert list(manifest.graphs) == ["edit"] and "built from another graph" in line
