@@ -20,7 +20,12 @@ from engines.session import EditSession, Inversion
 from engines.signing import ensure_signed
 
 PORTRAIT_BUNDLE = Path(__file__).parent / "bundles" / "portrait"
-"""The bundle that comes with the package, without its generator (see engines.completion): 1024-pixel faces."""
+"""The bundle that comes with the package, without its generator (see engines.completion): 1024-pixel faces.
+
+Example:
+    >>> (edgedit.PORTRAIT_BUNDLE / "card.md").read_text().partition("\\n")[0]
+    '# Model card: faces-1024-mobile'
+"""
 
 
 def open_bundle(
@@ -38,7 +43,12 @@ def open_bundle(
 
 @dataclass(frozen=True, eq=False)
 class Portrait:
-    """A photo with one of its faces found, aligned and inverted, ready for any number of edits."""
+    """A photo with one of its faces found, aligned and inverted, ready for any number of edits.
+
+    Example:
+        >>> portrait = edgedit.Editor.load(bundle).portrait(photo)
+        >>> pictures = [portrait.edit({"smile": strength}) for strength in (-2, 2)]
+    """
 
     editor: Editor
     cut: Cut
@@ -87,6 +97,12 @@ class Editor:
         session: runs the graphs of a bundle.
         directions: by name.
         progress: is told if the face detector's weights are to be fetched first.
+
+    Example:
+        >>> editor = edgedit.Editor.load(bundle)
+        >>> picture = editor.edit_photo(photo, {"smile": 2.0})
+        >>> picture.dtype, picture.ndim
+        (dtype('uint8'), 3)
     """
 
     def __init__(

@@ -10,7 +10,15 @@ from collections.abc import Iterable
 
 
 class EdgeditError(Exception):
-    """Base of all errors with a message for the user."""
+    """Base of all errors with a message for the user.
+
+    Example:
+        >>> try:
+        ...     edgedit.Editor.load("nowhere")
+        ... except edgedit.EdgeditError as error:
+        ...     print(error)
+        nowhere is not a bundle: there is no such directory
+    """
 
 
 class BundleError(EdgeditError):

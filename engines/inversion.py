@@ -37,6 +37,13 @@ class Inversion:
 
     Raises:
         ValueError: if there are none, an array is not float32, or they are not of the same number of photos.
+
+    Example:
+        >>> editor = edgedit.Editor.load(bundle)
+        >>> inversion = editor.invert(photo)
+        >>> len(inversion), inversion.names
+        (1, ('w', 'feature', 'w_e', 'generator_feature'))
+        >>> smiling = editor.edit(inversion, {"smile": 2.0})
     """
 
     _arrays: dict[str, np.ndarray]

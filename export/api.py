@@ -78,7 +78,7 @@ def export(
         OSError: if a file cannot be read.
 
     Example:
-        >>> report = edgedit.export("trial", random="demo-64", graphs="pipelines")
+        >>> report = edgedit.export("trial", random="demo-64", graphs="reconstruct", max_faces=1)
     """
     out = Path(out)
     given = [item for item in (run, weights, random) if item is not None]

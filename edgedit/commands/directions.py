@@ -124,6 +124,6 @@ class Directions:
 
 def spelt_out(arguments: list[str]) -> list[str]:
     """The command line with the `list` put in that `edgedit directions [-b BUNDLE]` leaves out."""
-    if arguments[:1] == ["directions"] and arguments[1:2] not in (["list"], ["fit"], ["calibrate"]):
+    if arguments[:1] == ["directions"] and not {*arguments[1:2]} & {"list", "fit", "calibrate", "-h", "--help"}:
         return ["directions", "list", *arguments[1:]]
     return arguments

@@ -33,6 +33,11 @@ class Strength:
 
     Raises:
         DirectionError: at construction, for rows or a ramp that cannot be.
+
+    Example:
+        >>> editor = edgedit.Editor.load(bundle)
+        >>> fading = edgedit.Strength(2.0, rows=(2, 8), ramp=(1, 0))
+        >>> picture = editor.edit(editor.invert(photo), {"smile": fading})
     """
 
     value: float

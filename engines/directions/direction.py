@@ -45,6 +45,13 @@ class Direction:
 
     Raises:
         DirectionError: at construction, if the fields do not fit together.
+
+    Example:
+        >>> direction = edgedit.Direction(name="late", kind="interfacegan", space="w", vector=np.ones(512, np.float32),
+        ...     rows=(8, 18), min_strength=-2, max_strength=2, description="", source="by hand", licence="CC0-1.0")
+        >>> direction.save("late.safetensors")
+        >>> edgedit.Direction.load("late.safetensors").rows
+        (8, 18)
     """
 
     name: str

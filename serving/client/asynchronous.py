@@ -54,6 +54,11 @@ class AsyncClient:
     """`Client` with coroutines, for one event loop; arguments, results and errors are the same.
 
     Photos are decoded, searched for faces and pasted back in threads. Cancelling a task cancels its request.
+
+    Example:
+        >>> async def smiling():
+        ...     async with edgedit.AsyncClient("127.0.0.1:8001") as client:
+        ...         return await client.edit(await client.invert("photo.jpg"), smile=2)
     """
 
     def __init__(

@@ -42,6 +42,10 @@ class Client:
     Raises:
         RequestError: for an argument that cannot be.
         RuntimeUnavailableError: if tritonclient is not installed.
+
+    Example:
+        >>> with edgedit.Client("127.0.0.1:8001") as client:
+        ...     smiling = client.edit(client.invert("photo.jpg"), smile=2)
     """
 
     def __init__(

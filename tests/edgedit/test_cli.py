@@ -19,7 +19,6 @@ _ROOT = Path(__file__).resolve().parents[2]
 VERBS = (
     "edit",
     "reconstruct",
-    "directions",
     "directions list",
     "directions fit",
     "directions calibrate",
@@ -84,7 +83,7 @@ def test_help(cli: Cli, verb: str) -> None:
 def test_help_lists_the_verbs_and_names_the_portrait_bundle(cli: Cli) -> None:
     done = cli("--help")
     assert done.status == 0 and all(f"• {verb.split()[0]}" in done.out for verb in VERBS)
-    for verb in ("edit", "reconstruct", "demo", "info", "directions", "serve up", "serve repo"):
+    for verb in ("edit", "reconstruct", "demo", "info", "directions list", "serve up", "serve repo"):
         assert "(default: the portrait bundle)" in " ".join(cli(*verb.split(), "--help").out.replace("│", " ").split())
 
 

@@ -200,6 +200,10 @@ def import_direction(
         DirectionError: if arguments are missing or do not go together, the file is not what it should be, its terms or
             strengths are neither known nor given, or the direction moves nothing that the family's generator reads.
         EdgeditError: if PyTorch, which some files need, is not installed.
+
+    Example:
+        >>> made = edgedit.import_direction("interfacegan", "age.npy", licence="MIT", range=(-3, 3))
+        >>> made.direction.save("age.safetensors")
     """
     words = Words(name=name, range=range, description=description, source=source, licence=licence)
     if kind == "stylespace":

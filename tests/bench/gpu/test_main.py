@@ -200,7 +200,7 @@ def test_training_stops_travels_and_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(recipes.RECIPES, "small", lambda: small_recipe)
-    files = {"data": photo_folder, "lpips": loss_files.lpips, "identity": loss_files.identity, "recipe": "small"}
+    files = {"faces": photo_folder, "lpips": loss_files.lpips, "identity": loss_files.identity, "recipe": "small"}
     out = tmp_path / "results"
     run(options(out, "training", training_share=1e-9, **files))
     assert state(out, "training")["generator"] == {
