@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import tyro
@@ -16,7 +11,7 @@ import tyro
 from edgedit.commands.common import BundleOption, Reporting, check_output, opened, say
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.errors import OutputError
-from serving.local import PRODUCTION, RELEASE
+from serving.local import RELEASE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,59 +33,22 @@ class ServeUp(Reporting):
     """Install nothing: fail if the server is not set up."""
 
     def run(self) -> dict[str, Any]:
-        from serving.local import install
+        from serving.local.up import serve
 
         if self.log is not None:
             check_output(self.log)
             if self.log == self.json:
                 raise OutputError(f"--json and --log both name {self.log}; give each its own file")
-        bundle = opened(self.bundle)
-        installation = install.require() if self.no_setup else install.ensure(say)
-        # Not at the top: they are for Linux alone, which the set-up has just made sure of.
-        from serving.local.server import LocalServerError, LocalTriton
-        from serving.local.watchdog import Watchdog
-
-        named = [self.port + k for k in range(3)] if self.port else [0, 0, 0]
-        server = LocalTriton(
-            bundle,
-            http_port=named[0],
-            grpc_port=named[1],
-            metrics_port=named[2],
+        summary = serve(
+            opened(self.bundle),
+            port=self.port,
+            watched=not self.no_watchdog,
             shared_memory=self.shared_memory,
             log=self.log,
-            installation=installation,
+            set_up=not self.no_setup,
+            progress=say,
         )
-        with _interruptible(), server, contextlib.ExitStack() as stack:
-            say(f"serving {bundle.name} on Triton {RELEASE}, a development server, for this machine alone:")
-            say(f"  gRPC     {server.grpc}")
-            say(f"  HTTP     http://{server.http}")
-            say(f"  metrics  http://{server.metrics}/metrics")
-            say(f"  models   {', '.join(server.models)}")
-            say(f"it lacks later security fixes; in production serve the same models with {PRODUCTION}")
-            count, memory = len(server.processes()), server.memory_bytes()
-            say(f"ready after {server.ready_seconds:.1f} s: {count} processes, {memory / 1e6:.0f} MB; Ctrl-C stops it")
-            summary = {
-                "bundle": str(self.bundle),
-                "release": RELEASE,
-                "http": server.http,
-                "grpc": server.grpc,
-                "metrics": server.metrics,
-                "models": server.models,
-                "ready_seconds": server.ready_seconds,
-                "processes": count,
-                "memory_bytes": memory,
-            }
-            watchdog = None
-            if not self.no_watchdog:
-                watchdog = stack.enter_context(Watchdog(server, report=lambda event: say(event.line)))
-            try:
-                while watchdog is not None or server.alive:
-                    threading.Event().wait(0.5)
-                raise LocalServerError("the development server has died; without --no-watchdog it would be restarted")
-            except KeyboardInterrupt:
-                say("stopping")
-        restarts = sum(event.healed for event in watchdog.events) if watchdog is not None else 0
-        return summary | {"restarts": restarts}
+        return {"bundle": str(self.bundle)} | summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,19 +62,3 @@ class ServeSetup(Reporting):
         installed.check()
         say(f"the development server, Triton {RELEASE}, is set up")
         return {"release": RELEASE, "server": str(installed.server), "stub": str(installed.stub)}
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM, as service managers send it, does what Ctrl-C does; so does SIGINT to a command that a shell put into
-    the background, where it is ignored otherwise."""
-
-    def interrupt(*_: int | FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

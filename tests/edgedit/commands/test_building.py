@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from edgedit.commands.building import Build
-from edgedit.commands.common import parse_size
 from engines.building.backend import load
 from engines.engine_manifest import EngineManifest
-from engines.errors import EngineError, RuntimeUnavailableError
+from engines.errors import RuntimeUnavailableError
 from tests.edgedit.conftest import Cli
 
 FP32 = ("--runtime", "onnxruntime", "--precision", "fp32")
@@ -77,19 +76,6 @@ def test_words_that_do_not_exist(cli: Cli, own_bundle: Path) -> None:
 def test_the_command_that_repeats_a_build(tmp_path: Path) -> None:
     verb = Build(bundle=tmp_path / "demo", json=tmp_path / "x.json", target="sm86", memory_budget="2G", refit=True)
     assert verb.command() == "edgedit build --bundle demo --target sm86 --memory-budget 2G --refit"
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("1000000", 10**6), ("512M", 512 * 10**6), ("1.5g", 1_500_000_000), ("8KB", 8000), (None, None)]
-)
-def test_sizes(text: str | None, size: int | None) -> None:
-    assert parse_size("--workspace", text) == size
-
-
-@pytest.mark.parametrize("text", ["", "-1", "0M", "5T", "1e9", "M", "1.2345G", "9" * 13])
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(EngineError, match="is not a size"):
-        parse_size("--workspace", text)
 
 
 def test_estimate(cli: Cli, bundle_path: Path, tmp_path: Path) -> None:

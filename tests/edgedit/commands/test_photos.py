@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgedit.demo import demo_strengths, in_order
 from edgedit.editor import Editor
 from edgedit.sheet import CELL, GAP, LABEL, LARGE, WIDTH
 from engines.bundle import WEIGHTS_FILE
-from engines.directions import Direction
 from engines.photo import open_image
 from tests.edgedit.conftest import FACES, Cli, Done, write_faces
 
@@ -349,39 +347,3 @@ def test_demo_of_a_bundle_without_directions(edits: Edits, head_path: Path, tmp_
     assert (done.status, done.err) == (0, "") and "back into the photo: none" in done.out
     assert edits.pixels.shape == (GAP + CELL + LABEL + GAP, WIDTH, 3)
     assert "unknown direction 'smile'; there are none" in edits(head_path, *SMILE, bundle=plain).error
-
-
-def test_the_order_of_attributes() -> None:
-    assert in_order(["hair", "male", "age", "yaw", "beard", "smile"]) == [
-        "smile",
-        "age",
-        "yaw",
-        "male",
-        "hair",
-        "beard",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (-3, 3, [-3, -1.5, 1.5, 3]),
-        (-1, 4, [-1, -0.5, 2, 4]),
-        (0, 4, [1, 2, 3, 4]),
-        (-4, 0, [-4, -3, -2, -1]),
-        (1, 3, [1.5, 2, 2.5, 3]),
-    ],
-)
-def test_strengths_of_the_demo(low: float, high: float, expected: list[float]) -> None:
-    direction = Direction(
-        name="d",
-        kind="interfacegan",
-        space="w",
-        vector=np.ones(4, np.float32),
-        min_strength=low,
-        max_strength=high,
-        description="",
-        source="",
-        licence="",
-    )
-    assert demo_strengths(direction) == expected
