@@ -18,6 +18,7 @@ import torch
 from engines.cpus import usable
 from engines.directions import Direction
 from engines.errors import EdgeditError
+from engines.packages import Progress
 from engines.provenance import provenance
 from training import parallel
 from training import run as stages
@@ -31,8 +32,6 @@ from training.recipes import recipe as find_recipe
 
 Stage = Literal["generator", "pairs", "e4e", "encoder", "editor"]
 """Stages that `train` runs, in their order; directions are fitted before the editor."""
-Progress = Callable[[str], None]
-"""Is told in one line what is being done."""
 
 BACKBONE = ("e4e", "encoder")
 """Stages whose encoder may start from a backbone."""
