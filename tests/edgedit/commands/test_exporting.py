@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from engines import mobilestylegan
+from engines import packages
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.family import FAMILIES
 from engines.manifest import OWN_WEIGHTS_FILE
@@ -21,7 +20,7 @@ from training.imported import write as write_imported
 from training.peers import create
 
 needs_package = pytest.mark.skipif(
-    importlib.util.find_spec(mobilestylegan.PACKAGE) is None, reason="the package random-face is not installed"
+    packages.GENERATOR.installed() is None, reason="the package random-face is not installed"
 )
 
 
