@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.contracts import Name
-from engines.engine_manifest import Profile
+from engines.engine_manifest import FloatPrecision, Profile
 from engines.errors import EngineError, first_line
 from engines.family import ModelFamily
 from engines.files import write
@@ -33,8 +33,9 @@ from export.graphs import GRAPHS, batch_shapes, example_inputs
 from export.networks import bundle_graphs
 from training.networks.system import EditingSystem
 
-Precision = Literal["fp32", "tf32", "fp16"]
-"""TF32 is FP32 with products rounded to 10 bits, on NVIDIA GPUs. FP16 is autocast: norms and sums stay in FP32."""
+Arithmetic = Literal[FloatPrecision, "tf32"]
+"""Of PyTorch. TF32 is FP32 with products rounded to 10 bits, on NVIDIA GPUs. FP16 is autocast: norms and sums stay in
+FP32."""
 
 _MAX_MANIFEST_BYTES = 2**20
 
@@ -48,7 +49,7 @@ class PackageManifest(Strict):
     bundle: Name
     weights_sha256: str
     graph: Name
-    precision: Precision
+    precision: Arithmetic
     batch: Profile
     device: Literal["cpu", "cuda"]
     machine: str
@@ -85,7 +86,7 @@ def _widened(value: Tensor) -> Tensor:
     return value.float() if value.is_floating_point() else value
 
 
-def graph_module(bundle: Bundle, graph: str, precision: Precision = "fp32") -> nn.Module:
+def graph_module(bundle: Bundle, graph: str, precision: Arithmetic = "fp32") -> nn.Module:
     """A graph's module with the bundle's weights, frozen, on the CPU.
 
     Raises:
@@ -95,17 +96,17 @@ def graph_module(bundle: Bundle, graph: str, precision: Precision = "fp32") -> n
     return _in_precision(bundle_graphs(bundle)[graph].module, precision)
 
 
-def network(system: EditingSystem, family: ModelFamily, graph: str, precision: Precision = "fp32") -> nn.Module:
+def network(system: EditingSystem, family: ModelFamily, graph: str, precision: Arithmetic = "fp32") -> nn.Module:
     """A graph's module around a system, which is frozen."""
     return _in_precision(GRAPHS[graph].bind(system.eval().requires_grad_(False), family).module, precision)
 
 
-def _in_precision(module: nn.Module, precision: Precision) -> nn.Module:
+def _in_precision(module: nn.Module, precision: Arithmetic) -> nn.Module:
     return _Half(module) if precision == "fp16" else module
 
 
 @contextmanager
-def precise(precision: Precision) -> Iterator[None]:
+def precise(precision: Arithmetic) -> Iterator[None]:
     """FP32 products on NVIDIA GPUs as they are, or rounded to TF32; a switch of the whole process."""
     # The older switches: torch.export reads them, and refuses to once a newer one was set.
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
@@ -122,7 +123,7 @@ def write_package(
     graph: str,
     path: str | Path,
     *,
-    precision: Precision = "fp32",
+    precision: Arithmetic = "fp32",
     device: str = "cpu",
     batch: tuple[int, int] = (1, 8),
 ) -> PackageManifest:
@@ -169,7 +170,7 @@ def write_package(
     return manifest
 
 
-def compiled(module: nn.Module, inputs: tuple[Tensor, ...], precision: Precision, batch: tuple[int, int]) -> bytes:
+def compiled(module: nn.Module, inputs: tuple[Tensor, ...], precision: Arithmetic, batch: tuple[int, int]) -> bytes:
     """A package of a graph's module, for the device of its example inputs and batches between two sizes.
 
     Raises:
@@ -195,7 +196,7 @@ def opened(data: bytes, device: str) -> Callable[..., Any]:
 
 
 def load_package(
-    path: str | Path, bundle: Bundle, graph: str, precision: Precision, device: str = "cpu"
+    path: str | Path, bundle: Bundle, graph: str, precision: Arithmetic, device: str = "cpu"
 ) -> Callable[..., Any]:
     """The graph in a package, from bytes whose digest was checked; takes and gives tensors of that device.
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from engines.bundle import Bundle
 from engines.errors import EdgeditError
 from engines.family import ModelFamily, family
-from export.aot import Precision, network
+from export.aot import Arithmetic, network
 from export.graphs import GRAPHS
 from training.networks.system import EditingSystem
 from training.random_weights import random_weights
@@ -33,7 +33,7 @@ class Model:
     _systems: dict[bool, EditingSystem] = field(default_factory=dict)
     _gmacs: dict[str, float] = field(default_factory=dict)
 
-    def module(self, graph: str, precision: Precision) -> nn.Module:
+    def module(self, graph: str, precision: Arithmetic) -> nn.Module:
         """A graph's module; those of FP16 share a system of their own, whose weights are channels-last."""
         half = precision == "fp16"
         if not self._systems:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.gpu.models import Model
-from export.aot import Precision, compiled, opened, precise
+from export.aot import Arithmetic, compiled, opened, precise
 
 Pass = Callable[[], Any]
 
@@ -22,7 +22,7 @@ class Setup:
 
     model: Model
     graph: str
-    precision: Precision
+    precision: Arithmetic
     inputs: tuple[Tensor, ...]
 
     @property
@@ -44,7 +44,7 @@ class Row:
     """One row; `prepare` may take long (compilers) and raises what it cannot do."""
 
     name: str
-    precision: Precision
+    precision: Arithmetic
     prepare: Callable[[Setup], Pass]
     captured: bool = True
     """Also measure it as a CUDA graph."""

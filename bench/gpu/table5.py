@@ -9,9 +9,9 @@ from bench.gpu.queue import Outcome, Step
 from bench.table5.subjects import How, Setting
 from bench.table5.times import NO_TIME, chosen, measure
 from engines.errors import EdgeditError
-from export.aot import Precision
+from export.aot import Arithmetic
 
-HOWS: tuple[tuple[str, How, Precision], ...] = (
+HOWS: tuple[tuple[str, How, Arithmetic], ...] = (
     # Most papers time this one: FP32 with TF32 off.
     ("eager FP32", "eager", "fp32"),
     ("eager TF32", "eager", "tf32"),

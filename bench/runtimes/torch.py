@@ -17,7 +17,7 @@ from engines.bundle import Bundle
 from engines.cpus import usable
 from engines.errors import BundleError, EngineError, RuntimeUnavailableError, first_line
 from engines.runtimes.protocol import Feed, check_run, zeros
-from export.aot import Precision, graph_module, load_package, precise
+from export.aot import Arithmetic, graph_module, load_package, precise
 
 Mode = Literal["eager", "compiled", "aotinductor"]
 
@@ -47,12 +47,14 @@ class TorchTensor:
 class TorchRuntime:
     """One graph's module, in inference mode. Runs of FP32 and TF32 on a GPU wait for each other."""
 
-    def __init__(self, bundle: Bundle, graph: str, call: Callable[..., Any], precision: Precision, device: str) -> None:
+    def __init__(
+        self, bundle: Bundle, graph: str, call: Callable[..., Any], precision: Arithmetic, device: str
+    ) -> None:
         entry = bundle.graph(graph)
         self.graph = graph
         self.inputs = tuple(entry.inputs)
         self.outputs = tuple(entry.outputs)
-        self.precision: Precision = precision
+        self.precision: Arithmetic = precision
         self.device = torch.device(device)
         self._call = call
 
@@ -63,7 +65,7 @@ class TorchRuntime:
         graph: str,
         *,
         mode: Mode = "eager",
-        precision: Precision = "fp32",
+        precision: Arithmetic = "fp32",
         device: str = "cpu",
         package: str | Path | None = None,
         threads: int = 0,
@@ -85,10 +87,10 @@ class TorchRuntime:
             RuntimeUnavailableError: if the device is not there.
             ValueError: for an unknown mode or precision, or options that do not go together.
         """
-        if mode not in get_args(Mode) or precision not in get_args(Precision):
+        if mode not in get_args(Mode) or precision not in get_args(Arithmetic):
             raise ValueError(
                 f"there is no mode {mode!r} with precision {precision!r}; modes are {', '.join(get_args(Mode))}, "
-                f"precisions {', '.join(get_args(Precision))}"
+                f"precisions {', '.join(get_args(Arithmetic))}"
             )
         if (package is not None) != (mode == "aotinductor"):
             raise ValueError("a package goes with mode aotinductor, and with that alone")
@@ -147,7 +149,7 @@ class TorchRuntime:
             yield
 
 
-def _check_device(device: str, precision: Precision) -> None:
+def _check_device(device: str, precision: Arithmetic) -> None:
     kind, _, index = device.partition(":")
     if kind == "cpu" and precision == "tf32":
         raise ValueError("tf32 is an arithmetic of NVIDIA GPUs: use device='cuda', or precision='fp32'")

@@ -25,7 +25,7 @@ from engines.family import ModelFamily
 from engines.ort import session
 from engines.runtimes.onnxruntime import PROVIDERS, OnnxRuntime
 from engines.runtimes.ort_values import dtype_name
-from export.aot import Precision, channels_last, precise
+from export.aot import Arithmetic, channels_last, precise
 from export.graphs import GRAPHS as OUR_GRAPHS
 from export.onnx_graph import export_graph
 from export.peers import export_peer
@@ -51,7 +51,7 @@ class Setting:
     how: How = "eager"
     device: str = "cpu"
     """"cpu", or the first GPU as "cuda"."""
-    precision: Precision = "fp32"
+    precision: Arithmetic = "fp32"
     """Of PyTorch's arithmetic; graphs are run as they are, in FP32."""
     threads: int = 0
     """Of one network on the CPU; 0 leaves it to the library."""
