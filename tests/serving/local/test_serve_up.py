@@ -51,7 +51,7 @@ def refused(pipelines: Path, development_server: Installation, capsys: pytest.Ca
     """What `edgedit serve up` with arguments, in this process, says on standard output and error when it fails."""
 
     def run(*arguments: str) -> tuple[str, str]:
-        assert main(["serve", "up", str(pipelines), *arguments]) == 1
+        assert main(["serve", "up", "-b", str(pipelines), *arguments]) == 1
         out, err = capsys.readouterr()
         return out, err
 
