@@ -26,8 +26,8 @@ from engines.building.builder import BuildOptions
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.engine_manifest import ENGINES_FOLDER, EngineManifest, Profile
 from engines.errors import EdgeditError
-from engines.files import write
 from engines.provenance import provenance
+from engines.store import write
 
 console = Console(highlight=False, soft_wrap=True)
 

@@ -25,8 +25,8 @@ from bench import engines
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.errors import EdgeditError
 from engines.family import family
-from engines.files import write
 from engines.provenance import provenance
+from engines.store import write
 from training.peers import METHODS, method
 
 console = Console(highlight=False, soft_wrap=True)

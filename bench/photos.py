@@ -22,10 +22,10 @@ from rich.console import Console
 
 from edgedit.editor import PORTRAIT_BUNDLE, Editor
 from engines.errors import EdgeditError, ImageError
-from engines.files import write
 from engines.photo import Alignment, Cut, Tone, feather, open_image
 from engines.photo.images import SUFFIXES
 from engines.provenance import provenance
+from engines.store import write
 
 console = Console(highlight=False, soft_wrap=True)
 

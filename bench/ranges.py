@@ -25,7 +25,6 @@ from engines.bundle import Bundle
 from engines.contracts import PARTS, PIPELINES, style_width
 from engines.errors import EdgeditError, EngineError
 from engines.family import ModelFamily
-from engines.files import write
 from engines.photo import aligned_square, open_image
 from engines.precision.emulate import Emulated
 from engines.precision.ranges import LIMIT, NEAR, least_margin, products, ranges
@@ -34,6 +33,7 @@ from engines.precision.typed import retype
 from engines.provenance import provenance
 from engines.runtimes import create
 from engines.session import encoder_image
+from engines.store import write
 
 console = Console(highlight=False, soft_wrap=True)
 

@@ -20,14 +20,12 @@ rewrite the other; the signature is what covers malice.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
-import secrets
-import shutil
 import stat
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -38,9 +36,8 @@ from engines.completion import complete, lacks_generator
 from engines.contracts import OURS, TensorSpec, graph_contract
 from engines.errors import BundleError, OutputError
 from engines.family import ModelFamily
-from engines.files import walk
 from engines.folders import ENGINES_FOLDER, HIDDEN_ENGINES, engine_problems
-from engines.integrity import COPY_AGAIN, FileProblem, check_entry, read_entry, read_regular
+from engines.integrity import COPY_AGAIN, FileProblem, check_entry, read_entry, read_regular, walk
 from engines.manifest import (
     CARD_FILE,
     EXTERNAL_LOCATION,
@@ -60,6 +57,7 @@ from engines.manifest import (
     manifest_digest_line,
     parse_manifest,
 )
+from engines.store import Digest, cannot_write, replace_directory, scratch_directory
 
 if TYPE_CHECKING:
     from engines.directions import Direction
@@ -79,8 +77,6 @@ __all__ = [
     "TensorSpec",
     "direction_file",
 ]
-
-_CHUNK = 2**20
 
 
 class Bundle:
@@ -245,15 +241,15 @@ class BundleWriter:
         self._graphs: dict[str, GraphEntry] = {}
         self._directions: list[str] = []
         self._root: Path | None = None
+        self._scratch = ExitStack()
 
     def __enter__(self) -> Self:
         if os.path.lexists(self.path) and not (self.path / MANIFEST_FILE).is_file():
             raise OutputError(f"{self.path} is there and is not a bundle; give another place, or move it away")
-        self._root = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
         try:
-            self._root.mkdir(parents=True)
+            self._root = self._scratch.enter_context(scratch_directory(self.path))
         except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+            raise cannot_write(self.path, error) from error
         return self
 
     def __exit__(
@@ -263,10 +259,11 @@ class BundleWriter:
         try:
             if kind is None:
                 self._finish(root)
+                replace_directory(root, self.path)
         except OSError as failure:
-            raise OutputError(f"cannot write {self.path}: {failure.strerror or failure}") from failure
+            raise cannot_write(self.path, failure) from failure
         finally:
-            shutil.rmtree(root, ignore_errors=True)
+            self._scratch.close()
             self._root = None
 
     def add_bytes(self, relative: str, data: bytes) -> None:
@@ -311,17 +308,13 @@ class BundleWriter:
         relative = TypeAdapter(RelativePath).validate_python(relative)
         if relative in self._files:
             raise ValueError(f"{relative} is in the bundle already")
-        digest, size = hashlib.sha256(), 0
         target = root / relative
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as stream:
-                while chunk := source.read(_CHUNK):
-                    digest.update(chunk)
-                    size += stream.write(chunk)
+            digest = Digest.copy(source, target)
         except OSError as error:
-            raise OutputError(f"cannot write {relative} of {self.path}: {error.strerror or error}") from error
-        self._files[relative] = FileEntry(sha256=digest.hexdigest(), bytes=size)
+            raise cannot_write(f"{relative} of {self.path}", error) from error
+        self._files[relative] = FileEntry.of(digest)
 
     def _finish(self, root: Path) -> None:
         manifest = Manifest(
@@ -335,15 +328,3 @@ class BundleWriter:
         raw = manifest_bytes(manifest)
         (root / MANIFEST_FILE).write_bytes(raw)
         (root / MANIFEST_DIGEST_FILE).write_bytes(manifest_digest_line(raw))
-        # A directory cannot be renamed over a non-empty one: the old bundle steps aside, and back if that fails.
-        aside = self.path.with_name(f"{root.name}.old")
-        replaced = os.path.lexists(self.path)
-        if replaced:
-            self.path.rename(aside)
-        try:
-            root.rename(self.path)
-        except BaseException:
-            if replaced:
-                aside.rename(self.path)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)

@@ -13,7 +13,6 @@ needed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -26,11 +25,11 @@ from safetensors.numpy import load
 
 from engines import mobilestylegan
 from engines.errors import BundleError
-from engines.files import cache_folder, made_once, write
 from engines.integrity import COPY_AGAIN, FileProblem, check_entry, read_regular
 from engines.manifest import MANIFEST_DIGEST_FILE, MANIFEST_FILE, OWN_WEIGHTS_FILE, SIGNATURE_FILES, WEIGHTS_FILE
 from engines.packages import GENERATOR as PACKAGE
 from engines.packages import Progress
+from engines.store import Digest, cache_folder, made_once, write
 
 if TYPE_CHECKING:
     from engines.bundle import Bundle
@@ -148,7 +147,7 @@ def _is_whole(place: Path, bundle: Bundle, digest: str) -> bool:
     return (
         found == digest.encode()
         and isinstance(manifest, bytes)
-        and hashlib.sha256(manifest).hexdigest() == digest[:64]
+        and Digest.of(manifest).sha256 == digest[:64]
         and all(check_entry(place, file, entry) is None for file, entry in bundle.manifest.files.items())
     )
 
@@ -181,7 +180,7 @@ def _weights(bundle: Bundle, progress: Progress) -> bytes:
     except SafetensorError:
         data = b""
     # The package has been checked by now, so a digest that differs is due to the bundle's own part.
-    if hashlib.sha256(data).hexdigest() != entry.sha256:
+    if Digest.of(data).sha256 != entry.sha256:
         raise BundleError(
             f"{bundle.name}: {OWN_WEIGHTS_FILE} is damaged (the digest of the whole weights differs); {COPY_AGAIN}"
         )

@@ -7,7 +7,6 @@ other file of the folder with its digest, and engine.sha256 holds the digest of 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import Annotated, Literal, Self
 
@@ -16,6 +15,7 @@ from pydantic import Field, JsonValue, StringConstraints, ValidationError, model
 from engines.contracts import Name, TensorSpec
 from engines.errors import EngineError
 from engines.manifest import FileEntry, RelativePath, Strict, first_fault, json_document
+from engines.store import Digest
 
 ENGINE_SCHEMA = 1
 ENGINES_FOLDER = "engines"
@@ -153,7 +153,7 @@ def engine_folder(runtime: str, target: str, precision: str) -> str:
 
 def engine_digest_line(manifest: bytes) -> bytes:
     """The content of engine.sha256."""
-    return f"{hashlib.sha256(manifest).hexdigest()}  {ENGINE_FILE}\n".encode()
+    return Digest.of(manifest).line(ENGINE_FILE)
 
 
 def parse_engine_manifest(raw: bytes, folder: str) -> EngineManifest:

@@ -10,7 +10,6 @@ An engine is native code, so nothing of a folder is parsed, let alone deserialis
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,8 +30,7 @@ from engines.engine_manifest import (
     parse_engine_manifest,
 )
 from engines.errors import EngineError
-from engines.files import walk
-from engines.integrity import FileProblem, check_entry, read_entry, read_regular
+from engines.integrity import FileProblem, check_entry, read_entry, read_regular, walk
 from engines.preflight import (
     Found,
     build_command,
@@ -42,6 +40,7 @@ from engines.preflight import (
     rebuild_command,
     target_of,
 )
+from engines.store import Digest
 
 if TYPE_CHECKING:
     from engines.bundle import Bundle
@@ -137,7 +136,7 @@ class EngineFolder:
             return FileProblem(file, "invalid", fault, _AGAIN)
         if manifest.folder != name:
             return FileProblem(file, "invalid", f"is that of {manifest.folder}", _AGAIN)
-        return cls(root, owner, name, manifest, hashlib.sha256(raw).hexdigest())
+        return cls(root, owner, name, manifest, Digest.of(raw).sha256)
 
     def graph(self, name: str) -> EngineGraph:
         """The entry of a graph.

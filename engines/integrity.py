@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from engines.files import open_regular
 from engines.manifest import FileEntry
+from engines.store import Digest
 
 COPY_AGAIN = "copy the bundle again"
 
@@ -32,6 +33,39 @@ class FileProblem:
         return f"{owner}: {self}; {self.advice}"
 
 
+def open_regular(root: Path, relative: str) -> int:
+    """A descriptor of a regular file that no symbolic link leads to; OSError otherwise."""
+    current = root
+    for part in PurePosixPath(relative).parts[:-1]:
+        current = current / part
+        if current.is_symlink():
+            raise OSError("it lies behind a symbolic link")
+    path = root / relative
+    mode = os.lstat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError("it is a symbolic link" if stat.S_ISLNK(mode) else "it is not a regular file")
+    return os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+
+
+def walk(root: Path, prefix: str = "", without: str | None = None) -> Iterator[tuple[str, int]]:
+    """Relative path and `st_mode` of everything below a directory that is not itself a directory; follows no links.
+
+    Args:
+        root: the directory.
+        prefix: put before the paths.
+        without: what a path that is passed over begins with, folders and all: they may come and go meanwhile.
+    """
+    with os.scandir(root) as entries:
+        for entry in sorted(entries, key=lambda e: e.name):
+            name = prefix + entry.name
+            if without is not None and name.startswith(without):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from walk(root / entry.name, f"{name}/", without)
+            else:
+                yield name, entry.stat(follow_symlinks=False).st_mode
+
+
 def check_entry(root: Path, name: str, entry: FileEntry, advice: str = COPY_AGAIN) -> FileProblem | None:
     """Compares a file with the size and digest it should have; None if it has them. Parses nothing."""
     try:
@@ -44,7 +78,7 @@ def check_entry(root: Path, name: str, entry: FileEntry, advice: str = COPY_AGAI
         size = os.fstat(descriptor).st_size
         if size != entry.bytes:
             return FileProblem(name, "size", f"has {size} bytes instead of {entry.bytes}", advice)
-        if hashlib.file_digest(stream, "sha256").hexdigest() != entry.sha256:
+        if Digest.read(stream).sha256 != entry.sha256:
             return FileProblem(name, "digest", "is damaged (its digest differs)", advice)
     return None
 
@@ -78,6 +112,6 @@ def read_entry(root: Path, relative: str, entry: FileEntry, advice: str = COPY_A
     data = read_regular(root, relative, entry.bytes, advice)
     if isinstance(data, FileProblem):
         return data
-    if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
+    if Digest.of(data) != (entry.sha256, entry.bytes):
         return FileProblem(relative, "digest", "is damaged (its digest differs)", advice)
     return data

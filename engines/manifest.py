@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -22,6 +21,7 @@ from pydantic import (
 from engines.contracts import OURS, Name, TensorSpec
 from engines.errors import BundleError
 from engines.family import ModelFamily
+from engines.store import Digest
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -61,6 +61,11 @@ class FileEntry(Strict):
 
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(ge=0)]
+
+    @classmethod
+    def of(cls, digest: Digest) -> Self:
+        """The entry of a file that has this digest."""
+        return cls(sha256=digest.sha256, bytes=digest.size)
 
 
 class GraphEntry(Strict):
@@ -127,7 +132,7 @@ def direction_file(name: str) -> str:
 
 def manifest_digest_line(manifest: bytes) -> bytes:
     """The content of manifest.sha256."""
-    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST_FILE}\n".encode()
+    return Digest.of(manifest).line(MANIFEST_FILE)
 
 
 class _Schema(BaseModel):

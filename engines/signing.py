@@ -10,7 +10,6 @@ dot, which nothing reads.
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from pathlib import Path
 from stat import S_ISREG
@@ -20,7 +19,6 @@ from weakref import WeakKeyDictionary
 from engines.bundle import Bundle
 from engines.engine_manifest import ENGINE_FILE
 from engines.errors import SignatureError
-from engines.files import walk, write
 from engines.folders import (
     ENGINES_FOLDER,
     HIDDEN_ENGINES,
@@ -30,8 +28,9 @@ from engines.folders import (
     check_current,
     find_engine,
 )
-from engines.integrity import FileProblem, read_regular
+from engines.integrity import FileProblem, read_regular, walk
 from engines.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, parse_manifest
+from engines.store import Digest, write
 
 MAX_SIGNATURE_BYTES = 16 * 2**20
 
@@ -107,7 +106,7 @@ def verify_signature(bundle: Bundle, public_key: str | Path) -> dict[str, str]:
     raw = read_regular(bundle.path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
     if (
         isinstance(raw, FileProblem)
-        or hashlib.sha256(raw).hexdigest() != signed.get(MANIFEST_FILE)
+        or Digest.of(raw).sha256 != signed.get(MANIFEST_FILE)
         or parse_manifest(raw, bundle.name) != bundle.manifest
     ):
         raise SignatureError(f"{bundle.name}: {MANIFEST_FILE} changed while it was verified; try again")

@@ -7,7 +7,6 @@ from someone who is trusted.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import platform
 import tempfile
@@ -25,9 +24,9 @@ from engines.contracts import Name
 from engines.engine_manifest import Profile
 from engines.errors import EngineError, first_line
 from engines.family import ModelFamily
-from engines.files import write
 from engines.integrity import FileProblem, read_entry, read_regular
 from engines.manifest import FileEntry, Strict, first_fault
+from engines.store import Digest, write
 from export.errors import ExportError
 from export.graphs import GRAPHS, batch_shapes, example_inputs
 from export.networks import bundle_graphs
@@ -154,7 +153,7 @@ def write_package(
     except ExportError as error:
         raise ExportError(f"graph {graph}: {error}") from error.__cause__
     manifest = PackageManifest(
-        file=FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)),
+        file=FileEntry.of(Digest.of(data)),
         bundle=bundle.name,
         weights_sha256=bundle.manifest.files[WEIGHTS_FILE].sha256,
         graph=graph,

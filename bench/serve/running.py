@@ -21,8 +21,8 @@ from bench.serve.statistics import IN_PROCESS, Cell
 from bench.serve.targets import GrpcTensors, HttpTensors, InProcess, Session, SharedTensors, Subject, Target
 from engines.bundle import Bundle
 from engines.errors import EdgeditError
-from engines.files import write
 from engines.provenance import provenance
+from engines.store import write
 from serving.local import RELEASE
 from serving.local.canary import ask
 from serving.local.server import LocalTriton

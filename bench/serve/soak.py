@@ -27,8 +27,8 @@ from rich.console import Console
 from bench.serve.options import PORTRAIT, Transport
 from engines.bundle import Bundle
 from engines.errors import EdgeditError
-from engines.files import write
 from engines.provenance import provenance
+from engines.store import write
 from serving.client import Client, DeadlineError, Handle, RequestError
 from serving.client.regions import PREFIX
 from serving.local import RELEASE, processes

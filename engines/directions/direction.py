@@ -18,9 +18,9 @@ import numpy as np
 
 from engines import tensors
 from engines.errors import DirectionError
-from engines.files import write
 from engines.first_bytes import LENGTH, remedy
 from engines.manifest import direction_file
+from engines.store import write
 
 if TYPE_CHECKING:
     from engines.bundle import Bundle

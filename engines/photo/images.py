@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from engines import files
+from engines import store
 from engines.errors import ImageError, ImageTooLargeError, OutputError
 from engines.photo.sources import FORMATS, SUFFIXES, foreign_format, without_text
 
@@ -281,7 +281,7 @@ def save_image(path: str | os.PathLike[str], pixels: Pixels, *, quality: int = 9
         raise OutputError(f"cannot write {path}: {error}") from error
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a directory")
-    files.write(path, encoded)
+    store.write(path, encoded)
     return path
 
 

@@ -10,18 +10,17 @@ taken from it is copied, and the copy has the digest of the record.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from engines.store import Digest, atomic_file, lock
 from serving.deploy.builders import Batch, Builder
 from serving.deploy.errors import StartError
 from serving.deploy.onnx_file import OnnxFile
@@ -29,6 +28,10 @@ from serving.deploy.onnx_file import OnnxFile
 _CHUNK = 2**22
 _DIGITS = 16
 Say = Callable[[str], None]
+
+
+class _DamagedPlan(Exception):
+    """A plan is not what its record says."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ class PlanCache:
         try:
             if self.fetch(key, place):
                 return False
-            with self._lock(key):
+            waiting = f"{key.model}: another starter builds it; waiting"
+            with lock(self.root / f"{key.stem}.lock", lambda owner: self.say(waiting)):
                 if self.fetch(key, place):
                     return False
                 self._build(key, graph, builder)
@@ -107,21 +111,15 @@ class PlanCache:
         record = self._record(key)
         if record is None:
             return False
-        digest = hashlib.sha256()
-        temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
         try:
-            with (self.root / f"{key.stem}.plan").open("rb") as source, temporary.open("xb") as copy:
-                while chunk := source.read(_CHUNK):
-                    digest.update(chunk)
-                    copy.write(chunk)
-            if digest.hexdigest() != record["sha256"]:
-                self.say(f"{key.model}: the plan in the cache is damaged and is built again")
-                return False
-            temporary.replace(place)
+            with (self.root / f"{key.stem}.plan").open("rb") as source, atomic_file(place) as temporary:
+                if Digest.copy(source, temporary).sha256 != record["sha256"]:
+                    raise _DamagedPlan
         except FileNotFoundError:
             return False
-        finally:
-            temporary.unlink(missing_ok=True)
+        except _DamagedPlan:
+            self.say(f"{key.model}: the plan in the cache is damaged and is built again")
+            return False
         with suppress(FileNotFoundError):
             # Its age is what `prune` goes by.
             os.utime(self.root / f"{key.stem}.json")
@@ -142,7 +140,7 @@ class PlanCache:
                     for path in (record, record.with_suffix(".plan"), record.with_suffix(".lock")):
                         path.unlink(missing_ok=True)
                     removed.append(record.stem)
-            for left in self.root.glob(".*.tmp"):
+            for left in self.root.glob(".*"):
                 if left.stat().st_mtime < limit:
                     left.unlink(missing_ok=True)
         except OSError as error:
@@ -162,31 +160,16 @@ class PlanCache:
     def _build(self, key: PlanKey, graph: OnnxFile, builder: Builder) -> None:
         self.say(f"{key.model}: building for {key.sm} with {builder.title}")
         started = time.monotonic()
-        temporary = self.root / f".{key.stem}.{secrets.token_hex(4)}.tmp"
-        try:
+        with atomic_file(self.root / f"{key.stem}.plan") as temporary:
             builder.build(graph, temporary, key.batch, key.sm)
             with temporary.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                digest = Digest.read(stream)
                 os.fsync(stream.fileno())
-            size, seconds = temporary.stat().st_size, time.monotonic() - started
-            temporary.replace(self.root / f"{key.stem}.plan")
-            record = {**asdict(key), "sha256": digest, "bytes": size, "seconds": round(seconds, 1)}
+            seconds = time.monotonic() - started
+        record = {**asdict(key), "sha256": digest.sha256, "bytes": digest.size, "seconds": round(seconds, 1)}
+        with atomic_file(self.root / f"{key.stem}.json") as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            temporary.replace(self.root / f"{key.stem}.json")
-        finally:
-            temporary.unlink(missing_ok=True)
-        self.say(f"{key.model}: built, {size / 1e6:.1f} MB in {seconds:.0f} s")
-
-    @contextmanager
-    def _lock(self, key: PlanKey) -> Iterator[None]:
-        """Held by one builder per key; the system lets go of it when its holder dies."""
-        with (self.root / f"{key.stem}.lock").open("a") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.say(f"{key.model}: another starter builds it; waiting")
-                fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
+        self.say(f"{key.model}: built, {digest.size / 1e6:.1f} MB in {seconds:.0f} s")
 
 
 def _unwritable(path: Path, error: OSError) -> StartError:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from engines.contracts import BATCH, PIPELINES
 from engines.directions import load_directions
 from engines.errors import BundleError, OutputError, RuntimeUnavailableError
 from engines.integrity import check_entry
+from engines.store import atomic_directory, cannot_write, scratch_directory
 from serving.contract import CACHE_BYTES, CPU_CONFIG, EDIT_IMAGE, EDIT_SESSION, GRAPH_MODELS, VERSION, bundle_digest
 from serving.repository.plans import find_plans
 from serving.repository.session import session_files
@@ -100,14 +100,11 @@ def write_repository(bundle: Bundle, out: Path, options: Options | None = None) 
     out = Path(os.path.realpath(out))
     if os.path.lexists(out) and not _is_repository(out):
         raise OutputError(f"{out} is there and is not a model repository; give another place, or move it away")
-    staged = _staging(out)
     try:
-        _write(bundle, staged, int(VERSION), options or Options())
-        _publish(staged, out)
+        with atomic_directory(out) as staged:
+            _write(bundle, staged, int(VERSION), options or Options())
     except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        raise cannot_write(out, error) from error
     return out
 
 
@@ -132,26 +129,24 @@ def add_version(
     """
     out = Path(os.path.realpath(out))
     there = read_repository(out)
-    staged = _staging(out)
     try:
-        new = _write(bundle, staged, there.version + 1, options or Options())
-        graphs = [model for model in new.models if model in GRAPH_MODELS]
-        if new.models != there.models or not _same_tensors(staged, out, graphs):
-            raise OutputError(
-                f"{out} holds other models, or models of another family, than {bundle.name} gives; "
-                "write a repository of its own"
-            )
-        for model in graphs:
-            _add(staged / model, out / model, new.version)
-        if loaded is not None:
-            loaded(graphs, new.version)
-        for model in new.models[len(graphs) :]:
-            _add(staged / model, out / model, new.version)
-        (staged / REPOSITORY_FILE).replace(out / REPOSITORY_FILE)
+        with scratch_directory(out) as staged:
+            new = _write(bundle, staged, there.version + 1, options or Options())
+            graphs = [model for model in new.models if model in GRAPH_MODELS]
+            if new.models != there.models or not _same_tensors(staged, out, graphs):
+                raise OutputError(
+                    f"{out} holds other models, or models of another family, than {bundle.name} gives; "
+                    "write a repository of its own"
+                )
+            for model in graphs:
+                _add(staged / model, out / model, new.version)
+            if loaded is not None:
+                loaded(graphs, new.version)
+            for model in new.models[len(graphs) :]:
+                _add(staged / model, out / model, new.version)
+            (staged / REPOSITORY_FILE).replace(out / REPOSITORY_FILE)
     except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        raise cannot_write(out, error) from error
     return out
 
 
@@ -194,30 +189,6 @@ def _is_repository(path: Path) -> bool:
     except OutputError:
         return False
     return True
-
-
-def _staging(out: Path) -> Path:
-    staged = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    try:
-        staged.mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    return staged
-
-
-def _publish(staged: Path, out: Path) -> None:
-    # A folder cannot be renamed over one that is not empty: the old one steps aside, and back if that fails.
-    aside = out.with_name(f"{staged.name}.old")
-    replaced = os.path.lexists(out)
-    if replaced:
-        out.rename(aside)
-    try:
-        staged.rename(out)
-    except BaseException:
-        if replaced:
-            aside.rename(out)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(bundle: Bundle, root: Path, version: int, options: Options) -> Repository:

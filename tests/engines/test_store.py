@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from engines.files import cache_folder, only_one
+from engines.store import cache_folder, lock
 
 
 def test_where_caches_live(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -21,7 +22,7 @@ def test_where_caches_live(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 def _count(folder: Path, times: int) -> None:
     """Adds one to a number in a file, which loses counts where two do it at once."""
     for _ in range(times):
-        with only_one(folder):
+        with lock(folder / ".lock"):
             number = folder / "number"
             number.write_text(str(int(number.read_text()) + 1))
 
@@ -38,14 +39,19 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 def test_who_waits_is_told(tmp_path: Path) -> None:
     waiting, entered = threading.Event(), threading.Event()
+    owners: list[str] = []
+
+    def wait(owner: str) -> None:
+        owners.append(owner)
+        waiting.set()
 
     def enter() -> None:
-        with only_one(tmp_path, waiting.set):
+        with lock(tmp_path / ".lock", wait):
             entered.set()
 
     other = threading.Thread(target=enter)
-    with only_one(tmp_path, lambda: pytest.fail("nobody else is there")):
+    with lock(tmp_path / ".lock", lambda owner: pytest.fail("nobody else is there")):
         other.start()
         assert waiting.wait(300) and not entered.is_set()
     other.join()
-    assert entered.is_set()
+    assert entered.is_set() and owners == [str(os.getpid())]
