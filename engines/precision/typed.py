@@ -12,13 +12,14 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from engines.bundle import Bundle
 from engines.contracts import TensorSpec
-from engines.errors import EngineError, OutputError
+from engines.errors import EngineError
 from engines.layers import NO_PRODUCT, Layer, LayerReport, LayerTensor
 from engines.precision.islands import MOVES, islands
 from engines.precision.macs import macs
 from engines.precision.quantise import QUANTISED, Peak, chosen, computes_in, kept, quantise
 from engines.precision.rewrite import fold_batch_norms, prenormalise
 from engines.precision.source import Tensor, constant, load_source, shapes
+from engines.store import cannot_write
 
 PRECISIONS = ("fp32", "fp16", *QUANTISED)
 """What `lower` offers."""
@@ -281,5 +282,5 @@ def write_model(model: ir.Model, file: Path) -> Path:
     try:
         ir.save(model, file, external_data=f"{file.stem}.weights", size_threshold_bytes=_EMBEDDED)
     except OSError as error:
-        raise OutputError(f"cannot write {file}: {error.strerror or error}") from error
+        raise cannot_write(file, error) from error
     return file
