@@ -24,9 +24,9 @@ from rich.console import Console
 from engines.building.build import build
 from engines.building.builder import BuildOptions
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.engine_manifest import ENGINES_FOLDER, EngineManifest, Profile
+from engines.bundle.engine_manifest import ENGINES_FOLDER, EngineManifest, Profile
+from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
-from engines.provenance import provenance
 from engines.store import write
 
 console = Console(highlight=False, soft_wrap=True)

@@ -23,9 +23,9 @@ from rich.console import Console
 
 from bench import engines
 from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
 from engines.family import family
-from engines.provenance import provenance
 from engines.store import write
 from training.peers import METHODS, method
 

@@ -21,10 +21,10 @@ from PIL import Image
 from rich.console import Console
 
 from edgedit.editor import PORTRAIT_BUNDLE, Editor
+from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError, ImageError
 from engines.photo import Alignment, Cut, Tone, feather, open_image
 from engines.photo.images import SUFFIXES
-from engines.provenance import provenance
 from engines.store import write
 
 console = Console(highlight=False, soft_wrap=True)

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from edgedit.commands.photos import ASTRONAUT
 from engines.bundle import Bundle
+from engines.bundle.provenance import provenance
 from engines.contracts import PARTS, PIPELINES, style_width
 from engines.errors import EdgeditError, EngineError
 from engines.family import ModelFamily
@@ -30,7 +31,6 @@ from engines.precision.emulate import Emulated
 from engines.precision.ranges import LIMIT, NEAR, least_margin, products, ranges
 from engines.precision.source import load_source
 from engines.precision.typed import retype
-from engines.provenance import provenance
 from engines.runtimes import create
 from engines.session import encoder_image
 from engines.store import write

@@ -20,12 +20,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.bundle.engine_manifest import Profile
+from engines.bundle.integrity import FileProblem, read_entry, read_regular
+from engines.bundle.manifest import FileEntry, Strict, first_fault
 from engines.contracts import Name
-from engines.engine_manifest import Profile
 from engines.errors import EngineError, first_line
 from engines.family import ModelFamily
-from engines.integrity import FileProblem, read_entry, read_regular
-from engines.manifest import FileEntry, Strict, first_fault
 from engines.store import Digest, write
 from export.errors import ExportError
 from export.graphs import GRAPHS, batch_shapes, example_inputs

@@ -6,10 +6,10 @@ Tensors of the graphs are those of `engines.contracts`, with a batch dimension o
 from __future__ import annotations
 
 from engines.bundle import Bundle
+from engines.bundle.integrity import FileProblem, read_regular
+from engines.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from engines.contracts import PARTS, PIPELINES
 from engines.errors import BundleError
-from engines.integrity import FileProblem, read_regular
-from engines.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from engines.store import Digest
 from serving.models.edit_session.session_core import (
     CACHE_BYTES,

@@ -20,8 +20,8 @@ from bench.serve.options import Options
 from bench.serve.statistics import IN_PROCESS, Cell
 from bench.serve.targets import GrpcTensors, HttpTensors, InProcess, Session, SharedTensors, Subject, Target
 from engines.bundle import Bundle
+from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
-from engines.provenance import provenance
 from engines.store import write
 from serving.local import RELEASE
 from serving.local.canary import ask

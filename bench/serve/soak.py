@@ -26,8 +26,8 @@ from rich.console import Console
 
 from bench.serve.options import PORTRAIT, Transport
 from engines.bundle import Bundle
+from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
-from engines.provenance import provenance
 from engines.store import write
 from serving.client import Client, DeadlineError, Handle, RequestError
 from serving.client.regions import PREFIX

@@ -22,8 +22,8 @@ from engines.bundle import EXTERNAL_LOCATION
 from engines.contracts import TensorSpec
 from engines.errors import EdgeditError, RuntimeUnavailableError
 from engines.family import ModelFamily
-from engines.ort import session
 from engines.runtimes.onnxruntime import PROVIDERS, OnnxRuntime
+from engines.runtimes.ort import session
 from engines.runtimes.ort_values import dtype_name
 from engines.store import atomic_directory
 from export.aot import Precision, channels_last, precise

@@ -13,9 +13,9 @@ import numpy as np
 
 from edgedit.commands.common import console
 from engines.building.build import Fit, Peaks
+from engines.building.certificate import Calibration, Certifier, Judges
 from engines.bundle import Bundle
-from engines.certificate import Calibration, Certifier, Judges
-from engines.engine_manifest import EIGHT_BIT, wider
+from engines.bundle.engine_manifest import EIGHT_BIT, wider
 from engines.errors import EngineError, ImageError
 from engines.photo import aligned_square, open_image
 from engines.photo.sources import SUFFIXES, photo_files

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue, ValidationError
 
-from engines.building import backend as backends
 from engines.building.builder import BuildOptions, build_engine
 from engines.building.calibrated import Calibrated
 from engines.building.keep import keep_others, ordered
 from engines.building.proof import check_targets, prove
 from engines.building.staging import Staging, staged
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.contracts import PARTS, PIPELINES
-from engines.engine_manifest import (
+from engines.bundle.engine_manifest import (
     EIGHT_BIT,
     ENGINE_SCHEMA,
     BuiltWith,
@@ -29,8 +27,10 @@ from engines.engine_manifest import (
     engine_folder,
     wider,
 )
+from engines.bundle.provenance import now, tool_versions
+from engines.contracts import PARTS, PIPELINES
 from engines.errors import EngineError, RuntimeUnavailableError
-from engines.provenance import now, tool_versions
+from engines.runtimes import backend as backends
 
 if TYPE_CHECKING:
     from engines.precision import TypedGraph
@@ -43,7 +43,7 @@ ONNXRUNTIME_TARGETS = ("cpu", "cuda")
 
 Fit = Callable[[str], "tuple[frozenset[str], dict[str, JsonValue] | None]"]
 """By graph, the nodes that its accuracy needs in FP32 beyond the rules, and its certificate; EngineError where
-none will do. See `engines.certificate.Certifier.fit`."""
+none will do. See `engines.building.certificate.Certifier.fit`."""
 
 Peaks = Callable[[str], "Mapping[str, Peak]"]
 """By graph, the ranges of what 8-bit products take. See `engines.precision.calibrate`."""

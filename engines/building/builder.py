@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engines.building.backend import Backend, capability, current_capability, fault
 from engines.building.proof import describe, prove
 from engines.building.timing import TimingCache
+from engines.bundle.engine_manifest import Precision, PrecisionProof, Profile
+from engines.bundle.layers import LayerReport
 from engines.contracts import TensorSpec
-from engines.engine_manifest import Precision, PrecisionProof, Profile
 from engines.errors import EngineError
-from engines.layers import LayerReport
+from engines.runtimes.backend import Backend, capability, current_capability, fault
 
 if TYPE_CHECKING:
     from engines.precision import TypedGraph

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
+from engines.bundle.manifest import Strict, first_fault
 from engines.contracts import Name
 from engines.errors import EngineError
-from engines.manifest import Strict, first_fault
 
 if TYPE_CHECKING:
     from engines.precision.quantise import Peak

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engines.building.proof import check_targets
-from engines.engine_manifest import Precision
+from engines.bundle.engine_manifest import Precision
 from engines.errors import EngineError
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection
 
 from engines.building.staging import Staging
 from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.bundle.engine_manifest import ENGINES_FOLDER, BuiltWith, EngineGraph, EngineManifest
+from engines.bundle.folders import EngineFolder
 from engines.contracts import PARTS, PIPELINES
-from engines.engine_manifest import ENGINES_FOLDER, BuiltWith, EngineGraph, EngineManifest
 from engines.errors import EngineError
-from engines.folders import EngineFolder
 
 _ORDER = (*PIPELINES, *PARTS)
 _THEN = " && "

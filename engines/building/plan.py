@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from engines.building.devices import Gpu
 from engines.bundle import Bundle
-from engines.engine_manifest import EIGHT_BIT, Precision
+from engines.bundle.engine_manifest import EIGHT_BIT, Precision
 from engines.errors import EngineError, RuntimeUnavailableError
 
 if TYPE_CHECKING:

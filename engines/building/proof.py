@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from engines.engine_manifest import Precision, PrecisionProof, WideLayer
+from engines.bundle.engine_manifest import Precision, PrecisionProof, WideLayer
+from engines.bundle.layers import NO_GAIN, NO_PRODUCT, Layer, LayerReport, LayerTensor
 from engines.errors import EngineError
-from engines.layers import NO_GAIN, NO_PRODUCT, Layer, LayerReport, LayerTensor
 
 LEAST_SHARE: Mapping[str, float] = {"fp32": 1.0, "fp16": 0.98, "int8": 0.9, "fp8": 0.9}
 """Share of the MACs that must be in the precision asked for. FP32 asked is FP32 throughout. With 8 bits products that

@@ -17,20 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from engines.building import backend as backends
-from engines.building.backend import Backend
 from engines.building.build import Peaks
 from engines.building.calibrated import Calibrated
 from engines.building.keep import files_of, keep_others, ordered
 from engines.building.proof import DTYPES
 from engines.building.staging import staged
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.engine_manifest import EIGHT_BIT, ENGINE_SCHEMA, EngineGraph, EngineManifest
+from engines.bundle.engine_manifest import EIGHT_BIT, ENGINE_SCHEMA, EngineGraph, EngineManifest
+from engines.bundle.folders import EngineFolder, Found, rebuild_command
+from engines.bundle.provenance import now, tool_versions
+from engines.bundle.signing import open_engine
 from engines.errors import EngineError, RuntimeUnavailableError
-from engines.folders import EngineFolder, Found, rebuild_command
-from engines.provenance import now, tool_versions
+from engines.runtimes import backend as backends
+from engines.runtimes.backend import Backend
 from engines.runtimes.trt_engine import deserialize, driver_version, error_recorder
-from engines.signing import open_engine
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.engine_manifest import (
+from engines.bundle.engine_manifest import (
     ENGINE_DIGEST_FILE,
     ENGINE_FILE,
     ENGINES_FOLDER,
@@ -26,8 +26,8 @@ from engines.engine_manifest import (
     engine_digest_line,
     engine_manifest_bytes,
 )
+from engines.bundle.manifest import FileEntry
 from engines.errors import EngineError
-from engines.manifest import FileEntry
 from engines.store import Digest, cannot_write, lock, replace_directory, scratch_directory
 
 if TYPE_CHECKING:

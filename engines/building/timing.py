@@ -10,8 +10,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from engines.building.backend import Backend
 from engines.errors import OutputError
+from engines.runtimes.backend import Backend
 from engines.store import cache_folder, write
 
 MAX_BYTES = 64 * 2**20

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 import numpy as np
 
 from engines import tensors
+from engines.bundle.manifest import direction_file
 from engines.errors import DirectionError
 from engines.first_bytes import LENGTH, remedy
-from engines.manifest import direction_file
 from engines.store import write
 
 if TYPE_CHECKING:

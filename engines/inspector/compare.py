@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from engines.bundle.layers import Layer, LayerReport
 from engines.inspector.figures import Figures, precision_label
-from engines.layers import Layer, LayerReport
 
 
 @dataclass(frozen=True)

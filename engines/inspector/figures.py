@@ -6,8 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from engines.bundle.layers import Layer, LayerReport
 from engines.inspector.devices import Device
-from engines.layers import Layer, LayerReport
 
 _LABELS = {
     "float32": "FP32",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engines.engine_manifest import wider
+from engines.bundle.engine_manifest import wider
 from engines.inspector.figures import Figures, asked_label, clean, ms, percent, precision_label, si
 from engines.inspector.html import Html, el, raw
 from engines.inspector.roofline import kind

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from engines.bundle import Bundle
-from engines.engine_manifest import ENGINE_FILE, ENGINES_FOLDER, EngineManifest, Precision, WideLayer
+from engines.bundle.engine_manifest import ENGINE_FILE, ENGINES_FOLDER, EngineManifest, Precision, WideLayer
+from engines.bundle.folders import EngineFolder
+from engines.bundle.layers import LayerReport
+from engines.bundle.manifest import MANIFEST_FILE
 from engines.errors import EngineError
-from engines.folders import EngineFolder
 from engines.inspector.figures import asked_label, clean, si
-from engines.layers import LayerReport
-from engines.manifest import MANIFEST_FILE
 
 MAX_REPORT_BYTES = 64 * 2**20
 MAX_LAYERS = 50_000

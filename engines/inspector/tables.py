@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from engines.bundle.layers import Layer, LayerTensor
 from engines.inspector.compare import Comparison, Pair, Side
 from engines.inspector.figures import Figures, clean, ms, percent, precision_label, shape, si
 from engines.inspector.html import Html, el, join, raw
 from engines.inspector.roofline import kind
-from engines.layers import Layer, LayerTensor
 
 _MAX_CHOICES = 200
 """Choices of one filter; what is rarer is filtered by text."""

@@ -16,11 +16,11 @@ import numpy as np
 import onnx_ir as ir
 
 from engines.bundle import Bundle
-from engines.ort import session
 from engines.precision.islands import islands
 from engines.precision.quantise import QUANTISED, Peak, balanced, chosen
 from engines.precision.rewrite import fold_batch_norms, prenormalise
 from engines.precision.source import Tensor, initializer, load_source, shapes
+from engines.runtimes.ort import session
 
 SAMPLE = 2048
 """Values per product and photo, evenly spaced, that the range of INT8 is chosen on."""

@@ -17,9 +17,9 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from engines.ort import session
 from engines.precision.islands import MOVES
 from engines.precision.source import constant
+from engines.runtimes.ort import session
 
 _HALF, _SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 

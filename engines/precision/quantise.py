@@ -23,8 +23,8 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from engines.bundle.layers import COMPUTED, GROUPED
 from engines.errors import EngineError
-from engines.layers import COMPUTED, GROUPED
 from engines.precision.rewrite import Modulated
 from engines.precision.source import Tensor, constant, initializer
 

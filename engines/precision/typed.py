@@ -11,9 +11,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from engines.bundle import Bundle
+from engines.bundle.layers import NO_PRODUCT, Layer, LayerReport, LayerTensor
 from engines.contracts import TensorSpec
 from engines.errors import EngineError
-from engines.layers import NO_PRODUCT, Layer, LayerReport, LayerTensor
 from engines.precision.islands import MOVES, islands
 from engines.precision.macs import macs
 from engines.precision.quantise import QUANTISED, Peak, chosen, computes_in, kept, quantise

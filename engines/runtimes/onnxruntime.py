@@ -18,14 +18,14 @@ import numpy as np
 import onnxruntime as ort
 
 from engines.bundle import Bundle
+from engines.bundle.folders import Found
+from engines.bundle.signing import ensure_signed, open_engine
 from engines.contracts import TensorSpec, mismatch
 from engines.cpus import threads as allowed
 from engines.errors import BundleError, EngineError, RuntimeUnavailableError, first_line
-from engines.folders import Found
-from engines.ort import session as new_session
+from engines.runtimes.ort import session as new_session
 from engines.runtimes.ort_values import OrtTensor, Values, dtype_name, tensor, to_host
 from engines.runtimes.protocol import Feed, check_run, extents, known_options, refuse_unknown, zeros
-from engines.signing import ensure_signed, open_engine
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",

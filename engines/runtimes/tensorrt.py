@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from engines.building.backend import load
 from engines.bundle import Bundle
+from engines.bundle.folders import EngineFolder, Found
+from engines.bundle.signing import open_engine
 from engines.errors import EngineError, RuntimeUnavailableError, first_line
-from engines.folders import EngineFolder, Found
+from engines.runtimes.backend import load
 from engines.runtimes.protocol import Feed, check_run, zeros
 from engines.runtimes.trt_engine import (
     Loaded,
@@ -31,7 +32,6 @@ from engines.runtimes.trt_engine import (
     driver_version,
     stream_weights,
 )
-from engines.signing import open_engine
 
 if TYPE_CHECKING:
     from engines.runtimes.cuda import CudaTensor, Device

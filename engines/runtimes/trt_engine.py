@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engines.building.backend import Backend, fault
+from engines.bundle.engine_manifest import EngineGraph, Profile
+from engines.bundle.folders import EngineFolder
 from engines.contracts import TensorSpec, mismatch
-from engines.engine_manifest import EngineGraph, Profile
 from engines.errors import EngineError
-from engines.folders import EngineFolder
+from engines.runtimes.backend import Backend, fault
 
 _DTYPES = {
     "FLOAT": "float32",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engines.bundle import Bundle
+from engines.bundle.folders import PREFERRED, EngineFolder, check_current, list_engines
+from engines.bundle.preflight import build_command
 from engines.contracts import mismatch
 from engines.errors import EngineError
-from engines.folders import PREFERRED, EngineFolder, check_current, list_engines
-from engines.preflight import build_command
 from serving.contract import MAX_BATCH
 
 

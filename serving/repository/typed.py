@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from engines.bundle import Bundle
+from engines.bundle.folders import EngineFolder, check_current, list_engines
 from engines.errors import EngineError, RuntimeUnavailableError
-from engines.folders import EngineFolder, check_current, list_engines
 from serving.deploy.repository import PLAN_SOURCE
 
 PlanPrecision = Literal["fp16", "fp32"]

@@ -22,10 +22,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from engines.bundle import Bundle
+from engines.bundle.integrity import check_entry
 from engines.contracts import BATCH, PIPELINES
 from engines.directions import load_directions
 from engines.errors import BundleError, OutputError, RuntimeUnavailableError
-from engines.integrity import check_entry
 from engines.store import atomic_directory, cannot_write, scratch_directory
 from serving.contract import CACHE_BYTES, CPU_CONFIG, EDIT_IMAGE, EDIT_SESSION, GRAPH_MODELS, VERSION, bundle_digest
 from serving.repository.plans import find_plans

@@ -15,8 +15,8 @@ import bench.runtimes  # noqa: F401  (registers the runtime)
 from bench.runtimes.torch import TorchRuntime, TorchTensor
 from edgedit.commands.photos import ASTRONAUT
 from engines.bundle import Bundle
+from engines.bundle.engine_manifest import Profile
 from engines.contracts import PARTS
-from engines.engine_manifest import Profile
 from engines.errors import BundleError, EngineError, RuntimeUnavailableError
 from engines.photo import aligned_square
 from engines.photo.images import open_image

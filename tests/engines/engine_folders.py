@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.engine_manifest import (
+from engines.bundle.engine_manifest import (
     ENGINE_DIGEST_FILE,
     ENGINE_FILE,
     ENGINES_FOLDER,
@@ -25,9 +25,9 @@ from engines.engine_manifest import (
     engine_folder,
     engine_manifest_bytes,
 )
+from engines.bundle.manifest import FileEntry
+from engines.bundle.signing import sign_bundle, verify_signature
 from engines.errors import SignatureError
-from engines.manifest import FileEntry
-from engines.signing import sign_bundle, verify_signature
 
 LIBRARIES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX", "onnxruntime": "ONNX Runtime"}
 

@@ -187,7 +187,7 @@ def test_fp8_asks_for_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None
         ((8, 9), "fp8", ""),
         ((8, 6), "int8", ""),
     ):
-        monkeypatch.setattr("engines.building.backend.current_capability", lambda found=capability: found)
+        monkeypatch.setattr("engines.runtimes.backend.current_capability", lambda found=capability: found)
         assert reason in (Engine("e", "tensorrt", {}, precision).lacks(context) or "")
         assert bool(reason) == bool(Engine("e", "tensorrt", {}, precision).lacks(context))
 

@@ -12,11 +12,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.building.backend import Backend, load
+from engines.bundle.layers import Layer, LayerReport
 from engines.contracts import TensorSpec
 from engines.errors import RuntimeUnavailableError
-from engines.layers import Layer, LayerReport
 from engines.precision import TypedGraph
+from engines.runtimes.backend import Backend, load
 from tests.engines.conftest import TINY, write_tiny
 
 # Without the resize that the parser refuses: the photo has the encoder's size.

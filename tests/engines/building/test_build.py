@@ -18,10 +18,16 @@ from onnx import helper
 from engines.building.build import build, graph_names, parse_profile
 from engines.building.builder import BuildOptions
 from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.bundle.engine_manifest import (
+    ENGINE_DIGEST_FILE,
+    ENGINE_FILE,
+    EngineManifest,
+    Profile,
+    parse_engine_manifest,
+)
+from engines.bundle.layers import LayerReport
 from engines.contracts import PARTS, PIPELINES
-from engines.engine_manifest import ENGINE_DIGEST_FILE, ENGINE_FILE, EngineManifest, Profile, parse_engine_manifest
 from engines.errors import BundleError, EngineError
-from engines.layers import LayerReport
 from tests.engines.building.conftest import write_small
 from tests.random_bundle import RANDOM_BUNDLE
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from engines.building.backend import Backend, current_capability
 from engines.building.builder import BuildOptions, Built, build_engine
+from engines.bundle.engine_manifest import Precision, Profile
 from engines.contracts import TensorSpec
-from engines.engine_manifest import Precision, Profile
 from engines.errors import EngineError
+from engines.runtimes.backend import Backend, current_capability
 from tests.engines.building.conftest import Typed, ones
 
 pytestmark = pytest.mark.rtx

@@ -18,9 +18,15 @@ from engines.building.build import build
 from engines.building.builder import BuildOptions
 from engines.building.keep import files_of
 from engines.bundle import Bundle
+from engines.bundle.engine_manifest import (
+    ENGINE_FILE,
+    EngineManifest,
+    Profile,
+    engine_manifest_bytes,
+    parse_engine_manifest,
+)
+from engines.bundle.folders import EngineFolder
 from engines.contracts import PARTS, PIPELINES
-from engines.engine_manifest import ENGINE_FILE, EngineManifest, Profile, engine_manifest_bytes, parse_engine_manifest
-from engines.folders import EngineFolder
 from tests.engines.building.conftest import write_small
 from tests.engines.engine_folders import flip, seal
 

@@ -8,8 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from engines.bundle import Bundle
-from engines.contracts import TensorSpec
-from engines.engine_manifest import (
+from engines.bundle.engine_manifest import (
     ENGINE_DIGEST_FILE,
     ENGINE_FILE,
     BuiltWith,
@@ -21,9 +20,10 @@ from engines.engine_manifest import (
     engine_digest_line,
     engine_manifest_bytes,
 )
+from engines.bundle.layers import Layer, LayerReport, LayerTensor
+from engines.bundle.manifest import FileEntry
+from engines.contracts import TensorSpec
 from engines.family import DEMO_64, ModelFamily
-from engines.layers import Layer, LayerReport, LayerTensor
-from engines.manifest import FileEntry
 
 STYLE = "styles and demodulation: a vector per image, whose sums and reciprocals need the range"
 SOFTMAX = "softmax: exponentials and their sum"

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
+from engines.bundle.layers import NO_PRODUCT
 from engines.errors import EngineError
-from engines.layers import NO_PRODUCT
 from engines.precision import lower, quantise
 from engines.precision.calibrate import calibrate
 from engines.precision.emulate import Emulated

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engines.building.backend import Backend
+from engines.bundle.engine_manifest import Profile
 from engines.contracts import TensorSpec
-from engines.engine_manifest import Profile
 from engines.errors import EngineError, RuntimeUnavailableError
+from engines.runtimes.backend import Backend
 from engines.runtimes.tensorrt import TensorRT
 from engines.runtimes.trt_engine import Loaded, error_recorder
 from tests.engines.runtimes import fake_gpu

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.building.backend import Backend
 from engines.bundle import Bundle
-from engines.engine_manifest import Profile
+from engines.bundle.engine_manifest import Profile
+from engines.bundle.folders import EngineFolder, Found
+from engines.bundle.signing import open_engine
 from engines.errors import BundleError, EdgeditError, EngineError, RuntimeUnavailableError, SignatureError
-from engines.folders import EngineFolder, Found
 from engines.runtimes import _RUNTIMES, create, register
+from engines.runtimes.backend import Backend
 from engines.runtimes.tensorrt import TensorRT, TensorRTRTX
 from engines.runtimes.trt_engine import (
     check_profile,
@@ -26,7 +27,6 @@ from engines.runtimes.trt_engine import (
     error_recorder,
     stream_weights,
 )
-from engines.signing import open_engine
 from tests.engines.engine_folders import flip, write_engine
 
 RTX = Found("TensorRT-RTX", "11.4.0", "8.6")
@@ -181,7 +181,7 @@ def test_an_engine_of_other_tensors_is_refused(built: Path) -> None:
 
 @pytest.fixture(scope="module")
 def rtx() -> Backend:
-    from engines.building.backend import load
+    from engines.runtimes.backend import load
 
     try:
         return load("tensorrt-rtx")

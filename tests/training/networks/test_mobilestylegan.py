@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import mobilestylegan
+from engines.bundle import mobilestylegan
 from engines.family import FACES_1024_MOBILE, EditorOptions, ModelFamily
 from engines.packages import GENERATOR
 from training.networks.mobilestylegan import MobileGenerator, inverse_haar

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from engines.bundle import Bundle
+from engines.bundle.manifest import SIGNATURE_FILE
+from engines.bundle.signing import sign_bundle, verify_signature
 from engines.errors import SignatureError
-from engines.manifest import SIGNATURE_FILE
-from engines.signing import sign_bundle, verify_signature
 from tests.engines.engine_folders import flip, refusal, save_keys, signed_bundle, write_keys
 
 pytest.importorskip("model_signing", reason="signatures need the sign extra")

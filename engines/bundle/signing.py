@@ -17,9 +17,8 @@ from types import ModuleType
 from weakref import WeakKeyDictionary
 
 from engines.bundle import Bundle
-from engines.engine_manifest import ENGINE_FILE
-from engines.errors import SignatureError
-from engines.folders import (
+from engines.bundle.engine_manifest import ENGINE_FILE
+from engines.bundle.folders import (
     ENGINES_FOLDER,
     HIDDEN_ENGINES,
     EngineFolder,
@@ -28,8 +27,9 @@ from engines.folders import (
     check_current,
     find_engine,
 )
-from engines.integrity import FileProblem, read_regular, walk
-from engines.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, parse_manifest
+from engines.bundle.integrity import FileProblem, read_regular, walk
+from engines.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, parse_manifest
+from engines.errors import SignatureError
 from engines.store import Digest, write
 
 MAX_SIGNATURE_BYTES = 16 * 2**20
@@ -166,7 +166,7 @@ def open_engine(
 
 def _library() -> ModuleType:
     try:
-        from engines import openssf
+        from engines.bundle import openssf
     except ModuleNotFoundError as error:
         raise SignatureError(f"signatures need {error.name}: pip install 'edgedit[sign]'") from error
     return openssf

@@ -1,6 +1,6 @@
 """Engine folders of a bundle: listed, found, read and verified.
 
-    engines/<runtime>-<target>-<precision>/engine.json    what `engines.engine_manifest` says, with every file's digest
+    engines/<runtime>-<target>-<precision>/engine.json    see `engines.bundle.engine_manifest`, with every file's digest
     engines/<runtime>-<target>-<precision>/engine.sha256  digest of engine.json, in the format of `sha256sum`
     engines/<runtime>-<target>-<precision>/...            engines, typed graphs, layer reports
 
@@ -17,8 +17,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Self
 
-from engines.contracts import PARTS
-from engines.engine_manifest import (
+from engines.bundle.engine_manifest import (
     ENGINE_DIGEST_FILE,
     ENGINE_FILE,
     ENGINES_FOLDER,
@@ -29,9 +28,8 @@ from engines.engine_manifest import (
     engine_digest_line,
     parse_engine_manifest,
 )
-from engines.errors import EngineError
-from engines.integrity import FileProblem, check_entry, read_entry, read_regular, walk
-from engines.preflight import (
+from engines.bundle.integrity import FileProblem, check_entry, read_entry, read_regular, walk
+from engines.bundle.preflight import (
     Found,
     build_command,
     check_compatible,
@@ -40,6 +38,8 @@ from engines.preflight import (
     rebuild_command,
     target_of,
 )
+from engines.contracts import PARTS
+from engines.errors import EngineError
 from engines.store import Digest
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import pytest
 
 from edgedit.cli import main
 from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.bundle.engine_manifest import EngineManifest
+from engines.bundle.folders import EngineFolder
+from engines.bundle.preflight import Found, build_command, check_compatible, check_current, rebuild_command
 from engines.contracts import PARTS, PIPELINES
-from engines.engine_manifest import EngineManifest
 from engines.errors import EngineError
-from engines.folders import EngineFolder
-from engines.preflight import Found, build_command, check_compatible, check_current, rebuild_command
 from tests.engines.conftest import write_tiny
 from tests.engines.engine_folders import write_engine
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from engines.similarity import ms_ssim, psnr
+from engines.building.similarity import ms_ssim, psnr
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engines.bundle.engine_manifest import EIGHT_BIT, ENGINES_FOLDER, EngineManifest, Profile
+from engines.bundle.manifest import WEIGHTS_FILE
 from engines.contracts import PARTS, PIPELINES
-from engines.engine_manifest import EIGHT_BIT, ENGINES_FOLDER, EngineManifest, Profile
 from engines.errors import EngineError
-from engines.manifest import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from engines.bundle import Bundle

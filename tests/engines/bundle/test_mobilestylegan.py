@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines import mobilestylegan
+from engines.bundle import mobilestylegan
+from engines.bundle.mobilestylegan import read
 from engines.errors import RuntimeUnavailableError
-from engines.mobilestylegan import read
 from engines.packages import GENERATOR, PackageError
 
 

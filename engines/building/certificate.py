@@ -17,11 +17,12 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
+from engines.building.gates import EIGHT_BIT_GATES, GATES, fault, passes
+from engines.building.similarity import ms_ssim, psnr
 from engines.bundle import Bundle
 from engines.contracts import PIPELINES, style_width
 from engines.directions import load_directions, resolve
 from engines.errors import EngineError
-from engines.gates import EIGHT_BIT_GATES, GATES, fault, passes
 from engines.precision.emulate import Emulated
 from engines.precision.islands import MOVES
 from engines.precision.quantise import QUANTISED, Peak
@@ -31,7 +32,6 @@ from engines.precision.typed import retype
 from engines.precision.widen import offenders
 from engines.runtimes import create
 from engines.session import EditSession, encoder_image
-from engines.similarity import ms_ssim, psnr
 
 Feeds = Mapping[str, np.ndarray]
 Run = Callable[[Feeds], Mapping[str, np.ndarray]]

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engines.bundle import SIGNATURE_FILES, WEIGHTS_FILE, Bundle, BundleWriter, ProducedBy
+from engines.bundle.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSION, manifest_digest_line
 from engines.contracts import PARTS, PIPELINES
 from engines.directions import load_directions
 from engines.errors import BundleError, EdgeditError, OutputError
 from engines.family import ModelFamily
-from engines.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSION, manifest_digest_line
 from engines.session import EditSession
 
 PRODUCED_BY = ProducedBy(tools={}, command="pytest", date="2026-01-01")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.building.backend import Backend, architecture, capability, current_capability, fault, load, targets
 from engines.errors import EngineError, RuntimeUnavailableError
+from engines.runtimes.backend import Backend, architecture, capability, current_capability, fault, load, targets
 
 _ROOT = Path(__file__).resolve().parents[3]
 KNOWN = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
@@ -44,7 +44,7 @@ def test_what_is_not_installed_is_named_with_its_extra() -> None:
 def test_installed_packages_that_will_not_do(tmp_path: Path, module: str, message: str) -> None:
     (tmp_path / "tensorrt.py").write_text(module)
     script = (
-        "from engines.building.backend import load\n"
+        "from engines.runtimes.backend import load\n"
         "from engines.errors import RuntimeUnavailableError\n"
         "try:\n    load('tensorrt'); print('fine')\nexcept RuntimeUnavailableError as error:\n    print(error)"
     )

@@ -12,9 +12,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, ValidationError, model_validator
 
+from engines.bundle.manifest import FileEntry, RelativePath, Strict, first_fault, json_document
 from engines.contracts import Name, TensorSpec
 from engines.errors import EngineError
-from engines.manifest import FileEntry, RelativePath, Strict, first_fault, json_document
 from engines.store import Digest
 
 ENGINE_SCHEMA = 1
@@ -81,7 +81,7 @@ class EngineGraph(Strict):
     file: RelativePath
     """The serialised engine, or the typed ONNX graph for ONNX Runtime."""
     layers: RelativePath | None
-    """JSON of `engines.layers.LayerReport`: what `edgedit inspect` shows."""
+    """JSON of `engines.bundle.layers.LayerReport`: what `edgedit inspect` shows."""
     source_sha256: Sha256
     """Digest of the bundle's graph it was made from."""
     inputs: list[TensorSpec]
@@ -94,7 +94,7 @@ class EngineGraph(Strict):
     seconds: Annotated[float, Field(ge=0)]
     """What the build took."""
     certificate: dict[str, JsonValue] | None
-    """Accuracy against the FP32 graph, see `engines.certificate`; None if it was not measured."""
+    """Accuracy against the FP32 graph, see `engines.building.certificate`; None if it was not measured."""
     ranges: RelativePath | None = None
     """JSON of `engines.building.calibrated.Calibrated`: what its 8-bit data stand for. None in other precisions, and in
     engines that were built before ranges were kept."""

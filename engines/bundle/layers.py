@@ -6,9 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
+from engines.bundle.manifest import Strict, first_fault
 from engines.contracts import Name
 from engines.errors import EngineError
-from engines.manifest import Strict, first_fault
 
 Count = Annotated[int, Field(ge=0)]
 

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engines.bundle import Bundle
-from engines.engine_manifest import MAX_ENGINE_MANIFEST_BYTES
+from engines.bundle.engine_manifest import MAX_ENGINE_MANIFEST_BYTES
+from engines.bundle.folders import EngineFolder, Found, find_engine, list_engines
 from engines.errors import BundleError, EngineError
-from engines.folders import EngineFolder, Found, find_engine, list_engines
 from tests.engines.engine_folders import flip, seal, write_engine
 
 RTX = "tensorrt-rtx-sm86-fp16"

@@ -31,7 +31,7 @@ SIGNATURE_FILES = (SIGNATURE_FILE,)
 """Files that a bundle may hold without the manifest listing them, since they are made after it."""
 WEIGHTS_FILE = "graphs/weights.safetensors"
 OWN_WEIGHTS_FILE = "graphs/own.safetensors"
-"""In the place of the weights of a bundle that is passed on without its generator (see engines.completion)."""
+"""In the place of the weights of a bundle that is passed on without its generator (see engines.bundle.completion)."""
 EXTERNAL_LOCATION = PurePosixPath(WEIGHTS_FILE).name
 """The `location` that graphs give for their external data."""
 CARD_FILE = "card.md"

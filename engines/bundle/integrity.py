@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from engines.manifest import FileEntry
+from engines.bundle.manifest import FileEntry
 from engines.store import Digest
 
 COPY_AGAIN = "copy the bundle again"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
 FORKED = """
@@ -66,7 +66,7 @@ def test_a_forked_process_edits_says_so_once_and_ends(tiny_bundle_path: Path, do
 
 def test_onnxruntime_is_told_to_report_to_nobody_but_where_the_user_decides(tmp_path: Path) -> None:
     told = "print(os.environ['ORT_DISABLE_TELEMETRY'])"
-    done = run(f"import os, engines.ort; {told}", HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    done = run(f"import os, engines.runtimes.ort; {told}", HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
     assert done.stdout == "1\n", done.stderr
     # Where it reports, it keeps a number for the machine.
     assert list(tmp_path.iterdir()) == []

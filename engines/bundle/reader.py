@@ -7,8 +7,8 @@
     directions/<name>.safetensors edit directions
     card.md                       model card
     engines/<name>/               engines built from the graphs, each folder with a manifest of its own (see
-                                  engines.folders), so that a build changes nothing that is listed here
-    model.sig                     signature over all of the above, if the bundle was signed (see engines.signing)
+                                  engines.bundle.folders), so that a build changes nothing that is listed here
+    model.sig                     signature over all of the above, if the bundle was signed (see engines.bundle.signing)
 
 The weights lie beside the graphs because ONNX Runtime and onnx refuse external data outside a model's own directory;
 so a plain `onnxruntime.InferenceSession("graphs/edit.onnx")` works too.
@@ -32,13 +32,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from pydantic import JsonValue, TypeAdapter
 
-from engines.completion import complete, lacks_generator
-from engines.contracts import OURS, TensorSpec, graph_contract
-from engines.errors import BundleError, OutputError
-from engines.family import ModelFamily
-from engines.folders import ENGINES_FOLDER, HIDDEN_ENGINES, engine_problems
-from engines.integrity import COPY_AGAIN, FileProblem, check_entry, read_entry, read_regular, walk
-from engines.manifest import (
+from engines.bundle.completion import complete, lacks_generator
+from engines.bundle.folders import ENGINES_FOLDER, HIDDEN_ENGINES, engine_problems
+from engines.bundle.integrity import COPY_AGAIN, FileProblem, check_entry, read_entry, read_regular, walk
+from engines.bundle.manifest import (
     CARD_FILE,
     EXTERNAL_LOCATION,
     MANIFEST_DIGEST_FILE,
@@ -57,6 +54,9 @@ from engines.manifest import (
     manifest_digest_line,
     parse_manifest,
 )
+from engines.contracts import OURS, TensorSpec, graph_contract
+from engines.errors import BundleError, OutputError
+from engines.family import ModelFamily
 from engines.store import Digest, cannot_write, replace_directory, scratch_directory
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Bundle:
 
     @classmethod
     def load(cls, path: str | Path, verify: bool = True, progress: Callable[[str], None] = lambda line: None) -> Self:
-        """Opens a bundle; one without its generator is completed in the cache folder first (see engines.completion).
+        """Opens a bundle; one without its generator is completed in the cache folder first.
 
         Args:
             path: its directory.
@@ -124,7 +124,7 @@ class Bundle:
         Raises:
             BundleError: if it is not a bundle, is of another schema, or any file is missing, damaged, unlisted or not
                 a regular file inside the bundle.
-            EdgeditError: as `engines.completion.complete`.
+            EdgeditError: as `engines.bundle.completion.complete`.
         """
         bundle = cls._open(path)
         if lacks_generator(bundle.path):

@@ -9,11 +9,11 @@ import pytest
 
 from edgedit.commands.photos import ASTRONAUT
 from edgedit.editor import Editor
-from engines import certificate as certificates
+from engines.building import certificate as certificates
+from engines.building.certificate import Calibration, Certifier, Judges
+from engines.building.gates import EIGHT_BIT_GATES
 from engines.bundle import Bundle
-from engines.certificate import Calibration, Certifier, Judges
 from engines.errors import EngineError
-from engines.gates import EIGHT_BIT_GATES
 from engines.precision.calibrate import calibrate
 from engines.precision.source import load_source
 from tests.random_bundle import RANDOM_BUNDLE

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engines.bundle import Bundle
+from engines.bundle.folders import EngineFolder, Found
+from engines.bundle.manifest import SIGNATURE_FILE, manifest_digest_line
+from engines.bundle.signing import ensure_signed, is_signed, open_engine, sign_bundle, verify_signature
 from engines.errors import BundleError, EdgeditError, EngineError, SignatureError
-from engines.folders import EngineFolder, Found
-from engines.manifest import SIGNATURE_FILE, manifest_digest_line
-from engines.signing import ensure_signed, is_signed, open_engine, sign_bundle, verify_signature
 from tests.engines.engine_folders import entry, flip, refusal, signed_bundle, write_engine
 
 pytest.importorskip("model_signing", reason="signatures need the sign extra")

@@ -1,7 +1,7 @@
 """Bundles that are passed on without their generator, and completed where they are used.
 
-A generator's weights that are not ours to give away, those of the package random-face (engines.mobilestylegan), lie in
-no such bundle. Its folder is that of the whole bundle, but for one file:
+A generator's weights that are not ours to give away, those of the package random-face (engines.bundle.mobilestylegan),
+lie in no such bundle. Its folder is that of the whole bundle, but for one file:
 
     graphs/own.safetensors    every tensor that is not the generator's, in place of graphs/weights.safetensors
 
@@ -23,10 +23,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from engines import mobilestylegan
+from engines.bundle import mobilestylegan
+from engines.bundle.integrity import COPY_AGAIN, FileProblem, check_entry, read_regular
+from engines.bundle.manifest import MANIFEST_DIGEST_FILE, MANIFEST_FILE, OWN_WEIGHTS_FILE, SIGNATURE_FILES, WEIGHTS_FILE
 from engines.errors import BundleError
-from engines.integrity import COPY_AGAIN, FileProblem, check_entry, read_regular
-from engines.manifest import MANIFEST_DIGEST_FILE, MANIFEST_FILE, OWN_WEIGHTS_FILE, SIGNATURE_FILES, WEIGHTS_FILE
 from engines.packages import GENERATOR as PACKAGE
 from engines.packages import Progress
 from engines.store import Digest, cache_folder, made_once, write

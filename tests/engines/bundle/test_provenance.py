@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from engines.building.backend import load
+from engines.bundle.provenance import peak_memory, processor, provenance, tool_versions
 from engines.cpus import usable
 from engines.libraries import LIBRARIES
-from engines.provenance import peak_memory, processor, provenance, tool_versions
+from engines.runtimes.backend import load
 
 
 def test_versions_name_python_and_what_is_installed_only():

@@ -13,10 +13,10 @@ from safetensors.numpy import load, save
 
 from engines import packages
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.completion import generator_weights, lacks_generator, leave_out_generator, weights_file
+from engines.bundle.completion import generator_weights, lacks_generator, leave_out_generator, weights_file
+from engines.bundle.manifest import MANIFEST_FILE, OWN_WEIGHTS_FILE
 from engines.errors import BundleError, OutputError, RuntimeUnavailableError
 from engines.family import FACES_1024, FACES_1024_MOBILE
-from engines.manifest import MANIFEST_FILE, OWN_WEIGHTS_FILE
 from engines.packages import GENERATOR, PackageError
 from tests.engines.engine_folders import flip
 from tests.engines.packaged import OWN, write_whole

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from model_signing import hashing, manifest, signing, verifying
 
+from engines.bundle.manifest import SIGNATURE_FILE
 from engines.errors import SignatureError
-from engines.manifest import SIGNATURE_FILE
 
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 _MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
