@@ -17,22 +17,19 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from engines.bundle import mobilestylegan
+from engines.bundle.contents import BundleContents
 from engines.bundle.integrity import COPY_AGAIN, FileProblem, check_entry, read_regular
 from engines.bundle.manifest import MANIFEST_DIGEST_FILE, MANIFEST_FILE, OWN_WEIGHTS_FILE, SIGNATURE_FILES, WEIGHTS_FILE
 from engines.errors import BundleError
 from engines.packages import GENERATOR as PACKAGE
 from engines.packages import Progress
 from engines.store import Digest, cache_folder, made_once, write
-
-if TYPE_CHECKING:
-    from engines.bundle import Bundle
 
 GENERATOR = "generator."
 """What the names of the generator's tensors begin with."""
@@ -94,7 +91,7 @@ def require_package(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: tensor for name, tensor in tensors.items() if name not in theirs}
 
 
-def leave_out_generator(bundle: Bundle) -> None:
+def leave_out_generator(bundle: BundleContents) -> None:
     """Makes a whole bundle one without its generator, in place, after a look at whether it can be completed again.
 
     Raises:
@@ -110,7 +107,7 @@ def leave_out_generator(bundle: Bundle) -> None:
     (bundle.path / WEIGHTS_FILE).unlink()
 
 
-def complete(bundle: Bundle, progress: Progress = lambda line: None) -> Path:
+def complete(bundle: BundleContents, progress: Progress = lambda line: None) -> Path:
     """The folder of the whole bundle in the cache, completed there if it is not yet.
 
     Of several processes one completes it, and the others wait. A file of it that was damaged since is made again;
@@ -141,7 +138,7 @@ def complete(bundle: Bundle, progress: Progress = lambda line: None) -> Path:
     return place
 
 
-def _is_whole(place: Path, bundle: Bundle, digest: str) -> bool:
+def _is_whole(place: Path, bundle: BundleContents, digest: str) -> bool:
     found = read_regular(place, MANIFEST_DIGEST_FILE, len(digest))
     manifest = read_regular(place, MANIFEST_FILE, 1 << 30)
     return (
@@ -152,7 +149,7 @@ def _is_whole(place: Path, bundle: Bundle, digest: str) -> bool:
     )
 
 
-def _write(bundle: Bundle, folder: Path, progress: Progress) -> None:
+def _write(bundle: BundleContents, folder: Path, progress: Progress) -> None:
     """Writes the whole bundle into a new folder."""
     contents = {file: bundle.read(file) for file in bundle.manifest.files if file != WEIGHTS_FILE}
     contents[WEIGHTS_FILE] = _weights(bundle, progress)
@@ -164,7 +161,7 @@ def _write(bundle: Bundle, folder: Path, progress: Progress) -> None:
         (folder / file).write_bytes(data)
 
 
-def _weights(bundle: Bundle, progress: Progress) -> bytes:
+def _weights(bundle: BundleContents, progress: Progress) -> bytes:
     """The whole bundle's weights file, checked against the manifest."""
     entry = bundle.manifest.files.get(WEIGHTS_FILE)
     if bundle.family.generator != KIND or entry is None:

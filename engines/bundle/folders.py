@@ -15,8 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+from engines.bundle.contents import BundleContents
 from engines.bundle.engine_manifest import (
     ENGINE_DIGEST_FILE,
     ENGINE_FILE,
@@ -41,9 +42,6 @@ from engines.bundle.preflight import (
 from engines.contracts import PARTS
 from engines.errors import EngineError
 from engines.store import Digest
-
-if TYPE_CHECKING:
-    from engines.bundle import Bundle
 
 __all__ = [
     "ENGINES_FOLDER",
@@ -87,7 +85,7 @@ class EngineFolder:
         return self.bundle / ENGINES_FOLDER / self.name
 
     @classmethod
-    def load(cls, bundle: Bundle, name: str) -> Self:
+    def load(cls, bundle: BundleContents, name: str) -> Self:
         """Opens a folder; its engine.json is parsed once its digest matches, the other files are not looked at.
 
         Raises:
@@ -184,7 +182,7 @@ class EngineFolder:
         return problems + [_unlisted(file) for file in walked if file not in files and file not in own]
 
 
-def list_engines(bundle: Bundle) -> list[str]:
+def list_engines(bundle: BundleContents) -> list[str]:
     """Names of the bundle's engine folders, sorted. What a builder has not published is none."""
     engines = bundle.path / ENGINES_FOLDER
     try:
@@ -200,7 +198,7 @@ def list_engines(bundle: Bundle) -> list[str]:
 
 
 def find_engine(
-    bundle: Bundle,
+    bundle: BundleContents,
     runtime: str,
     graph: str,
     precision: str | None = None,
@@ -295,7 +293,7 @@ def _rank(folder: EngineFolder, target: str | None, found: Found | None) -> tupl
     )
 
 
-def _listing(bundle: Bundle, names: list[str]) -> str:
+def _listing(bundle: BundleContents, names: list[str]) -> str:
     def describe(name: str) -> str:
         try:
             return f"{name} ({', '.join(EngineFolder.load(bundle, name).manifest.graphs)})"

@@ -14,15 +14,12 @@ import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from engines.bundle.contents import BundleContents
 from engines.bundle.engine_manifest import EIGHT_BIT, ENGINES_FOLDER, EngineManifest, Profile
 from engines.bundle.manifest import WEIGHTS_FILE
 from engines.contracts import PARTS, PIPELINES
 from engines.errors import EngineError
-
-if TYPE_CHECKING:
-    from engines.bundle import Bundle
 
 _HARDWARE_LEVELS = ("same-compute-capability", "ampere-plus")
 """Values of the build flag "hardware"; the former lets an engine run on other GPUs of the same architecture only."""
@@ -155,7 +152,7 @@ def check_compatible(manifest: EngineManifest, found: Found, bundle: str | Path 
         )
 
 
-def check_current(manifest: EngineManifest, bundle: Bundle) -> None:
+def check_current(manifest: EngineManifest, bundle: BundleContents) -> None:
     """Makes sure that an engine was built from the graphs and weights that the bundle holds now.
 
     Raises:

@@ -12,18 +12,16 @@ import numbers
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
 
 from engines import tensors
+from engines.bundle.contents import BundleContents
 from engines.bundle.manifest import direction_file
 from engines.errors import DirectionError
 from engines.first_bytes import LENGTH, remedy
 from engines.store import write
-
-if TYPE_CHECKING:
-    from engines.bundle import Bundle
 
 Kind = Literal["interfacegan", "ganspace", "stylespace", "styleclip"]
 Space = Literal["w", "w+", "s"]
@@ -219,7 +217,7 @@ def row_range(what: str, rows: tuple[int, int]) -> tuple[int, int]:
     return (int(rows[0]), int(rows[1]))
 
 
-def load_directions(bundle: Bundle) -> dict[str, Direction]:
+def load_directions(bundle: BundleContents) -> dict[str, Direction]:
     """All directions of a bundle by name, in the manifest's order.
 
     Raises:

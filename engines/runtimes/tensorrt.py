@@ -35,7 +35,7 @@ from engines.runtimes.trt_engine import (
 
 if TYPE_CHECKING:
     from engines.runtimes.cuda import CudaTensor, Device
-    from engines.runtimes.lanes import Lane
+    from engines.runtimes.streams import ExecutionStream
 
 
 class TensorRT:
@@ -64,8 +64,8 @@ class TensorRT:
         self._device = device
         self._loaded: Loaded | None = loaded
         self._cuda_graphs = cuda_graphs
-        self._idle: queue.LifoQueue[Lane | None] = queue.LifoQueue()
-        self._made: list[Lane] = []
+        self._idle: queue.LifoQueue[ExecutionStream | None] = queue.LifoQueue()
+        self._made: list[ExecutionStream] = []
         self._lock = threading.Lock()
         for _ in range(streams):
             self._idle.put(None)
@@ -140,8 +140,8 @@ class TensorRT:
         for name, feed in feeds.items():
             if isinstance(feed, CudaTensor) and feed.device is not self._device:
                 raise ValueError(f"graph {self.graph}: input {name} lies on another GPU")
-        with self._borrow() as lane:
-            return lane.run(feeds, dynamic, keep)
+        with self._borrow() as stream:
+            return stream.run(feeds, dynamic, keep)
 
     def put(self, array: np.ndarray) -> CudaTensor:
         """A copy of an array in device memory; see `Runtime.put`."""
@@ -168,24 +168,24 @@ class TensorRT:
             self.close()
 
     @contextmanager
-    def _borrow(self) -> Iterator[Lane]:
-        lane = self._idle.get()
+    def _borrow(self) -> Iterator[ExecutionStream]:
+        stream = self._idle.get()
         try:
-            if lane is None:
-                lane = self._new_lane()
-            yield lane
+            if stream is None:
+                stream = self._new_stream()
+            yield stream
         finally:
-            self._idle.put(lane)
+            self._idle.put(stream)
 
-    def _new_lane(self) -> Lane:
-        from engines.runtimes.lanes import Lane
+    def _new_stream(self) -> ExecutionStream:
+        from engines.runtimes.streams import ExecutionStream
 
         with self._lock, self._device.active():
             if self._loaded is None:
                 raise EngineError(f"graph {self.graph}: its engine was closed")
-            lane = Lane(self, self._loaded, self._device, self._cuda_graphs)
-            self._made.append(lane)
-            return lane
+            stream = ExecutionStream(self, self._loaded, self._device, self._cuda_graphs, self.capture_refused)
+            self._made.append(stream)
+            return stream
 
 
 class TensorRTRTX(TensorRT):

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from engines.contracts import TensorSpec
 from engines.errors import EngineError
 from engines.runtimes.cuda import Buffer, CudaTensor, Device, Graph, checked, copy_in, copy_out
-from engines.runtimes.protocol import Feed, extents
+from engines.runtimes.protocol import Feed, Runtime, extents
 from engines.runtimes.trt_engine import Loaded, error_recorder
-
-if TYPE_CHECKING:
-    from engines.runtimes.tensorrt import TensorRT
 
 _SHAPES = 8
 """How many sets of input shapes a stream keeps ready; of more, the one that was not used for longest goes."""
@@ -42,14 +39,21 @@ class _Ready:
             raise EngineError(f"graph {self._graph}: {what} failed: {self.recorder.text()}")
 
 
-class Lane:
-    """A stream. One thread at a time; made, used and closed while the device's context is current."""
+class ExecutionStream:
+    """One stream. One thread at a time; made, used and closed while the device's context is current."""
 
-    def __init__(self, runtime: TensorRT, loaded: Loaded, device: Device, cuda_graphs: bool) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        loaded: Loaded,
+        device: Device,
+        cuda_graphs: bool,
+        refused: dict[tuple[tuple[int, ...], ...], str],
+    ) -> None:
         self._graph = runtime.graph
         self._inputs = runtime.inputs
         self._outputs = runtime.outputs
-        self._refused = runtime.capture_refused
+        self._refused = refused
         self._loaded: Loaded | None = loaded
         self._device = device
         self._cuda_graphs = cuda_graphs

@@ -180,13 +180,13 @@ def test_as_many_runs_at_once_as_streams(gpu: fake_gpu.Gpu) -> None:
         assert a is not b
         assert runtime._idle.empty()
     with ThreadPoolExecutor(4) as pool:
-        lanes = [lane for lane in pool.map(lambda _: id(_lane(runtime)), range(8))]
-    assert set(lanes) <= {id(a), id(b)}
+        streams = [stream for stream in pool.map(lambda _: id(_stream(runtime)), range(8))]
+    assert set(streams) <= {id(a), id(b)}
 
 
-def _lane(runtime: TensorRT) -> object:
-    with runtime._borrow() as lane:
-        return lane
+def _stream(runtime: TensorRT) -> object:
+    with runtime._borrow() as stream:
+        return stream
 
 
 def test_a_closed_engine(gpu: fake_gpu.Gpu) -> None:
