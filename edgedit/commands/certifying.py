@@ -72,7 +72,7 @@ def judged(verb: Build) -> Judged:
     def fit(graph: str) -> tuple[frozenset[str], dict[str, Any] | None]:
         fitted = certifier.fit(graph, verb.precision, progress=lambda line: console.print(line, markup=False))
         console.print(f"{graph}: {_line(fitted.certificate, verb.precision)}", markup=False)
-        return fitted.widen, fitted.certificate
+        return fitted.keep_fp32, fitted.certificate
 
     return Judged(fit=fit, peaks=calibration.peaks if calibration is not None else None)
 

@@ -11,8 +11,8 @@ from pydantic import JsonValue, ValidationError
 
 from engines.building.builder import BuildOptions, build_engine
 from engines.building.calibrated import Calibrated
-from engines.building.keep import keep_others, ordered
 from engines.building.proof import check_targets, prove
+from engines.building.reuse import ordered, reuse_others
 from engines.building.staging import Staging, staged
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.bundle.engine_manifest import (
@@ -93,13 +93,13 @@ def build(
     measured = peaks if precision in EIGHT_BIT else None
     folder = engine_folder(runtime, maker.target, precision)
     with staged(bundle.path, folder) as staging:
-        entries, built = keep_others(staging, bundle, maker.built(command), graphs, progress)
+        entries, built = reuse_others(staging, bundle, maker.built(command), graphs, progress)
         for index, name in enumerate(graphs, 1):
             progress(f"{name} ({index} of {len(graphs)}): {precision} for {runtime} {maker.target}")
-            widen, certificate = fit(name) if fit is not None else (frozenset[str](), None)
+            keep_fp32, certificate = fit(name) if fit is not None else (frozenset[str](), None)
             started = time.perf_counter()
             ranges = Calibrated.of(name, measured(name)) if measured is not None else None
-            typed = _lower(bundle, name, precision, staging.work, widen, ranges.peaks if ranges else None)
+            typed = _lower(bundle, name, precision, staging.work, keep_fp32, ranges.peaks if ranges else None)
             entry = maker.make(staging, typed, precision, options)
             maker.finish(staging, typed)
             if ranges is not None:
@@ -166,14 +166,14 @@ def _lower(
     graph: str,
     precision: str,
     folder: Path,
-    widen: frozenset[str],
+    keep_fp32: frozenset[str],
     peaks: Mapping[str, Peak] | None,
 ) -> TypedGraph:
     try:
         from engines.precision import lower
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(f"building engines needs {error.name}: pip install onnx onnx-ir") from error
-    return lower(bundle, graph, precision, folder, widen=widen, peaks=peaks)
+    return lower(bundle, graph, precision, folder, keep_fp32=keep_fp32, peaks=peaks)
 
 
 def _summary(name: str, entry: EngineGraph, staging: Staging) -> str:

@@ -24,12 +24,12 @@ from engines.contracts import PIPELINES, style_width
 from engines.directions import load_directions, resolve
 from engines.errors import EngineError
 from engines.precision.emulate import Emulated
-from engines.precision.islands import MOVES
+from engines.precision.fp32_rules import MOVES
+from engines.precision.keep_fp32 import offenders
 from engines.precision.quantise import QUANTISED, Peak
 from engines.precision.ranges import ranges
 from engines.precision.source import copy_of, load_source
 from engines.precision.typed import retype
-from engines.precision.widen import offenders
 from engines.runtimes import create
 from engines.session import EditSession, encoder_image
 
@@ -77,7 +77,7 @@ class Calibration:
 class Fitted:
     """A precision that was tried on a graph, and widened until its gates held."""
 
-    widen: frozenset[str]
+    keep_fp32: frozenset[str]
     """Nodes that must stay one step wider than the rules have them, see `precision.typed.lower`."""
     certificate: dict[str, Any]
 
@@ -153,10 +153,10 @@ class Certifier:
         """What the FP32 system feeds a graph on these photos, batch by batch."""
         return self._feeds.by_graph[graph]
 
-    def _retyped(self, graph: str, precision: str, widen: frozenset[str]) -> tuple[ir.Model, dict[str, str]]:
+    def _retyped(self, graph: str, precision: str, keep_fp32: frozenset[str]) -> tuple[ir.Model, dict[str, str]]:
         model = self._source(graph)
         measured = self.calibration.peaks(graph) if precision in QUANTISED and self.calibration is not None else None
-        return model, retype(model, precision, widen, measured)
+        return model, retype(model, precision, keep_fp32, measured)
 
     def _source(self, graph: str) -> ir.Model:
         """A copy of the graph as `load_source` gives it; its constants are computed once for all that a search asks."""
@@ -240,10 +240,10 @@ class Certifier:
         return Fitted(found, certificate)
 
     def certify(
-        self, graph: str, precision: str, widen: frozenset[str] = frozenset(), *, photos: int | None = None
+        self, graph: str, precision: str, keep_fp32: frozenset[str] = frozenset(), *, photos: int | None = None
     ) -> dict[str, Any]:
         """The certificate of a graph in a precision, emulated; `photos` limits how many are used."""
-        model, _ = self._retyped(graph, precision, widen)
+        model, _ = self._retyped(graph, precision, keep_fp32)
         emulated = Emulated(model, watch=precision != "fp32", threads=self.threads)
         how = EMULATED_EIGHT_BIT if precision in QUANTISED else EMULATED
         certificate = self.measure(graph, emulated.run, how, precision=precision, photos=photos)
@@ -258,7 +258,7 @@ class Certifier:
             certificate["passed"] = certificate["passed"] and not seen.overflowed
         if precision in QUANTISED and self.calibration is not None:
             certificate["calibration"] = {"photos": self.calibration.photos, "apart": self.calibration.apart}
-        certificate["widened"] = sorted(widen)
+        certificate["widened"] = sorted(keep_fp32)
         return certificate
 
     def measure(

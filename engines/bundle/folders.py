@@ -31,32 +31,14 @@ from engines.bundle.engine_manifest import (
 )
 from engines.bundle.integrity import FileProblem, check_entry, read_entry, read_regular, walk
 from engines.bundle.preflight import (
-    Found,
+    HostInfo,
     build_command,
-    check_compatible,
-    check_current,
     is_compatible,
-    rebuild_command,
     target_of,
 )
 from engines.contracts import PARTS
 from engines.errors import EngineError
 from engines.store import Digest
-
-__all__ = [
-    "ENGINES_FOLDER",
-    "HIDDEN_ENGINES",
-    "EngineFolder",
-    "Found",
-    "build_command",
-    "check_compatible",
-    "check_current",
-    "engine_problems",
-    "find_engine",
-    "is_compatible",
-    "list_engines",
-    "rebuild_command",
-]
 
 HIDDEN_ENGINES = f"{ENGINES_FOLDER}/."
 """What the paths of a builder's locks and half-written folders begin with."""
@@ -203,7 +185,7 @@ def find_engine(
     graph: str,
     precision: str | None = None,
     target: str | None = None,
-    found: Found | None = None,
+    host: HostInfo | None = None,
 ) -> EngineFolder:
     """The engine folder that holds a graph for a runtime.
 
@@ -213,7 +195,7 @@ def find_engine(
         graph: the graph's name.
         precision: None takes the first there is of fp16, fp32, int8 and fp8.
         target: "sm86" also finds a folder for several targets; None takes any.
-        found: what the machine has: a folder that fits it is taken before others. Whether the one returned fits is
+        host: what the machine has: a folder that fits it is taken before others. Whether the one returned fits is
             left to `check_compatible`.
 
     Raises:
@@ -229,10 +211,10 @@ def find_engine(
             if graph in folder.manifest.graphs:
                 folders.append(folder)
     if folders:
-        return min(folders, key=lambda folder: _rank(folder, target, found))
+        return min(folders, key=lambda folder: _rank(folder, target, host))
     wanted = " ".join(filter(None, (runtime, precision, "engine", target and f"for {target}")))
     if target is None:
-        gpu = found.compute_capability if found is not None else None
+        gpu = host.compute_capability if host is not None else None
         target = "cpu" if runtime == "onnxruntime" else target_of(gpu) if gpu else "current"
     command = build_command(
         bundle.path, runtime, target, precision or PREFERRED[0], PARTS if graph in PARTS else [graph]
@@ -283,10 +265,10 @@ def _covers(targets: str, target: str | None) -> bool:
     return target is None or target == targets or set(target.split("+")) <= set(targets.split("+"))
 
 
-def _rank(folder: EngineFolder, target: str | None, found: Found | None) -> tuple[bool, bool, int, str]:
+def _rank(folder: EngineFolder, target: str | None, host: HostInfo | None) -> tuple[bool, bool, int, str]:
     manifest = folder.manifest
     return (
-        found is not None and not is_compatible(manifest, found),
+        host is not None and not is_compatible(manifest, host),
         target is not None and manifest.target != target,
         PREFERRED.index(manifest.precision),
         folder.name,

@@ -30,7 +30,7 @@ _CARRIED_OVER = {(10, 11)}
 
 
 @dataclass(frozen=True)
-class Found:
+class HostInfo:
     """What a machine has."""
 
     library: str
@@ -106,21 +106,21 @@ def target_of(compute_capability: str) -> str:
     return "sm" + compute_capability.replace(".", "")
 
 
-def is_compatible(manifest: EngineManifest, found: Found) -> bool:
+def is_compatible(manifest: EngineManifest, host: HostInfo) -> bool:
     """Whether `check_compatible` lets the engine pass."""
     try:
-        check_compatible(manifest, found)
+        check_compatible(manifest, host)
     except EngineError:
         return False
     return True
 
 
-def check_compatible(manifest: EngineManifest, found: Found, bundle: str | Path = "BUNDLE") -> None:
+def check_compatible(manifest: EngineManifest, host: HostInfo, bundle: str | Path = "BUNDLE") -> None:
     """Compares what an engine needs with what there is.
 
     Args:
         manifest: the engine's.
-        found: what the machine has.
+        host: what the machine has.
         bundle: the bundle's directory, for the command in the message.
 
     Raises:
@@ -130,24 +130,24 @@ def check_compatible(manifest: EngineManifest, found: Found, bundle: str | Path 
     gpus = " or ".join(target_of(c).upper() for c in built.compute_capabilities)
     made = f"{ENGINES_FOLDER}/{manifest.folder} was built {f'for {gpus} ' if gpus else ''}by"
     made = f"{made} {built.library} {built.version}"
-    if gpus and found.compute_capability is None:
+    if gpus and host.compute_capability is None:
         raise EngineError(
             f"{made}, found no GPU: run it where there is one, or on the CPU with `--runtime onnxruntime`"
         )
     other: list[str] = []
     target = None
-    if gpus and found.compute_capability is not None and not _runs_on(manifest, found.compute_capability):
-        target = target_of(found.compute_capability)
+    if gpus and host.compute_capability is not None and not _runs_on(manifest, host.compute_capability):
+        target = target_of(host.compute_capability)
         other.append(target.upper())
-    if found.library != built.library or not _runs_with(manifest, found.version):
-        other.append(f"{found.library} {found.version}")
+    if host.library != built.library or not _runs_with(manifest, host.version):
+        other.append(f"{host.library} {host.version}")
     if other:
         command = rebuild_command(manifest, bundle, target)
         raise EngineError(f"{made}, found {' and '.join(other)}: run `{command}`")
     floor = built.driver_floor
-    if floor is not None and found.driver is not None and _numbers(found.driver) < _numbers(floor):
+    if floor is not None and host.driver is not None and _numbers(host.driver) < _numbers(floor):
         raise EngineError(
-            f"{ENGINES_FOLDER}/{manifest.folder} needs NVIDIA driver {floor} or newer, found {found.driver}: "
+            f"{ENGINES_FOLDER}/{manifest.folder} needs NVIDIA driver {floor} or newer, found {host.driver}: "
             "update the driver"
         )
 
@@ -192,11 +192,11 @@ def _runs_on(manifest: EngineManifest, compute_capability: str) -> bool:
 
 def _runs_with(manifest: EngineManifest, version: str) -> bool:
     built = _numbers(manifest.built.version)
-    found = _numbers(version)
+    own = _numbers(version)
     # An ONNX graph is not bound to the version that wrote it; one that is too new fails when it is loaded.
-    if manifest.runtime == "onnxruntime" or version == manifest.built.version or (found and found == built):
+    if manifest.runtime == "onnxruntime" or version == manifest.built.version or (own and own == built):
         return True
-    if not (built and found and manifest.built.version_compatible and found > built):
+    if not (built and own and manifest.built.version_compatible and own > built):
         return False
-    majors = built[0], found[0]
+    majors = built[0], own[0]
     return manifest.runtime == "tensorrt" and (majors[0] == majors[1] or majors in _CARRIED_OVER)

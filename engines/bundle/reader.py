@@ -10,7 +10,8 @@ from typing import Self
 
 from engines.bundle.completion import complete, lacks_generator
 from engines.bundle.contents import BundleContents
-from engines.bundle.folders import ENGINES_FOLDER, HIDDEN_ENGINES, engine_problems
+from engines.bundle.engine_manifest import ENGINES_FOLDER
+from engines.bundle.folders import HIDDEN_ENGINES, engine_problems
 from engines.bundle.integrity import FileProblem, check_entry, walk
 from engines.bundle.manifest import MANIFEST_DIGEST_FILE, MANIFEST_FILE, SIGNATURE_FILES
 from engines.errors import BundleError

@@ -17,18 +17,11 @@ from types import ModuleType
 from weakref import WeakKeyDictionary
 
 from engines.bundle import Bundle
-from engines.bundle.engine_manifest import ENGINE_FILE
-from engines.bundle.folders import (
-    ENGINES_FOLDER,
-    HIDDEN_ENGINES,
-    EngineFolder,
-    Found,
-    check_compatible,
-    check_current,
-    find_engine,
-)
+from engines.bundle.engine_manifest import ENGINE_FILE, ENGINES_FOLDER
+from engines.bundle.folders import HIDDEN_ENGINES, EngineFolder, find_engine
 from engines.bundle.integrity import FileProblem, read_regular, walk
 from engines.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, parse_manifest
+from engines.bundle.preflight import HostInfo, check_compatible, check_current
 from engines.errors import SignatureError
 from engines.store import Digest, write
 
@@ -129,7 +122,7 @@ def open_engine(
     bundle: Bundle,
     runtime: str,
     graph: str,
-    found: Found,
+    host: HostInfo,
     *,
     precision: str | None = None,
     target: str | None = None,
@@ -143,7 +136,7 @@ def open_engine(
         bundle: holds the engine.
         runtime: "tensorrt", "tensorrt-rtx" or "onnxruntime".
         graph: the graph's name.
-        found: what the machine has.
+        host: what the machine has.
         precision: as for `find_engine`.
         target: as for `find_engine`.
         require_signed: PEM file of the public key that must have signed the bundle; None asks for no signature.
@@ -154,13 +147,13 @@ def open_engine(
         SignatureError: if a signature is required and is not there or does not hold.
     """
     bundle.graph(graph)
-    folder = find_engine(bundle, runtime, graph, precision, target, found)
+    folder = find_engine(bundle, runtime, graph, precision, target, host)
     if require_signed is not None:
         signed = ensure_signed(bundle, require_signed)
         if signed.get(f"{ENGINES_FOLDER}/{folder.name}/{ENGINE_FILE}") != folder.sha256:
             raise SignatureError(_difference(bundle, [f"{ENGINES_FOLDER}/{folder.name}/{ENGINE_FILE}"]))
     check_current(folder.manifest, bundle)
-    check_compatible(folder.manifest, found, bundle.path)
+    check_compatible(folder.manifest, host, bundle.path)
     return folder
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from engines.bundle import Bundle
-from engines.precision.islands import islands
+from engines.precision.fp32_rules import fp32_nodes
 from engines.precision.quantise import QUANTISED, Peak, balanced, chosen
 from engines.precision.rewrite import fold_batch_norms, prenormalise
 from engines.precision.source import Tensor, initializer, load_source, shapes
@@ -49,7 +49,7 @@ def calibrate(
     found = shapes(model)
     modulated = prenormalise(model, found)
     found = shapes(model)
-    products, _ = chosen(model, found, modulated, islands(model, found, modulated))
+    products, _ = chosen(model, found, modulated, fp32_nodes(model, found, modulated))
     names = {str(node.name): str(node.inputs[0].name) for node in products if node.inputs[0] is not None}
     watched = {str(v.name): v for node in products if (v := node.inputs[0]) is not None}
     contract = len(model.graph.outputs)

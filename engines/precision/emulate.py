@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from engines.precision.islands import MOVES
+from engines.precision.fp32_rules import MOVES
 from engines.precision.source import constant
 from engines.runtimes.ort import session
 

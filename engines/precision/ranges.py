@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from engines.precision.islands import MOVES
+from engines.precision.fp32_rules import MOVES
 from engines.precision.source import constant
 
 LIMIT = 65504.0

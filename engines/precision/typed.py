@@ -14,9 +14,9 @@ from engines.bundle import Bundle
 from engines.bundle.layers import NO_PRODUCT, Layer, LayerReport, LayerTensor
 from engines.contracts import TensorSpec
 from engines.errors import EngineError
-from engines.precision.islands import MOVES, islands
+from engines.precision.fp32_rules import MOVES, fp32_nodes
 from engines.precision.macs import macs
-from engines.precision.quantise import QUANTISED, Peak, chosen, computes_in, kept, quantise
+from engines.precision.quantise import QUANTISED, Peak, chosen, computes_in, quantise, split_kept
 from engines.precision.rewrite import fold_batch_norms, prenormalise
 from engines.precision.source import Tensor, constant, load_source, shapes
 from engines.store import cannot_write
@@ -49,7 +49,7 @@ def lower(
     precision: str,
     folder: Path,
     *,
-    widen: Collection[str] = frozenset(),
+    keep_fp32: Collection[str] = frozenset(),
     peaks: Mapping[str, Peak] | None = None,
 ) -> TypedGraph:
     """Writes a graph of a bundle in a precision.
@@ -59,7 +59,7 @@ def lower(
         graph: its name.
         precision: one of `PRECISIONS`.
         folder: a directory that is there; `<graph>.onnx` and `<graph>.weights` in it are replaced.
-        widen: names of nodes that stay one step wider than the rules have them: an 8-bit product in FP16, any other
+        keep_fp32: names of nodes that stay one step wider than the rules have them: an 8-bit product in FP16, any other
             node in FP32.
         peaks: for 8 bits, the ranges of the data, see `calibrate.calibrate`.
 
@@ -69,7 +69,7 @@ def lower(
         OutputError: if the folder cannot be written.
     """
     model = load_source(bundle, graph)
-    reasons = retype(model, precision, widen, peaks)
+    reasons = retype(model, precision, keep_fp32, peaks)
     report = describe(model, graph, precision, reasons)
     entry = bundle.graph(graph)
     file = write_model(model, folder / f"{graph}.onnx")
@@ -79,7 +79,7 @@ def lower(
 def retype(
     model: ir.Model,
     precision: str,
-    widen: Collection[str] = frozenset(),
+    keep_fp32: Collection[str] = frozenset(),
     peaks: Mapping[str, Peak] | None = None,
 ) -> dict[str, str]:
     """Gives a source graph (see `source.load_source`) the types of a precision, in place.
@@ -101,17 +101,17 @@ def retype(
         return {}
     found = shapes(model)
     modulated = prenormalise(model, found)
-    if unknown := sorted(set(widen) - {str(node.name) for node in model.graph}):
+    if unknown := sorted(set(keep_fp32) - {str(node.name) for node in model.graph}):
         raise EngineError(f"there is no node {unknown[0]} to widen")
     found = shapes(model)
     products: list[ir.Node] = []
     narrow: dict[str, str] = {}
     if precision in QUANTISED:
-        every, narrow = chosen(model, found, modulated, islands(model, found, modulated))
-        products, back = kept(every, widen)
+        every, narrow = chosen(model, found, modulated, fp32_nodes(model, found, modulated))
+        products, back = split_kept(every, keep_fp32)
         narrow |= back
-        widen = set(widen) - set(back)
-    reasons = islands(model, found, modulated, widen)
+        keep_fp32 = set(keep_fp32) - set(back)
+    reasons = fp32_nodes(model, found, modulated, keep_fp32)
     _Caster(model, found, reasons).run()
     if peaks is not None:
         quantise(model, [node for node in products if str(node.name) not in reasons], precision, peaks)

@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 
 from engines.bundle import Bundle
-from engines.bundle.folders import Found
+from engines.bundle.preflight import HostInfo
 from engines.bundle.signing import ensure_signed, open_engine
 from engines.contracts import TensorSpec, mismatch
 from engines.cpus import threads as allowed
@@ -237,9 +237,9 @@ def _of_bundle(bundle: Bundle, graph: str, require_signed: str | Path | None) ->
 def _of_engine(
     bundle: Bundle, graph: str, precision: str | None, target: str | None, require_signed: str | Path | None
 ) -> _Source:
-    found = Found("ONNX Runtime", ort.__version__)
+    host = HostInfo("ONNX Runtime", ort.__version__)
     folder = open_engine(
-        bundle, "onnxruntime", graph, found, precision=precision, target=target, require_signed=require_signed
+        bundle, "onnxruntime", graph, host, precision=precision, target=target, require_signed=require_signed
     )
     entry = folder.graph(graph)
     return _Source(

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from engines.bundle import Bundle
-from engines.bundle.folders import EngineFolder, Found
+from engines.bundle.folders import EngineFolder
+from engines.bundle.preflight import HostInfo
 from engines.bundle.signing import open_engine
 from engines.errors import EngineError, RuntimeUnavailableError, first_line
 from engines.runtimes.backend import load
@@ -111,9 +112,9 @@ class TensorRT:
             raise ValueError(f"memory_budget must be 1 byte or more, got {memory_budget}")
         backend = load(cls.name)
         gpu = _device(cls.name, device)
-        found = Found(backend.title, backend.version, gpu.compute_capability, driver_version())
+        host = HostInfo(backend.title, backend.version, gpu.compute_capability, driver_version())
         folder = open_engine(
-            bundle, cls.name, graph, found, precision=precision, target=target, require_signed=require_signed
+            bundle, cls.name, graph, host, precision=precision, target=target, require_signed=require_signed
         )
         entry = folder.graph(graph)
         data = folder.read(entry.file)

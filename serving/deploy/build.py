@@ -93,7 +93,7 @@ def build(module: str, onnx: Path, plan: Path, batch: tuple[int, int, int], sm: 
             raise RuntimeError(f"node {error.node_name()} ({error.node_operator()}): {error.desc()}")
         raise RuntimeError(" ".join(heard[:1]) or "it holds no ONNX graph")
     config = builder.create_builder_config()
-    # As `edgedit build` does: TF32 rounds the FP32 islands of an FP16 graph to 10 bits.
+    # As `edgedit build` does: TF32 rounds the FP32 nodes of an FP16 graph to 10 bits.
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if hasattr(config, "set_compute_capability"):

@@ -52,7 +52,7 @@ class Builder:
             f"--saveEngine={plan}",
             # Needed up to TensorRT 10, without effect from 11 on.
             "--stronglyTyped",
-            # TF32 would round the FP32 islands of an FP16 graph to 10 bits.
+            # TF32 would round the FP32 nodes of an FP16 graph to 10 bits.
             "--noTF32",
             "--profilingVerbosity=detailed",
             "--skipInference",

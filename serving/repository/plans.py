@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engines.bundle import Bundle
-from engines.bundle.folders import PREFERRED, EngineFolder, check_current, list_engines
-from engines.bundle.preflight import build_command
+from engines.bundle.folders import PREFERRED, EngineFolder, list_engines
+from engines.bundle.preflight import build_command, check_current
 from engines.contracts import mismatch
 from engines.errors import EngineError
 from serving.contract import MAX_BATCH

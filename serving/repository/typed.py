@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from engines.bundle import Bundle
-from engines.bundle.folders import EngineFolder, check_current, list_engines
+from engines.bundle.folders import EngineFolder, list_engines
+from engines.bundle.preflight import check_current
 from engines.errors import EngineError, RuntimeUnavailableError
 from serving.deploy.repository import PLAN_SOURCE
 

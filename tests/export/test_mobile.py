@@ -20,7 +20,7 @@ from engines.contracts import PIPELINES
 from engines.errors import RuntimeUnavailableError
 from engines.precision import lower, quantise
 from engines.precision.calibrate import calibrate
-from engines.precision.islands import MOVES, RGB, STYLE
+from engines.precision.fp32_rules import MOVES, RGB, STYLE
 from engines.precision.source import load_source
 from engines.runtimes.backend import load
 from engines.session import EditSession

@@ -50,7 +50,7 @@ def certifier(bundle, photos) -> Certifier:
 def test_fp16_passes_on_a_whole_model(certifier, graph):
     fitted = certifier.fit(graph, "fp16")
     found = fitted.certificate
-    assert found["passed"] and not fitted.widen and found["photos"] == 4
+    assert found["passed"] and not fitted.keep_fp32 and found["photos"] == 4
     assert (found["nan"], found["inf"]) == (0, 0) and "emulated" in found["arithmetic"]
     assert found["activations"]["headroom"] > 8 and not found["activations"]["overflowed"]
     json.dumps(found, allow_nan=False)
@@ -120,8 +120,8 @@ def test_a_failed_gate_widens_what_it_is_due_to(bundle, photos, monkeypatch):
     # However many questions the search asks, the graph's constants are computed once.
     assert len(folded) == 1 and len(said) > 5
     assert fitted.certificate["passed"] and fitted.certificate["images"]["psnr"]["worst"] >= plain + 1.0
-    assert fitted.certificate["widened"] == sorted(fitted.widen)
-    assert 0 < len(fitted.widen) < 60
+    assert fitted.certificate["widened"] == sorted(fitted.keep_fp32)
+    assert 0 < len(fitted.keep_fp32) < 60
     assert f"worst PSNR {plain:.1f} dB" in said[0]
 
 
@@ -154,7 +154,7 @@ def eight_bits(bundle, photos):
 def test_eight_bits_pass_on_a_whole_model(eight_bits, graph, precision):
     fitted = eight_bits(precision).fit(graph, precision)
     found = fitted.certificate
-    assert found["passed"] and not fitted.widen and found["gates"] == EIGHT_BIT_GATES
+    assert found["passed"] and not fitted.keep_fp32 and found["gates"] == EIGHT_BIT_GATES
     assert found["calibration"] == {"photos": 2, "apart": True} and "8-bit products" in found["arithmetic"]
     json.dumps(found, allow_nan=False)
     if found["images"] is None:
@@ -170,7 +170,7 @@ def test_a_failed_gate_gives_products_back_to_fp16(eight_bits, monkeypatch):
     monkeypatch.setitem(certificates.EIGHT_BIT_GATES, "psnr", plain + 1.0)
     fitted = certifier.fit("reconstruct", "int8")
     assert fitted.certificate["passed"] and fitted.certificate["images"]["psnr"]["worst"] >= plain + 1.0
-    assert 0 < len(fitted.widen) < 10
+    assert 0 < len(fitted.keep_fp32) < 10
 
 
 def test_eight_bits_without_ranges(certifier):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from engines.bundle import Bundle
 from engines.bundle.engine_manifest import MAX_ENGINE_MANIFEST_BYTES
-from engines.bundle.folders import EngineFolder, Found, find_engine, list_engines
+from engines.bundle.folders import EngineFolder, find_engine, list_engines
+from engines.bundle.preflight import HostInfo
 from engines.errors import BundleError, EngineError
 from tests.engines.engine_folders import flip, seal, write_engine
 
@@ -218,8 +219,8 @@ def test_finding_an_engine(bundle_copy: Path) -> None:
     write_engine(bundle_copy, "tensorrt-rtx", "sm75", "fp16", ("reconstruct",))
     bundle = Bundle.load(bundle_copy)
 
-    def name(*words: str | None, found: Found | None = None) -> str:
-        return find_engine(bundle, *words, found=found).name
+    def name(*words: str | None, host: HostInfo | None = None) -> str:
+        return find_engine(bundle, *words, host=host).name
 
     assert name("tensorrt", "edit") == "tensorrt-sm86-fp16"
     assert name("onnxruntime", "edit") == "onnxruntime-cpu-fp16"
@@ -229,7 +230,7 @@ def test_finding_an_engine(bundle_copy: Path) -> None:
     assert name("tensorrt-rtx", "edit", None, "sm86") == "tensorrt-rtx-sm86-fp32"
     assert name("tensorrt-rtx", "edit", "fp16", "sm89") == "tensorrt-rtx-sm86+sm89-fp16"
     # What fits the machine comes before the preferred precision.
-    assert name("tensorrt-rtx", "edit", found=Found("TensorRT-RTX", "11.4.0", "12.0")) == "tensorrt-rtx-sm120-int8"
+    assert name("tensorrt-rtx", "edit", host=HostInfo("TensorRT-RTX", "11.4.0", "12.0")) == "tensorrt-rtx-sm120-int8"
 
 
 def test_no_engine_lists_those_there_are_and_the_command(engine: Path, bundle_copy: Path) -> None:
@@ -248,7 +249,7 @@ def test_no_engine_lists_those_there_are_and_the_command(engine: Path, bundle_co
         with pytest.raises(EngineError, match=command):
             find_engine(bundle, *arguments)
     with pytest.raises(EngineError, match="--target sm89 "):
-        find_engine(bundle, "tensorrt", "edit", found=Found("TensorRT", "11.4.0", "8.9"))
+        find_engine(bundle, "tensorrt", "edit", host=HostInfo("TensorRT", "11.4.0", "8.9"))
 
 
 def test_a_damaged_engine_is_not_passed_over(engine: Path, bundle_copy: Path) -> None:

@@ -11,7 +11,7 @@ from edgedit.cli import main
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.bundle.engine_manifest import EngineManifest
 from engines.bundle.folders import EngineFolder
-from engines.bundle.preflight import Found, build_command, check_compatible, check_current, rebuild_command
+from engines.bundle.preflight import HostInfo, build_command, check_compatible, check_current, rebuild_command
 from engines.contracts import PARTS, PIPELINES
 from engines.errors import EngineError
 from tests.engines.conftest import write_tiny
@@ -32,51 +32,56 @@ def manifest_with(path: Path, runtime: str = "tensorrt", target: str = "sm86", *
 def test_the_refusal_says_built_for_what_found_what_and_what_to_run(bundle_copy: Path) -> None:
     manifest = manifest_with(bundle_copy)
     with pytest.raises(EngineError) as caught:
-        check_compatible(manifest, Found("TensorRT", "11.3.0", "8.9"), "my bundle")
+        check_compatible(manifest, HostInfo("TensorRT", "11.3.0", "8.9"), "my bundle")
     assert str(caught.value) == (
         "engines/tensorrt-sm86-fp16 was built for SM86 by TensorRT 11.4.0, found SM89 and TensorRT 11.3.0: run "
         "`edgedit build 'my bundle' --runtime tensorrt --target sm89 --precision fp16 --pipeline edit "
         "--pipeline invert --batch 1:1:8`"
     )
-    check_compatible(manifest, Found("TensorRT", "11.4.0", "8.6"))
+    check_compatible(manifest, HostInfo("TensorRT", "11.4.0", "8.6"))
 
 
 @pytest.mark.parametrize(
     ("runtime", "built", "found", "message"),
     [
-        ("tensorrt", {}, Found("TensorRT", "11.4.0", "8.9"), "found SM89: run .*--target sm89"),
-        ("tensorrt", {}, Found("TensorRT", "11.4.1", "8.6"), "found TensorRT 11.4.1: run .*--target sm86"),
-        ("tensorrt", {}, Found("TensorRT-RTX", "11.4.0", "8.6"), "found TensorRT-RTX 11.4.0: run"),
-        ("tensorrt", {}, Found("TensorRT", "11.4.0"), "found no GPU: run it where there is one, or on the CPU"),
-        ("tensorrt", {}, Found("TensorRT", "11.4.0.0", "8.6"), None),
-        ("tensorrt", {"version": "11.4.0.24"}, Found("TensorRT", "11.4.0.25", "8.6"), r"found TensorRT 11\.4\.0\.25"),
-        ("tensorrt", {"hardware_compatible": True}, Found("TensorRT", "11.4.0", "12.0"), None),
-        ("tensorrt", {"hardware_compatible": True}, Found("TensorRT", "11.4.0", "8.0"), None),
-        ("tensorrt", {"hardware_compatible": True}, Found("TensorRT", "11.4.0", "7.5"), "found SM75"),
-        ("tensorrt-rtx", {"hardware_compatible": True}, Found("TensorRT-RTX", "11.4.0", "8.9"), "found SM89"),
+        ("tensorrt", {}, HostInfo("TensorRT", "11.4.0", "8.9"), "found SM89: run .*--target sm89"),
+        ("tensorrt", {}, HostInfo("TensorRT", "11.4.1", "8.6"), "found TensorRT 11.4.1: run .*--target sm86"),
+        ("tensorrt", {}, HostInfo("TensorRT-RTX", "11.4.0", "8.6"), "found TensorRT-RTX 11.4.0: run"),
+        ("tensorrt", {}, HostInfo("TensorRT", "11.4.0"), "found no GPU: run it where there is one, or on the CPU"),
+        ("tensorrt", {}, HostInfo("TensorRT", "11.4.0.0", "8.6"), None),
+        (
+            "tensorrt",
+            {"version": "11.4.0.24"},
+            HostInfo("TensorRT", "11.4.0.25", "8.6"),
+            r"found TensorRT 11\.4\.0\.25",
+        ),
+        ("tensorrt", {"hardware_compatible": True}, HostInfo("TensorRT", "11.4.0", "12.0"), None),
+        ("tensorrt", {"hardware_compatible": True}, HostInfo("TensorRT", "11.4.0", "8.0"), None),
+        ("tensorrt", {"hardware_compatible": True}, HostInfo("TensorRT", "11.4.0", "7.5"), "found SM75"),
+        ("tensorrt-rtx", {"hardware_compatible": True}, HostInfo("TensorRT-RTX", "11.4.0", "8.9"), "found SM89"),
         (
             "tensorrt",
             {"hardware_compatible": True, "flags": {"hardware": "same-compute-capability"}},
-            Found("TensorRT", "11.4.0", "8.9"),
+            HostInfo("TensorRT", "11.4.0", "8.9"),
             "found SM89: run .*--hardware same-compute-capability",
         ),
-        ("tensorrt", {"version_compatible": True}, Found("TensorRT", "11.10.0", "8.6"), None),
-        ("tensorrt", {"version_compatible": True}, Found("TensorRT", "11.3.9", "8.6"), r"found TensorRT 11\.3\.9"),
-        ("tensorrt", {"version_compatible": True}, Found("TensorRT", "12.0.0", "8.6"), r"found TensorRT 12\.0\.0"),
-        ("tensorrt", {"version_compatible": True, "version": "10.12.0"}, Found("TensorRT", "11.0.0", "8.6"), None),
-        ("tensorrt-rtx", {"version_compatible": True}, Found("TensorRT-RTX", "11.5.0", "8.6"), r"found .* 11\.5\.0"),
-        ("tensorrt", {"driver_floor": "580.65"}, Found("TensorRT", "11.4.0", "8.6", "580.126.3"), None),
-        ("tensorrt", {"driver_floor": "580.65"}, Found("TensorRT", "11.4.0", "8.6", None), None),
+        ("tensorrt", {"version_compatible": True}, HostInfo("TensorRT", "11.10.0", "8.6"), None),
+        ("tensorrt", {"version_compatible": True}, HostInfo("TensorRT", "11.3.9", "8.6"), r"found TensorRT 11\.3\.9"),
+        ("tensorrt", {"version_compatible": True}, HostInfo("TensorRT", "12.0.0", "8.6"), r"found TensorRT 12\.0\.0"),
+        ("tensorrt", {"version_compatible": True, "version": "10.12.0"}, HostInfo("TensorRT", "11.0.0", "8.6"), None),
+        ("tensorrt-rtx", {"version_compatible": True}, HostInfo("TensorRT-RTX", "11.5.0", "8.6"), r"found .* 11\.5\.0"),
+        ("tensorrt", {"driver_floor": "580.65"}, HostInfo("TensorRT", "11.4.0", "8.6", "580.126.3"), None),
+        ("tensorrt", {"driver_floor": "580.65"}, HostInfo("TensorRT", "11.4.0", "8.6", None), None),
         (
             "tensorrt",
             {"driver_floor": "580.65"},
-            Found("TensorRT", "11.4.0", "8.6", "575.99"),
+            HostInfo("TensorRT", "11.4.0", "8.6", "575.99"),
             r"needs NVIDIA driver 580\.65 or newer, found 575\.99: update the driver",
         ),
     ],
 )
 def test_compatibility(
-    bundle_copy: Path, runtime: str, built: dict[str, object], found: Found, message: str | None
+    bundle_copy: Path, runtime: str, built: dict[str, object], found: HostInfo, message: str | None
 ) -> None:
     manifest = manifest_with(bundle_copy, runtime, **built)
     if message is None:
@@ -88,15 +93,15 @@ def test_compatibility(
 
 def test_what_is_bound_to_no_gpu_runs_without_one(bundle_copy: Path) -> None:
     manifest = manifest_with(bundle_copy, "onnxruntime", "cpu", version="1.24.1")
-    check_compatible(manifest, Found("ONNX Runtime", "1.31.0"))
-    check_compatible(manifest, Found("ONNX Runtime", "1.20.0", "8.9"))
+    check_compatible(manifest, HostInfo("ONNX Runtime", "1.31.0"))
+    check_compatible(manifest, HostInfo("ONNX Runtime", "1.20.0", "8.9"))
 
 
 def test_several_targets(bundle_copy: Path) -> None:
     manifest = manifest_with(bundle_copy, "tensorrt-rtx", "sm86+sm120")
-    check_compatible(manifest, Found("TensorRT-RTX", "11.4.0", "12.0"))
+    check_compatible(manifest, HostInfo("TensorRT-RTX", "11.4.0", "12.0"))
     with pytest.raises(EngineError, match=r"built for SM86 or SM120 by .* found SM89"):
-        check_compatible(manifest, Found("TensorRT-RTX", "11.4.0", "8.9"))
+        check_compatible(manifest, HostInfo("TensorRT-RTX", "11.4.0", "8.9"))
     assert "--target sm86,sm120 " in rebuild_command(manifest, "b")
 
 

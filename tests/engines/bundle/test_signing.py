@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engines.bundle import Bundle
-from engines.bundle.folders import EngineFolder, Found
+from engines.bundle.folders import EngineFolder
 from engines.bundle.manifest import SIGNATURE_FILE, manifest_digest_line
+from engines.bundle.preflight import HostInfo
 from engines.bundle.signing import ensure_signed, is_signed, open_engine, sign_bundle, verify_signature
 from engines.errors import BundleError, EdgeditError, EngineError, SignatureError
 from tests.engines.engine_folders import entry, flip, refusal, signed_bundle, write_engine
@@ -19,7 +20,7 @@ from tests.engines.engine_folders import entry, flip, refusal, signed_bundle, wr
 pytest.importorskip("model_signing", reason="signatures need the sign extra")
 
 RTX = "tensorrt-rtx-sm86-fp16"
-HERE = Found("TensorRT-RTX", "11.4.0", "8.6")
+HERE = HostInfo("TensorRT-RTX", "11.4.0", "8.6")
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +159,9 @@ def test_a_damaged_bundle_is_not_signed(tiny_bundle_path: Path, tmp_path: Path, 
 
 
 def test_an_engine_is_opened_after_digest_signature_and_compatibility(signed: Path, public: Path) -> None:
-    elsewhere = Found("TensorRT-RTX", "11.4.0", "8.9")
+    elsewhere = HostInfo("TensorRT-RTX", "11.4.0", "8.9")
 
-    def opened(found: Found = HERE, key: Path | None = public) -> EngineFolder:
+    def opened(found: HostInfo = HERE, key: Path | None = public) -> EngineFolder:
         bundle = Bundle.load(signed, verify=False)
         return open_engine(bundle, "tensorrt-rtx", "edit", found, require_signed=key)
 

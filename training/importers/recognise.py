@@ -8,7 +8,7 @@ from training.importers.ledger import STATE, TOP, Ledger
 
 
 @dataclass(frozen=True)
-class Look:
+class FileKind:
     """A kind of file."""
 
     key: str
@@ -16,25 +16,25 @@ class Look:
     """With an article."""
 
 
-STYLEGAN2 = Look("stylegan2", "a StyleGAN2 generator in rosinality's form")
-STYLEGAN2_ADA = Look("stylegan2-ada", "a StyleGAN2-ADA pickle")
-E4E = Look("e4e", "an e4e checkpoint")
-PSP = Look("psp", "a pSp checkpoint")
-FS = Look("fs", "an FS encoder")
-HFGI = Look("hfgi", "an HFGI checkpoint")
-CLCAE = Look("clcae", "a CLCAE checkpoint")
-STYLERES = Look("styleres", "a StyleRes checkpoint")
-SDIC = Look("sdic", "an SDIC checkpoint")
-SFE = Look("sfe", "an SFE checkpoint with the feature editor")
-SFE_INVERTER = Look("sfe-inverter", "an SFE checkpoint with the inverter alone")
-HYPERSTYLE = Look("hyperstyle", "a HyperStyle checkpoint")
-W_ENCODER = Look("w-encoder", "HyperStyle's W encoder")
-IR_SE_50 = Look("ir-se-50", "an ArcFace IR-SE-50")
-IRESNET_50 = Look("iresnet-50", "an ArcFace IResNet-50")
-MOCO_V2 = Look("moco-v2", "a MoCo v2 ResNet-50")
-MEAN_IMAGE = Look("mean-image", "an image")
-_STYLEGAN3 = Look("stylegan3", "a StyleGAN3 pickle")
-_UNKNOWN = Look("unknown", "nothing that is known here")
+STYLEGAN2 = FileKind("stylegan2", "a StyleGAN2 generator in rosinality's form")
+STYLEGAN2_ADA = FileKind("stylegan2-ada", "a StyleGAN2-ADA pickle")
+E4E = FileKind("e4e", "an e4e checkpoint")
+PSP = FileKind("psp", "a pSp checkpoint")
+FS = FileKind("fs", "an FS encoder")
+HFGI = FileKind("hfgi", "an HFGI checkpoint")
+CLCAE = FileKind("clcae", "a CLCAE checkpoint")
+STYLERES = FileKind("styleres", "a StyleRes checkpoint")
+SDIC = FileKind("sdic", "an SDIC checkpoint")
+SFE = FileKind("sfe", "an SFE checkpoint with the feature editor")
+SFE_INVERTER = FileKind("sfe-inverter", "an SFE checkpoint with the inverter alone")
+HYPERSTYLE = FileKind("hyperstyle", "a HyperStyle checkpoint")
+W_ENCODER = FileKind("w-encoder", "HyperStyle's W encoder")
+IR_SE_50 = FileKind("ir-se-50", "an ArcFace IR-SE-50")
+IRESNET_50 = FileKind("iresnet-50", "an ArcFace IResNet-50")
+MOCO_V2 = FileKind("moco-v2", "a MoCo v2 ResNet-50")
+MEAN_IMAGE = FileKind("mean-image", "an image")
+_STYLEGAN3 = FileKind("stylegan3", "a StyleGAN3 pickle")
+_UNKNOWN = FileKind("unknown", "nothing that is known here")
 
 # Prefixes of tensor names that a kind has, the first kind that fits first.
 _SIGNS = (
@@ -54,7 +54,7 @@ _SIGNS = (
 )
 
 
-def recognise(ledger: Ledger) -> Look:
+def recognise(ledger: Ledger) -> FileKind:
     """The kind of a file; `unknown` if no kind fits."""
     if ledger.checkpoint.content is None:
         return MEAN_IMAGE
@@ -67,9 +67,9 @@ def recognise(ledger: Ledger) -> Look:
     if "e4e" in sections and "generator_smooth" in sections:
         return STYLERES
     names = next((sections[key] for key in (STATE, "enc_state_dict", TOP) if key in sections), {})
-    for look, prefixes in _SIGNS:
+    for kind, prefixes in _SIGNS:
         if all(any(name.startswith(prefix) for name in names) for prefix in prefixes):
             # Both have the same tensors, of which they make different codes.
             encoder = ledger.options.get("encoder_type", "Encoder4Editing")
-            return PSP if look is E4E and encoder != "Encoder4Editing" else look
+            return PSP if kind is E4E and encoder != "Encoder4Editing" else kind
     return _UNKNOWN

@@ -16,7 +16,7 @@ import pytest
 
 from engines.building.build import build
 from engines.building.builder import BuildOptions
-from engines.building.keep import files_of
+from engines.building.reuse import files_of
 from engines.bundle import Bundle
 from engines.bundle.engine_manifest import (
     ENGINE_FILE,

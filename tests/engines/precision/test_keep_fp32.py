@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.precision.widen import offenders
+from engines.precision.keep_fp32 import offenders
 
 
 @given(count=st.integers(1, 200), data=st.data())

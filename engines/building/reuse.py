@@ -15,7 +15,7 @@ _ORDER = (*PIPELINES, *PARTS)
 _THEN = " && "
 
 
-def keep_others(
+def reuse_others(
     staging: Staging,
     bundle: Bundle,
     built: BuiltWith,

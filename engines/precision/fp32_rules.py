@@ -2,7 +2,7 @@
 
 The rules are few and by construction, not by a list of names: what is a vector per image costs nothing and decides
 everything (styles, demodulation), what sums or normalises over many values needs the range (norms, softmax), and what
-is an image is rounded once, at the end. Whatever else measurement asks for comes in as `widen`.
+is an image is rounded once, at the end. Whatever else measurement asks for comes in as `keep_fp32`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ MOVES = frozenset(
 to the product beside them."""
 
 
-def islands(
-    model: ir.Model, found: dict[str, Tensor], modulated: Iterable[Modulated], widen: Collection[str] = ()
+def fp32_nodes(
+    model: ir.Model, found: dict[str, Tensor], modulated: Iterable[Modulated], keep_fp32: Collection[str] = ()
 ) -> dict[str, str]:
     """Names of the FP32 nodes, with the reason.
 
@@ -40,7 +40,7 @@ def islands(
         model: rewritten, see `rewrite`.
         found: types and shapes of its values.
         modulated: what `rewrite.prenormalise` gave.
-        widen: names of further nodes.
+        keep_fp32: names of further nodes.
     """
     reasons: dict[str, str] = {}
 
@@ -79,7 +79,7 @@ def islands(
             for node in _until_convolution(value):
                 mark(node, INPUT)
     for node in model.graph:
-        if str(node.name) in widen:
+        if str(node.name) in keep_fp32:
             reasons[str(node.name)] = WIDENED
     return reasons
 
