@@ -35,7 +35,7 @@ TINT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class PhotoBenchOptions:
     """Edit odd versions of photos and write down how far off the results are."""
 
     photos: Path
@@ -137,7 +137,7 @@ def _mean(difference: np.ndarray, inside: np.ndarray) -> float:
 
 def main() -> None:
     """Runs the command line."""
-    options = tyro.cli(Options, prog="python -m bench.photos", config=(tyro.conf.OmitArgPrefixes,))
+    options = tyro.cli(PhotoBenchOptions, prog="python -m bench.photos", config=(tyro.conf.OmitArgPrefixes,))
     try:
         editor = Editor.load(options.bundle, threads=1)
         paths = sorted(path for path in options.photos.glob("*") if path.suffix.lower() in SUFFIXES)

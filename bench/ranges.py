@@ -45,7 +45,7 @@ MAX_CODE_BYTES = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class RangeBenchOptions:
     """Measure the largest FP16 activations of a bundle's graphs."""
 
     bundle: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -130,7 +130,7 @@ class Codes:
         }
 
 
-def measure(name: str, bundle: Bundle, options: Options) -> Iterator[dict[str, Any]]:
+def measure(name: str, bundle: Bundle, options: RangeBenchOptions) -> Iterator[dict[str, Any]]:
     """One row per graph and input.
 
     Raises:
@@ -195,7 +195,7 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def main() -> None:
     """Runs the command line."""
-    options = tyro.cli(Options, prog="python -m bench.ranges", config=(tyro.conf.OmitArgPrefixes,))
+    options = tyro.cli(RangeBenchOptions, prog="python -m bench.ranges", config=(tyro.conf.OmitArgPrefixes,))
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     if options.out.exists():
         rows = {_key(row): row for row in json.loads(options.out.read_text())["rows"]}

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.bundle.engine_manifest import Profile
+from engines.bundle.engine_manifest import OptimizationProfile
 from engines.bundle.integrity import FileProblem, read_entry, read_regular
 from engines.bundle.manifest import FileEntry, Strict, first_fault
 from engines.contracts import Name
@@ -48,7 +48,7 @@ class PackageManifest(Strict):
     weights_sha256: str
     graph: Name
     precision: Precision
-    batch: Profile
+    batch: OptimizationProfile
     device: Literal["cpu", "cuda"]
     machine: str
     """Instruction set or compute capability, such as "x86_64 AVX2" or "8.6"."""
@@ -158,7 +158,7 @@ def write_package(
         weights_sha256=bundle.manifest.files[WEIGHTS_FILE].sha256,
         graph=graph,
         precision=precision,
-        batch=Profile(min=least, opt=least, max=most),
+        batch=OptimizationProfile(min=least, opt=least, max=most),
         device="cuda" if device.startswith("cuda") else "cpu",
         machine=machine(device),
         torch=torch.__version__,

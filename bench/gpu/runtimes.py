@@ -21,7 +21,7 @@ from engines.building.build import build
 from engines.building.builder import BuildOptions
 from engines.building.proof import check_targets
 from engines.bundle import Bundle
-from engines.bundle.engine_manifest import ENGINES_FOLDER, EngineManifest, Precision, Profile, RuntimeName
+from engines.bundle.engine_manifest import ENGINES_FOLDER, EngineManifest, OptimizationProfile, Precision, RuntimeName
 from engines.contracts import PIPELINES
 from engines.errors import EngineError
 from engines.libraries import LIBRARIES
@@ -143,7 +143,7 @@ def build_for(
         runtime=engine.runtime,
         target=engine.options.get("provider", "cpu") if engine.runtime == "onnxruntime" else "current",
         precision=precision,
-        options=BuildOptions(profile=Profile(min=1, opt=1, max=largest)),
+        options=BuildOptions(profile=OptimizationProfile(min=1, opt=1, max=largest)),
         peaks=lambda graph: calibrate(source, graph, feeds(graph), precision),
     )
     return Bundle.load(copied), built

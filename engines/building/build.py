@@ -21,8 +21,8 @@ from engines.bundle.engine_manifest import (
     BuiltWith,
     EngineGraph,
     EngineManifest,
+    OptimizationProfile,
     Precision,
-    Profile,
     RuntimeName,
     engine_folder,
     wider,
@@ -147,7 +147,7 @@ def graph_names(bundle: Bundle, pipelines: Collection[str]) -> list[str]:
     return names
 
 
-def parse_profile(text: str) -> Profile:
+def parse_profile(text: str) -> OptimizationProfile:
     """MIN:OPT:MAX, or one number for all three.
 
     Raises:
@@ -156,7 +156,7 @@ def parse_profile(text: str) -> Profile:
     try:
         sizes = [int(part) for part in text.split(":")]
         low, best, high = sizes * 3 if len(sizes) == 1 else sizes
-        return Profile(min=low, opt=best, max=high)
+        return OptimizationProfile(min=low, opt=best, max=high)
     except (ValueError, ValidationError):
         raise EngineError(f"--batch {text} must be MIN:OPT:MAX, whole numbers from 1 on in rising order") from None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engines.building.proof import describe, prove
 from engines.building.timing import TimingCache
-from engines.bundle.engine_manifest import Precision, PrecisionProof, Profile
+from engines.bundle.engine_manifest import OptimizationProfile, Precision, PrecisionProof
 from engines.bundle.layers import LayerReport
 from engines.contracts import TensorSpec
 from engines.errors import EngineError
@@ -27,7 +27,7 @@ _TOTAL = re.compile(r"Total (Activation|Device Persistent|Weights) Memory: (\d+)
 class BuildOptions:
     """How an engine is built."""
 
-    profile: Profile = field(default_factory=lambda: Profile(min=1, opt=1, max=8))
+    profile: OptimizationProfile = field(default_factory=lambda: OptimizationProfile(min=1, opt=1, max=8))
     workspace: int | None = None
     """Most bytes of scratch memory that one kernel may take; None leaves it to the library."""
     weight_streaming: bool = False
@@ -244,7 +244,7 @@ def _configure(
     return config
 
 
-def _add_profile(builder: Any, config: Any, network: Any, graph: str, batch: Profile) -> None:
+def _add_profile(builder: Any, config: Any, network: Any, graph: str, batch: OptimizationProfile) -> None:
     profile = builder.create_optimization_profile()
     text = f"{batch.min}:{batch.opt}:{batch.max}"
     for index in range(network.num_inputs):

@@ -39,7 +39,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _TARGET = re.compile(r"current|cpu|cuda|sm\d{2,3}(\+sm\d{2,3})*")
 
 
-class Profile(Strict):
+class OptimizationProfile(Strict):
     """Batch sizes an engine takes, and the one it was tuned for."""
 
     min: Annotated[int, Field(ge=1)]
@@ -86,7 +86,7 @@ class EngineGraph(Strict):
     """Digest of the bundle's graph it was made from."""
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
-    profile: Profile
+    profile: OptimizationProfile
     proof: PrecisionProof
     device_memory: Annotated[int, Field(ge=0)] | None
     """Bytes of device memory beside weights and inputs, as the builder states it; None where it does not."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.bundle.contents import BundleContents
-from engines.bundle.engine_manifest import EIGHT_BIT, ENGINES_FOLDER, EngineManifest, Profile
+from engines.bundle.engine_manifest import EIGHT_BIT, ENGINES_FOLDER, EngineManifest, OptimizationProfile
 from engines.bundle.manifest import WEIGHTS_FILE
 from engines.contracts import PARTS, PIPELINES
 from engines.errors import EngineError
@@ -49,7 +49,7 @@ def build_command(
     target: str,
     precision: str,
     graphs: Collection[str],
-    profile: Profile | None = None,
+    profile: OptimizationProfile | None = None,
     options: Iterable[str] = (),
 ) -> str:
     """The `edgedit build` that makes an engine.

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engines.bundle.engine_manifest import EngineGraph, Profile
+from engines.bundle.engine_manifest import EngineGraph, OptimizationProfile
 from engines.bundle.folders import EngineFolder
 from engines.contracts import TensorSpec, mismatch
 from engines.errors import EngineError
@@ -53,7 +53,7 @@ def deserialize(backend: Backend, data: bytes, name: str) -> Loaded:
     return Loaded(backend, runtime, recorder, engine)
 
 
-def check_profile(graph: str, profile: Profile, dynamic: Mapping[str, int]) -> None:
+def check_profile(graph: str, profile: OptimizationProfile, dynamic: Mapping[str, int]) -> None:
     """Raises:
     ValueError: if a dynamic extent lies outside the engine's profile.
     """

@@ -88,7 +88,7 @@ class Model:
         return wanted
 
 
-class Canary:
+class EditCanary:
     """Whether an inference comes through, as of a moment ago; callers at the same time share one.
 
     Args:

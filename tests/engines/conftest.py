@@ -16,7 +16,7 @@ from engines.bundle import EXTERNAL_LOCATION, WEIGHTS_FILE, Bundle, BundleWriter
 from engines.contracts import PARTS, PIPELINES, TensorSpec, graph_contract, style_width
 from engines.directions import Direction
 from engines.errors import RuntimeUnavailableError
-from engines.family import EditorOptions, ModelFamily
+from engines.family import EditorArchitecture, ModelFamily
 from engines.runtimes.backend import Backend, load
 
 TINY = ModelFamily(
@@ -30,7 +30,7 @@ TINY = ModelFamily(
     encoder_size=(16, 16),
     encoder_width=4,
     head_width=8,
-    editor=EditorOptions(window=8, heads=4),
+    editor=EditorArchitecture(window=8, heads=4),
 )
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from bench.gpu import accuracy
-from bench.gpu.__main__ import JOBS, Options, run
+from bench.gpu.__main__ import JOBS, GpuBenchOptions, run
 from bench.gpu.models import load_models
 from bench.gpu.runtimes import Engine
 from bench.gpu.table5 import HOWS
@@ -35,7 +35,7 @@ def demo() -> str:
     return f"demo={RANDOM_BUNDLE}"
 
 
-def options(out: Path, *jobs: str, **more: Any) -> Options:
+def options(out: Path, *jobs: str, **more: Any) -> GpuBenchOptions:
     tiny: dict[str, Any] = {
         "device": "cpu",
         "bundle": (f"demo={RANDOM_BUNDLE}",),
@@ -44,7 +44,7 @@ def options(out: Path, *jobs: str, **more: Any) -> Options:
         "least": 0.0,
         "minutes": 8.0,
     }
-    return Options(out=out, job=jobs, **(tiny | more))
+    return GpuBenchOptions(out=out, job=jobs, **(tiny | more))
 
 
 def result(out: Path, job: str) -> dict[str, Any]:

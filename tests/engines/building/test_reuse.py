@@ -21,7 +21,7 @@ from engines.bundle import Bundle
 from engines.bundle.engine_manifest import (
     ENGINE_FILE,
     EngineManifest,
-    Profile,
+    OptimizationProfile,
     engine_manifest_bytes,
     parse_engine_manifest,
 )
@@ -62,7 +62,7 @@ def test_building_one_pipeline_again_keeps_the_others(own_bundle: Path) -> None:
     assert lines == []
     folder = own_bundle / "engines" / NAME
     contents = {file: (folder / file).read_bytes() for file in before.files}
-    profile = Profile(min=2, opt=2, max=2)
+    profile = OptimizationProfile(min=2, opt=2, max=2)
     after, lines = ort(own_bundle, "edit", options=BuildOptions(profile=profile), command="edgedit build small --x")
     assert lines == [f"invert, reconstruct of engines/{NAME}: kept"]
     assert list(after.graphs) == list(PIPELINES) and sound(own_bundle) == after

@@ -14,8 +14,8 @@ from engines.bundle.engine_manifest import (
     BuiltWith,
     EngineGraph,
     EngineManifest,
+    OptimizationProfile,
     PrecisionProof,
-    Profile,
     WideLayer,
     engine_digest_line,
     engine_manifest_bytes,
@@ -261,7 +261,7 @@ def write_engine(
             source_sha256="1" * 64,
             inputs=[TensorSpec(name="w", dtype="float32", shape=["batch", 10, 128])],
             outputs=[TensorSpec(name="image", dtype="uint8", shape=["batch", 64, 64, 3])],
-            profile=Profile(min=1, opt=1, max=8),
+            profile=OptimizationProfile(min=1, opt=1, max=8),
             proof=PrecisionProof(
                 asked="fp16", share=report.share("float16"), macs=report.macs, source="network", wide=wide
             ),

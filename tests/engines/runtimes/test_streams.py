@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engines.bundle.engine_manifest import Profile
+from engines.bundle.engine_manifest import OptimizationProfile
 from engines.contracts import TensorSpec
 from engines.errors import EngineError, RuntimeUnavailableError
 from engines.runtimes.backend import Backend
@@ -39,7 +39,9 @@ def runtime_on(gpu: fake_gpu.Gpu, streams: int = 1, cuda_graphs: bool = True) ->
 
     backend = Backend("tensorrt", "TensorRT", fake_gpu.api(), None)
     entry = SimpleNamespace(
-        inputs=[_spec("w"), _spec("delta_w")], outputs=[_spec("image")], profile=Profile(min=1, opt=1, max=20)
+        inputs=[_spec("w"), _spec("delta_w")],
+        outputs=[_spec("image")],
+        profile=OptimizationProfile(min=1, opt=1, max=20),
     )
     folder = SimpleNamespace(name="tensorrt-sm86-fp16", graph=lambda name: entry)
     loaded = Loaded(backend, None, error_recorder(backend), fake_gpu.FakeEngine(gpu))

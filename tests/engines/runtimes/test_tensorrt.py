@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engines.bundle import Bundle
-from engines.bundle.engine_manifest import Profile
+from engines.bundle.engine_manifest import OptimizationProfile
 from engines.bundle.folders import EngineFolder
 from engines.bundle.preflight import HostInfo
 from engines.bundle.signing import open_engine
@@ -85,7 +85,7 @@ def test_preflight_in_order(built: Path, tmp_path: Path) -> None:
     ("extent", "advice"), [(9, "--batch 1:2:9"), (0, "--batch 0:2:8"), (100, "--batch 1:2:100"), (1, None), (8, None)]
 )
 def test_the_profile(extent: int, advice: str | None) -> None:
-    profile = Profile(min=1, opt=2, max=8)
+    profile = OptimizationProfile(min=1, opt=2, max=8)
     if advice is None:
         check_profile("edit", profile, {"batch": extent})
         return
@@ -95,7 +95,7 @@ def test_the_profile(extent: int, advice: str | None) -> None:
 
 def test_a_profile_of_large_batches_refuses_small_ones() -> None:
     with pytest.raises(ValueError, match=r"batch 2 outside 4\.\.8.* --batch 2:4:8"):
-        check_profile("edit", Profile(min=4, opt=4, max=8), {"batch": 2})
+        check_profile("edit", OptimizationProfile(min=4, opt=4, max=8), {"batch": 2})
 
 
 def test_options_that_make_no_sense(tiny_bundle: Bundle) -> None:

@@ -1,4 +1,4 @@
-"""Plans are built once, kept whole, and never taken for another graph, TensorRT or GPU."""
+"""Engines are built once, kept whole, and never taken for another graph, TensorRT or GPU."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from pathlib import Path
 
 import pytest
 
+from serving.deploy.engine_cache import EngineCache, EngineKey, graph_digest
 from serving.deploy.errors import StartError
 from serving.deploy.onnx_file import read
-from serving.deploy.plans import PlanCache, PlanKey, graph_digest
 from tests.serving.deploy.models import graph, runs, stand_in
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> PlanKey:
+def key(tmp_path: Path) -> EngineKey:
     source = read(graph(tmp_path / "edit" / "1"))
-    return PlanKey("edit", graph_digest(source), "11.2.0.5", "sm90", (1, 1, 8))
+    return EngineKey("edit", graph_digest(source), "11.2.0.5", "sm90", (1, 1, 8))
 
 
-def test_builds_once_and_remembers(tmp_path: Path, key: PlanKey) -> None:
+def test_builds_once_and_remembers(tmp_path: Path, key: EngineKey) -> None:
     source, builder, said = read(tmp_path / "edit" / "1" / "model.plan.onnx"), stand_in(tmp_path / "bin"), []
-    cache = PlanCache(tmp_path / "plans", said.append)
+    cache = EngineCache(tmp_path / "plans", said.append)
     assert cache.provide(key, source, builder, tmp_path / "model.plan")
     assert not cache.provide(key, source, builder, tmp_path / "again.plan")
     assert len(runs(builder)) == 1
@@ -47,15 +47,15 @@ def test_builds_once_and_remembers(tmp_path: Path, key: PlanKey) -> None:
 @pytest.mark.parametrize(
     "change", [{"tensorrt": "11.3.0.1"}, {"sm": "sm89"}, {"batch": (1, 8, 8)}, {"graph_sha256": "0" * 64}]
 )
-def test_another_key_is_another_plan(tmp_path: Path, key: PlanKey, change: dict[str, object]) -> None:
+def test_another_key_is_another_engine(tmp_path: Path, key: EngineKey, change: dict[str, object]) -> None:
     source, builder = read(tmp_path / "edit" / "1" / "model.plan.onnx"), stand_in(tmp_path / "bin")
-    cache = PlanCache(tmp_path / "plans")
+    cache = EngineCache(tmp_path / "plans")
     cache.provide(key, source, builder, tmp_path / "a.plan")
     assert not cache.fetch(replace(key, **change), tmp_path / "b.plan")
     assert not (tmp_path / "b.plan").exists()
 
 
-def test_digest_covers_graph_and_weights(tmp_path: Path, key: PlanKey) -> None:
+def test_digest_covers_graph_and_weights(tmp_path: Path, key: EngineKey) -> None:
     folder = tmp_path / "edit" / "1"
     assert graph_digest(read(folder / "model.plan.onnx")) == key.graph_sha256
     weights = folder / "g.weights"
@@ -69,31 +69,31 @@ def test_digest_covers_graph_and_weights(tmp_path: Path, key: PlanKey) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "no plan", "no record", "half a record", "another's record"])
-def test_damage_is_built_again(tmp_path: Path, key: PlanKey, damage: str) -> None:
+def test_damage_is_built_again(tmp_path: Path, key: EngineKey, damage: str) -> None:
     source, builder = read(tmp_path / "edit" / "1" / "model.plan.onnx"), stand_in(tmp_path / "bin")
-    cache = PlanCache(tmp_path / "plans")
+    cache = EngineCache(tmp_path / "plans")
     cache.provide(key, source, builder, tmp_path / "a.plan")
-    plan, record = (tmp_path / "plans" / f"{key.stem}.{end}" for end in ("plan", "json"))
-    whole = plan.read_bytes()
+    engine, record = (tmp_path / "plans" / f"{key.stem}.{end}" for end in ("plan", "json"))
+    whole = engine.read_bytes()
     if damage == "flip":
-        plan.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+        engine.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
     elif damage == "cut":
-        plan.write_bytes(whole[:-1])
+        engine.write_bytes(whole[:-1])
     elif damage == "another's record":
         record.write_text(json.dumps({**json.loads(record.read_text()), "graph_sha256": "f" * 64}))
     else:
-        {"no plan": plan.unlink, "no record": record.unlink, "half a record": lambda: record.write_text('{"mod')}[
+        {"no plan": engine.unlink, "no record": record.unlink, "half a record": lambda: record.write_text('{"mod')}[
             damage
         ]()
     assert cache.provide(key, source, builder, tmp_path / "b.plan")
-    assert (tmp_path / "b.plan").read_bytes() == whole == plan.read_bytes()
+    assert (tmp_path / "b.plan").read_bytes() == whole == engine.read_bytes()
     assert len(runs(builder)) == 2
 
 
-def test_a_failed_build_leaves_nothing(tmp_path: Path, key: PlanKey) -> None:
+def test_a_failed_build_leaves_nothing(tmp_path: Path, key: EngineKey) -> None:
     source, builder = read(tmp_path / "edit" / "1" / "model.plan.onnx"), stand_in(tmp_path / "bin")
     (tmp_path / "bin" / "fail").touch()
-    cache = PlanCache(tmp_path / "plans")
+    cache = EngineCache(tmp_path / "plans")
     with pytest.raises(StartError) as raised:
         cache.provide(key, source, builder, tmp_path / "a.plan")
     assert str(raised.value).endswith("for sm90 by TensorRT 11.2.0.5 (trtexec): [E] Error[4]: no tactic for Conv_12")
@@ -109,12 +109,12 @@ from pathlib import Path
 sys.path[:0] = [sys.argv[1]]
 from serving.deploy.builders import Builder
 from serving.deploy.onnx_file import read
-from serving.deploy.plans import PlanCache, PlanKey, graph_digest
+from serving.deploy.engine_cache import EngineCache, EngineKey, graph_digest
 root = Path(sys.argv[2])
 source = read(root / "edit/1/model.plan.onnx")
-key = PlanKey("edit", graph_digest(source), "11.2.0.5", "sm90", (1, 1, 8))
+key = EngineKey("edit", graph_digest(source), "11.2.0.5", "sm90", (1, 1, 8))
 say = lambda line: print(line, flush=True)
-built = PlanCache(root / "plans", say).provide(
+built = EngineCache(root / "plans", say).provide(
     key, source, Builder("11.2.0.5", ("sm90",), root / "bin/trtexec"), root / f"{sys.argv[3]}.plan"
 )
 print("built" if built else "taken")
@@ -126,7 +126,7 @@ def starter(root: Path, name: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def test_two_starters_build_once(tmp_path: Path, key: PlanKey) -> None:
+def test_two_starters_build_once(tmp_path: Path, key: EngineKey) -> None:
     builder = stand_in(tmp_path / "bin")
     (tmp_path / "bin" / "seconds").write_text("2")
     both = [starter(tmp_path, name) for name in ("a", "b")]
@@ -136,7 +136,7 @@ def test_two_starters_build_once(tmp_path: Path, key: PlanKey) -> None:
     assert (tmp_path / "a.plan").read_bytes() == (tmp_path / "b.plan").read_bytes()
 
 
-def test_a_killed_builder_holds_up_nobody(tmp_path: Path, key: PlanKey) -> None:
+def test_a_killed_builder_holds_up_nobody(tmp_path: Path, key: EngineKey) -> None:
     builder = stand_in(tmp_path / "bin")
     (tmp_path / "bin" / "seconds").write_text("60")
     first = starter(tmp_path, "a")
@@ -150,9 +150,9 @@ def test_a_killed_builder_holds_up_nobody(tmp_path: Path, key: PlanKey) -> None:
     assert not (tmp_path / "a.plan").exists()
 
 
-def test_prune_takes_what_no_start_took(tmp_path: Path, key: PlanKey) -> None:
+def test_prune_takes_what_no_start_took(tmp_path: Path, key: EngineKey) -> None:
     source, builder = read(tmp_path / "edit" / "1" / "model.plan.onnx"), stand_in(tmp_path / "bin")
-    cache = PlanCache(tmp_path / "plans")
+    cache = EngineCache(tmp_path / "plans")
     old = replace(key, tensorrt="10.14.1.48")
     for wanted in (old, key):
         cache.provide(wanted, source, builder, tmp_path / "a.plan")
@@ -168,4 +168,4 @@ def test_prune_takes_what_no_start_took(tmp_path: Path, key: PlanKey) -> None:
 def test_a_cache_that_cannot_be_written_says_who_cannot(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StartError, match=rf"cannot be written: .*; give uid {os.getuid()} a volume there"):
-        PlanCache(tmp_path / "file" / "plans")
+        EngineCache(tmp_path / "file" / "plans")

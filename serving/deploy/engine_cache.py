@@ -1,10 +1,10 @@
-"""Plans, built once per {graph, TensorRT, architecture, batch} and kept.
+"""Engines, built once per {graph, TensorRT, architecture, batch} and kept.
 
-    <cache>/<model>-<graph>-trt<version>-<sm>-b<min>.<opt>.<max>.plan    the plan
+    <cache>/<model>-<graph>-trt<version>-<sm>-b<min>.<opt>.<max>.plan    the engine
     <cache>/<the same>.json                                              what it is of, and its digest; written last
     <cache>/<the same>.lock                                              held by who builds it
 
-A plan is native code: only what this program wrote belongs in the cache, and no one else may write there. What is
+An engine is native code: only what this program wrote belongs in the cache, and no one else may write there. What is
 taken from it is copied, and the copy has the digest of the record.
 """
 
@@ -30,13 +30,13 @@ _DIGITS = 16
 Say = Callable[[str], None]
 
 
-class _DamagedPlan(Exception):
-    """A plan is not what its record says."""
+class _DamagedEngine(Exception):
+    """An engine is not what its record says."""
 
 
 @dataclass(frozen=True)
-class PlanKey:
-    """What a plan depends on."""
+class EngineKey:
+    """What an engine depends on."""
 
     model: str
     graph_sha256: str
@@ -70,8 +70,8 @@ def graph_digest(graph: OnnxFile) -> str:
     return digest.hexdigest()
 
 
-class PlanCache:
-    """A directory of plans that several starters may share."""
+class EngineCache:
+    """A directory of engines that several starters may share."""
 
     def __init__(self, root: Path, say: Say = print) -> None:
         self.root = root
@@ -81,8 +81,8 @@ class PlanCache:
         except OSError as error:
             raise _unwritable(root, error) from error
 
-    def provide(self, key: PlanKey, graph: OnnxFile, builder: Builder, place: Path) -> bool:
-        """Puts the plan of a graph at `place`, built first if the cache has none that is whole.
+    def provide(self, key: EngineKey, graph: OnnxFile, builder: Builder, place: Path) -> bool:
+        """Puts the engine of a graph at `place`, built first if the cache has none that is whole.
 
         Returns:
             Whether it was built now.
@@ -106,18 +106,18 @@ class PlanCache:
         except OSError as error:
             raise _unwritable(Path(error.filename or self.root), error) from error
 
-    def fetch(self, key: PlanKey, place: Path) -> bool:
-        """Copies a plan to `place`; False, and nothing there, if there is none or it is not what its record says."""
+    def fetch(self, key: EngineKey, place: Path) -> bool:
+        """Copies an engine to `place`; False, and nothing there, if there is none or it is not what its record says."""
         record = self._record(key)
         if record is None:
             return False
         try:
             with (self.root / f"{key.stem}.plan").open("rb") as source, atomic_file(place) as temporary:
                 if Digest.copy(source, temporary).sha256 != record["sha256"]:
-                    raise _DamagedPlan
+                    raise _DamagedEngine
         except FileNotFoundError:
             return False
-        except _DamagedPlan:
+        except _DamagedEngine:
             self.say(f"{key.model}: the plan in the cache is damaged and is built again")
             return False
         with suppress(FileNotFoundError):
@@ -126,7 +126,7 @@ class PlanCache:
         return True
 
     def prune(self, days: float) -> list[str]:
-        """Removes plans that no start has taken for so many days, and what killed builders left.
+        """Removes engines that no start has taken for so many days, and what killed builders left.
 
         Returns:
             The names removed.
@@ -136,7 +136,7 @@ class PlanCache:
         try:
             for record in sorted(self.root.glob("*.json")):
                 if record.stat().st_mtime < limit:
-                    # The record first: a plan without one is none.
+                    # The record first: an engine without one is none.
                     for path in (record, record.with_suffix(".plan"), record.with_suffix(".lock")):
                         path.unlink(missing_ok=True)
                     removed.append(record.stem)
@@ -148,7 +148,7 @@ class PlanCache:
             self.say(f"{self.root} is not cleared of old plans: {error.strerror or error}")
         return removed
 
-    def _record(self, key: PlanKey) -> dict[str, Any] | None:
+    def _record(self, key: EngineKey) -> dict[str, Any] | None:
         try:
             record = json.loads((self.root / f"{key.stem}.json").read_bytes())
         except (FileNotFoundError, ValueError):
@@ -157,7 +157,7 @@ class PlanCache:
         same = isinstance(record, dict) and all(record.get(name) == value for name, value in wanted.items())
         return record if same and isinstance(record.get("sha256"), str) else None
 
-    def _build(self, key: PlanKey, graph: OnnxFile, builder: Builder) -> None:
+    def _build(self, key: EngineKey, graph: OnnxFile, builder: Builder) -> None:
         self.say(f"{key.model}: building for {key.sm} with {builder.title}")
         started = time.monotonic()
         with atomic_file(self.root / f"{key.stem}.plan") as temporary:

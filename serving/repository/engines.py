@@ -1,4 +1,4 @@
-"""TensorRT plans out of a bundle's engine folders, one per graph and compute capability."""
+"""TensorRT engines out of a bundle's engine folders, one per graph and compute capability."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.contract import MAX_BATCH
 
 
 @dataclass(frozen=True)
-class Plan:
+class ServedEngine:
     """One engine for GPUs of one compute capability."""
 
     graph: str
@@ -35,13 +35,13 @@ class Plan:
         return self.folder.read(self.folder.graph(self.graph).file)
 
 
-def find_plans(bundle: Bundle) -> tuple[dict[str, dict[str, Plan]], list[str]]:
-    """The plans to serve, by graph and compute capability, and one line per engine that cannot be served, and why.
+def find_engines(bundle: Bundle) -> tuple[dict[str, dict[str, ServedEngine]], list[str]]:
+    """The engines to serve, by graph and compute capability, and one line per engine that cannot be served, and why.
 
     Raises:
         EngineError: if an engine folder of TensorRT is damaged.
     """
-    plans: dict[str, dict[str, Plan]] = {}
+    engines: dict[str, dict[str, ServedEngine]] = {}
     notes: list[str] = []
     folders: list[EngineFolder] = []
     for name in list_engines(bundle):
@@ -58,8 +58,8 @@ def find_plans(bundle: Bundle) -> tuple[dict[str, dict[str, Plan]], list[str]]:
                 notes.append(f"{graph} of engines/{folder.name} is not served: {fault}")
                 continue
             for capability in folder.manifest.built.compute_capabilities:
-                plans.setdefault(graph, {}).setdefault(capability, Plan(graph, capability, folder))
-    return plans, notes
+                engines.setdefault(graph, {}).setdefault(capability, ServedEngine(graph, capability, folder))
+    return engines, notes
 
 
 def _unfit(bundle: Bundle, folder: EngineFolder) -> str | None:
