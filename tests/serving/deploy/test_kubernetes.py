@@ -278,7 +278,7 @@ def test_gpus(rendered: Render) -> None:
         assert (bounds, device) == (([None, None], "cpu") if name == "development" else (["1", "1"], "gpu"))
 
 
-def test_production_keeps_its_plans(rendered: Render) -> None:
+def test_production_keeps_its_engines(rendered: Render) -> None:
     resources = rendered("production")
     triton = dict(pods(resources))["triton"]
     (container,) = triton["containers"]

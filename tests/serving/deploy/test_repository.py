@@ -35,7 +35,7 @@ def test_assembles_what_a_gpu_needs(tmp_path: Path) -> None:
     assert assemble(models, place, builder, cache) == [] and served(place) == files
 
 
-def test_the_plan_has_the_name_for_its_gpu(tmp_path: Path) -> None:
+def test_the_engine_has_the_name_for_its_gpu(tmp_path: Path) -> None:
     models = repository(tmp_path / "models")
     cache = EngineCache(tmp_path / "plans")
     assemble(models, tmp_path / "run", stand_in(tmp_path / "bin", ("sm89",)), cache)
@@ -87,7 +87,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         assemble(tmp_path / "empty", tmp_path / "run", builder, cache)
 
 
-def test_a_plan_stays_in_its_folder(tmp_path: Path) -> None:
+def test_an_engine_stays_in_its_folder(tmp_path: Path) -> None:
     config = tmp_path / "edit" / "config.pbtxt"
     config.parent.mkdir()
     config.write_text('backend: "tensorrt"\ndefault_model_filename: "../../x.plan"\n')

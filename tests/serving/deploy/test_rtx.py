@@ -40,7 +40,7 @@ def builder() -> Builder:
     return Builder(api.__version__, ("sm89",), None, MODULE)
 
 
-def test_builds_a_plan_and_keeps_it(tmp_path: Path, models: Path, builder: Builder) -> None:
+def test_builds_an_engine_and_keeps_it(tmp_path: Path, models: Path, builder: Builder) -> None:
     api = pytest.importorskip(MODULE, reason="TensorRT-RTX is not installed")
     cache = EngineCache(tmp_path / "plans")
     assert assemble(models, tmp_path / "run", builder, cache) == ["reconstruct"]

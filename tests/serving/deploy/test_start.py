@@ -206,7 +206,7 @@ def test_failures_are_one_line(tmp_path: Path, image_root: Callable[[Path], Path
     assert done.stderr == "edgedit: there is no /no/models: build the image with what `edgedit serve repo` wrote\n"
 
 
-def test_a_stop_while_plans_are_built(tmp_path: Path) -> None:
+def test_a_stop_while_engines_are_built(tmp_path: Path) -> None:
     """SIGTERM ends the builder too, and nothing half-built is left."""
     builder = stand_in(tmp_path / "bin")
     (tmp_path / "bin" / "seconds").write_text("60")

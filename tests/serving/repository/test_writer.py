@@ -184,7 +184,7 @@ def test_a_bundle_without_graphs_is_refused(tmp_path: Path) -> None:
         write_repository(bundle, tmp_path / "models")
 
 
-def test_plans_come_from_the_engines_that_triton_can_load(tmp_path: Path) -> None:
+def test_served_engines_are_those_that_triton_can_load(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "bundle")
     fast = write_engine(path, "tensorrt", "sm89", "fp16", ("edit",))
     plain = write_engine(path, "tensorrt", "sm86+sm89", "fp32", ("edit", "invert"))
@@ -225,7 +225,7 @@ def _typed(out: Path, model: str) -> onnx.ModelProto:
     return onnx.load(out / model / "1" / "model.plan.onnx")
 
 
-def test_typed_graphs_lie_ready_for_a_server_that_builds_plans(tmp_path: Path, tiny: Bundle) -> None:
+def test_typed_graphs_lie_ready_for_a_server_that_builds_engines(tmp_path: Path, tiny: Bundle) -> None:
     pytest.importorskip("onnx_ir", reason="onnx-ir is not installed")
     out = write_repository(tiny, tmp_path / "models", RepositoryOptions(plan_sources="fp16"))
     assert read_repository(out).plan_sources == "fp16"
