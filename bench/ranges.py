@@ -174,7 +174,7 @@ def _row(name: str, graph: str, what: str, peaks: Mapping[str, float], margin: t
         "largest": finite(seen.largest),
         "at": max(peaks, key=lambda value: peaks[value], default=None),
         "headroom": finite(seen.headroom),
-        "near_limit": {value: finite(peak) for value, peak in seen.near.items()},
+        "near_limit": {value: finite(peak) for value, peak in seen.near_limit.items()},
         "overflowed": seen.overflowed,
         "least_margin": {"times": finite(margin[0]), "product": margin[1]},
     }

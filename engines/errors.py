@@ -54,7 +54,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def near(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
     """What a wrong name may have meant: "did you mean smile? ", or nothing; `known` are in lower case."""
     close = difflib.get_close_matches(name.lower(), known, n=3)
     return f"did you mean {' or '.join(close)}? " if close else ""

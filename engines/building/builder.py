@@ -15,7 +15,7 @@ from engines.bundle.engine_manifest import OptimizationProfile, Precision, Preci
 from engines.bundle.layers import LayerReport
 from engines.contracts import TensorSpec
 from engines.errors import EngineError
-from engines.runtimes.backend import Backend, capability, current_capability, fault
+from engines.runtimes.backend import Backend, capability, current_capability, error_summary
 
 if TYPE_CHECKING:
     from engines.precision import TypedGraph
@@ -127,7 +127,7 @@ def build_engine(
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             where = "+".join(targets)
-            raise EngineError(f"graph {typed.name} could not be built for {where}: {fault(messages)}")
+            raise EngineError(f"graph {typed.name} could not be built for {where}: {error_summary(messages)}")
         if cache is not None:
             cache.keep(config)
         totals = _totals(messages)
@@ -158,14 +158,14 @@ def parse(backend: Backend, builder: Any, file: Path, graph: str, messages: list
         first = parser.get_error(0) if parser.num_errors else None
         more = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
         if first is not None and first.node_operator():
-            why = fault([("ERROR", first.desc())])
+            why = error_summary([("ERROR", first.desc())])
             if why == "false" or "Plugin not found" in why:
                 why = "it does not know the operator"
             name = first.node_name() or f"number {first.node()}"
             raise EngineError(
                 f"graph {graph}: {backend.title} cannot read node {name} ({first.node_operator()}): {why}{more}"
             )
-        why = fault([("ERROR", first.desc())]) if first is not None else fault(messages)
+        why = error_summary([("ERROR", first.desc())]) if first is not None else error_summary(messages)
         raise EngineError(f"graph {graph}: {backend.title} cannot read it: {why}{more}")
     if not network.num_outputs:
         # What is not ONNX at all is parsed to an empty network.
@@ -267,6 +267,6 @@ def _totals(messages: Sequence[tuple[str, str]]) -> dict[str, int]:
     """What the builder says of memory. It is said once per target; the largest counts."""
     totals: dict[str, int] = {}
     for _, text in messages:
-        if found := _TOTAL.search(text):
-            totals[found[1]] = max(totals.get(found[1], 0), int(found[2]))
+        if match := _TOTAL.search(text):
+            totals[match[1]] = max(totals.get(match[1], 0), int(match[2]))
     return totals

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
-from engines.building.gates import EIGHT_BIT_GATES, GATES, fault, passes
+from engines.building.gates import EIGHT_BIT_GATES, GATES, passes, shortfall
 from engines.building.similarity import ms_ssim, psnr
 from engines.bundle import Bundle
 from engines.contracts import PIPELINES, style_width
@@ -172,7 +172,7 @@ class Certifier:
         session = EditSession(self.bundle, threads=self.threads)
         directions = load_directions(self.bundle)
         ends = [(name, s) for name, d in directions.items() for s in (d.max_strength, d.min_strength)]
-        found = _Feeds()
+        feeds = _Feeds()
         for start in range(0, len(self.photos), batch):
             images = self.photos[start : start + batch]
             inversion = session.invert(images)
@@ -187,7 +187,7 @@ class Certifier:
             moves = {"delta_w": deltas, "style_delta": styles}
             known = {name: inversion.array(name) for name in inversion.names} | {"image": images} | moves
             for graph in (name for name in PIPELINES if name in held):
-                found.add(**{graph: {spec.name: known[spec.name] for spec in held[graph].inputs}})
+                feeds.add(**{graph: {spec.name: known[spec.name] for spec in held[graph].inputs}})
             if "features" not in held or "editor" not in held:
                 continue
             edited_code = {"w_plus": inversion.w_e + deltas, "style_delta": styles}
@@ -202,9 +202,9 @@ class Certifier:
             if family.rgb_skip:
                 upper["rgb"] = self._reference("features")({"w_plus": upper["w_plus"], "style_delta": styles})["rgb"]
             image = encoder_image(images, family.encoder_size)
-            found.add(encoder={"image": image}, e4e={"image": image}, features=edited_code)
-            found.add(editor=maps, generator=upper)
-        return found
+            feeds.add(encoder={"image": image}, e4e={"image": image}, features=edited_code)
+            feeds.add(editor=maps, generator=upper)
+        return feeds
 
     def fit(self, graph: str, precision: str, *, progress: Callable[[str], None] = lambda message: None) -> Fitted:
         """Certifies a graph in a precision; if a gate fails, widens the nodes that it fails on.
@@ -217,27 +217,27 @@ class Certifier:
         certificate = self.certify(graph, precision)
         if certificate["passed"]:
             return Fitted(frozenset(), certificate)
-        progress(f"{graph}: {fault(certificate)}; looking for the nodes it is due to")
+        progress(f"{graph}: {shortfall(certificate)}; looking for the nodes it is due to")
         model, wide = self._retyped(graph, precision, frozenset())
         candidates = [
             str(node.name) for node in model.graph if node.op_type not in MOVES and str(node.name) not in wide
         ]
-        found = offenders(
+        offending = offenders(
             candidates,
             lambda names: self.certify(graph, precision, names, photos=PROBES)["passed"],
             progress=progress,
         )
-        if found is None:
+        if offending is None:
             raise EngineError(
-                f"graph {graph} fails its accuracy gate even in {_WIDEST[precision]}: {fault(certificate)}"
+                f"graph {graph} fails its accuracy gate even in {_WIDEST[precision]}: {shortfall(certificate)}"
             )
-        certificate = self.certify(graph, precision, found)
+        certificate = self.certify(graph, precision, offending)
         if not certificate["passed"]:
             raise EngineError(
-                f"graph {graph} in {precision} fails its accuracy gate with {len(found)} nodes widened: "
-                f"{fault(certificate)}"
+                f"graph {graph} in {precision} fails its accuracy gate with {len(offending)} nodes widened: "
+                f"{shortfall(certificate)}"
             )
-        return Fitted(found, certificate)
+        return Fitted(offending, certificate)
 
     def certify(
         self, graph: str, precision: str, keep_fp32: frozenset[str] = frozenset(), *, photos: int | None = None
@@ -248,14 +248,14 @@ class Certifier:
         how = EMULATED_EIGHT_BIT if precision in QUANTISED else EMULATED
         certificate = self.measure(graph, emulated.run, how, precision=precision, photos=photos)
         if precision != "fp32":
-            seen = ranges(emulated.peaks)
+            activations = ranges(emulated.peaks)
             certificate["activations"] = {
-                "largest": _finite(seen.largest),
-                "headroom": _finite(seen.headroom),
-                "near_limit": {name: _finite(peak) for name, peak in seen.near.items()},
-                "overflowed": seen.overflowed,
+                "largest": _finite(activations.largest),
+                "headroom": _finite(activations.headroom),
+                "near_limit": {name: _finite(peak) for name, peak in activations.near_limit.items()},
+                "overflowed": activations.overflowed,
             }
-            certificate["passed"] = certificate["passed"] and not seen.overflowed
+            certificate["passed"] = certificate["passed"] and not activations.overflowed
         if precision in QUANTISED and self.calibration is not None:
             certificate["calibration"] = {"photos": self.calibration.photos, "apart": self.calibration.apart}
         certificate["widened"] = sorted(keep_fp32)

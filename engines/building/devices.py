@@ -227,7 +227,7 @@ def device(name: str) -> Gpu:
     Raises:
         EngineError: for an unknown one; the message lists those there are.
     """
-    found = DEVICES.get(ALIASES.get(name, name))
-    if found is None:
+    gpu = DEVICES.get(ALIASES.get(name, name))
+    if gpu is None:
         raise EngineError(f"unknown device {name!r}; there are {', '.join(sorted(DEVICES))}")
-    return found
+    return gpu

@@ -24,7 +24,7 @@ def passes(certificate: Mapping[str, Any]) -> bool:
     return images["psnr"]["worst"] >= gates["psnr"] and same
 
 
-def fault(certificate: Mapping[str, Any]) -> str:
+def shortfall(certificate: Mapping[str, Any]) -> str:
     """A failed certificate in words."""
     if certificate["nan"] or certificate["inf"]:
         return f"{certificate['nan']} values are not numbers and {certificate['inf']} infinite"
@@ -33,7 +33,7 @@ def fault(certificate: Mapping[str, Any]) -> str:
     images = certificate["images"]
     if images is not None:
         identity = images["identity"]
-        kept = f", identity {identity['mean']:.4f}" if identity else ""
-        return f"worst PSNR {images['psnr']['worst']:.1f} dB{kept}"
+        identity_text = f", identity {identity['mean']:.4f}" if identity else ""
+        return f"worst PSNR {images['psnr']['worst']:.1f} dB{identity_text}"
     name, worst = min(certificate["tensors"].items(), key=lambda item: item[1]["snr"] or math.inf)
     return f"{name} has a signal-to-noise ratio of {worst['snr']:.1f} dB"

@@ -131,14 +131,14 @@ def work(bundle: Bundle, graph: str) -> Work:
         model = ir.from_proto(onnx.load_from_string(bundle.read(file)))
     except (ValueError, RuntimeError) as error:
         raise EngineError(f"{bundle.name}: {file} is not an ONNX model") from error
-    found = shapes(model)
-    ends = [found[str(value.name)] for value in (*model.graph.inputs, *model.graph.outputs)]
+    specs = shapes(model)
+    ends = [specs[str(value.name)] for value in (*model.graph.inputs, *model.graph.outputs)]
     return Work(
         graph=graph,
-        macs=sum(macs(node, found) for node in model.graph),
-        weights=sum(found[n].elements for n in model.graph.initializers if found[n].floating),
+        macs=sum(macs(node, specs) for node in model.graph),
+        weights=sum(specs[n].elements for n in model.graph.initializers if specs[n].floating),
         interface_bytes=sum(tensor.elements * _itemsize(tensor) for tensor in ends),
-        peak=_peak(model, found),
+        peak=_peak(model, specs),
     )
 
 
@@ -148,7 +148,7 @@ def _itemsize(tensor: Tensor) -> int:
     return np.dtype(tensor.dtype).itemsize
 
 
-def _peak(model: ir.Model, found: Mapping[str, Tensor]) -> int:
+def _peak(model: ir.Model, specs: Mapping[str, Tensor]) -> int:
     """The most floating-point values alive at once, in the order of the nodes; what depends on no input is a weight."""
     nodes = list(model.graph)
     last = {str(value.name): i for i, node in enumerate(nodes) for value in node.inputs if value is not None}
@@ -160,7 +160,7 @@ def _peak(model: ir.Model, found: Mapping[str, Tensor]) -> int:
         names = {str(value.name) for value in node.outputs if value.name}
         if any(value is not None and str(value.name) in depends for value in node.inputs):
             depends |= names
-            alive |= {name for name in names if found[name].floating}
-        peak = max(peak, sum(found[name].elements for name in alive))
+            alive |= {name for name in names if specs[name].floating}
+        peak = max(peak, sum(specs[name].elements for name in alive))
         alive = {name for name in alive if last.get(name, -1) > index}
     return peak

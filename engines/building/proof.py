@@ -69,8 +69,8 @@ def describe(api: Any, network: Any, graph: str, precision: str, typed: LayerRep
         EngineError: if a layer's work cannot be counted.
     """
     reasons = {layer.name: layer.reason for layer in typed.layers if layer.reason}
-    asked = DTYPES[precision]
-    eight = asked not in ("float32", "float16")
+    requested = DTYPES[precision]
+    eight = requested not in ("float32", "float16")
     with _at_batch_one(network):
         constants: dict[str, int] = {}
         quantised: dict[str, str] = {}
@@ -102,7 +102,7 @@ def describe(api: Any, network: Any, graph: str, precision: str, typed: LayerRep
             macs = _macs(api, layer, kind, inputs, outputs)
             node = _NODE.search(getattr(layer, "metadata", ""))
             reason = None
-            wider = computes != asked and (computes == "float32" or (eight and computes == "float16"))
+            wider = computes != requested and (computes == "float32" or (eight and computes == "float16"))
             if wider and not _moves(api, layer, kind):
                 # Without products FP16 is what a graph of 8 bits is made of.
                 plain = NO_PRODUCT if computes == "float16" and not macs else UNEXPLAINED
@@ -170,8 +170,8 @@ def check_targets(precision: Precision, targets: Sequence[str]) -> None:
     """
     oldest = OLDEST.get(precision, 0)
     for target in targets:
-        found = re.fullmatch(r"sm(\d{2,3})", target.strip().lower())
-        if found and int(found[1]) < oldest:
+        match = re.fullmatch(r"sm(\d{2,3})", target.strip().lower())
+        if match and int(match[1]) < oldest:
             raise EngineError(
                 f"{target} has no {precision} arithmetic, which needs sm{oldest} or newer; build int8 or fp16 for it"
             )

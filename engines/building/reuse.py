@@ -49,23 +49,23 @@ def reuse_others(
         progress(f"what {ENGINES_FOLDER}/{name} held is not kept: {error}")
         return {}, built
     others = [graph for graph in folder.manifest.graphs if graph not in graphs]
-    kept: dict[str, EngineGraph] = {}
+    reused: dict[str, EngineGraph] = {}
     dropped: dict[str, str] = {}
     for graph in others:
         reason = _difference(folder.manifest, graph, bundle, built) or _copy(staging, folder, graph)
         if reason is None:
-            kept[graph] = folder.manifest.graphs[graph]
+            reused[graph] = folder.manifest.graphs[graph]
         else:
             dropped[graph] = reason
-    if kept:
-        progress(f"{', '.join(kept)} of {ENGINES_FOLDER}/{name}: kept")
+    if reused:
+        progress(f"{', '.join(reused)} of {ENGINES_FOLDER}/{name}: kept")
     if dropped:
         reasons = dict.fromkeys(dropped.values())
         progress(f"{', '.join(dropped)} of {ENGINES_FOLDER}/{name}: not kept, {' and '.join(reasons)}")
-    if not kept:
+    if not reused:
         return {}, built
     commands = dict.fromkeys((*folder.manifest.built.command.split(_THEN), built.command))
-    return kept, built.model_copy(update={"command": _THEN.join(commands)})
+    return reused, built.model_copy(update={"command": _THEN.join(commands)})
 
 
 def ordered(graphs: dict[str, EngineGraph]) -> dict[str, EngineGraph]:

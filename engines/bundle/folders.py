@@ -112,8 +112,8 @@ class EngineFolder:
         try:
             manifest = parse_engine_manifest(raw, owner)
         except EngineError as error:
-            fault = str(error).removeprefix(f"{owner}: {ENGINE_FILE} ").rpartition("; ")[0]
-            return FileProblem(file, "invalid", fault, _AGAIN)
+            reason = str(error).removeprefix(f"{owner}: {ENGINE_FILE} ").rpartition("; ")[0]
+            return FileProblem(file, "invalid", reason, _AGAIN)
         if manifest.folder != name:
             return FileProblem(file, "invalid", f"is that of {manifest.folder}", _AGAIN)
         return cls(root, owner, name, manifest, Digest.of(raw).sha256)

@@ -100,8 +100,8 @@ def read_regular(root: Path, relative: str, limit: int, advice: str = COPY_AGAIN
             return stream.read(limit + 1)
     except FileNotFoundError:
         return FileProblem(relative, "missing", "is missing", advice)
-    except OSError as fault:
-        return FileProblem(relative, "irregular", f"cannot be read: {fault.strerror or fault}", advice)
+    except OSError as error:
+        return FileProblem(relative, "irregular", f"cannot be read: {error.strerror or error}", advice)
 
 
 def read_entry(root: Path, relative: str, entry: FileEntry, advice: str = COPY_AGAIN) -> bytes | FileProblem:

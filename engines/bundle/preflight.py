@@ -63,10 +63,10 @@ def build_command(
         profile: its batch sizes; None leaves them to the builder.
         options: more words.
     """
-    asked = set(graphs)
-    if asked == set(PIPELINES):
+    requested = set(graphs)
+    if requested == set(PIPELINES):
         pipelines = ["all"]
-    elif asked == set(PARTS):
+    elif requested == set(PARTS):
         pipelines = ["split"]
     else:
         pipelines = list(graphs)

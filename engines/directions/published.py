@@ -167,12 +167,12 @@ def style_deviations(statistics: Sequence[Sequence[np.ndarray]], family: ModelFa
     if len(statistics) != 2 or any(isinstance(part, np.ndarray) for part in statistics):
         raise DirectionError("style statistics are two lists, the means and the deviations of each style layer")
     widths = [tuple(np.size(layer) for layer in part) for part in statistics]
-    for found in widths:
-        if found != family.style_channels:
-            fitting = [f.name for f in FAMILIES.values() if f.style_channels == found]
+    for layers in widths:
+        if layers != family.style_channels:
+            fitting = [f.name for f in FAMILIES.values() if f.style_channels == layers]
             made_for = f", as {' and '.join(fitting)} has" if fitting else ""
             raise DirectionError(
-                f"the statistics have {len(found)} style layers with {sum(found)} channels{made_for}; family "
+                f"the statistics have {len(layers)} style layers with {sum(layers)} channels{made_for}; family "
                 f"{family.name} has {len(family.style_channels)} with {style_width(family)}"
             )
     deviations = np.concatenate([_array("a deviation", layer).reshape(-1) for layer in statistics[1]])

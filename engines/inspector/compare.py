@@ -108,14 +108,14 @@ def compare(a: LayerReport, b: LayerReport) -> Comparison:
 
     offset = len(a.layers)
     for start, report in ((0, a), (offset, b)):
-        seen: Counter[str] = Counter()
+        occurrences: Counter[str] = Counter()
         for index, layer in enumerate(report.layers, start):
             root(index)
             for name in _names(layer):
                 key = (name, 0)
                 if name == layer.name:
-                    key = (name, seen[name])
-                    seen[name] += 1
+                    key = (name, occurrences[name])
+                    occurrences[name] += 1
                 parent[root(key)] = root(index)
     groups: dict[tuple[str, int] | int, tuple[list[int], list[int]]] = {}
     for index in range(offset + len(b.layers)):

@@ -180,10 +180,10 @@ class Figures:
     @cached_property
     def wide(self) -> dict[str, list[Layer]]:
         """By reason: layers with one for their precision, and FP32 arithmetic where something lower was asked for."""
-        asked = asked_label(self.report.precision)
+        requested = asked_label(self.report.precision)
         groups: dict[str, list[Layer]] = defaultdict(list)
         for layer in self.report.layers:
-            silent = asked != "FP32" and precision_label(layer.precision) == "FP32" and layer.macs
+            silent = requested != "FP32" and precision_label(layer.precision) == "FP32" and layer.macs
             if layer.reason is not None or silent:
                 groups[clean(layer.reason or UNKNOWN_REASON, 300)].append(layer)
         return dict(sorted(groups.items(), key=lambda item: (item[0] != UNKNOWN_REASON, -sum(x.macs for x in item[1]))))

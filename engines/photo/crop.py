@@ -98,23 +98,25 @@ class Cropper:
             raise ImageError(f"{model} is not of faces: pass an image that is framed, with --aligned")
         if self._detector is None:
             self._detector = FaceDetector(progress=self._progress)
-        found = _find(self._detector, photo.pixels, face, name)
-        cut = _cut(photo, found, width)
+        detected = _find(self._detector, photo.pixels, face, name)
+        cut = _cut(photo, detected, width)
         if cut.tone.gain > 1:
             # Landmarks are exact in ordinary light only.
-            lighter = [one for one in self._detector(cut.tone.crop(photo.pixels)) if one.clear and one.near(found)]
+            lighter = [
+                one for one in self._detector(cut.tone.crop(photo.pixels)) if one.clear and one.matches(detected)
+            ]
             cut = _cut(photo, max(lighter, key=lambda one: one.evidence), width) if lighter else cut
         return cut
 
 
 def _find(detector: FaceDetector, pixels: Pixels, index: int | None, name: str) -> Face:
-    found = detector(pixels)
+    detected = detector(pixels)
     median = float(np.median(pixels[::8, ::8] @ LUMA))
     for lift in LIFTS[1:]:
-        if found or median * lift > 255:
+        if detected or median * lift > 255:
             break
-        found = detector(Tone(lift).crop(pixels))
-    return choose_face(found, index, name=name)
+        detected = detector(Tone(lift).crop(pixels))
+    return choose_face(detected, index, name=name)
 
 
 def _cut(photo: Photo, face: Face, size: int) -> Cut:

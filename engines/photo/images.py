@@ -140,8 +140,8 @@ def check_size(width: int, height: int, name: str, limit: float = MAX_MEGAPIXELS
 
 def _check_array(array: Any, name: str, limit: float = MAX_MEGAPIXELS) -> Pixels:
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        found = f"{array.dtype} {'x'.join(map(str, array.shape))}" if isinstance(array, np.ndarray) else type(array)
-        raise ImageError(f"{name} must be uint8 of shape height x width x 3 (RGB), got {found}")
+        actual = f"{array.dtype} {'x'.join(map(str, array.shape))}" if isinstance(array, np.ndarray) else type(array)
+        raise ImageError(f"{name} must be uint8 of shape height x width x 3 (RGB), got {actual}")
     check_size(array.shape[1], array.shape[0], name, limit)
     return array
 

@@ -31,8 +31,8 @@ def resampling(source: int, target: int, kind: Filter) -> NDArray[np.float64]:
         weights = (distance < 0.5).astype(np.float64)
     elif kind == "bicubic":
         # Keys 1981, equation 4, with a = -1/2.
-        near, far = (1.5 * distance - 2.5) * distance**2 + 1, ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
-        weights = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
+        inner, outer = (1.5 * distance - 2.5) * distance**2 + 1, ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
+        weights = np.where(distance < 1, inner, np.where(distance < 2, outer, 0.0))
     else:
         weights = np.clip(1 - distance, 0, None)
     return weights / weights.sum(axis=1, keepdims=True)

@@ -66,7 +66,7 @@ def without_text(data: bytes) -> bytes:
     """
     if not data.startswith(_PNG):
         return data
-    kept: list[memoryview] = []
+    chunks: list[memoryview] = []
     view, start, at = memoryview(data), 0, len(_PNG)
     # A chunk is its length, its type, its body and a checksum, each but the body of four bytes.
     while at + 12 <= len(data):
@@ -75,10 +75,10 @@ def without_text(data: bytes) -> bytes:
             break
         kind = bytes(view[at + 4 : at + 8])
         if kind in _TEXT and not _turning(kind, view[at + 8 : end - 4]):
-            kept.append(view[start:at])
+            chunks.append(view[start:at])
             start = end
         at = end
-    return b"".join((*kept, view[start:])) if kept else data
+    return b"".join((*chunks, view[start:])) if chunks else data
 
 
 def _turning(kind: bytes, body: memoryview) -> bool:

@@ -46,16 +46,16 @@ def calibrate(
     """
     model = load_source(bundle, graph)
     fold_batch_norms(model)
-    found = shapes(model)
-    modulated = prenormalise(model, found)
-    found = shapes(model)
-    products, _ = chosen(model, found, modulated, fp32_nodes(model, found, modulated))
+    specs = shapes(model)
+    modulated = prenormalise(model, specs)
+    specs = shapes(model)
+    products, _ = chosen(model, specs, modulated, fp32_nodes(model, specs, modulated))
     names = {str(node.name): str(node.inputs[0].name) for node in products if node.inputs[0] is not None}
     watched = {str(v.name): v for node in products if (v := node.inputs[0]) is not None}
     contract = len(model.graph.outputs)
     by_channel = {str(n.inputs[0].name) for n in products if n.inputs[0] is not None and balanced(n) is not None}
     for name, value in watched.items():
-        _watch(model.graph, value, found[name], by_channel=precision == "int8" and name in by_channel)
+        _watch(model.graph, value, specs[name], by_channel=precision == "int8" and name in by_channel)
     peaks, samples = _observe(model, contract, list(watched), feeds, threads)
     _, _, top = QUANTISED[precision]
     if precision == "int8":
@@ -98,8 +98,8 @@ def _observe(
     peaks: dict[str, np.ndarray] = {}
     samples: dict[str, list[np.ndarray]] = {}
     for batch in feeds:
-        seen = [np.asarray(array) for array in observed.run(outputs, dict(batch))]
-        for name, largest, sample in zip(values, seen[::2], seen[1::2], strict=True):
+        arrays = [np.asarray(array) for array in observed.run(outputs, dict(batch))]
+        for name, largest, sample in zip(values, arrays[::2], arrays[1::2], strict=True):
             peaks[name] = np.maximum(peaks.get(name, np.zeros(())), largest)
             samples.setdefault(name, []).append(sample)
     if not peaks and values:

@@ -32,13 +32,13 @@ to the product beside them."""
 
 
 def fp32_nodes(
-    model: ir.Model, found: dict[str, Tensor], modulated: Iterable[Modulated], keep_fp32: Collection[str] = ()
+    model: ir.Model, specs: dict[str, Tensor], modulated: Iterable[Modulated], keep_fp32: Collection[str] = ()
 ) -> dict[str, str]:
     """Names of the FP32 nodes, with the reason.
 
     Args:
         model: rewritten, see `rewrite`.
-        found: types and shapes of its values.
+        specs: types and shapes of its values.
         modulated: what `rewrite.prenormalise` gave.
         keep_fp32: names of further nodes.
     """
@@ -50,7 +50,7 @@ def fp32_nodes(
 
     for convolution in modulated:
         for vector in convolution.vectors:
-            for node in _sources(vector, found):
+            for node in _sources(vector, specs):
                 mark(node, STYLE)
         if convolution.rgb is not None:
             for node in _descendants(convolution.rgb):
@@ -58,12 +58,12 @@ def fp32_nodes(
     for node in model.graph:
         if node.op_type in NORMS:
             mark(node, NORM)
-        elif node.op_type == "Reciprocal" and len(found[str(node.outputs[0].name)].shape) == 2:
+        elif node.op_type == "Reciprocal" and len(specs[str(node.outputs[0].name)].shape) == 2:
             # Of weights that differ by image there is no modulated convolution; their demodulation is the same.
-            for source in _sources(node.outputs[0], found):
+            for source in _sources(node.outputs[0], specs):
                 mark(source, STYLE)
-        elif node.op_type == "Unsqueeze" and node.inputs[0] is not None and _scales_maps(node, found):
-            for source in _sources(node.inputs[0], found):
+        elif node.op_type == "Unsqueeze" and node.inputs[0] is not None and _scales_maps(node, specs):
+            for source in _sources(node.inputs[0], specs):
                 mark(source, STYLE)
         elif node.op_type in ("Softmax", "LogSoftmax"):
             mark(node, SOFTMAX)
@@ -75,7 +75,7 @@ def fp32_nodes(
             if source is not None and reasons.get(str(source.name)) == GATE:
                 mark(node, GATE)
     for value in model.graph.inputs:
-        if not found[str(value.name)].floating:
+        if not specs[str(value.name)].floating:
             for node in _until_convolution(value):
                 mark(node, INPUT)
     for node in model.graph:
@@ -84,43 +84,43 @@ def fp32_nodes(
     return reasons
 
 
-def _scales_maps(node: ir.Node, found: dict[str, Tensor]) -> bool:
+def _scales_maps(node: ir.Node, specs: dict[str, Tensor]) -> bool:
     """Whether what an Unsqueeze gives, B x C x 1 x 1, multiplies maps: not all styles enter a convolution with them."""
     source = node.inputs[0]
-    one_per_map = source is not None and len(found[str(source.name)].shape) == 2
+    one_per_map = source is not None and len(specs[str(source.name)].shape) == 2
     return one_per_map and any(use.node.op_type == "Mul" for use in node.outputs[0].uses())
 
 
-def _sources(value: ir.Value, found: dict[str, Tensor]) -> list[ir.Node]:
+def _sources(value: ir.Value, specs: dict[str, Tensor]) -> list[ir.Node]:
     """What computes a vector per image: backwards, up to inputs and outputs of the graph and to maps with a place."""
-    seen: dict[int, ir.Node] = {}
+    visited: dict[int, ir.Node] = {}
     waiting = [value]
     while waiting:
         current = waiting.pop()
         node = current.producer()
         # A code that leaves the graph is a result of its own and has its own precision.
-        if node is None or id(node) in seen or current.is_graph_output():
+        if node is None or id(node) in visited or current.is_graph_output():
             continue
-        known = found.get(str(current.name))
+        known = specs.get(str(current.name))
         if known is not None and len(known.shape) > 3:
             continue
-        seen[id(node)] = node
+        visited[id(node)] = node
         waiting += [v for v in node.inputs if v is not None and not v.is_initializer()]
-    return list(seen.values())
+    return list(visited.values())
 
 
 def _descendants(node: ir.Node) -> list[ir.Node]:
     """What becomes of a ToRGB's output: the sum, its upsampling, which is by channel, and the rounding. Some methods
     look at the image they have rendered: there another network begins."""
-    seen: dict[int, ir.Node] = {}
+    visited: dict[int, ir.Node] = {}
     waiting = [node]
     while waiting:
         current = waiting.pop()
-        if id(current) in seen or _mixes_channels(current):
+        if id(current) in visited or _mixes_channels(current):
             continue
-        seen[id(current)] = current
+        visited[id(current)] = current
         waiting += [use.node for value in current.outputs for use in value.uses()]
-    return list(seen.values())
+    return list(visited.values())
 
 
 def _mixes_channels(node: ir.Node) -> bool:
@@ -130,12 +130,12 @@ def _mixes_channels(node: ir.Node) -> bool:
 
 
 def _until_convolution(value: ir.Value) -> list[ir.Node]:
-    seen: dict[int, ir.Node] = {}
+    visited: dict[int, ir.Node] = {}
     waiting = [use.node for use in value.uses()]
     while waiting:
         node = waiting.pop()
-        if id(node) in seen or node.op_type == "Conv":
+        if id(node) in visited or node.op_type == "Conv":
             continue
-        seen[id(node)] = node
+        visited[id(node)] = node
         waiting += [use.node for output in node.outputs for use in output.uses()]
-    return list(seen.values())
+    return list(visited.values())

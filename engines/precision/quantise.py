@@ -53,13 +53,13 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def chosen(
-    model: ir.Model, found: Mapping[str, Tensor], modulated: Collection[Modulated], wide: Mapping[str, str]
+    model: ir.Model, specs: Mapping[str, Tensor], modulated: Collection[Modulated], wide: Mapping[str, str]
 ) -> tuple[list[ir.Node], dict[str, str]]:
     """The products that gain by 8 bits, and by name of every other one why it does not.
 
     Args:
         model: rewritten, see `rewrite`, before or after its types were chosen.
-        found: types and shapes of its values.
+        specs: types and shapes of its values.
         modulated: what `rewrite.prenormalise` gave.
         wide: the FP32 nodes, which are neither.
     """
@@ -68,7 +68,7 @@ def chosen(
     for node in model.graph:
         if node.op_type not in PRODUCTS or str(node.name) in wide:
             continue
-        reason = TO_RGB if str(node.name) in rgb else _obstacle(node, found)
+        reason = TO_RGB if str(node.name) in rgb else _obstacle(node, specs)
         if reason is None:
             gain.append(node)
         else:
@@ -76,7 +76,7 @@ def chosen(
     return gain, reasons
 
 
-def _obstacle(node: ir.Node, found: Mapping[str, Tensor]) -> str | None:
+def _obstacle(node: ir.Node, specs: Mapping[str, Tensor]) -> str | None:
     weight, data = constant(node.inputs[1]), node.inputs[0]
     if weight is None or data is None or data.is_initializer():
         return COMPUTED
@@ -84,7 +84,7 @@ def _obstacle(node: ir.Node, found: Mapping[str, Tensor]) -> str | None:
         return GROUPED
     if any(extent % CHANNELS for extent in (weight.shape[:2] if "Conv" in node.op_type else weight.shape[-2:])):
         return NARROW
-    shape = found[str(data.name)].shape
+    shape = specs[str(data.name)].shape
     places = shape[2:] if "Conv" in node.op_type else shape[1:-1]
     return VECTOR if int(np.prod(places)) == 1 or node.op_type == "Gemm" or weight.ndim not in (2, 4) else None
 

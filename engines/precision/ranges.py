@@ -23,7 +23,7 @@ class Ranges:
 
     largest: float
     """Of all FP16 values; infinite if one overflowed."""
-    near: dict[str, float]
+    near_limit: dict[str, float]
     """By value, the magnitudes of at least `NEAR`, largest first."""
     overflowed: list[str]
     """Values that left the range, in the order of the graph: the first is where it began."""
@@ -36,10 +36,10 @@ class Ranges:
 
 def ranges(peaks: Mapping[str, float]) -> Ranges:
     """Sums up the peaks of an `emulate.Emulated` run: by FP16 value, its largest magnitude."""
-    near = sorted(((peak, name) for name, peak in peaks.items() if peak >= NEAR), reverse=True)
+    near_limit = sorted(((peak, name) for name, peak in peaks.items() if peak >= NEAR), reverse=True)
     return Ranges(
         largest=max(peaks.values(), default=0.0),
-        near={name: peak for peak, name in near},
+        near_limit={name: peak for peak, name in near_limit},
         overflowed=[name for name, peak in peaks.items() if peak > LIMIT],
     )
 
@@ -71,7 +71,7 @@ def products(model: ir.Model) -> list[Product]:
     For a StyleGAN2 convolution, pre-normalised weights are at most 1 / sqrt(fan-in) and styles at most 1 (see
     `rewrite`), so that its gain is at most sqrt(fan-in) whatever generator it is of: 68 for 3 x 3 over 512 channels.
     """
-    found = []
+    products = []
     for node in model.graph:
         axis = _output_axis(node)
         weight = constant(node.inputs[1]) if axis is not None and len(node.inputs) > 1 else None
@@ -81,7 +81,7 @@ def products(model: ir.Model) -> list[Product]:
         magnitude = np.abs(weight.astype(np.float64))
         rest = tuple(other for other in range(weight.ndim) if other != axis % weight.ndim)
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        found.append(
+        products.append(
             Product(
                 name=str(node.name),
                 takes=str(_computed(data).name),
@@ -89,7 +89,7 @@ def products(model: ir.Model) -> list[Product]:
                 bias=0.0 if bias is None else float(np.abs(bias.astype(np.float64)).max()),
             )
         )
-    return found
+    return products
 
 
 def _output_axis(node: ir.Node) -> int | None:
@@ -108,8 +108,8 @@ def _computed(value: ir.Value) -> ir.Value:
     return value
 
 
-def least_margin(found: Iterable[Product], peaks: Mapping[str, float]) -> tuple[float, str]:
+def least_margin(products: Iterable[Product], peaks: Mapping[str, float]) -> tuple[float, str]:
     """The smallest margin of all products whose input was watched, and whose it is; infinite, and nobody's, if there
     are none."""
-    margins = [(one.margin(peaks[one.takes]), one.name) for one in found if one.takes in peaks]
+    margins = [(one.margin(peaks[one.takes]), one.name) for one in products if one.takes in peaks]
     return min(margins, default=(float("inf"), ""))

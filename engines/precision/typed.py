@@ -99,20 +99,20 @@ def retype(
     if precision == "fp32":
         RemoveUnusedNodesPass()(model)
         return {}
-    found = shapes(model)
-    modulated = prenormalise(model, found)
+    specs = shapes(model)
+    modulated = prenormalise(model, specs)
     if unknown := sorted(set(keep_fp32) - {str(node.name) for node in model.graph}):
         raise EngineError(f"there is no node {unknown[0]} to widen")
-    found = shapes(model)
+    specs = shapes(model)
     products: list[ir.Node] = []
     narrow: dict[str, str] = {}
     if precision in QUANTISED:
-        every, narrow = chosen(model, found, modulated, fp32_nodes(model, found, modulated))
+        every, narrow = chosen(model, specs, modulated, fp32_nodes(model, specs, modulated))
         products, back = split_kept(every, keep_fp32)
         narrow |= back
         keep_fp32 = set(keep_fp32) - set(back)
-    reasons = fp32_nodes(model, found, modulated, keep_fp32)
-    _Caster(model, found, reasons).run()
+    reasons = fp32_nodes(model, specs, modulated, keep_fp32)
+    _Caster(model, specs, reasons).run()
     if peaks is not None:
         quantise(model, [node for node in products if str(node.name) not in reasons], precision, peaks)
     RemoveUnusedNodesPass()(model)
@@ -122,9 +122,9 @@ def retype(
 class _Caster:
     """Decides the type of every node and puts casts where two meet."""
 
-    def __init__(self, model: ir.Model, found: dict[str, Tensor], wide: Collection[str]) -> None:
+    def __init__(self, model: ir.Model, specs: dict[str, Tensor], wide: Collection[str]) -> None:
         self.graph = model.graph
-        self.found = found
+        self.specs = specs
         self.wide = wide
         self.types: dict[int, ir.DataType] = {}
         self.made: dict[tuple[int, ir.DataType], ir.Value] = {}
@@ -145,7 +145,7 @@ class _Caster:
                 value.shape = None
 
     def _floating(self, value: ir.Value | None) -> bool:
-        return value is not None and str(value.name) in self.found and self.found[str(value.name)].floating
+        return value is not None and str(value.name) in self.specs and self.specs[str(value.name)].floating
 
     def _node(self, node: ir.Node) -> None:
         wanted = self._type(node)
@@ -183,14 +183,14 @@ class _Caster:
                 half = array.astype(np.float16)
             if not np.isfinite(half).all():
                 raise EngineError(f"weight {value.name} does not fit FP16 (largest {np.abs(array).max():.4g})")
-            twin = ir.Value(
+            fp16_value = ir.Value(
                 name=f"{value.name}.fp16",
                 const_value=ir.tensor(half, name=f"{value.name}.fp16"),
                 shape=ir.Shape(half.shape),
                 type=ir.TensorType(_HALF),
             )
-            self.graph.register_initializer(twin)
-            self.made[key] = twin
+            self.graph.register_initializer(fp16_value)
+            self.made[key] = fp16_value
         return self.made[key]
 
     def _cast(
@@ -214,13 +214,13 @@ class _Caster:
 
 def describe(model: ir.Model, graph: str, precision: str, reasons: dict[str, str]) -> LayerReport:
     """The layers of an ONNX graph at batch 1. Weights that are dequantised count as they are stored."""
-    found = shapes(model)
+    specs = shapes(model)
     layers = []
     for node in model.graph:
         inputs = [value for value in node.inputs if value is not None]
         if inputs and all(value.is_initializer() for value in inputs):
             continue
-        tensors = {str(v.name): found[str(v.name)] for v in (*inputs, *node.outputs) if str(v.name) in found}
+        tensors = {str(v.name): specs[str(v.name)] for v in (*inputs, *node.outputs) if str(v.name) in specs}
 
         def listed(values: list[ir.Value], tensors: dict[str, Tensor] = tensors) -> list[LayerTensor]:
             return [
@@ -235,7 +235,7 @@ def describe(model: ir.Model, graph: str, precision: str, reasons: dict[str, str
 
         stored = {id(value): _stored(value) for value in inputs}
         weights = [held for value in inputs for held in stored[id(value)]]
-        tensors |= {str(v.name): found[str(v.name)] for v in weights}
+        tensors |= {str(v.name): specs[str(v.name)] for v in weights}
         data = [value for value in inputs if not stored[id(value)]]
         outputs = list(node.outputs)
         computes = next((tensors[str(v.name)].dtype for v in (*data, *outputs) if str(v.name) in tensors), "none")

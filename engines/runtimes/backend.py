@@ -66,8 +66,8 @@ class Backend:
     @property
     def driver_floor(self) -> str | None:
         """The oldest driver for the CUDA major that the package was made for; None where that is not known."""
-        found = re.search(r"cu1\d", self.distribution or "")
-        return _DRIVER_FLOORS.get(found[0]) if found else None
+        match = re.search(r"cu1\d", self.distribution or "")
+        return _DRIVER_FLOORS.get(match[0]) if match else None
 
     @property
     def architectures(self) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
-def fault(messages: Sequence[tuple[str, str]]) -> str:
+def error_summary(messages: Sequence[tuple[str, str]]) -> str:
     """The first error among messages on one line, without source places and what follows from having no driver."""
     errors = [text for severity, text in messages if severity.endswith("ERROR")]
     telling = [text for text in errors if not _NOISE.search(text)] or errors
@@ -175,12 +175,12 @@ def capability(name: str) -> str:
 
 
 def targets(
-    asked: str, runtime: str, title: str, known: Sequence[str], here: tuple[int, int] | None
+    requested: str, runtime: str, title: str, known: Sequence[str], here: tuple[int, int] | None
 ) -> tuple[str, ...]:
     """The architectures that a target stands for, in rising order; "current" becomes that of the GPU at hand.
 
     Args:
-        asked: names separated by commas.
+        requested: names separated by commas.
         runtime: what is to be built.
         title: its name in messages.
         known: what it builds for by name; empty if it builds for the GPU at hand only.
@@ -189,12 +189,12 @@ def targets(
     Raises:
         EngineError: for an unknown target, one that this runtime does not build for, or no GPU where one is needed.
     """
-    names = sorted({part.strip().lower() for part in asked.split(",")}, key=lambda n: (len(n), n))
+    names = sorted({part.strip().lower() for part in requested.split(",")}, key=lambda n: (len(n), n))
     offered = ", ".join((*known, "current"))
     present = architecture(here) if here else None
     if "current" in names:
         if len(names) > 1:
-            raise EngineError(f"--target {asked}: current stands alone; or name the architectures ({offered})")
+            raise EngineError(f"--target {requested}: current stands alone; or name the architectures ({offered})")
         if present is None:
             hint = f"name a target ({', '.join(known)})" if known else "build on the machine that will run it"
             raise EngineError(f"target current needs an NVIDIA GPU with its driver, and none is here; {hint}")

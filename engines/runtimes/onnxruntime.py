@@ -127,7 +127,7 @@ class OnnxRuntime:
                 f"ONNX Runtime {ort.__version__} is too old; install 1.24.1 or later (onnxruntime>=1.24.1)"
             )
         count = allowed(threads)
-        asked = _provider(provider)
+        requested = _provider(provider)
         if precision is None and target is None:
             source = _of_bundle(bundle, graph, require_signed)
         else:
@@ -142,20 +142,20 @@ class OnnxRuntime:
             list(weights), list(weights.values()), [len(data) for data in weights.values()]
         )
         try:
-            session = new_session(model, threads=count, options=options, providers=[(asked, provider_options)])
+            session = new_session(model, threads=count, options=options, providers=[(requested, provider_options)])
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             reason = first_line(error)
             if provider != "cpu":
                 raise RuntimeUnavailableError(f"provider {provider} cannot run graph {graph}: {reason}") from error
             raise source.error(f"{source.name} cannot be loaded by ONNX Runtime {ort.__version__}: {reason}") from error
         assignment = _assignment(session)
-        _check_provider(session, provider, asked, assignment, graph)
+        _check_provider(session, provider, requested, assignment, graph)
         for what, listed, actual in (
             ("input", source.inputs, session.get_inputs()),
             ("output", source.outputs, session.get_outputs()),
         ):
-            if fault := mismatch(listed, [_spec(node) for node in actual]):
-                raise source.error(f"{source.name} is not what the manifest says: {what} {fault}")
+            if difference := mismatch(listed, [_spec(node) for node in actual]):
+                raise source.error(f"{source.name} is not what the manifest says: {what} {difference}")
         device_id = int(provider_options.get("device_id", 0))
         return cls(session, graph, source.inputs, source.outputs, provider, device_id, assignment)
 
@@ -256,32 +256,32 @@ def _of_engine(
 def _external_files(source: _Source, model: bytes) -> dict[str, bytes]:
     """Files beside a graph that it names. A name is stored in it as plain text, so no parser is needed to find it."""
     folder = PurePosixPath(source.file).parent
-    found = {}
+    contents = {}
     for listed in source.files:
         path = PurePosixPath(listed)
         if path.parent == folder and path.suffix in _EXTERNAL and path.name.encode() in model:
-            found[path.name] = source.read(listed)
-    return found
+            contents[path.name] = source.read(listed)
+    return contents
 
 
 def _assignment(session: ort.InferenceSession) -> dict[str, Counter[str]]:
-    found: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     for part in session.get_provider_graph_assignment_info():
-        found.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
-    return found
+        counts.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
+    return counts
 
 
 def _check_provider(
-    session: ort.InferenceSession, provider: str, asked: str, assignment: dict[str, Counter[str]], graph: str
+    session: ort.InferenceSession, provider: str, requested: str, assignment: dict[str, Counter[str]], graph: str
 ) -> None:
-    if asked not in session.get_providers():
+    if requested not in session.get_providers():
         raise RuntimeUnavailableError(
             f"provider {provider} is in this ONNX Runtime but does not start (driver or CUDA libraries missing?)"
         )
     strays = {
         operator
         for name, operators in assignment.items()
-        if name != asked
+        if name != requested
         for operator in operators
         if any(part in operator for part in _COMPUTE)
     }

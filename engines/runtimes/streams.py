@@ -97,19 +97,19 @@ class ExecutionStream:
                 np.copyto(host, feed)  # type: ignore[arg-type]
                 copy_in(ready.device[spec.name], host, self._stream)
         self._launch(ready, key)
-        kept: dict[str, Buffer] = {}
+        on_device: dict[str, Buffer] = {}
         for spec in self._outputs:
             made = ready.device[spec.name]
             if spec.name in keep:
-                kept[spec.name] = self._device.allocate(made.size)
-                copy_in(kept[spec.name], made, self._stream)
+                on_device[spec.name] = self._device.allocate(made.size)
+                copy_in(on_device[spec.name], made, self._stream)
             else:
                 copy_out(self._host(ready, spec), made, self._stream)
         self._stream.synchronize()
         ready.expect(True, "the run")
         ready.runs += 1
         return {
-            spec.name: CudaTensor(self._device, kept[spec.name], np.dtype(spec.dtype), ready.shapes[spec.name])
+            spec.name: CudaTensor(self._device, on_device[spec.name], np.dtype(spec.dtype), ready.shapes[spec.name])
             if spec.name in keep
             else self._host(ready, spec).copy()
             for spec in self._outputs
@@ -127,8 +127,8 @@ class ExecutionStream:
                 ready.captured = Graph(self._stream, enqueue)
             except EngineError as error:
                 # What the attempt left in the recorder is no fault of the run that follows.
-                told = [str(error), ready.recorder.text()] if ready.recorder.num_errors() else [str(error)]
-                self._refused[key] = "; ".join(told)
+                reasons = [str(error), ready.recorder.text()] if ready.recorder.num_errors() else [str(error)]
+                self._refused[key] = "; ".join(reasons)
         if ready.captured is not None:
             ready.captured.launch()
         else:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.errors import EngineError, RuntimeUnavailableError
-from engines.runtimes.backend import Backend, architecture, capability, current_capability, fault, load, targets
+from engines.runtimes.backend import Backend, architecture, capability, current_capability, error_summary, load, targets
 
 _ROOT = Path(__file__).resolve().parents[3]
 KNOWN = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
@@ -112,9 +112,9 @@ def test_the_telling_error_is_found_among_the_noise() -> None:
         ("ERROR", "IBuilder: Error Code 1: Myelin (No tactic\nfor node a. In compileGraph at /_src/x/y.cpp:2012)"),
         ("ERROR", "and another"),
     ]
-    assert fault(messages) == "IBuilder: Error Code 1: Myelin (No tactic for node a)"
-    assert "catchCudaError" in fault(messages[:2])
-    assert fault(messages[:1]) == "it does not say why"
+    assert error_summary(messages) == "IBuilder: Error Code 1: Myelin (No tactic for node a)"
+    assert "catchCudaError" in error_summary(messages[:2])
+    assert error_summary(messages[:1]) == "it does not say why"
 
 
 @pytest.mark.rtx
