@@ -25,7 +25,7 @@ def usable(root: Path = _ROOT) -> int:
 
 
 def threads(requested: int, root: Path = _ROOT) -> int:
-    """How many threads work on one network.
+    """The number of threads that work on one network.
 
     Args:
         requested: as many as a user asks for, never more than `usable`; 0 takes one per core of the processors in the

@@ -26,7 +26,7 @@ _CHUNK = 2**22
 
 
 def cache_folder() -> Path:
-    """Where caches of this user live: EDGEDIT_CACHE, or the system's cache folder."""
+    """The folder of this user's caches: EDGEDIT_CACHE, or the system's cache folder."""
     if own := os.environ.get("EDGEDIT_CACHE"):
         return Path(own)
     if local := os.environ.get("LOCALAPPDATA"):
@@ -151,7 +151,7 @@ def lock(path: Path, busy: Callable[[str], object] = lambda owner: None) -> Iter
 
 
 def _hold(stream: IO[bytes], wait: bool) -> bool:
-    """Whether the lock is this process's now; Windows gives up waiting after a while."""
+    """Takes the lock; False if another process has it. Windows gives up waiting after a while."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -211,12 +211,12 @@ def made_once(
 
 
 class Digest(NamedTuple):
-    """What vouches for a content."""
+    """The digest of a content, and its size."""
 
     sha256: str
-    """Of all bytes, hexadecimal."""
+    """SHA-256 of all bytes, hexadecimal."""
     size: int
-    """Bytes."""
+    """The number of bytes."""
 
     @classmethod
     def of(cls, data: Buffer) -> Self:

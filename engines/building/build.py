@@ -42,11 +42,11 @@ SETS: Mapping[str, tuple[str, ...]] = {"all": PIPELINES, "split": PARTS, **{name
 ONNXRUNTIME_TARGETS = ("cpu", "cuda")
 
 Fit = Callable[[str], "tuple[frozenset[str], dict[str, JsonValue] | None]"]
-"""By graph, the nodes that its accuracy needs in FP32 beyond the rules, and its certificate; EngineError where
-none will do. See `engines.building.certificate.Certifier.fit`."""
+"""A function from a graph to the nodes that its accuracy needs in FP32 beyond the rules, and its certificate; it raises
+EngineError where none will do. See `engines.building.certificate.Certifier.fit`."""
 
 Peaks = Callable[[str], "Mapping[str, Peak]"]
-"""By graph, the ranges of what 8-bit products take. See `engines.precision.calibrate`."""
+"""A function from a graph to the ranges of what its 8-bit products take. See `engines.precision.calibrate`."""
 
 
 def build(

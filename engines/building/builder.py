@@ -25,7 +25,7 @@ _TOTAL = re.compile(r"Total (Activation|Device Persistent|Weights) Memory: (\d+)
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """How an engine is built."""
+    """Options of one engine's build."""
 
     profile: OptimizationProfile = field(default_factory=lambda: OptimizationProfile(min=1, opt=1, max=8))
     workspace: int | None = None
@@ -39,7 +39,7 @@ class BuildOptions:
     version_compatible: bool = False
     """Let other versions of the library load it; TensorRT alone."""
     hardware: Literal["none", "same-compute-capability", "ampere-plus"] = "none"
-    """Which other GPUs may load it; TensorRT alone, TensorRT-RTX takes several targets instead."""
+    """The other GPUs that may load it; TensorRT alone, TensorRT-RTX takes several targets instead."""
     tf32: bool = False
     """Let FP32 convolutions and products round their inputs to TF32's 10 bits, which is the builder's own default."""
     timing_cache: bool = True
@@ -69,7 +69,7 @@ class BuildOptions:
             )
 
     def flags(self) -> dict[str, Any]:
-        """For the manifest."""
+        """The options as the manifest has them."""
         return {
             "workspace": self.workspace,
             "weight_streaming": self.streams,
@@ -264,7 +264,7 @@ def _add_profile(builder: Any, config: Any, network: Any, graph: str, batch: Opt
 
 
 def _totals(messages: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """What the builder says of memory. It is said once per target; the largest counts."""
+    """The memory figures among the builder's messages. Each comes once per target; the largest counts."""
     totals: dict[str, int] = {}
     for _, text in messages:
         if match := _TOTAL.search(text):

@@ -27,12 +27,12 @@ class Calibrated(Strict):
     schema_version: Literal[1] = 1
     graph: Name
     peaks: dict[str, Magnitude | list[Magnitude]]
-    """By name of a product, the magnitude that the largest 8-bit value of its data, or of each of their channels,
+    """The magnitude, by name of a product, that the largest 8-bit value of its data, or of each of their channels,
     stands for, see `precision.calibrate`."""
 
     @classmethod
     def of(cls, graph: str, peaks: Mapping[str, Peak]) -> Self:
-        """What was measured of a graph."""
+        """The ranges that were measured of a graph."""
         return cls.model_validate({"graph": graph, "peaks": dict(peaks)})
 
     @classmethod

@@ -63,14 +63,14 @@ class Judges:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Where the ranges of 8-bit data come from."""
+    """The source of the ranges of 8-bit data."""
 
     peaks: Callable[[str], Mapping[str, Peak]]
-    """By graph, see `precision.calibrate`."""
+    """A function from a graph to its ranges, see `precision.calibrate`."""
     photos: int
-    """How many they were measured on."""
+    """The number of photos that they were measured on."""
     apart: bool
-    """Whether none of these enters the certificate."""
+    """True if none of these photos enters the certificate."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Fitted:
 
 @dataclass
 class _Feeds:
-    """What the FP32 system feeds each graph, batch by batch."""
+    """The inputs of each graph in the FP32 system, batch by batch."""
 
     by_graph: dict[str, list[dict[str, np.ndarray]]] = field(default_factory=dict)
 
@@ -141,7 +141,7 @@ class Certifier:
         return self._references[graph]
 
     def _wanted(self, graph: str, index: int) -> Mapping[str, np.ndarray]:
-        """What the reference gives for a batch; kept for one graph at a time, since a search asks again and again."""
+        """The reference's outputs for a batch, cached for one graph at a time, since a search asks again and again."""
         if self._kept[0] != graph:
             self._kept = (graph, {})
         outputs = self._kept[1]
@@ -150,7 +150,7 @@ class Certifier:
         return outputs[index]
 
     def feeds(self, graph: str) -> Sequence[Feeds]:
-        """What the FP32 system feeds a graph on these photos, batch by batch."""
+        """The inputs of a graph in the FP32 system on these photos, batch by batch."""
         return self._feeds.by_graph[graph]
 
     def _retyped(self, graph: str, precision: str, keep_fp32: frozenset[str]) -> tuple[ir.Model, dict[str, str]]:

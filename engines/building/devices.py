@@ -1,4 +1,4 @@
-"""What the vendor says of its devices: ceilings, memory, and which runtime serves them.
+"""The vendor's figures of its devices: ceilings, memory, and which runtime serves them.
 
 GeForce cards multiply FP16 and FP8 with FP32 accumulation at half the rate of FP16 accumulation, and whitepapers give
 both; the slower one stands here, since it is what engines of this project compute with.
@@ -31,7 +31,7 @@ class Gpu:
     memory_gb: float
     """Device memory, GB; on a Jetson the CPU shares it."""
     runtime: str
-    """What builds for it."""
+    """The runtime whose builder serves it."""
     source: str
     """The vendor's document that the figures are those of."""
     checked: bool

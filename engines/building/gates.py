@@ -1,4 +1,4 @@
-"""What an accuracy certificate must reach."""
+"""The gates that an accuracy certificate must pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EIGHT_BIT_GATES = {"psnr": 30.0, "identity": 0.98, "snr": 20.0}
 
 
 def passes(certificate: Mapping[str, Any]) -> bool:
-    """Whether a certificate's figures meet the gates it names; identity counts where it was measured."""
+    """True if a certificate's figures meet the gates it names; identity counts where it was measured."""
     images, gates = certificate["images"], certificate["gates"]
     if images is None:
         return all(

@@ -1,4 +1,4 @@
-"""What a device could do at best with a bundle's graphs, and whether they fit, before anything is built.
+"""Bounds on what a device can do with a bundle's graphs, and whether they fit, before anything is built.
 
 The floor is a bound that no engine beats: all products at the rate of the tensor cores, weights, inputs and outputs
 once through the memory bus, whichever takes longer. Activations are left out of it, since caches may hold them. An
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What a graph asks of a device at batch 1. Floating-point values are counted, integers are bytes already."""
+    """The work of a graph at batch 1. Floating-point values are counted, integers are bytes already."""
 
     graph: str
     macs: int
@@ -43,7 +43,7 @@ class Floor:
 
     graph: str
     macs: int
-    """Of the whole batch."""
+    """Multiply-accumulates of the whole batch."""
     weight_bytes: int
     interface_bytes: int
     activation_bytes: int
@@ -66,7 +66,7 @@ class Floor:
         return self.weight_bytes + self.interface_bytes + self.activation_bytes
 
     def fits(self, gpu: Gpu) -> bool:
-        """Whether that is less than the device has. No is certain; yes leaves out scratch memory and a Jetson's CPU."""
+        """True if that is less than the device has. No is certain; yes leaves out scratch memory and a Jetson's CPU."""
         return self.needed_bytes < gpu.memory_gb * 1e9
 
 
@@ -94,7 +94,7 @@ def plan(
 
 
 def floor(done: Work, gpu: Gpu, *, precision: Precision = "fp16", batch: int = 1) -> Floor:
-    """What a device takes for a graph at best."""
+    """The least time and memory that a device takes for a graph."""
     size = 4 if precision == "fp32" else 2
     stored = 1 if precision in EIGHT_BIT else size
     macs, weights, interface = done.macs * batch, done.weights * stored, done.interface_bytes * batch

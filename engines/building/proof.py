@@ -1,4 +1,4 @@
-"""What a built network's own tensor types say of its precision.
+"""The proof of a network's precision: the types of its own tensors, as they were built.
 
 A network of TensorRT since 10.12 is strongly typed: the type of a tensor is the type it is computed in, and the builder
 has no leave to choose another. So the network definition is proof without a GPU. The inspector of a loaded engine is

@@ -39,7 +39,7 @@ class Weights:
     """The weights of a typed graph beside those of the same graph of another bundle."""
 
     all: Mapping[str, np.ndarray]
-    """Of the new graph, by name."""
+    """The weights of the new graph, by name."""
     changed: Sequence[str]
     """Names of those that differ from the old graph's."""
 
@@ -131,7 +131,7 @@ def refit(
 def _ranges(
     folder: EngineFolder, graph: str, peaks: Peaks | None, progress: Callable[[str], None]
 ) -> tuple[Calibrated, Calibrated] | None:
-    """What the data of a quantised graph stand for: in the engine as it is, and with the new weights."""
+    """The ranges of a quantised graph's data: in the engine as it is, and with the new weights."""
     entry = folder.manifest.graphs[graph]
     if entry.ranges is None:
         return None
@@ -220,7 +220,7 @@ def compare(
 
 
 def _read(file: Path) -> tuple[list[str], dict[str, np.ndarray]]:
-    """What a typed graph computes, a line for each node and weight, and its weights."""
+    """The structure of a typed graph, a line for each node and weight, and its weights."""
     import onnx
     from onnx import numpy_helper
 

@@ -83,7 +83,7 @@ def files_of(manifest: EngineManifest, graph: str) -> list[str]:
 
 
 def _difference(old: EngineManifest, graph: str, bundle: Bundle, built: BuiltWith) -> str | None:
-    """Why a graph of a folder does not go with one that is built now; None if it does."""
+    """The reason why a graph of a folder does not go with one that is built now; None if it does."""
     files, sources = bundle.manifest.files, bundle.manifest.graphs
     if old.weights_sha256 != files[WEIGHTS_FILE].sha256:
         return "built from other weights than the bundle has now"

@@ -1,11 +1,11 @@
-"""How alike two sets of uint8 images are; plain NumPy, so that a machine that builds engines needs nothing more."""
+"""Similarity of two sets of uint8 images; plain NumPy, so that a machine that builds engines needs nothing more."""
 
 from __future__ import annotations
 
 import numpy as np
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Of the five scales (Wang et al. 2003, section 3.2)."""
+"""The weights of the five scales (Wang et al. 2003, section 3.2)."""
 _SIDE, _SIGMA = 11, 1.5
 """The Gaussian window of SSIM (Wang et al. 2004)."""
 

@@ -44,7 +44,7 @@ class Staging:
         self.root = root
         self.files: dict[str, FileEntry] = {}
         self.work = root / ".work"
-        """For files that are not published."""
+        """The place of files that are not published."""
 
     def add(self, name: str, data: Buffer) -> None:
         """Writes a file of the engine folder, and its digest into `files`.

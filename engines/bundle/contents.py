@@ -1,4 +1,4 @@
-"""What lies in a bundle's directory besides engines: its manifest and the files that the manifest lists."""
+"""The contents of a bundle without its engines: the manifest and the files that it lists."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class BundleContents:
 
     @property
     def edits_styles(self) -> bool:
-        """Whether an edit may also move styles: other methods' graphs take codes alone."""
+        """True if an edit may also move styles: other methods' graphs take codes alone."""
         return self.method == OURS or any(spec.name == "style_delta" for spec in self.graph("edit").inputs)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What an engine folder says of itself: the pydantic models of engine.json.
+"""The manifest of an engine folder: the pydantic models of engine.json.
 
 A bundle holds one folder per runtime, target and precision, `engines/<runtime>-<target>-<precision>/`. Each is whole in
 itself and published by one rename, so that a build never touches the bundle's own manifest: engine.json lists every
@@ -30,7 +30,7 @@ EIGHT_BIT: tuple[Precision, ...] = ("int8", "fp8")
 
 
 def wider(precision: str) -> str:
-    """What is wider than a precision that was asked for, in words."""
+    """The types that are wider than a requested precision, in words."""
     return "FP16 or FP32" if precision in EIGHT_BIT else "FP32"
 
 
@@ -63,14 +63,14 @@ class WideLayer(Strict):
 
 
 class PrecisionProof(Strict):
-    """What the built network's own tensor types say of its precision."""
+    """The precision of a built network, as its own tensors' types say."""
 
     asked: Precision
     share: Annotated[float, Field(ge=0.0, le=1.0)]
     """MACs in the asked precision over all MACs, at batch 1."""
     macs: Annotated[int, Field(ge=0)]
     source: Literal["network", "inspector", "graph"]
-    """Where it was read: the strongly typed network (no GPU needed), the engine inspector, or an ONNX graph."""
+    """The source of the figures: the strongly typed network (needs no GPU), the engine inspector, or an ONNX graph."""
     wide: list[WideLayer]
     """The layers in a wider type, each with its reason; with 8 bits asked, FP16 layers without MACs are not listed."""
 
@@ -92,7 +92,7 @@ class EngineGraph(Strict):
     """Bytes of device memory beside weights and inputs, as the builder states it; None where it does not."""
     weight_bytes: Annotated[int, Field(ge=0)]
     seconds: Annotated[float, Field(ge=0)]
-    """What the build took."""
+    """The duration of the build."""
     certificate: dict[str, JsonValue] | None
     """Accuracy against the FP32 graph, see `engines.building.certificate`; None if it was not measured."""
     ranges: RelativePath | None = None
@@ -101,7 +101,7 @@ class EngineGraph(Strict):
 
 
 class BuiltWith(Strict):
-    """What made the engines, and what they need to run."""
+    """The tools that made the engines, and the requirements for running them."""
 
     library: str
     """"TensorRT", "TensorRT-RTX" or "ONNX Runtime"."""

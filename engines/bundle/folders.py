@@ -41,11 +41,11 @@ from engines.errors import EngineError
 from engines.store import Digest
 
 HIDDEN_ENGINES = f"{ENGINES_FOLDER}/."
-"""What the paths of a builder's locks and half-written folders begin with."""
+"""The beginning of the paths of a builder's locks and half-written folders."""
 
 _AGAIN = "build the engine again, or copy the bundle again"
 PREFERRED: tuple[Precision, ...] = ("fp16", "fp32", "int8", "fp8")
-"""Which precision is taken if none is asked for; the quantised ones have the weakest claims to accuracy."""
+"""The order of choice if no precision is requested; the quantised ones have the weakest claims to accuracy."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def find_engine(
 
 
 def engine_problems(root: Path, walked: Iterable[tuple[str, int]]) -> list[FileProblem]:
-    """What is wrong in the `engines` folder of a bundle.
+    """The problems in the `engines` folder of a bundle.
 
     Args:
         root: the bundle's directory.

@@ -1,4 +1,4 @@
-"""What a bundle and the engine folders inside it share: files that are checked against a manifest's entries."""
+"""Files that are checked against a manifest's entries, in a bundle and in the engine folders inside it."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Layer(Strict):
     activation_bytes: Count
     """Bytes read and written besides weights, at batch 1."""
     reason: str | None = None
-    """Why it is not in the precision that was asked for; None if it is, or if it does no arithmetic."""
+    """The reason why it is not in the requested precision; None if it is, or if it does no arithmetic."""
     milliseconds: Annotated[float, Field(ge=0)] | None = None
     """Median time where it was measured."""
     fused: list[str] = Field(default_factory=list)
@@ -61,12 +61,12 @@ class LayerReport(Strict):
     source: Literal["network", "inspector", "graph"]
     """Read from a builder's network definition, an engine inspector or an ONNX graph."""
     precision: str
-    """What was asked for."""
+    """The requested precision."""
     layers: list[Layer]
 
     @property
     def macs(self) -> int:
-        """Of all layers."""
+        """Multiply-accumulates of all layers."""
         return sum(layer.macs for layer in self.layers)
 
     def share(self, dtype: str) -> float:

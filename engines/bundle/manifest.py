@@ -1,4 +1,4 @@
-"""What a bundle says of itself: the pydantic models of manifest.json, and the names of the files beside it."""
+"""The manifest of a bundle: the pydantic models of manifest.json, and the names of the files beside it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIGNATURE_FILES = (SIGNATURE_FILE,)
 """Files that a bundle may hold without the manifest listing them, since they are made after it."""
 WEIGHTS_FILE = "graphs/weights.safetensors"
 OWN_WEIGHTS_FILE = "graphs/own.safetensors"
-"""In the place of the weights of a bundle that is passed on without its generator (see engines.bundle.completion)."""
+"""The weights file of a bundle that is passed on without its generator (see engines.bundle.completion)."""
 EXTERNAL_LOCATION = PurePosixPath(WEIGHTS_FILE).name
 """The `location` that graphs give for their external data."""
 CARD_FILE = "card.md"
@@ -69,7 +69,7 @@ class FileEntry(Strict):
 
 
 class GraphEntry(Strict):
-    """Where a graph is and which tensors it takes and gives."""
+    """The file of a graph and the tensors that it takes and gives."""
 
     file: RelativePath
     inputs: list[TensorSpec]
@@ -77,7 +77,7 @@ class GraphEntry(Strict):
 
 
 class ProducedBy(Strict):
-    """What made a bundle: versions of the tools by name, the command line, and when (ISO 8601)."""
+    """The origin of a bundle: versions of the tools by name, the command line, and when (ISO 8601)."""
 
     tools: dict[str, str]
     command: str
@@ -90,7 +90,7 @@ class Manifest(Strict):
     schema_version: Literal[1]
     name: Name
     method: Name = OURS
-    """What the graphs are: the project's own method, or the key of one of `training.peers`."""
+    """The method of the graphs: the project's own method, or the key of one of `training.peers`."""
     family: dict[str, JsonValue]
     graphs: dict[Name, GraphEntry]
     precision: str

@@ -192,7 +192,7 @@ def _decode(encoded: str) -> bytes:
 
 
 def _signed(payload: bytes) -> dict[str, str]:
-    """What a statement that has been verified says of each file."""
+    """The digest of each file in a statement that has been verified."""
     try:
         statement: dict[str, Any] = json.loads(payload)
         resources = statement["predicate"]["resources"]

@@ -1,4 +1,4 @@
-"""Whether an engine can run here: compared before it is read, so that the refusal says what to do.
+"""Compatibility of an engine with this machine, compared before it is read, so that the refusal says what to do.
 
 TensorRT itself only says "Serialization error". Its rules (NVIDIA, TensorRT 11.4 and TensorRT-RTX "Engine
 Compatibility"): an engine runs on the very version that built it (major, minor, patch and build) and on the GPU
@@ -31,12 +31,12 @@ _CARRIED_OVER = {(10, 11)}
 
 @dataclass(frozen=True)
 class HostInfo:
-    """What a machine has."""
+    """The library, GPU and driver of a machine."""
 
     library: str
     """"TensorRT", "TensorRT-RTX" or "ONNX Runtime"."""
     version: str
-    """As the library gives it: "11.4.0.24"."""
+    """The version as the library gives it: "11.4.0.24"."""
     compute_capability: str | None = None
     """"8.9"; None without a GPU."""
     driver: str | None = None
@@ -107,7 +107,7 @@ def target_of(compute_capability: str) -> str:
 
 
 def is_compatible(manifest: EngineManifest, host: HostInfo) -> bool:
-    """Whether `check_compatible` lets the engine pass."""
+    """True if `check_compatible` lets the engine pass."""
     try:
         check_compatible(manifest, host)
     except EngineError:

@@ -1,4 +1,4 @@
-"""Where a figure or a bundle comes from: versions, machine, date. Nothing here names a path, a user or a host."""
+"""The origin of a figure or a bundle: versions, machine, date. Nothing here names a path, a user or a host."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def now() -> str:
 
 
 def provenance(command: str) -> dict[str, object]:
-    """What a committed measurement says of itself.
+    """The origin that a committed measurement states.
 
     Args:
         command: the command line that repeats it, without paths of this machine.

@@ -28,11 +28,11 @@ from engines.store import Digest, write
 MAX_SIGNATURE_BYTES = 16 * 2**20
 
 _ensured: WeakKeyDictionary[Bundle, dict[str, dict[str, str]]] = WeakKeyDictionary()
-"""What was signed, by bundle and public key."""
+"""The signed digests, by bundle and public key."""
 
 
 def is_signed(bundle: Bundle) -> bool:
-    """Whether there is a signature; whose, and whether it holds, is for `verify_signature` to say."""
+    """True if there is a signature; whose, and whether it holds, is for `verify_signature` to say."""
     return (bundle.path / SIGNATURE_FILE).is_file()
 
 
@@ -107,7 +107,7 @@ def verify_signature(bundle: Bundle, public_key: str | Path) -> dict[str, str]:
 
 
 def ensure_signed(bundle: Bundle, public_key: str | Path) -> dict[str, str]:
-    """As `verify_signature`, but the files are read once for an opened bundle and a key, however often it is asked.
+    """Verifies like `verify_signature`, but reads the files once for an opened bundle and a key.
 
     That is enough, because what is read later is held against the manifests that were signed.
     """

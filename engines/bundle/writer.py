@@ -32,7 +32,7 @@ from engines.store import Digest, cannot_write, replace_directory, scratch_direc
 
 
 class NamedFile(Protocol):
-    """What goes into a bundle as a file of its own name: an edit direction."""
+    """A file that goes into a bundle under a name of its own: an edit direction."""
 
     @property
     def name(self) -> str: ...

@@ -18,7 +18,7 @@ from engines.family import ModelFamily
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What an edit adds to an inversion: delta_w (N, D) to the W+ codes, style_delta (T,) to the styles; float32."""
+    """The change by an edit: delta_w (N, D) to the W+ codes, style_delta (T,) to the styles; float32."""
 
     delta_w: np.ndarray
     style_delta: np.ndarray
@@ -149,7 +149,7 @@ def resolve(
 
 
 def needs(family: ModelFamily) -> str:
-    """What a direction must hold to fit a family, in words."""
+    """The shape that a direction must have to fit a family, in words."""
     return (
         f"family {family.name}, which takes {family.style_dim} values in w, {family.w_rows} rows of {family.style_dim} "
         f"in w+, or {style_width(family)} style channels in s"

@@ -55,7 +55,7 @@ class Direction:
     rows: tuple[int, int] | None = None
     """First and one-past-last W+ row that a "w" vector is added to. None: all."""
     units: str = ""
-    """What a strength of 1 is, such as "standard deviations of the component"."""
+    """The unit of a strength, such as "standard deviations of the component"."""
     origin: float | None = None
     """Coordinate of the mean code along a "w" vector (see `coordinate`). None: not known."""
 
@@ -113,7 +113,7 @@ class Direction:
         return delta
 
     def coordinate(self, code: np.ndarray) -> float:
-        """How far a code lies from the mean code along the vector, in units of strength.
+        """The distance of a code from the mean code along the vector, in units of strength.
 
         GANSpace's published edits set this coordinate: `delta(target - coordinate(code))`. As published, it is that of
         the code's first row, whichever rows are edited.

@@ -23,14 +23,14 @@ from engines.errors import DirectionError
 from engines.family import FAMILIES, ModelFamily
 
 PCA_KEYS = ("mean", "comp", "std")
-"""As encoder4editing's files name them."""
+"""The names in encoder4editing's files."""
 _OWN_KEYS = ("act_mean", "act_comp", "act_stdev")
-"""As GANSpace's own do, for the layer that was analysed: W, or the file does not fit."""
+"""The names in GANSpace's own files, for the layer that was analysed: W, or the file does not fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What no array says about its direction; see `Direction`."""
+    """Facts that no array says about its direction; see `Direction`."""
 
     name: str
     min_strength: float
@@ -128,7 +128,7 @@ def ganspace(
 
 
 def style_index(family: ModelFamily, layer: int, channel: int) -> int:
-    """Where a StyleSpace channel lies in the concatenated styles.
+    """The index of a StyleSpace channel in the concatenated styles.
 
     Args:
         layer: StyleSpace's number, which counts the ToRGB layers too (0..25 at 1024).

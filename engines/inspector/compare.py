@@ -36,7 +36,7 @@ class Side:
 
     @property
     def milliseconds(self) -> float | None:
-        """None unless all were measured."""
+        """The sum of the measured times; None unless all were measured."""
         times = [layer.milliseconds for layer in self.layers]
         return sum(t for t in times if t is not None) if times and None not in times else None
 
@@ -131,7 +131,7 @@ def _names(layer: Layer) -> Iterable[str]:
 
 
 def _in_order(pairs: list[Pair]) -> list[Pair]:
-    """In the first report's order; what only the second has follows the pair that it comes after there."""
+    """The pairs in the first report's order; what only the second has follows the pair that it comes after there."""
     after = {pair.b[-1]: pair.a[0] for pair in pairs if pair.a and pair.b}
     key: dict[Pair, tuple[int, int, int]] = {}
     last = -1

@@ -240,7 +240,7 @@ def _roofline_section(series: list[tuple[Figures, list[Point]]]) -> Html:
 
 
 def _idle(series: list[tuple[Figures, list[Point]]]) -> Html:
-    """What the plot cannot show: layers without arithmetic have no intensity."""
+    """A note on what the plot cannot show: layers without arithmetic have no intensity."""
     parts = []
     for letter, (figures, _) in zip("AB", series, strict=False):
         idle = [layer for layer in figures.report.layers if not layer.macs]
@@ -282,6 +282,6 @@ def _document(title: str, *body: Html, table: LayerTable, command: str) -> Html:
 
 
 def _labels(labels: Iterable[str]) -> str:
-    """On a narrow screen a row is a card, and each figure carries its column's name (ours, never read from a file)."""
+    """Style rules for narrow screens: a row is a card, and each figure has its column's name (ours, not from a file)."""
     rules = [f'td:nth-child({n})::before{{content:"{label}"}}' for n, label in enumerate(labels, 1)]
     return "@media (max-width:760px){" + "".join(f"#layers {rule}" for rule in rules) + "}"

@@ -21,14 +21,14 @@ class Point:
     intensity: float
     flops: float
     share: float
-    """Of the MACs of its report: the area."""
+    """The share of its report's MACs: the area."""
     kind: str
     """CSS class of its precision."""
     target: str
     """Identifier of the table row it belongs to."""
     measured: bool
     second: bool = False
-    """Of the other of two reports: drawn as a diamond."""
+    """True for the other of two reports: drawn as a diamond."""
 
 
 def kind(label: str) -> str:

@@ -73,7 +73,7 @@ def share_bar(figures: Figures) -> Html:
 
 
 def facts_section(subjects: Sequence[Subject]) -> Html:
-    """What is known of one or two engines."""
+    """The facts of one or two engines."""
     return _side_by_side("What it is" if len(subjects) == 1 else "What they are", [s.facts for s in subjects])
 
 

@@ -1,4 +1,4 @@
-"""What is inspected: a graph of an engine folder, a graph of a bundle, or a layer report on its own."""
+"""The subject of an inspection: a graph of an engine folder, a graph of a bundle, or a layer report on its own."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Subject:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What a header says, by name."""
+        """The facts of a header, by name."""
         facts = {"bundle": self.bundle or "not named in a layer report", "graph": self.graph}
         source = {
             "network": "the builder's network",

@@ -16,18 +16,18 @@ from engines.photo.paste import PasteMode, paste_back
 from engines.photo.tone import LUMA, PLAIN, Tone, read_tone
 
 LIFTS = (1.0, 4.0, 16.0)
-"""What a dark photo is multiplied by, in turn, until a face is found in it."""
+"""The gains of a dark photo, tried in turn until a face is found in it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """What was cut out of a photo for a model."""
+    """The pixels that were cut out of a photo for a model."""
 
     photo: Photo
     face: Pixels
     """uint8 h x w x 3, as the photo has it."""
     alignment: Alignment | None
-    """Where the face lies in the photo; None if it is the whole of it."""
+    """The place of the face in the photo; None if it is the whole of it."""
     tone: Tone = PLAIN
 
     @property

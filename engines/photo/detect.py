@@ -47,9 +47,9 @@ class Face:
     score: float
     """Face probability in [0, 1]."""
     evidence: float = 0.0
-    """That a face stands upright by these landmarks, 0 to 6, see `engines.photo.mtcnn.Mtcnn.landmarks`."""
+    """Evidence that a face stands upright by these landmarks, 0 to 6, see `engines.photo.mtcnn.Mtcnn.landmarks`."""
     clear: bool = True
-    """Whether no other way up is as likely."""
+    """True if no other way up is as likely."""
 
     @property
     def size(self) -> float:
@@ -58,17 +58,17 @@ class Face:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Of the box."""
+        """The centre of the box."""
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
     @property
     def rotation(self) -> float:
-        """By which the face is turned from upright, in degrees, clockwise as seen."""
+        """The angle by which the face is turned from upright, in degrees, clockwise as seen."""
         across = upright_axis(self.landmarks)
         return math.degrees(math.atan2(across[1], across[0]))
 
     def matches(self, other: Face) -> bool:
-        """Whether both may be the same face of the photo."""
+        """True if both may be the same face of the photo."""
         return math.dist(self.centre, other.centre) < max(self.size, other.size) / 2
 
 
@@ -76,11 +76,11 @@ class Candidate(NamedTuple):
     """A face that was found in one of a photo's quarter turns."""
 
     as_it_is: bool
-    """Whether the photo was not turned."""
+    """True if the photo was not turned."""
     tilt: float
     """Degrees by which the face is off upright in the turned photo."""
     face: Face
-    """In the coordinates of the photo."""
+    """The face in the coordinates of the photo."""
 
 
 class FaceDetector:

@@ -94,7 +94,7 @@ def open_image(source: Source, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pho
 
 
 def photo_name(source: Source) -> str:
-    """What messages call a photo: its path, if it has one."""
+    """The name of a photo in messages: its path, if it has one."""
     name = getattr(source, "name", None) if hasattr(source, "read") else source
     return str(name) if isinstance(name, str | os.PathLike) else "the photo"
 

@@ -1,4 +1,4 @@
-"""How photos are brought to the size that an encoder takes, as matrices: one for each axis, of the filters by which the
+"""Resampling of photos to the size that an encoder takes, as matrices: one for each axis, of the filters by which the
 methods were trained. The graphs of a bundle and the edit session take their weights from here.
 
 Pillow's filters (`PIL.Image.Image.resize`) are interpolation kernels that are widened where the image shrinks, about
@@ -18,7 +18,7 @@ others, where it is no such mean, bilinear stands in for it."""
 
 
 def whole(source: int, target: int) -> bool:
-    """Whether pixels of the target stand for as many whole pixels of the source each."""
+    """True if pixels of the target stand for as many whole pixels of the source each."""
     return source % target == 0
 
 

@@ -30,8 +30,8 @@ FRACTIONS = np.linspace(0.4, 1.0, 13, dtype=np.float32)
 def calibrate(
     bundle: Bundle, graph: str, feeds: Iterable[Mapping[str, np.ndarray]], precision: str, *, threads: int = 0
 ) -> dict[str, Peak]:
-    """By name of a product that gains by 8 bits, the magnitude that the largest 8-bit value of its data stands for; for
-    INT8, if the data's channels can be balanced, one for each.
+    """The magnitude, by name of a product that gains by 8 bits, that the largest 8-bit value of its data stands for;
+    for INT8, if the data's channels can be balanced, one for each.
 
     Args:
         bundle: with FP32 graphs.

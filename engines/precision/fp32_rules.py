@@ -1,4 +1,4 @@
-"""Which nodes of a graph compute in FP32 although FP16 was asked for, and why.
+"""The rules by which nodes of a graph compute in FP32 although FP16 was requested.
 
 The rules are few and by construction, not by a list of names: what is a vector per image costs nothing and decides
 everything (styles, demodulation), what sums or normalises over many values needs the range (norms, softmax), and what
@@ -85,14 +85,14 @@ def fp32_nodes(
 
 
 def _scales_maps(node: ir.Node, specs: dict[str, Tensor]) -> bool:
-    """Whether what an Unsqueeze gives, B x C x 1 x 1, multiplies maps: not all styles enter a convolution with them."""
+    """True if what an Unsqueeze gives, B x C x 1 x 1, multiplies maps: not all styles enter a convolution with them."""
     source = node.inputs[0]
     one_per_map = source is not None and len(specs[str(source.name)].shape) == 2
     return one_per_map and any(use.node.op_type == "Mul" for use in node.outputs[0].uses())
 
 
 def _sources(value: ir.Value, specs: dict[str, Tensor]) -> list[ir.Node]:
-    """What computes a vector per image: backwards, up to inputs and outputs of the graph and to maps with a place."""
+    """The nodes behind a vector per image: backwards, up to inputs and outputs of the graph and to maps with a place."""
     visited: dict[int, ir.Node] = {}
     waiting = [value]
     while waiting:
@@ -110,8 +110,8 @@ def _sources(value: ir.Value, specs: dict[str, Tensor]) -> list[ir.Node]:
 
 
 def _descendants(node: ir.Node) -> list[ir.Node]:
-    """What becomes of a ToRGB's output: the sum, its upsampling, which is by channel, and the rounding. Some methods
-    look at the image they have rendered: there another network begins."""
+    """The nodes that a ToRGB's output goes through: the sum, its upsampling, which is by channel, and the rounding. Some
+    methods look at the image they have rendered: there another network begins."""
     visited: dict[int, ir.Node] = {}
     waiting = [node]
     while waiting:

@@ -32,7 +32,7 @@ QUANTISED: Mapping[str, tuple[Any, ir.DataType, float]] = {
     "int8": (np.int8, ir.DataType.INT8, 127.0),
     "fp8": (ml_dtypes.float8_e4m3fn, ir.DataType.FLOAT8E4M3FN, 448.0),
 }
-"""By precision, NumPy's type, ONNX's, and the largest value that is used. INT8's range is symmetric: -128 is left out.
+"""NumPy's type, ONNX's, and the largest value that is used, by precision. INT8's range is symmetric: -128 is left out.
 """
 CHANNELS = 16
 """8-bit kernels take channels in sixteens."""
@@ -134,7 +134,7 @@ def balanced(node: ir.Node) -> ir.Node | None:
 
 
 def _shares(magnitudes: np.ndarray) -> np.ndarray:
-    """Of the largest channel, as powers of two."""
+    """The channels' shares of the largest one, as powers of two."""
     largest = max(float(magnitudes.max()), float(np.finfo(np.float32).tiny))
     return np.exp2(np.ceil(np.log2(np.maximum(magnitudes / largest, _LEAST_SHARE)))).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""How near a graph's activations come to FP16's limit, and how near its products could come."""
+"""The distance of a graph's activations from FP16's limit, and how near its products could come."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engines.precision.source import constant
 LIMIT = 65504.0
 """The largest finite FP16 value."""
 NEAR = LIMIT / 8
-"""From here on a value is named: three doublings are left."""
+"""The magnitude from which a value is named: three doublings are left."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,15 @@ class Ranges:
     """The largest magnitudes seen while a graph ran."""
 
     largest: float
-    """Of all FP16 values; infinite if one overflowed."""
+    """The largest of all FP16 values; infinite if one overflowed."""
     near_limit: dict[str, float]
-    """By value, the magnitudes of at least `NEAR`, largest first."""
+    """The magnitudes of at least `NEAR` by value, largest first."""
     overflowed: list[str]
     """Values that left the range, in the order of the graph: the first is where it began."""
 
     @property
     def headroom(self) -> float:
-        """How many times larger the activations might be."""
+        """The factor by which the activations might be larger."""
         return LIMIT / self.largest if self.largest else float("inf")
 
 
@@ -60,7 +60,7 @@ class Product:
     bias: float
 
     def margin(self, largest: float) -> float:
-        """How many times over the limit is out of reach, given the largest magnitude that enters; below 1 an overflow
+        """The factor by which the limit is out of reach, given the largest magnitude that enters; below 1 an overflow
         is not excluded by this bound."""
         return LIMIT / bound if (bound := self.gain * largest + self.bias) else float("inf")
 

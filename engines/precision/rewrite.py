@@ -35,7 +35,7 @@ class Modulated:
     vectors: tuple[ir.Value, ...]
     """The values B x C at its border, styles and output factors: what comes before them stays in FP32."""
     rgb: ir.Node | None
-    """For a ToRGB, the multiplication that gives its output its scale back."""
+    """The multiplication that gives a ToRGB's output its scale back; None for others."""
 
 
 def fold_batch_norms(model: ir.Model) -> None:
@@ -71,7 +71,7 @@ def fold_batch_norms(model: ir.Model) -> None:
 
 
 def _output_axis(node: ir.Node | None) -> int | None:
-    """Which axis of a convolution's weight counts its outputs; None if there is no such one."""
+    """The axis of a convolution's weight that counts its outputs; None if there is no such one."""
     if node is None or node.op_type not in ("Conv", "ConvTranspose"):
         return None
     if node.op_type == "Conv":

@@ -22,7 +22,7 @@ from engines.precision.source import Tensor, constant, load_source, shapes
 from engines.store import cannot_write
 
 PRECISIONS = ("fp32", "fp16", *QUANTISED)
-"""What `lower` offers."""
+"""The precisions that `lower` offers."""
 
 _HALF, _SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 _ALWAYS_SINGLE = {"Resize": (1, 2)}

@@ -71,7 +71,7 @@ class Backend:
 
     @property
     def architectures(self) -> tuple[str, ...]:
-        """What it builds for by name ("sm86", ...); empty where it builds for the GPU at hand only."""
+        """The architectures it builds for by name ("sm86", ...); empty where it builds for the GPU at hand only."""
         if not hasattr(self.api.IBuilderConfig, "set_compute_capability"):
             return ()
         names = [name.lower() for name in self.api.ComputeCapability.__members__ if name.startswith("SM")]
@@ -79,7 +79,7 @@ class Backend:
 
     @contextmanager
     def messages(self) -> Iterator[list[tuple[str, str]]]:
-        """What the library says inside the block, as (severity, text); severities below INFO are dropped."""
+        """The library's messages inside the block, as (severity, text); severities below INFO are dropped."""
         before, self.logger.heard = self.logger.heard, []
         try:
             yield self.logger.heard

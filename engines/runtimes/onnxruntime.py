@@ -42,15 +42,15 @@ _EXTERNAL = (".safetensors", ".weights")
 """Suffixes of the files that hold a graph's external data."""
 
 _SHAPES = 8
-"""How many sets of input shapes keep their values; of more, those that were not used for longest go."""
+"""The number of sets of input shapes that keep their values; of more, those that were not used for longest go."""
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a graph and its weights are read from, and what they should be."""
+    """The place that a graph and its weights are read from, and what they should be."""
 
     name: str
-    """For messages: "demo: graphs/edit.onnx"."""
+    """The name in messages: "demo: graphs/edit.onnx"."""
     file: str
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
@@ -75,9 +75,9 @@ class OnnxRuntime:
         self.graph = graph
         self.provider = provider
         self.device = "cpu" if provider == "cpu" else "cuda"
-        """Where tensors lie."""
+        """The device that tensors lie on."""
         self.assignment = assignment
-        """How many operators of each type each execution provider took."""
+        """The number of operators of each type that each execution provider took."""
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.device_id = device_id

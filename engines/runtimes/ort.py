@@ -46,7 +46,7 @@ def session(
 
 
 def _keep_for_good() -> None:
-    """In a child: a session waits for its threads when it is destroyed, and they have stayed with the parent."""
+    """Keeps sessions alive in a child: a destroyed session waits for its threads, which have stayed with the parent."""
     for one in _sessions:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
 

@@ -15,7 +15,7 @@ from engines.runtimes.protocol import Feed, Runtime, extents
 from engines.runtimes.trt_engine import Loaded, error_recorder
 
 _SHAPES = 8
-"""How many sets of input shapes a stream keeps ready; of more, the one that was not used for longest goes."""
+"""The number of sets of input shapes that a stream keeps ready; of more, the one that was not used for longest goes."""
 
 
 class _Ready:

@@ -56,12 +56,12 @@ class TensorRT:
         entry = folder.graph(graph)
         self.graph = graph
         self.folder = folder.name
-        """Of the engine folder it came from."""
+        """The name of the engine folder it came from."""
         self.inputs = tuple(entry.inputs)
         self.outputs = tuple(entry.outputs)
         self.profile = entry.profile
         self.capture_refused: dict[tuple[tuple[int, ...], ...], str] = {}
-        """Why a CUDA graph could not be captured, by input shapes; such shapes run by enqueueV3."""
+        """The reasons why a CUDA graph could not be captured, by input shapes; such shapes run by enqueueV3."""
         self._device = device
         self._loaded: Loaded | None = loaded
         self._cuda_graphs = cuda_graphs
