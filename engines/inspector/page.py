@@ -282,6 +282,6 @@ def _document(title: str, *body: Html, table: LayerTable, command: str) -> Html:
 
 
 def _labels(labels: Iterable[str]) -> str:
-    """Style rules for narrow screens: a row is a card, and each figure has its column's name (ours, not from a file)."""
+    """Style rules for narrow screens: a row is a card, and a figure has its column's name (ours, not from a file)."""
     rules = [f'td:nth-child({n})::before{{content:"{label}"}}' for n, label in enumerate(labels, 1)]
     return "@media (max-width:760px){" + "".join(f"#layers {rule}" for rule in rules) + "}"

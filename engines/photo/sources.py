@@ -11,8 +11,8 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 _APPLE_DOUBLE = "._"
-"""The prefix of macOS' companions of files on a disk, or in an archive, that is not its own: metadata under the suffix of
-the photo it belongs to."""
+"""The prefix of macOS' companions of files on a disk, or in an archive, that is not its own: metadata under the suffix
+of the photo it belongs to."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")

@@ -92,7 +92,7 @@ def _scales_maps(node: ir.Node, specs: dict[str, Tensor]) -> bool:
 
 
 def _sources(value: ir.Value, specs: dict[str, Tensor]) -> list[ir.Node]:
-    """The nodes behind a vector per image: backwards, up to inputs and outputs of the graph and to maps with a place."""
+    """The nodes behind a vector per image, backwards up to inputs and outputs of the graph and to maps with a place."""
     visited: dict[int, ir.Node] = {}
     waiting = [value]
     while waiting:
@@ -110,7 +110,7 @@ def _sources(value: ir.Value, specs: dict[str, Tensor]) -> list[ir.Node]:
 
 
 def _descendants(node: ir.Node) -> list[ir.Node]:
-    """The nodes that a ToRGB's output goes through: the sum, its upsampling, which is by channel, and the rounding. Some
+    """The nodes after a ToRGB's output: the sum, its upsampling, which is by channel, and the rounding. Some
     methods look at the image they have rendered: there another network begins."""
     visited: dict[int, ir.Node] = {}
     waiting = [node]
