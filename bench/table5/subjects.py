@@ -16,7 +16,6 @@ import onnxruntime as ort
 import torch
 
 from bench.machine import free_memory
-from bench.random_weights import random_weights
 from bench.table5.counts import row_family
 from engines.bundle import EXTERNAL_LOCATION
 from engines.contracts import TensorSpec
@@ -30,6 +29,7 @@ from export.aot import Precision, channels_last, precise
 from export.graphs import GRAPHS as OUR_GRAPHS
 from export.onnx_graph import export_graph
 from export.peers import export_peer
+from export.random_weights import random_weights
 from export.weights import half_weights, rounded, write_weights
 from training.peers import create
 from training.peers.ours import Ours

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.random_weights import random_weights
 from edgedit.commands.bundles import Export
 from edgedit.commands.common import console
 from engines.bundle import Bundle
@@ -21,6 +20,7 @@ from engines.directions import Direction
 from engines.errors import BundleError
 from engines.family import ModelFamily, family
 from export.build import export_bundle
+from export.random_weights import random_weights
 from export.weights import half_weights
 from training import imported
 from training.card import model_card

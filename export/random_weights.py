@@ -1,4 +1,4 @@
-"""Networks with random weights, for measurements that need none in particular."""
+"""Networks with random weights, for exports and measurements that need none in particular."""
 
 from __future__ import annotations
 
