@@ -11,7 +11,7 @@ from training.data import at_once
 from training.directions import FitOptions
 from training.losses.image import ImageWeights
 from training.stages.e4e import E4EOptions
-from training.stages.editor import EditorArchitecture
+from training.stages.editor import EditorOptions
 from training.stages.encoder import EncoderOptions
 from training.stages.gan import GanOptions
 from training.stages.joint import JointOptions
@@ -37,7 +37,7 @@ class Recipe:
     encoder: EncoderOptions | LightEncoderOptions
     encoder_steps: int
     directions: FitOptions
-    editor: EditorArchitecture | LightEditorOptions
+    editor: EditorOptions | LightEditorOptions
     editor_steps: int
     photo_size: int | None = None
     """Width to which training photos are resized, at which rendered pictures are compared with them; None: the
@@ -135,7 +135,7 @@ def _demo(
         ),
         encoder_steps=encoder_steps,
         directions=FitOptions(samples=fit_samples, photos=True, regression=True, probes=16, components=4),
-        editor=EditorArchitecture(
+        editor=EditorOptions(
             batch=2 * batch,
             learning_rate=1e-3,
             edit_share=0.75,
@@ -206,7 +206,7 @@ def _paper(family: ModelFamily, *, faces: bool, edited: tuple[str, ...], e4e_ide
         encoder=EncoderOptions(),
         encoder_steps=120_000,
         directions=FitOptions(batch=at_once(family)),
-        editor=EditorArchitecture(ahead=False),
+        editor=EditorOptions(ahead=False),
         editor_steps=45_000,
         photo_size=256,
         faces=faces,
