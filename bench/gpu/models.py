@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.random_weights import random_weights
 from engines.bundle import Bundle
 from engines.errors import EdgeditError
 from engines.family import ModelFamily, family
 from export.aot import Precision, network
 from export.graphs import GRAPHS
+from export.random_weights import random_weights
 from training.networks.system import EditingSystem
 from training.weights import load_bundle
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from edgedit.commands.common import BundlePosition, OptionalFile, Reporting, console, elsewhere, opened, say
 from edgedit.editor import PORTRAIT_BUNDLE
-from engines.engine_manifest import EIGHT_BIT, Precision
+from engines.bundle.engine_manifest import EIGHT_BIT, Precision
 from engines.errors import EngineError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}

@@ -13,9 +13,9 @@ import numpy as np
 
 from edgedit.commands.common import console
 from engines.building.build import Fit, Peaks
+from engines.building.certificate import Calibration, Certifier, Judges
 from engines.bundle import Bundle
-from engines.certificate import Calibration, Certifier, Judges
-from engines.engine_manifest import EIGHT_BIT, wider
+from engines.bundle.engine_manifest import EIGHT_BIT, wider
 from engines.errors import EngineError, ImageError
 from engines.photo import aligned_square, open_image
 from engines.photo.sources import SUFFIXES, photo_files
@@ -72,7 +72,7 @@ def judged(verb: Build) -> Judged:
     def fit(graph: str) -> tuple[frozenset[str], dict[str, Any] | None]:
         fitted = certifier.fit(graph, verb.precision, progress=lambda line: console.print(line, markup=False))
         console.print(f"{graph}: {_line(fitted.certificate, verb.precision)}", markup=False)
-        return fitted.widen, fitted.certificate
+        return fitted.keep_fp32, fitted.certificate
 
     return Judged(fit=fit, peaks=calibration.peaks if calibration is not None else None)
 

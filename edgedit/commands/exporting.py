@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.random_weights import random_weights
 from edgedit.commands.bundles import Export
 from edgedit.commands.common import console
 from engines.bundle import Bundle
-from engines.completion import leave_out_generator, require_package
+from engines.bundle.completion import leave_out_generator, require_package
+from engines.bundle.provenance import peak_memory, provenance
 from engines.contracts import OURS
 from engines.directions import Direction
 from engines.errors import BundleError
 from engines.family import ModelFamily, family
-from engines.provenance import peak_memory, provenance
 from export.build import export_bundle
+from export.random_weights import random_weights
 from export.weights import half_weights
 from training import imported
 from training.card import model_card

@@ -8,7 +8,7 @@ from typing import Any
 from edgedit.commands.common import console
 from edgedit.commands.direction_files import SUFFIX
 from edgedit.commands.directions import Mapper
-from engines.files import write
+from engines.store import write
 from training.importers.mapper import AboutMapper, import_mapper, mapper_bytes, rows_of
 from training.importers.opening import open_checkpoint
 from training.networks.mapper import STRENGTH

@@ -10,9 +10,9 @@ import tyro
 
 from edgedit.commands.common import OptionalFile, Reporting, console
 from engines.bundle import Bundle
-from engines.engine_manifest import EIGHT_BIT
+from engines.bundle.engine_manifest import EIGHT_BIT
+from engines.bundle.folders import EngineFolder
 from engines.errors import EngineError
-from engines.folders import EngineFolder
 
 
 @dataclass(frozen=True, kw_only=True)

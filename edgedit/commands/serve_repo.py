@@ -40,7 +40,8 @@ class ServeRepo(Reporting):
     """Also write what a server on a GPU builds its TensorRT plans from, in this precision (needs onnx and onnx-ir)."""
 
     def run(self) -> dict[str, Any]:
-        from serving.repository import Options, add_version, read_repository, wait_until_loaded, write_repository
+        from serving.repository import RepositoryOptions as Options
+        from serving.repository import add_version, read_repository, wait_until_loaded, write_repository
 
         options = Options(
             threads=self.threads,

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from edgedit.commands.common import console
 from edgedit.commands.training import Train
+from engines.bundle.provenance import provenance
 from engines.cpus import usable
 from engines.errors import EdgeditError
-from engines.provenance import provenance
 from training import parallel
 from training import run as stages
 from training.card import edit_cells

@@ -13,9 +13,9 @@ from edgedit.commands.exporting import random_system, spread
 from edgedit.editor import Editor
 from engines import packages
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.completion import generator_weights, leave_out_generator
+from engines.bundle.completion import generator_weights, leave_out_generator
+from engines.bundle.manifest import OWN_WEIGHTS_FILE
 from engines.family import FAMILIES
-from engines.manifest import OWN_WEIGHTS_FILE
 from tests.edgedit.conftest import Cli
 from tests.engines.packaged import OWN, write_whole
 from tests.export.helpers import MOBILE
