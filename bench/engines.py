@@ -24,16 +24,16 @@ from rich.console import Console
 from engines.building.build import build, parse_profile
 from engines.building.builder import BuildOptions
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.engine_manifest import ENGINES_FOLDER, EngineManifest, Precision
+from engines.bundle.engine_manifest import ENGINES_FOLDER, EngineManifest, Precision
+from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
-from engines.files import write
-from engines.provenance import provenance
+from engines.store import write
 
 console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class EngineBenchOptions:
     """Build engines and write down what it took."""
 
     bundle: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -66,7 +66,7 @@ class _Clock:
         self._began = time.process_time()
 
 
-def measure(name: str, path: Path, target: str, options: Options) -> list[dict[str, Any]]:
+def measure(name: str, path: Path, target: str, options: EngineBenchOptions) -> list[dict[str, Any]]:
     """One row per graph of a bundle, for one target."""
     clock = _Clock(f"{name} {target}")
     with tempfile.TemporaryDirectory(prefix="edgedit-bench-") as folder:
@@ -88,7 +88,7 @@ def measure(name: str, path: Path, target: str, options: Options) -> list[dict[s
 
 
 def _row(
-    name: str, target: str, graph: str, manifest: EngineManifest, weights: int, options: Options
+    name: str, target: str, graph: str, manifest: EngineManifest, weights: int, options: EngineBenchOptions
 ) -> dict[str, Any]:
     entry = manifest.graphs[graph]
     return {
@@ -111,7 +111,7 @@ def _row(
 
 def main() -> None:
     """Runs the command line."""
-    options = tyro.cli(Options, prog="python -m bench.engines", config=(tyro.conf.OmitArgPrefixes,))
+    options = tyro.cli(EngineBenchOptions, prog="python -m bench.engines", config=(tyro.conf.OmitArgPrefixes,))
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     if options.out.exists():
         rows = {_key(row): row for row in json.loads(options.out.read_text())["rows"]}

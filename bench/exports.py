@@ -23,17 +23,17 @@ from rich.console import Console
 
 from bench import engines
 from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
 from engines.family import family
-from engines.files import write
-from engines.provenance import provenance
+from engines.store import write
 from training.peers import METHODS, method
 
 console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ExportBenchOptions:
     """Export methods of Table 5 and write down what it took and how exact it is."""
 
     family: str = "faces-1024"
@@ -48,7 +48,7 @@ class Options:
     """The JSON file to write."""
 
 
-def measure(key: str, options: Options) -> dict[str, Any]:
+def measure(key: str, options: ExportBenchOptions) -> dict[str, Any]:
     """One method's row.
 
     Raises:
@@ -81,7 +81,10 @@ def measure(key: str, options: Options) -> dict[str, Any]:
         }
         builds = [
             engines.measure(
-                key, bundle, target, engines.Options(bundle=(), target=(), graph=("pipelines",), out=options.out)
+                key,
+                bundle,
+                target,
+                engines.EngineBenchOptions(bundle=(), target=(), graph=("pipelines",), out=options.out),
             )
             for target in options.target
         ]
@@ -90,7 +93,7 @@ def measure(key: str, options: Options) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the command line."""
-    options = tyro.cli(Options, prog="python -m bench.exports", config=(tyro.conf.OmitArgPrefixes,))
+    options = tyro.cli(ExportBenchOptions, prog="python -m bench.exports", config=(tyro.conf.OmitArgPrefixes,))
     try:
         family(options.family)
         keys = [method(key).info.key for key in options.method or METHODS]

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from engines.errors import RuntimeUnavailableError
-from engines.files import write
+from engines.store import write
 
 try:
     import matplotlib

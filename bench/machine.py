@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bench.timing import passes
-from engines.provenance import provenance
+from engines.bundle.provenance import provenance
 from engines.runtimes.trt_engine import driver_version
 
 _CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit", "temperature.gpu")

@@ -21,11 +21,11 @@ from PIL import Image
 from rich.console import Console
 
 from edgedit.editor import PORTRAIT_BUNDLE, Editor
+from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError, ImageError
-from engines.files import write
 from engines.photo import Alignment, Cut, Tone, feather, open_image
 from engines.photo.images import SUFFIXES
-from engines.provenance import provenance
+from engines.store import write
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -35,7 +35,7 @@ TINT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class PhotoBenchOptions:
     """Edit odd versions of photos and write down how far off the results are."""
 
     photos: Path
@@ -137,7 +137,7 @@ def _mean(difference: np.ndarray, inside: np.ndarray) -> float:
 
 def main() -> None:
     """Runs the command line."""
-    options = tyro.cli(Options, prog="python -m bench.photos", config=(tyro.conf.OmitArgPrefixes,))
+    options = tyro.cli(PhotoBenchOptions, prog="python -m bench.photos", config=(tyro.conf.OmitArgPrefixes,))
     try:
         editor = Editor.load(options.bundle, threads=1)
         paths = sorted(path for path in options.photos.glob("*") if path.suffix.lower() in SUFFIXES)

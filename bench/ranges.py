@@ -22,18 +22,18 @@ from rich.console import Console
 
 from edgedit.demo import ASTRONAUT
 from engines.bundle import Bundle
+from engines.bundle.provenance import provenance
 from engines.contracts import PARTS, PIPELINES, style_width
 from engines.errors import EdgeditError, EngineError
 from engines.family import ModelFamily
-from engines.files import write
 from engines.photo import aligned_square, open_image
 from engines.precision.emulate import Emulated
 from engines.precision.ranges import LIMIT, NEAR, least_margin, products, ranges
 from engines.precision.source import load_source
 from engines.precision.typed import retype
-from engines.provenance import provenance
 from engines.runtimes import create
 from engines.session import encoder_image
+from engines.store import write
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -45,7 +45,7 @@ MAX_CODE_BYTES = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class RangeBenchOptions:
     """Measure the largest FP16 activations of a bundle's graphs."""
 
     bundle: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -130,7 +130,7 @@ class Codes:
         }
 
 
-def measure(name: str, bundle: Bundle, options: Options) -> Iterator[dict[str, Any]]:
+def measure(name: str, bundle: Bundle, options: RangeBenchOptions) -> Iterator[dict[str, Any]]:
     """One row per graph and input.
 
     Raises:
@@ -174,7 +174,7 @@ def _row(name: str, graph: str, what: str, peaks: Mapping[str, float], margin: t
         "largest": finite(seen.largest),
         "at": max(peaks, key=lambda value: peaks[value], default=None),
         "headroom": finite(seen.headroom),
-        "near_limit": {value: finite(peak) for value, peak in seen.near.items()},
+        "near_limit": {value: finite(peak) for value, peak in seen.near_limit.items()},
         "overflowed": seen.overflowed,
         "least_margin": {"times": finite(margin[0]), "product": margin[1]},
     }
@@ -195,7 +195,7 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def main() -> None:
     """Runs the command line."""
-    options = tyro.cli(Options, prog="python -m bench.ranges", config=(tyro.conf.OmitArgPrefixes,))
+    options = tyro.cli(RangeBenchOptions, prog="python -m bench.ranges", config=(tyro.conf.OmitArgPrefixes,))
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     if options.out.exists():
         rows = {_key(row): row for row in json.loads(options.out.read_text())["rows"]}

@@ -22,9 +22,9 @@ from engines.building.estimate import estimate as floors
 from engines.building.proof import check_targets
 from engines.building.refit import refit as refit_engine
 from engines.bundle import Bundle
-from engines.engine_manifest import EIGHT_BIT, EngineManifest, Precision, RuntimeName
+from engines.bundle.engine_manifest import EIGHT_BIT, EngineManifest, Precision, RuntimeName
+from engines.bundle.folders import EngineFolder
 from engines.errors import EngineError
-from engines.folders import EngineFolder
 from engines.packages import Progress
 
 Hardware = Literal["none", "same-compute-capability", "ampere-plus"]

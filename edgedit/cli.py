@@ -32,7 +32,7 @@ from edgedit.commands.serving import Serve
 from edgedit.commands.signing import Sign, Verify
 from edgedit.commands.training import Evaluate, Train
 from engines.errors import EdgeditError, OutputError, StrengthWarning
-from engines.files import write
+from engines.store import write
 
 Verb = (
     Annotated[Edit, tyro.conf.subcommand("edit")]

@@ -11,16 +11,16 @@ from typing import Any, Self
 import numpy as np
 
 from engines.bundle import Bundle
+from engines.bundle.signing import ensure_signed
 from engines.directions import Direction, Strength, load_directions, pick, resolve
 from engines.errors import BundleError, DirectionError
 from engines.packages import Progress
 from engines.photo import Alignment, Cropper, Cut, PasteMode, Photo, open_image, photo_name
 from engines.photo.images import Source
 from engines.session import EditSession, Inversion
-from engines.signing import ensure_signed
 
 PORTRAIT_BUNDLE = Path(__file__).parent / "bundles" / "portrait"
-"""The bundle that comes with the package, without its generator (see engines.completion): 1024-pixel faces.
+"""The bundle that comes with the package, without its generator (see engines.bundle.completion): 1024-pixel faces.
 
 Example:
     >>> (edgedit.PORTRAIT_BUNDLE / "card.md").read_text().partition("\\n")[0]
@@ -138,7 +138,7 @@ class Editor:
             SignatureError: if a signature is required and is not there or does not hold.
             RuntimeUnavailableError: for a runtime or provider that is not known, not installed or cannot start; or if
                 the package that the bundle is to be completed from is not installed and cannot be fetched.
-            PackageError, OutputError: as `engines.completion.complete`.
+            PackageError, OutputError: as `engines.bundle.completion.complete`.
         """
         loaded = open_bundle(bundle, progress=progress)
         if public_key is not None:

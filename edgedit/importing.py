@@ -14,8 +14,8 @@ from engines.directions.direction import SUFFIX
 from engines.errors import EdgeditError, OutputError
 from engines.family import FACES_1024
 from engines.family import family as find_family
-from engines.files import write
 from engines.packages import Progress
+from engines.store import write
 
 if TYPE_CHECKING:
     from training.importers.checkpoints import Result

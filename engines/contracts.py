@@ -123,7 +123,7 @@ def pipeline_contract(
 
 
 def mismatch(expected: list[TensorSpec], actual: list[TensorSpec]) -> str | None:
-    """What differs between two lists of specs, order and names of dynamic dimensions aside; None if nothing does."""
+    """The difference between two lists of specs, order and names of dynamic dimensions aside; None if nothing does."""
     have = {spec.name: spec for spec in actual}
     for want in expected:
         spec = have.pop(want.name, None)

@@ -24,20 +24,20 @@ def usable(root: Path = _ROOT) -> int:
     return max(1, min([cpus, *map(int, _quotas(root))]))
 
 
-def threads(asked: int, root: Path = _ROOT) -> int:
-    """How many threads work on one network.
+def threads(requested: int, root: Path = _ROOT) -> int:
+    """The number of threads that work on one network.
 
     Args:
-        asked: as many as a user asks for, never more than `usable`; 0 takes one per core of the processors in the
+        requested: as many as a user asks for, never more than `usable`; 0 takes one per core of the processors in the
             affinity mask, within the same bound. Hyperthreads of a core gain nothing here.
         root: as for `usable`.
 
     Raises:
-        ValueError: if `asked` is no whole number, or negative.
+        ValueError: if `requested` is no whole number, or negative.
     """
-    if isinstance(asked, bool) or not isinstance(asked, Integral) or asked < 0:
-        raise ValueError(f"threads must be 0 or more, got {asked!r}")
-    return min(int(asked) or _cores(root), usable(root))
+    if isinstance(requested, bool) or not isinstance(requested, Integral) or requested < 0:
+        raise ValueError(f"threads must be 0 or more, got {requested!r}")
+    return min(int(requested) or _cores(root), usable(root))
 
 
 def _affinity() -> frozenset[int]:

@@ -58,12 +58,12 @@ class OutputError(EdgeditError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception of a library says, on its first line; the name of its class where it says nothing."""
+    """The first line of what an exception of a library says; the name of its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """What a wrong name may have meant: "did you mean smile? ", or nothing; `known` are in lower case."""
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The names that a wrong one may have meant: "did you mean smile? ", or nothing; `known` are in lower case."""
     close = difflib.get_close_matches(name.lower(), known, n=3)
     return f"did you mean {' or '.join(close)}? " if close else ""
 

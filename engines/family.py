@@ -20,7 +20,7 @@ def _is_power_of_two(value: int) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditorOptions:
+class EditorArchitecture:
     """Options of the paper's modules; the defaults are the paper's system, the rest are its ablations.
 
     Raises:
@@ -117,7 +117,7 @@ class ModelFamily:
     rgb_skip: bool = False
     """Keep the RGB skip of the generator's own lower half (as FS and SFE do) instead of starting the image at the
     ToRGB of the injected feature (the paper's formula). Changes the inputs of the `generator` graph."""
-    editor: EditorOptions = field(default_factory=EditorOptions)
+    editor: EditorArchitecture = field(default_factory=EditorArchitecture)
 
     def __post_init__(self) -> None:
         for name, kinds in (("generator", GENERATORS), ("encoder", ENCODERS)):
@@ -275,7 +275,7 @@ class ModelFamily:
             raise ValueError(f"unknown family fields: {', '.join(unknown)}")
         values = dict(data)
         try:
-            values["editor"] = EditorOptions(**values.get("editor", {}))
+            values["editor"] = EditorArchitecture(**values.get("editor", {}))
             for name in ("encoder_size", "visible_rows"):
                 if values.get(name) is not None:
                     values[name] = tuple(values[name])
@@ -295,7 +295,7 @@ FACES_1024_MOBILE = ModelFamily(
     encoder="light",
     encoder_width=160,
     encoder_blocks=3,
-    editor=EditorOptions(
+    editor=EditorArchitecture(
         ftem_blocks=2,
         edem_mlp_ratio=2,
         edfm_blocks=4,
@@ -316,7 +316,7 @@ DEMO_64 = ModelFamily(
     encoder_size=(64, 64),
     encoder_width=16,
     head_width=64,
-    editor=EditorOptions(window=8),
+    editor=EditorArchitecture(window=8),
 )
 
 DEMO_128 = ModelFamily(
@@ -329,7 +329,7 @@ DEMO_128 = ModelFamily(
     encoder_size=(128, 128),
     encoder_width=16,
     head_width=64,
-    editor=EditorOptions(window=8),
+    editor=EditorArchitecture(window=8),
 )
 
 FAMILIES: dict[str, ModelFamily] = {f.name: f for f in (FACES_1024, CARS_512, FACES_1024_MOBILE, DEMO_64, DEMO_128)}

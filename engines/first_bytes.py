@@ -1,4 +1,4 @@
-"""What a file is that came in place of the one asked for, from its first bytes, and what to do about it.
+"""The kind of a file that came in place of the one asked for, from its first bytes, and what to do about it.
 
 For every reader of others' files: weights, directions, mappers, statistics. No format that is read is named here.
 """

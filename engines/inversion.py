@@ -11,9 +11,9 @@ import numpy as np
 
 from engines import tensors
 from engines.errors import EdgeditError
-from engines.files import write
 from engines.photo.tone import PLAIN, Tone
 from engines.runtimes import DeviceTensor
+from engines.store import write
 
 _METADATA = "inversion"
 _MAX_TENSORS = 128

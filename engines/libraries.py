@@ -12,7 +12,7 @@ class Library:
     """One library."""
 
     module: str
-    """What is imported."""
+    """The module that is imported."""
     title: str
     """Its name in messages and manifests."""
     extra: str
@@ -22,12 +22,12 @@ class Library:
 
     @property
     def installed(self) -> bool:
-        """Whether it can be looked for; importing it may still fail."""
+        """True if it can be looked for; importing it may still fail."""
         return importlib.util.find_spec(self.module) is not None
 
     @property
     def distribution(self) -> str | None:
-        """Which of `distributions` is installed; None for a system's own packages, and for none."""
+        """The one of `distributions` that is installed; None for a system's own packages, and for none."""
         for name in self.distributions:
             try:
                 metadata.distribution(name)
@@ -51,4 +51,4 @@ LIBRARIES = {
         ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
     ),
 }
-"""By the name of the runtime."""
+"""The libraries by the name of the runtime."""

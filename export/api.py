@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from engines.bundle import Bundle
-from engines.completion import leave_out_generator, require_package
+from engines.bundle.completion import leave_out_generator, require_package
+from engines.bundle.provenance import peak_memory, provenance
 from engines.contracts import OURS
 from engines.errors import BundleError
-from engines.provenance import peak_memory, provenance
 from export.build import export_bundle
 from export.models import Model, imported_model, random_model, trained_model
 from export.weights import half_weights

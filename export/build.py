@@ -19,10 +19,10 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from engines.bundle import CARD_FILE, EXTERNAL_LOCATION, WEIGHTS_FILE, BundleWriter, ProducedBy
+from engines.bundle.provenance import now, tool_versions
 from engines.contracts import OURS, PARTS, PIPELINES
 from engines.directions import Direction, resolve
 from engines.family import ModelFamily
-from engines.provenance import now, tool_versions
 from export.errors import ExportError
 from export.graphs import BoundGraph, own_graphs, select
 from export.onnx_graph import OPSET, export_graph

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from engines.family import ModelFamily
-from engines.ort import session
+from engines.runtimes.ort import session
 from export.errors import ExportError
 from export.onnx_graph import OPSET, quiet
 from training.networks.mapper import LatentMapper

@@ -13,13 +13,13 @@ from engines.directions import Direction
 from engines.errors import BundleError
 from engines.family import ModelFamily
 from engines.family import family as find_family
+from export.random_weights import random_weights
 from training import imported
 from training.networks.light import LightE4EEncoder, LightFeatureStyleEncoder
 from training.networks.system import EditingSystem
 from training.peers import create, load
 from training.peers import method as find_method
 from training.peers.protocol import Peer
-from training.random_weights import random_weights
 
 OWN_LICENCE = "Apache-2.0"
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engines.errors import first_line
 from engines.family import ModelFamily
-from engines.ort import session
+from engines.runtimes.ort import session
 from export.errors import ExportError
 from export.graphs import BoundGraph, ImageIn
 from training.networks.system import EditingSystem

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from engines.store import atomic_file
 from export.errors import ExportError
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -119,16 +119,12 @@ def rounded(system: Network) -> Network:
 
 
 def write_weights(tensors: Mapping[str, Tensor], path: Path) -> dict[str, WeightEntry]:
-    """Writes a safetensors file under a temporary name, renames it, and returns its table.
+    """Writes a safetensors file, whole or not at all, and returns its table.
 
     The bytes depend on names and values alone.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        save_file(dict(tensors), part, metadata={"format": "pt"})
-        part.rename(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_file(path) as temporary:
+        save_file(dict(tensors), temporary, metadata={"format": "pt"})
     return weight_table(path)
 
 

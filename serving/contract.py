@@ -5,13 +5,12 @@ Tensors of the graphs are those of `engines.contracts`, with a batch dimension o
 
 from __future__ import annotations
 
-import hashlib
-
 from engines.bundle import Bundle
+from engines.bundle.integrity import FileProblem, read_regular
+from engines.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from engines.contracts import PARTS, PIPELINES
 from engines.errors import BundleError
-from engines.integrity import FileProblem, read_regular
-from engines.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
+from engines.store import Digest
 from serving.models.edit_session.session_core import (
     CACHE_BYTES,
     HANDLE_DIGITS,
@@ -115,4 +114,4 @@ def bundle_digest(bundle: Bundle) -> str:
     raw = read_regular(bundle.path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
     if isinstance(raw, FileProblem):
         raise BundleError(raw.refusal(bundle.name))
-    return hashlib.sha256(raw).hexdigest()
+    return Digest.of(raw).sha256

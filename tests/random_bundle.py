@@ -13,7 +13,7 @@ import numpy as np
 from engines.bundle import WEIGHTS_FILE, Bundle, BundleWriter
 from engines.contracts import PIPELINES
 from engines.directions import Direction, load_directions
-from engines.family import EditorOptions, ModelFamily
+from engines.family import EditorArchitecture, ModelFamily
 
 RANDOM_64 = ModelFamily(
     name="random-64",
@@ -26,7 +26,7 @@ RANDOM_64 = ModelFamily(
     encoder_size=(64, 64),
     encoder_width=4,
     head_width=32,
-    editor=EditorOptions(window=8, heads=4, ftem_blocks=1, edem_layers=1, edem_mlp_ratio=2, edfm_blocks=2),
+    editor=EditorArchitecture(window=8, heads=4, ftem_blocks=1, edem_layers=1, edem_mlp_ratio=2, edfm_blocks=2),
 )
 """Channels are multiples of 16, so that 8-bit kernels take its products, and wide enough that these are most of it."""
 

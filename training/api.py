@@ -15,11 +15,11 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from engines.bundle.provenance import provenance
 from engines.cpus import usable
 from engines.directions import Direction
 from engines.errors import EdgeditError
 from engines.packages import Progress
-from engines.provenance import provenance
 from training import parallel
 from training import run as stages
 from training.folder import Run

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engines import completion, mobilestylegan
+from engines.bundle import completion, mobilestylegan
 from engines.family import ModelFamily
 from engines.packages import GENERATOR
 

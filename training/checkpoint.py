@@ -1,4 +1,4 @@
-"""Training checkpoints: safetensors shards and one JSON file, written under a temporary name and renamed.
+"""Training checkpoints: folders of safetensors shards and one JSON file.
 
 No pickle is written or read. Shards stay below `SHARD_BYTES` so that a checkpoint can travel through tools that
 bound the size of a file.
@@ -7,7 +7,6 @@ bound the size of a file.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,32 +17,29 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from engines.store import atomic_directory
+
 SHARD_BYTES = 15_000_000
 
 
 def save(folder: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Writes a checkpoint folder; an existing one of that name is replaced only once the new one is complete."""
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    shard: dict[str, Tensor] = {}
-    used = count = 0
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous().clone()
-        size = tensor.numel() * tensor.element_size()
-        if shard and used + size > SHARD_BYTES:
-            save_file(shard, part / f"shard-{count:03d}.safetensors")
-            shard, used, count = {}, 0, count + 1
-        shard[name] = tensor
-        used += size
-    save_file(shard, part / f"shard-{count:03d}.safetensors")
-    (part / "meta.json").write_text(json.dumps(meta, indent=1))
-    old = folder.with_name(f"{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    for replaced in folder.parent.glob(f"{folder.name}.*.old"):
-        shutil.rmtree(replaced, ignore_errors=True)
+    with atomic_directory(folder) as new:
+        shard: dict[str, Tensor] = {}
+        used = count = 0
+        for name in sorted(tensors):
+            tensor = tensors[name].detach().cpu().contiguous().clone()
+            size = tensor.numel() * tensor.element_size()
+            if shard and used + size > SHARD_BYTES:
+                save_file(shard, new / f"shard-{count:03d}.safetensors")
+                shard, used, count = {}, 0, count + 1
+            shard[name] = tensor
+            used += size
+        save_file(shard, new / f"shard-{count:03d}.safetensors")
+        (new / "meta.json").write_text(json.dumps(meta, indent=1))
+    # One process saves: what there is of these now was left by one that was killed.
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -54,7 +50,7 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ValueError: if it is damaged.
     """
     if not folder.exists():
-        replaced = folder.parent.glob(f"{folder.name}.*.old/meta.json")
+        replaced = folder.parent.glob(f".{folder.name}.*.old/meta.json")
         folder = max(replaced, key=lambda meta: meta.stat().st_mtime, default=folder / "meta.json").parent
     if not (folder / "meta.json").is_file():
         raise FileNotFoundError(f"no checkpoint at {folder}")

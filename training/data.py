@@ -9,7 +9,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from engines.errors import OutputError
 from engines.family import ModelFamily
-from engines.files import write
 from engines.photo.sources import FORMATS, is_photo, photo_files, without_text
+from engines.store import atomic_file, cannot_write, write
 from training import parallel
 
 
@@ -149,19 +147,15 @@ def _fill(images: np.ndarray, source: Path, places: Sequence[int]) -> None:
 def _write_cache(path: Path, source: Path, size: tuple[int, int]) -> None:
     """Decodes into a file that appears whole, with the names beside it; it need not fit into memory."""
     names, places = _sorted_names(source)
-    part = path.with_suffix(f".{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            images = np.lib.format.open_memmap(part, "w+", np.uint8, (len(names), *size, 3))
+        with atomic_file(path) as temporary:
+            images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(names), *size, 3))
             _fill(images, source, places)
             images.flush()
             write(path.with_suffix(".json"), json.dumps(names).encode())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error
 
 
 def encoder_input(images: Tensor, family: ModelFamily) -> Tensor:

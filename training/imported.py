@@ -7,7 +7,6 @@ and `sources` (JSON: role, file name, bytes and SHA-256 of what it was imported 
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from engines.errors import OutputError, first_line
 from engines.family import ModelFamily
+from engines.store import atomic_file
 from training.networks import build
 from training.networks.mobilestylegan import MobileGenerator
 from training.networks.stylegan2 import Generator
@@ -44,7 +44,7 @@ class Imported:
 
 
 def write(path: Path, imported: Imported) -> None:
-    """Writes the file under a temporary name beside it and renames it into place.
+    """Writes the file whole or not at all.
 
     Raises:
         OutputError: if it cannot be written; what was at `path` is then unchanged.
@@ -56,15 +56,12 @@ def write(path: Path, imported: Imported) -> None:
         "licence": imported.licence,
         "sources": json.dumps(imported.sources),
     }
-    # Not by `engines.files.write`, which would hold more than a gigabyte a second time.
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # Not by `engines.store.write`, which would hold more than a gigabyte a second time.
     try:
-        save_file(imported.tensors, part, metadata=metadata)
-        part.replace(path)
+        with atomic_file(path) as temporary:
+            save_file(imported.tensors, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or first_line(error)}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read(path: str | Path) -> Imported:

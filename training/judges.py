@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engines.ort import session
+from engines.runtimes.ort import session
 from training.losses.identity import face_crop
 
 ATTRIBUTE_CROP = (0.20, 0.17, 0.66)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engines.family import ModelFamily
+from engines.store import atomic_file
 from training import checkpoint, parallel
 
 
@@ -124,9 +125,8 @@ def save_grid(images: Tensor, path: Path) -> None:
     pixels = images.clamp(-1, 1).add(1).mul(127.5).round().byte().cpu()
     sheet = pixels.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, 3).numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    Image.fromarray(np.ascontiguousarray(sheet)).save(part, format="PNG")
-    part.replace(path)
+    with atomic_file(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(sheet)).save(temporary, format="PNG")
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -202,12 +202,10 @@ class _Log:
         names: dict[str, None] = {}
         for old in self.rows:
             names |= dict.fromkeys(old)
-        part = self.path.with_suffix(".part")
-        with part.open("w", newline="") as stream:
+        with atomic_file(self.path) as temporary, temporary.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(names))
             writer.writeheader()
             writer.writerows(self.rows)
-        part.replace(self.path)
         return row
 
 

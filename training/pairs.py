@@ -6,7 +6,6 @@ They are rendered once, by `render`, into files that stages draw from; a run may
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor
 
+from engines.store import atomic_file
 from training.networks.mobilestylegan import MobileGenerator
 from training.weights import mean_w
 
@@ -70,10 +70,8 @@ def render(generator: MobileGenerator, folder: Path, count: int, *, seed: int = 
             image = half(half.broadcast(code.bfloat16())).float()
             image = F.interpolate(image, size=family.encoder_size, mode="area").clamp(-1, 1)
             images.append(image.add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as stream:
+        with atomic_file(path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, images=np.concatenate(images), codes=w.cpu().numpy())
-        part.replace(path)
 
 
 def load_pairs(folder: Path) -> PairSet:

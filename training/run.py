@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from engines.directions import Direction
-from engines.files import write
+from engines.store import write
 from training.data import FaceSet
 from training.directions import fit, pair_codes, photo_codes
 from training.evaluate import Evaluator, compare_targets, photo_range

@@ -22,7 +22,7 @@ from training import checkpoint
 
 
 @dataclass(frozen=True)
-class Options:
+class SoupOptions:
     """Average the networks of several checkpoints of one stage."""
 
     checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -79,7 +79,7 @@ def _part(text: str) -> tuple[Path, float]:
 
 def main() -> None:
     """Runs the command line."""
-    options = tyro.cli(Options, prog="python -m training.soup")
+    options = tyro.cli(SoupOptions, prog="python -m training.soup")
     try:
         with torch.no_grad():
             count = mean([_part(text) for text in options.checkpoints], options.out)

@@ -41,7 +41,7 @@ JOBS: dict[str, Callable[[Context], Iterator[Step]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class GpuBenchOptions:
     """Do what waits for a GPU, inside the minutes given; run it again to go on."""
 
     out: Path
@@ -111,7 +111,7 @@ class Options:
         return " ".join(words)
 
 
-def run(options: Options) -> None:
+def run(options: GpuBenchOptions) -> None:
     """Takes the jobs in turn until all are done or the time is up.
 
     Raises:
@@ -170,7 +170,7 @@ def run(options: Options) -> None:
 def main() -> None:
     """Runs the command line."""
     try:
-        run(tyro.cli(Options, prog="python -m bench.gpu", config=(tyro.conf.OmitArgPrefixes,)))
+        run(tyro.cli(GpuBenchOptions, prog="python -m bench.gpu", config=(tyro.conf.OmitArgPrefixes,)))
     except EdgeditError as error:
         raise SystemExit(f"error: {error}") from None
 

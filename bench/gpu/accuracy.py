@@ -17,7 +17,7 @@ from bench.gpu.models import Model
 from bench.gpu.queue import Outcome, Step
 from bench.gpu.runtimes import ENGINES, Engine, build_for
 from bench.runtimes.torch import TorchRuntime
-from engines.certificate import Certifier, Judges
+from engines.building.certificate import Certifier, Judges
 from engines.contracts import PIPELINES
 from engines.runtimes import create
 from export.reference import pytorch_reference

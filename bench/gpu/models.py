@@ -16,8 +16,8 @@ from engines.errors import EdgeditError
 from engines.family import ModelFamily, family
 from export.aot import Arithmetic, network
 from export.graphs import GRAPHS
+from export.random_weights import random_weights
 from training.networks.system import EditingSystem
-from training.random_weights import random_weights
 from training.weights import load_bundle
 
 

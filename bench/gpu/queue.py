@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import EdgeditError
-from engines.files import write
+from engines.store import write
 
 Say = Callable[[str], None]
 

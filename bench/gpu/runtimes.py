@@ -17,16 +17,16 @@ from bench.gpu.models import Model
 from bench.gpu.queue import Outcome, Step
 from bench.machine import free_memory
 from bench.timing import host_passes, summary
-from engines.building import backend as backends
 from engines.building.build import build
 from engines.building.builder import BuildOptions
 from engines.building.proof import check_targets
 from engines.bundle import Bundle
+from engines.bundle.engine_manifest import ENGINES_FOLDER, EngineManifest, OptimizationProfile, Precision, RuntimeName
 from engines.contracts import PIPELINES
-from engines.engine_manifest import ENGINES_FOLDER, EngineManifest, Precision, Profile, RuntimeName
 from engines.errors import EngineError
 from engines.libraries import LIBRARIES
 from engines.precision.calibrate import calibrate
+from engines.runtimes import backend as backends
 from engines.runtimes import create
 from engines.runtimes.onnxruntime import PROVIDERS
 from export.graphs import GRAPHS
@@ -143,7 +143,7 @@ def build_for(
         runtime=engine.runtime,
         target=engine.options.get("provider", "cpu") if engine.runtime == "onnxruntime" else "current",
         precision=precision,
-        options=BuildOptions(profile=Profile(min=1, opt=1, max=largest)),
+        options=BuildOptions(profile=OptimizationProfile(min=1, opt=1, max=largest)),
         peaks=lambda graph: calibrate(source, graph, feeds(graph), precision),
     )
     return Bundle.load(copied), built

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tyro
 from rich.console import Console
 
-from bench.serve.options import Options
+from bench.serve.options import ServeBenchOptions
 from bench.serve.running import run
 from bench.serve.tables import report
 from engines.errors import EdgeditError
@@ -15,7 +15,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 def main() -> None:
     """Runs the command line."""
-    options = tyro.cli(Options, prog="python -m bench.serve")
+    options = tyro.cli(ServeBenchOptions, prog="python -m bench.serve")
 
     def say(line: str) -> None:
         console.print(line, markup=False)

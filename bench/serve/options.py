@@ -22,7 +22,7 @@ _PATHS = ("out", "plot", "bundle", "perf_analyzer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ServeBenchOptions:
     """Measure edits through a Triton server on this machine beside edits in process, in turns."""
 
     out: Path

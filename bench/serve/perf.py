@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.serve.options import Options
+from bench.serve.options import ServeBenchOptions
 from engines.errors import EdgeditError
 from serving.local.server import LocalTriton
 
@@ -30,7 +30,12 @@ _UNSTABLE = "Failed to obtain stable measurement"
 
 
 def analyze(
-    tool: Path, server: LocalTriton, image_bytes: int, batching: str, options: Options, say: Callable[[str], None]
+    tool: Path,
+    server: LocalTriton,
+    image_bytes: int,
+    batching: str,
+    options: ServeBenchOptions,
+    say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Asks the model `edit` over every transport at every concurrency.
 

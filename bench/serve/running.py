@@ -16,13 +16,13 @@ import numpy as np
 
 from bench.serve import statistics
 from bench.serve.loop import Slice, closed_loop
-from bench.serve.options import Options
+from bench.serve.options import ServeBenchOptions
 from bench.serve.statistics import IN_PROCESS, Cell
 from bench.serve.targets import GrpcTensors, HttpTensors, InProcess, Session, SharedTensors, Subject, Target
 from engines.bundle import Bundle
+from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
-from engines.files import write
-from engines.provenance import provenance
+from engines.store import write
 from serving.local import RELEASE
 from serving.local.canary import ask
 from serving.local.server import LocalTriton
@@ -37,7 +37,7 @@ _STAGES = {
 }
 
 
-def run(options: Options, say: Say = lambda _: None) -> dict[str, Any]:
+def run(options: ServeBenchOptions, say: Say = lambda _: None) -> dict[str, Any]:
     """Measures, and writes the result and the plot.
 
     Args:
@@ -106,9 +106,8 @@ def _drawing() -> Callable[[dict[str, Any], Path], None]:
 
 
 @contextlib.contextmanager
-def _server(bundle: Bundle, options: Options, folder: Path, batching: str) -> Iterator[LocalTriton]:
-    from serving.repository import Options as RepositoryOptions
-    from serving.repository import write_repository
+def _server(bundle: Bundle, options: ServeBenchOptions, folder: Path, batching: str) -> Iterator[LocalTriton]:
+    from serving.repository import RepositoryOptions, write_repository
 
     written = RepositoryOptions(threads=options.threads, dynamic_batching=batching == "on")
     repository = write_repository(bundle, folder / f"batching-{batching}", written)
@@ -117,7 +116,7 @@ def _server(bundle: Bundle, options: Options, folder: Path, batching: str) -> It
 
 
 def _targets(
-    subject: Subject, servers: Mapping[str, LocalTriton], options: Options
+    subject: Subject, servers: Mapping[str, LocalTriton], options: ServeBenchOptions
 ) -> dict[tuple[str, str, str], Target]:
     """By model, way and batching."""
     targets: dict[tuple[str, str, str], Target] = {
@@ -161,7 +160,7 @@ def _measure(
     targets: Mapping[tuple[str, str, str], Target],
     servers: Mapping[str, LocalTriton],
     threads: ThreadPoolExecutor,
-    options: Options,
+    options: ServeBenchOptions,
     say: Say,
 ) -> tuple[dict[Cell, list[Slice]], dict[Cell, dict[str, float]]]:
     """Every cell once per round. Those of one concurrency stand together, in an order that is another one each round:

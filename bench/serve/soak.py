@@ -26,16 +26,15 @@ from rich.console import Console
 
 from bench.serve.options import PORTRAIT, Transport
 from engines.bundle import Bundle
+from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
-from engines.files import write
-from engines.provenance import provenance
+from engines.store import write
 from serving.client import Client, DeadlineError, Handle, RequestError
 from serving.client.regions import PREFIX
 from serving.local import RELEASE, processes
 from serving.local.server import LocalTriton
 from serving.local.supervisor import SHARED_MEMORY
-from serving.repository import Options as RepositoryOptions
-from serving.repository import write_repository
+from serving.repository import RepositoryOptions, write_repository
 
 WAYS: tuple[Transport, ...] = ("grpc", "http", "shm")
 PHOTOS, HELD = 48, 12
@@ -55,7 +54,7 @@ is more than that within ten minutes; allocators and a rare larger batch are les
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class SoakOptions:
     """Ask a server of this machine for ten minutes, and see whether anything grows."""
 
     out: Path | None = None
@@ -191,7 +190,7 @@ class Answers:
             raise EdgeditError(f"photo {question[0]} at strength {question[1]:g} was answered differently than before")
 
 
-def run(options: Options, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+def run(options: SoakOptions, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Runs the load and looks at what is held.
 
     Returns:
@@ -232,7 +231,7 @@ def run(options: Options, say: Callable[[str], None] = lambda _: None) -> dict[s
 
 
 def _load(
-    server: LocalTriton, photos: np.ndarray, options: Options, say: Callable[[str], None]
+    server: LocalTriton, photos: np.ndarray, options: SoakOptions, say: Callable[[str], None]
 ) -> tuple[list[Sample], list[Caller], Answers]:
     stop, failed = threading.Event(), list[BaseException]()
 
@@ -302,7 +301,7 @@ def _inversion_bytes(bundle: Bundle) -> int:
     return sum(math.prod(map(int, spec.shape[1:])) * np.dtype(spec.dtype).itemsize for spec in outputs)
 
 
-def _command(options: Options) -> str:
+def _command(options: SoakOptions) -> str:
     return f"python -m bench.serve.soak --out OUT --seconds {options.seconds:g} --callers {options.callers}"
 
 
@@ -314,7 +313,7 @@ def main() -> None:
         console.print(line, markup=False)
 
     try:
-        result = run(tyro.cli(Options, prog="python -m bench.serve.soak"), say)
+        result = run(tyro.cli(SoakOptions, prog="python -m bench.serve.soak"), say)
     except EdgeditError as error:
         raise SystemExit(f"error: {error}") from None
     for name, value in result["growth"].items():

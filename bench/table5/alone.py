@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from bench.table5.subjects import Eager, Exported, Setting, Subject, write_graphs
+from engines.bundle.provenance import peak_memory
 from engines.errors import EdgeditError
-from engines.provenance import peak_memory
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -20,8 +20,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from bench.table5.counter import Count, count, count_called_modules
+from engines.bundle.provenance import provenance
 from engines.family import CARS_512, FACES_1024, FACES_1024_MOBILE, ModelFamily
-from engines.provenance import provenance
 from training.peers import COMPARED, create
 from training.peers.protocol import Peer
 

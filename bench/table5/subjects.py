@@ -7,7 +7,6 @@ Runtime: images are uint8 of the family's size on both sides there, so shrinking
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -22,18 +21,19 @@ from engines.bundle import EXTERNAL_LOCATION
 from engines.contracts import TensorSpec
 from engines.errors import EdgeditError, RuntimeUnavailableError
 from engines.family import ModelFamily
-from engines.ort import session
 from engines.runtimes.onnxruntime import PROVIDERS, OnnxRuntime
+from engines.runtimes.ort import session
 from engines.runtimes.ort_values import dtype_name
+from engines.store import atomic_directory
 from export.aot import Arithmetic, channels_last, precise
 from export.graphs import GRAPHS as OUR_GRAPHS
 from export.onnx_graph import export_graph
 from export.peers import export_peer
+from export.random_weights import random_weights
 from export.weights import half_weights, rounded, write_weights
 from training.peers import create
 from training.peers.ours import Ours
 from training.peers.protocol import Peer
-from training.random_weights import random_weights
 
 How = Literal["eager", "onnxruntime"]
 
@@ -232,12 +232,9 @@ def write_graphs(key: str, setting: Setting, folder: Path) -> None:
     Raises:
         EdgeditError: if it cannot be exported.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as scratch:
-        made = Path(scratch) / key
+    with atomic_directory(folder) as made:
         peer = network(key, setting)
         if isinstance(peer, Ours):
-            made.mkdir()
             table = write_weights(half_weights(peer).tensors, made / EXTERNAL_LOCATION)
             system = cast(Ours, rounded(peer))
             for name in GRAPHS:
@@ -246,4 +243,3 @@ def write_graphs(key: str, setting: Setting, folder: Path) -> None:
                 )
         else:
             export_peer(peer, made)
-        made.rename(folder)

@@ -26,7 +26,7 @@ from bench.table5.subjects import How, Setting, Subject, graphs_folder
 from bench.timing import Rounds, quartiles, rounds, summary, synchronize
 from engines.cpus import threads as allowed
 from engines.cpus import usable
-from engines.errors import EdgeditError, first_line, near
+from engines.errors import EdgeditError, first_line, suggestion
 from training.peers import COMPARED
 
 BASE = "e4e"
@@ -49,7 +49,9 @@ def chosen(names: Sequence[str]) -> list[str]:
     """
     for name in names:
         if name.lower() not in COMPARED:
-            raise EdgeditError(f"there is no method {name!r}; {near(name, COMPARED)}there are {', '.join(COMPARED)}")
+            raise EdgeditError(
+                f"there is no method {name!r}; {suggestion(name, COMPARED)}there are {', '.join(COMPARED)}"
+            )
     wanted = {name.lower() for name in names} | {BASE}
     return [key for key in COMPARED if not names or key in wanted]
 

@@ -47,7 +47,8 @@ class BenchServe(Reporting):
         if not self.no_setup:
             install.ensure(say)
         # Not at the top: they are for Linux alone, which the set-up has just made sure of.
-        from bench.serve import Options, run
+        from bench.serve import ServeBenchOptions as Options
+        from bench.serve import run
         from bench.serve.tables import report
 
         result = run(

@@ -13,7 +13,7 @@ import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edgedit.commands.common import OptionalFile, Reporting, check_output, command_line, console, given
-from engines.engine_manifest import FloatPrecision
+from engines.bundle.engine_manifest import FloatPrecision
 from engines.errors import EdgeditError, OutputError
 from engines.family import family
 

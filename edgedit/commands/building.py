@@ -24,7 +24,7 @@ from edgedit.commands.common import (
     say,
 )
 from edgedit.editor import PORTRAIT_BUNDLE
-from engines.engine_manifest import Precision, RuntimeName
+from engines.bundle.engine_manifest import Precision, RuntimeName
 
 OptionalSize = Annotated[str | None, tyro.conf.arg(metavar="SIZE", help_behavior_hint="")]
 

@@ -10,9 +10,11 @@ from rich.table import Table
 from edgedit.commands.common import BundleOption, Reporting, console, elsewhere, opened
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.bundle import Bundle
+from engines.bundle.engine_manifest import ENGINES_FOLDER
+from engines.bundle.folders import EngineFolder, list_engines
+from engines.bundle.preflight import check_current
+from engines.bundle.signing import is_signed
 from engines.errors import EngineError
-from engines.folders import ENGINES_FOLDER, EngineFolder, check_current, list_engines
-from engines.signing import is_signed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ import tyro
 from edgedit import __version__
 from edgedit.commands.common import OptionalFile, Reporting, check_output, console
 from engines.errors import EngineError, OutputError
-from engines.files import write
 from engines.inspector import (
     Comparison,
     Figures,
@@ -25,6 +24,7 @@ from engines.inspector import (
     print_comparison,
     print_subject,
 )
+from engines.store import write
 
 MADE_BY = f"Made by edgedit inspect, version {__version__}."
 

@@ -13,7 +13,7 @@ from engines.errors import EdgeditError, RuntimeUnavailableError
 from engines.packages import FACE_DETECTOR
 
 if TYPE_CHECKING:
-    from serving.gateway.settings import Settings
+    from serving.gateway.settings import GatewaySettings as Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class ServeGateway(Reporting):
         Raises:
             GatewayError: if they allow nothing, or an address that needs keys has none.
         """
-        from serving.gateway.settings import Settings
+        from serving.gateway.settings import GatewaySettings as Settings
 
         return Settings(
             host=self.host,

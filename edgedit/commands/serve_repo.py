@@ -11,7 +11,7 @@ import tyro
 
 from edgedit.commands.common import BundleOption, Reporting, console, opened, parse_size
 from edgedit.editor import PORTRAIT_BUNDLE
-from engines.engine_manifest import FloatPrecision
+from engines.bundle.engine_manifest import FloatPrecision
 from engines.errors import OutputError
 from serving.contract import CACHE_BYTES
 
@@ -40,7 +40,8 @@ class ServeRepo(Reporting):
     onnx-ir)."""
 
     def run(self) -> dict[str, Any]:
-        from serving.repository import Options, add_version, read_repository, wait_until_loaded, write_repository
+        from serving.repository import RepositoryOptions as Options
+        from serving.repository import add_version, read_repository, wait_until_loaded, write_repository
 
         options = Options(
             threads=self.threads,

@@ -10,8 +10,8 @@ import tyro
 
 from edgedit.commands.common import BundleOption, OwnBundle, PublicKey, Reporting, console, opened
 from edgedit.editor import PORTRAIT_BUNDLE
-from engines.manifest import SIGNATURE_FILE
-from engines.signing import is_signed, sign_bundle, verify_signature
+from engines.bundle.manifest import SIGNATURE_FILE
+from engines.bundle.signing import is_signed, sign_bundle, verify_signature
 
 
 @dataclass(frozen=True, kw_only=True)

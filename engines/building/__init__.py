@@ -1,13 +1,13 @@
 """From a bundle's graphs to engines: TensorRT and TensorRT-RTX through one code path, ONNX Runtime beside them.
 
-backend.py   the one place that imports TensorRT or TensorRT-RTX; its messages, its targets
 builder.py   one strongly typed ONNX graph to one serialised engine
 timing.py    the timing cache between builds
 proof.py     what the built network's own tensor types say of its precision
 staging.py   the engine folder: staged, locked, published by one rename
-keep.py      the other graphs of a folder that is built again
+reuse.py     the other graphs of a folder that is built again
 refit.py     new weights for an engine that is there
 build.py     all of it, for the graphs of a bundle
+certificate.py, gates.py, similarity.py  how close to FP32 an engine's images are, and how close they must be
 devices.py   what the vendor says of its devices
 estimate.py  floors and memory of the pipelines on a device, before anything is built
 """

@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue, ValidationError
 
-from engines.building import backend as backends
 from engines.building.builder import BuildOptions, build_engine
 from engines.building.calibrated import Calibrated
-from engines.building.keep import keep_others, ordered
 from engines.building.proof import check_targets, prove
+from engines.building.reuse import ordered, reuse_others
 from engines.building.staging import Staging, staged
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.contracts import PARTS, PIPELINES, SELECTIONS
-from engines.engine_manifest import (
+from engines.bundle.engine_manifest import (
     EIGHT_BIT,
     ENGINE_SCHEMA,
     BuiltWith,
     EngineGraph,
     EngineManifest,
+    OptimizationProfile,
     Precision,
-    Profile,
     RuntimeName,
     engine_folder,
     wider,
 )
+from engines.bundle.provenance import now, tool_versions
+from engines.contracts import PARTS, PIPELINES, SELECTIONS
 from engines.errors import EngineError, RuntimeUnavailableError
-from engines.provenance import now, tool_versions
+from engines.runtimes import backend as backends
 
 if TYPE_CHECKING:
     from engines.precision import TypedGraph
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 ONNXRUNTIME_TARGETS = ("cpu", "cuda")
 
 Fit = Callable[[str], "tuple[frozenset[str], dict[str, JsonValue] | None]"]
-"""By graph, the nodes that its accuracy needs in FP32 beyond the rules, and its certificate; EngineError where
-none will do. See `engines.certificate.Certifier.fit`."""
+"""A function from a graph to the nodes that its accuracy needs in FP32 beyond the rules, and its certificate; it raises
+EngineError where none will do. See `engines.building.certificate.Certifier.fit`."""
 
 Peaks = Callable[[str], "Mapping[str, Peak]"]
-"""By graph, the ranges of what 8-bit products take. See `engines.precision.calibrate`."""
+"""A function from a graph to the ranges of what its 8-bit products take. See `engines.precision.calibrate`."""
 
 
 def build(
@@ -90,13 +90,13 @@ def build(
     measured = peaks if precision in EIGHT_BIT else None
     folder = engine_folder(runtime, maker.target, precision)
     with staged(bundle.path, folder) as staging:
-        entries, built = keep_others(staging, bundle, maker.built(command), names, progress)
+        entries, built = reuse_others(staging, bundle, maker.built(command), names, progress)
         for index, name in enumerate(names, 1):
             progress(f"{name} ({index} of {len(names)}): {precision} for {runtime} {maker.target}")
-            widen, certificate = fit(name) if fit is not None else (frozenset[str](), None)
+            keep_fp32, certificate = fit(name) if fit is not None else (frozenset[str](), None)
             started = time.perf_counter()
             ranges = Calibrated.of(name, measured(name)) if measured is not None else None
-            typed = _lower(bundle, name, precision, staging.work, widen, ranges.peaks if ranges else None)
+            typed = _lower(bundle, name, precision, staging.work, keep_fp32, ranges.peaks if ranges else None)
             entry = maker.make(staging, typed, precision, options)
             maker.finish(staging, typed)
             if ranges is not None:
@@ -147,7 +147,7 @@ def graph_names(bundle: Bundle, graphs: Collection[str]) -> list[str]:
     return names
 
 
-def parse_profile(text: str) -> Profile:
+def parse_profile(text: str) -> OptimizationProfile:
     """MIN:OPT:MAX, or one number for all three.
 
     Raises:
@@ -156,7 +156,7 @@ def parse_profile(text: str) -> Profile:
     try:
         sizes = [int(part) for part in text.split(":")]
         low, best, high = sizes * 3 if len(sizes) == 1 else sizes
-        return Profile(min=low, opt=best, max=high)
+        return OptimizationProfile(min=low, opt=best, max=high)
     except (ValueError, ValidationError):
         raise EngineError(
             f"--batch-range {text} must be MIN:OPT:MAX, whole numbers from 1 on in rising order"
@@ -168,14 +168,14 @@ def _lower(
     graph: str,
     precision: str,
     folder: Path,
-    widen: frozenset[str],
+    keep_fp32: frozenset[str],
     peaks: Mapping[str, Peak] | None,
 ) -> TypedGraph:
     try:
         from engines.precision import lower
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(f"building engines needs {error.name}: pip install onnx onnx-ir") from error
-    return lower(bundle, graph, precision, folder, widen=widen, peaks=peaks)
+    return lower(bundle, graph, precision, folder, keep_fp32=keep_fp32, peaks=peaks)
 
 
 def _summary(name: str, entry: EngineGraph, staging: Staging) -> str:

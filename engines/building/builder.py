@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engines.building.backend import Backend, capability, current_capability, fault
 from engines.building.proof import describe, prove
 from engines.building.timing import TimingCache
+from engines.bundle.engine_manifest import OptimizationProfile, Precision, PrecisionProof
+from engines.bundle.layers import LayerReport
 from engines.contracts import TensorSpec
-from engines.engine_manifest import Precision, PrecisionProof, Profile
 from engines.errors import EngineError
-from engines.layers import LayerReport
+from engines.runtimes.backend import Backend, capability, current_capability, error_summary
 
 if TYPE_CHECKING:
     from engines.precision import TypedGraph
@@ -25,9 +25,9 @@ _TOTAL = re.compile(r"Total (Activation|Device Persistent|Weights) Memory: (\d+)
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """How an engine is built."""
+    """Options of one engine's build."""
 
-    profile: Profile = field(default_factory=lambda: Profile(min=1, opt=1, max=8))
+    profile: OptimizationProfile = field(default_factory=lambda: OptimizationProfile(min=1, opt=1, max=8))
     workspace: int | None = None
     """Most bytes of scratch memory that one kernel may take; None leaves it to the library."""
     weight_streaming: bool = False
@@ -39,7 +39,7 @@ class BuildOptions:
     version_compatible: bool = False
     """Let other versions of the library load it; TensorRT alone."""
     hardware: Literal["none", "same-compute-capability", "ampere-plus"] = "none"
-    """Which other GPUs may load it; TensorRT alone, TensorRT-RTX takes several targets instead."""
+    """The other GPUs that may load it; TensorRT alone, TensorRT-RTX takes several targets instead."""
     tf32: bool = False
     """Let FP32 convolutions and products round their inputs to TF32's 10 bits, which is the builder's own default."""
     timing_cache: bool = True
@@ -69,7 +69,7 @@ class BuildOptions:
             )
 
     def flags(self) -> dict[str, Any]:
-        """For the manifest."""
+        """The options as the manifest has them."""
         return {
             "workspace": self.workspace,
             "weight_streaming": self.streams,
@@ -127,7 +127,7 @@ def build_engine(
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             where = "+".join(targets)
-            raise EngineError(f"graph {typed.name} could not be built for {where}: {fault(messages)}")
+            raise EngineError(f"graph {typed.name} could not be built for {where}: {error_summary(messages)}")
         if cache is not None:
             cache.keep(config)
         totals = _totals(messages)
@@ -158,14 +158,14 @@ def parse(backend: Backend, builder: Any, file: Path, graph: str, messages: list
         first = parser.get_error(0) if parser.num_errors else None
         more = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
         if first is not None and first.node_operator():
-            why = fault([("ERROR", first.desc())])
+            why = error_summary([("ERROR", first.desc())])
             if why == "false" or "Plugin not found" in why:
                 why = "it does not know the operator"
             name = first.node_name() or f"number {first.node()}"
             raise EngineError(
                 f"graph {graph}: {backend.title} cannot read node {name} ({first.node_operator()}): {why}{more}"
             )
-        why = fault([("ERROR", first.desc())]) if first is not None else fault(messages)
+        why = error_summary([("ERROR", first.desc())]) if first is not None else error_summary(messages)
         raise EngineError(f"graph {graph}: {backend.title} cannot read it: {why}{more}")
     if not network.num_outputs:
         # What is not ONNX at all is parsed to an empty network.
@@ -244,7 +244,7 @@ def _configure(
     return config
 
 
-def _add_profile(builder: Any, config: Any, network: Any, graph: str, batch: Profile) -> None:
+def _add_profile(builder: Any, config: Any, network: Any, graph: str, batch: OptimizationProfile) -> None:
     profile = builder.create_optimization_profile()
     text = f"{batch.min}:{batch.opt}:{batch.max}"
     for index in range(network.num_inputs):
@@ -264,9 +264,9 @@ def _add_profile(builder: Any, config: Any, network: Any, graph: str, batch: Pro
 
 
 def _totals(messages: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """What the builder says of memory. It is said once per target; the largest counts."""
+    """The memory figures among the builder's messages. Each comes once per target; the largest counts."""
     totals: dict[str, int] = {}
     for _, text in messages:
-        if found := _TOTAL.search(text):
-            totals[found[1]] = max(totals.get(found[1], 0), int(found[2]))
+        if match := _TOTAL.search(text):
+            totals[match[1]] = max(totals.get(match[1], 0), int(match[2]))
     return totals

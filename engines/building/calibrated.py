@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
+from engines.bundle.manifest import Strict, first_fault
 from engines.contracts import Name
 from engines.errors import EngineError
-from engines.manifest import Strict, first_fault
 
 if TYPE_CHECKING:
     from engines.precision.quantise import Peak
@@ -27,12 +27,12 @@ class Calibrated(Strict):
     schema_version: Literal[1] = 1
     graph: Name
     peaks: dict[str, Magnitude | list[Magnitude]]
-    """By name of a product, the magnitude that the largest 8-bit value of its data, or of each of their channels,
+    """The magnitude, by name of a product, that the largest 8-bit value of its data, or of each of their channels,
     stands for, see `precision.calibrate`."""
 
     @classmethod
     def of(cls, graph: str, peaks: Mapping[str, Peak]) -> Self:
-        """What was measured of a graph."""
+        """The ranges that were measured of a graph."""
         return cls.model_validate({"graph": graph, "peaks": dict(peaks)})
 
     @classmethod

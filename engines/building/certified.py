@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.building.build import Fit, Peaks
+from engines.building.certificate import Calibration, Certifier, Judges, Run
 from engines.bundle import Bundle
-from engines.certificate import Calibration, Certifier, Judges, Run
-from engines.engine_manifest import EIGHT_BIT, wider
+from engines.bundle.engine_manifest import EIGHT_BIT, wider
 from engines.errors import EngineError, ImageError
 from engines.photo import aligned_square, open_image
 from engines.photo.sources import SUFFIXES, photo_files
@@ -94,7 +94,7 @@ def judged(
     def fit(graph: str) -> tuple[frozenset[str], dict[str, Any] | None]:
         fitted = certifier.fit(graph, precision, progress=progress)
         progress(f"{graph}: {_line(fitted.certificate, precision)}")
-        return fitted.widen, fitted.certificate
+        return fitted.keep_fp32, fitted.certificate
 
     return Judged(fit=fit, peaks=ranges.peaks if ranges is not None else None)
 

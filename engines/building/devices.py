@@ -1,4 +1,4 @@
-"""What the vendor says of its devices: ceilings, memory, and which runtime serves them.
+"""The vendor's figures of its devices: ceilings, memory, and which runtime serves them.
 
 GeForce cards multiply FP16 and FP8 with FP32 accumulation at half the rate of FP16 accumulation, and whitepapers give
 both; the slower one stands here, since it is what engines of this project compute with.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engines.building.proof import check_targets
-from engines.engine_manifest import Precision
+from engines.bundle.engine_manifest import Precision
 from engines.errors import EngineError
 
 
@@ -31,7 +31,7 @@ class Gpu:
     memory_gb: float
     """Device memory, GB; on a Jetson the CPU shares it."""
     runtime: str
-    """What builds for it."""
+    """The runtime whose builder serves it."""
     source: str
     """The vendor's document that the figures are those of."""
     checked: bool
@@ -227,7 +227,7 @@ def device(name: str) -> Gpu:
     Raises:
         EngineError: for an unknown one; the message lists those there are.
     """
-    found = DEVICES.get(ALIASES.get(name, name))
-    if found is None:
+    gpu = DEVICES.get(ALIASES.get(name, name))
+    if gpu is None:
         raise EngineError(f"unknown GPU {name!r}; there are {', '.join(sorted(DEVICES))}")
-    return found
+    return gpu

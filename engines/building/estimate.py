@@ -1,4 +1,4 @@
-"""What a device could do at best with a bundle's graphs, and whether they fit, before anything is built.
+"""Bounds on what a device can do with a bundle's graphs, and whether they fit, before anything is built.
 
 The floor is a bound that no engine beats: all products at the rate of the tensor cores, weights, inputs and outputs
 once through the memory bus, whichever takes longer. Activations are left out of it, since caches may hold them. An
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from engines.building.devices import Gpu
 from engines.bundle import Bundle
-from engines.engine_manifest import EIGHT_BIT, Precision
+from engines.bundle.engine_manifest import EIGHT_BIT, Precision
 from engines.errors import EngineError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What a graph asks of a device at batch 1. Floating-point values are counted, integers are bytes already."""
+    """The work of a graph at batch 1. Floating-point values are counted, integers are bytes already."""
 
     graph: str
     macs: int
@@ -43,7 +43,7 @@ class Floor:
 
     graph: str
     macs: int
-    """Of the whole batch."""
+    """Multiply-accumulates of the whole batch."""
     weight_bytes: int
     interface_bytes: int
     activation_bytes: int
@@ -66,7 +66,7 @@ class Floor:
         return self.weight_bytes + self.interface_bytes + self.activation_bytes
 
     def fits(self, gpu: Gpu) -> bool:
-        """Whether that is less than the device has. No is certain; yes leaves out scratch memory and a Jetson's CPU."""
+        """True if that is less than the device has. No is certain; yes leaves out scratch memory and a Jetson's CPU."""
         return self.needed_bytes < gpu.memory_gb * 1e9
 
 
@@ -94,7 +94,7 @@ def estimate(
 
 
 def floor(done: Work, gpu: Gpu, *, precision: Precision = "fp16", batch: int = 1) -> Floor:
-    """What a device takes for a graph at best."""
+    """The least time and memory that a device takes for a graph."""
     size = 4 if precision == "fp32" else 2
     stored = 1 if precision in EIGHT_BIT else size
     macs, weights, interface = done.macs * batch, done.weights * stored, done.interface_bytes * batch
@@ -131,14 +131,14 @@ def work(bundle: Bundle, graph: str) -> Work:
         model = ir.from_proto(onnx.load_from_string(bundle.read(file)))
     except (ValueError, RuntimeError) as error:
         raise EngineError(f"{bundle.name}: {file} is not an ONNX model") from error
-    found = shapes(model)
-    ends = [found[str(value.name)] for value in (*model.graph.inputs, *model.graph.outputs)]
+    specs = shapes(model)
+    ends = [specs[str(value.name)] for value in (*model.graph.inputs, *model.graph.outputs)]
     return Work(
         graph=graph,
-        macs=sum(macs(node, found) for node in model.graph),
-        weights=sum(found[n].elements for n in model.graph.initializers if found[n].floating),
+        macs=sum(macs(node, specs) for node in model.graph),
+        weights=sum(specs[n].elements for n in model.graph.initializers if specs[n].floating),
         interface_bytes=sum(tensor.elements * _itemsize(tensor) for tensor in ends),
-        peak=_peak(model, found),
+        peak=_peak(model, specs),
     )
 
 
@@ -148,7 +148,7 @@ def _itemsize(tensor: Tensor) -> int:
     return np.dtype(tensor.dtype).itemsize
 
 
-def _peak(model: ir.Model, found: Mapping[str, Tensor]) -> int:
+def _peak(model: ir.Model, specs: Mapping[str, Tensor]) -> int:
     """The most floating-point values alive at once, in the order of the nodes; what depends on no input is a weight."""
     nodes = list(model.graph)
     last = {str(value.name): i for i, node in enumerate(nodes) for value in node.inputs if value is not None}
@@ -160,7 +160,7 @@ def _peak(model: ir.Model, found: Mapping[str, Tensor]) -> int:
         names = {str(value.name) for value in node.outputs if value.name}
         if any(value is not None and str(value.name) in depends for value in node.inputs):
             depends |= names
-            alive |= {name for name in names if found[name].floating}
-        peak = max(peak, sum(found[name].elements for name in alive))
+            alive |= {name for name in names if specs[name].floating}
+        peak = max(peak, sum(specs[name].elements for name in alive))
         alive = {name for name in alive if last.get(name, -1) > index}
     return peak

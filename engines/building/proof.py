@@ -1,4 +1,4 @@
-"""What a built network's own tensor types say of its precision.
+"""The proof of a network's precision: the types of its own tensors, as they were built.
 
 A network of TensorRT since 10.12 is strongly typed: the type of a tensor is the type it is computed in, and the builder
 has no leave to choose another. So the network definition is proof without a GPU. The inspector of a loaded engine is
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from engines.engine_manifest import Precision, PrecisionProof, WideLayer
+from engines.bundle.engine_manifest import Precision, PrecisionProof, WideLayer
+from engines.bundle.layers import NO_GAIN, NO_PRODUCT, Layer, LayerReport, LayerTensor
 from engines.errors import EngineError
-from engines.layers import NO_GAIN, NO_PRODUCT, Layer, LayerReport, LayerTensor
 
 LEAST_SHARE: Mapping[str, float] = {"fp32": 1.0, "fp16": 0.98, "int8": 0.9, "fp8": 0.9}
 """Share of the MACs that must be in the precision asked for. FP32 asked is FP32 throughout. With 8 bits products that
@@ -69,8 +69,8 @@ def describe(api: Any, network: Any, graph: str, precision: str, typed: LayerRep
         EngineError: if a layer's work cannot be counted.
     """
     reasons = {layer.name: layer.reason for layer in typed.layers if layer.reason}
-    asked = DTYPES[precision]
-    eight = asked not in ("float32", "float16")
+    requested = DTYPES[precision]
+    eight = requested not in ("float32", "float16")
     with _at_batch_one(network):
         constants: dict[str, int] = {}
         quantised: dict[str, str] = {}
@@ -102,7 +102,7 @@ def describe(api: Any, network: Any, graph: str, precision: str, typed: LayerRep
             macs = _macs(api, layer, kind, inputs, outputs)
             node = _NODE.search(getattr(layer, "metadata", ""))
             reason = None
-            wider = computes != asked and (computes == "float32" or (eight and computes == "float16"))
+            wider = computes != requested and (computes == "float32" or (eight and computes == "float16"))
             if wider and not _moves(api, layer, kind):
                 # Without products FP16 is what a graph of 8 bits is made of.
                 plain = NO_PRODUCT if computes == "float16" and not macs else UNEXPLAINED
@@ -170,8 +170,8 @@ def check_targets(precision: Precision, targets: Sequence[str]) -> None:
     """
     oldest = OLDEST.get(precision, 0)
     for target in targets:
-        found = re.fullmatch(r"sm(\d{2,3})", target.strip().lower())
-        if found and int(found[1]) < oldest:
+        match = re.fullmatch(r"sm(\d{2,3})", target.strip().lower())
+        if match and int(match[1]) < oldest:
             raise EngineError(
                 f"{target} has no {precision} arithmetic, which needs sm{oldest} or newer; build int8 or fp16 for it"
             )

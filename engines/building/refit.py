@@ -17,20 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from engines.building import backend as backends
-from engines.building.backend import Backend
 from engines.building.build import Peaks
 from engines.building.calibrated import Calibrated
-from engines.building.keep import files_of, keep_others, ordered
 from engines.building.proof import DTYPES
+from engines.building.reuse import files_of, ordered, reuse_others
 from engines.building.staging import staged
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.engine_manifest import EIGHT_BIT, ENGINE_SCHEMA, EngineGraph, EngineManifest
+from engines.bundle.engine_manifest import EIGHT_BIT, ENGINE_SCHEMA, EngineGraph, EngineManifest
+from engines.bundle.folders import EngineFolder
+from engines.bundle.preflight import HostInfo, rebuild_command
+from engines.bundle.provenance import now, tool_versions
+from engines.bundle.signing import open_engine
 from engines.errors import EngineError, RuntimeUnavailableError
-from engines.folders import EngineFolder, Found, rebuild_command
-from engines.provenance import now, tool_versions
+from engines.runtimes import backend as backends
+from engines.runtimes.backend import Backend
 from engines.runtimes.trt_engine import deserialize, driver_version, error_recorder
-from engines.signing import open_engine
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Weights:
     """The weights of a typed graph beside those of the same graph of another bundle."""
 
     all: Mapping[str, np.ndarray]
-    """Of the new graph, by name."""
+    """The weights of the new graph, by name."""
     changed: Sequence[str]
     """Names of those that differ from the old graph's."""
 
@@ -82,20 +83,20 @@ def refit(
             f"refitting {folder.name} needs an NVIDIA GPU that runs it, and none is here; build from the new weights "
             f"instead: `{rebuild_command(manifest, weights)}`"
         )
-    found = Found(backend.title, backend.version, ".".join(map(str, gpu)), driver_version())
+    host = HostInfo(backend.title, backend.version, ".".join(map(str, gpu)), driver_version())
     names = list(manifest.graphs)
     open_engine(
         old,
         manifest.runtime,
         names[0],
-        found,
+        host,
         precision=manifest.precision,
         target=manifest.target,
         public_key=public_key,
     )
     built = manifest.built.model_copy(update={"command": command, "date": now(), "tools": tool_versions()})
     with staged(new.path, folder.name) as staging:
-        entries, built = keep_others(staging, new, built, names, progress)
+        entries, built = reuse_others(staging, new, built, names, progress)
         for name in names:
             entry = manifest.graphs[name]
             started = time.perf_counter()
@@ -130,7 +131,7 @@ def refit(
 def _ranges(
     folder: EngineFolder, graph: str, peaks: Peaks | None, progress: Callable[[str], None]
 ) -> tuple[Calibrated, Calibrated] | None:
-    """What the data of a quantised graph stand for: in the engine as it is, and with the new weights."""
+    """The ranges of a quantised graph's data: in the engine as it is, and with the new weights."""
     entry = folder.manifest.graphs[graph]
     if entry.ranges is None:
         return None
@@ -196,14 +197,14 @@ def compare(
     """
     certificate = manifest.graphs[graph].certificate or {}
     widened = certificate.get("widened")
-    widen = [str(name) for name in widened] if isinstance(widened, list) else []
+    keep_fp32 = [str(name) for name in widened] if isinstance(widened, list) else []
     try:
         from engines.precision import lower
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(f"refitting engines needs {error.name}: pip install onnx onnx-ir") from error
     peaks = (None, None) if ranges is None else (ranges[0].peaks, ranges[1].peaks)
     (was, before), (now_, after) = (
-        _read(lower(bundle, graph, manifest.precision, folder, widen=widen, peaks=measured).file)
+        _read(lower(bundle, graph, manifest.precision, folder, keep_fp32=keep_fp32, peaks=measured).file)
         for bundle, measured in zip((old, new), peaks, strict=True)
     )
     for file in folder.iterdir():
@@ -219,7 +220,7 @@ def compare(
 
 
 def _read(file: Path) -> tuple[list[str], dict[str, np.ndarray]]:
-    """What a typed graph computes, a line for each node and weight, and its weights."""
+    """The structure of a typed graph, a line for each node and weight, and its weights."""
     import onnx
     from onnx import numpy_helper
 

@@ -10,9 +10,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from engines.building.backend import Backend
 from engines.errors import OutputError
-from engines.files import cache_folder, write
+from engines.runtimes.backend import Backend
+from engines.store import cache_folder, write
 
 MAX_BYTES = 64 * 2**20
 """A larger cache is thrown away rather than kept."""

@@ -18,7 +18,7 @@ from engines.family import ModelFamily
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What an edit adds to an inversion: delta_w (N, D) to the W+ codes, style_delta (T,) to the styles; float32."""
+    """The change by an edit: delta_w (N, D) to the W+ codes, style_delta (T,) to the styles; float32."""
 
     delta_w: np.ndarray
     style_delta: np.ndarray
@@ -125,9 +125,9 @@ def resolve(
     """
     delta_w = np.zeros((family.w_rows, family.style_dim), np.float64)
     style_delta = np.zeros(style_width(family), np.float64)
-    for name, asked in strengths.items():
+    for name, requested in strengths.items():
         direction = pick(directions, name)
-        strength = finite_strength(name, asked.value if isinstance(asked, Strength) else asked)
+        strength = finite_strength(name, requested.value if isinstance(requested, Strength) else requested)
         low, high = direction.min_strength, direction.max_strength
         delta = direction.delta(within_range(name, strength, low, high, clamp))
         first, end = direction.rows or (0, family.w_rows)
@@ -135,7 +135,7 @@ def resolve(
         fits = delta.shape == (target.shape[-1:] if direction.space == "w" else target.shape)
         if end > family.w_rows or not fits:
             raise DirectionError(f"direction {name} is {direction.extent} and does not fit {needs(family)}")
-        shares = asked.row_shares(family) if isinstance(asked, Strength) else np.ones(family.w_rows)
+        shares = requested.row_shares(family) if isinstance(requested, Strength) else np.ones(family.w_rows)
         if direction.space == "s":
             target += delta * np.repeat(shares[list(family.style_rows)], family.style_channels)
             continue
@@ -154,7 +154,7 @@ def resolve(
 
 
 def needs(family: ModelFamily) -> str:
-    """What a direction must hold to fit a family, in words."""
+    """The shape that a direction must have to fit a family, in words."""
     return (
         f"family {family.name}, which takes {family.style_dim} values in w, {family.w_rows} rows of {family.style_dim} "
         f"in w+, or {style_width(family)} style channels in s"

@@ -12,18 +12,16 @@ import numbers
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
 
 from engines import tensors
+from engines.bundle.contents import BundleContents
+from engines.bundle.manifest import direction_file
 from engines.errors import DirectionError
-from engines.files import write
 from engines.first_bytes import LENGTH, remedy
-from engines.manifest import direction_file
-
-if TYPE_CHECKING:
-    from engines.bundle import Bundle
+from engines.store import write
 
 Kind = Literal["interfacegan", "ganspace", "stylespace", "styleclip"]
 Space = Literal["w", "w+", "s"]
@@ -67,7 +65,7 @@ class Direction:
     rows: tuple[int, int] | None = None
     """First and one-past-last W+ row that a "w" vector is added to. None: all."""
     units: str = ""
-    """What a strength of 1 is, such as "standard deviations of the component"."""
+    """The unit of a strength, such as "standard deviations of the component"."""
     origin: float | None = None
     """Coordinate of the mean code along a "w" vector (see `coordinate`). None: not known."""
 
@@ -125,7 +123,7 @@ class Direction:
         return delta
 
     def coordinate(self, code: np.ndarray) -> float:
-        """How far a code lies from the mean code along the vector, in units of strength.
+        """The distance of a code from the mean code along the vector, in units of strength.
 
         GANSpace's published edits set this coordinate: `delta(target - coordinate(code))`. As published, it is that of
         the code's first row, whichever rows are edited.
@@ -229,7 +227,7 @@ def row_range(what: str, rows: tuple[int, int]) -> tuple[int, int]:
     return (int(rows[0]), int(rows[1]))
 
 
-def load_directions(bundle: Bundle) -> dict[str, Direction]:
+def load_directions(bundle: BundleContents) -> dict[str, Direction]:
     """All directions of a bundle by name, in the manifest's order.
 
     Raises:

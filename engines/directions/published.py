@@ -23,14 +23,14 @@ from engines.errors import DirectionError
 from engines.family import FAMILIES, ModelFamily
 
 PCA_KEYS = ("mean", "comp", "std")
-"""As encoder4editing's files name them."""
+"""The names in encoder4editing's files."""
 _OWN_KEYS = ("act_mean", "act_comp", "act_stdev")
-"""As GANSpace's own do, for the layer that was analysed: W, or the file does not fit."""
+"""The names in GANSpace's own files, for the layer that was analysed: W, or the file does not fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What no array says about its direction; see `Direction`."""
+    """Facts that no array says about its direction; see `Direction`."""
 
     name: str
     min_strength: float
@@ -128,7 +128,7 @@ def ganspace(
 
 
 def style_index(family: ModelFamily, layer: int, channel: int) -> int:
-    """Where a StyleSpace channel lies in the concatenated styles.
+    """The index of a StyleSpace channel in the concatenated styles.
 
     Args:
         layer: StyleSpace's number, which counts the ToRGB layers too (0..25 at 1024).
@@ -167,12 +167,12 @@ def style_deviations(statistics: Sequence[Sequence[np.ndarray]], family: ModelFa
     if len(statistics) != 2 or any(isinstance(part, np.ndarray) for part in statistics):
         raise DirectionError("style statistics are two lists, the means and the deviations of each style layer")
     widths = [tuple(np.size(layer) for layer in part) for part in statistics]
-    for found in widths:
-        if found != family.style_channels:
-            fitting = [f.name for f in FAMILIES.values() if f.style_channels == found]
+    for layers in widths:
+        if layers != family.style_channels:
+            fitting = [f.name for f in FAMILIES.values() if f.style_channels == layers]
             made_for = f", as {' and '.join(fitting)} has" if fitting else ""
             raise DirectionError(
-                f"the statistics have {len(found)} style layers with {sum(found)} channels{made_for}; family "
+                f"the statistics have {len(layers)} style layers with {sum(layers)} channels{made_for}; family "
                 f"{family.name} has {len(family.style_channels)} with {style_width(family)}"
             )
     deviations = np.concatenate([_array("a deviation", layer).reshape(-1) for layer in statistics[1]])

@@ -29,7 +29,7 @@ class Component:
     rows: tuple[int, int]
     """First and one-past-last W+ row."""
     strength: float
-    """In standard deviations of the component."""
+    """The strength in standard deviations of the component."""
     both: bool = False
     """Published with the opposite sign too."""
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from engines.bundle.layers import Layer, LayerReport
 from engines.inspector.figures import Figures, precision_label
-from engines.layers import Layer, LayerReport
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Side:
 
     @property
     def milliseconds(self) -> float | None:
-        """None unless all were measured."""
+        """The sum of the measured times; None unless all were measured."""
         times = [layer.milliseconds for layer in self.layers]
         return sum(t for t in times if t is not None) if times and None not in times else None
 
@@ -108,14 +108,14 @@ def compare(a: LayerReport, b: LayerReport) -> Comparison:
 
     offset = len(a.layers)
     for start, report in ((0, a), (offset, b)):
-        seen: Counter[str] = Counter()
+        occurrences: Counter[str] = Counter()
         for index, layer in enumerate(report.layers, start):
             root(index)
             for name in _names(layer):
                 key = (name, 0)
                 if name == layer.name:
-                    key = (name, seen[name])
-                    seen[name] += 1
+                    key = (name, occurrences[name])
+                    occurrences[name] += 1
                 parent[root(key)] = root(index)
     groups: dict[tuple[str, int] | int, tuple[list[int], list[int]]] = {}
     for index in range(offset + len(b.layers)):
@@ -131,7 +131,7 @@ def _names(layer: Layer) -> Iterable[str]:
 
 
 def _in_order(pairs: list[Pair]) -> list[Pair]:
-    """In the first report's order; what only the second has follows the pair that it comes after there."""
+    """The pairs in the first report's order; what only the second has follows the pair that it comes after there."""
     after = {pair.b[-1]: pair.a[0] for pair in pairs if pair.a and pair.b}
     key: dict[Pair, tuple[int, int, int]] = {}
     last = -1

@@ -48,7 +48,7 @@ def find_device(
 
 
 def assume_device(target: str | None, measured: bool) -> Device | None:
-    """What is taken if no device is named: one of the (first) target's architecture, said to be assumed.
+    """The device that is taken if none is named: one of the (first) target's architecture, said to be assumed.
 
     For a graph, or a target that names no architecture, it is the paper's GPU, unless times were measured, which would
     have been somewhere else; then it is None.

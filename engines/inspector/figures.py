@@ -1,4 +1,4 @@
-"""What is worked out from a layer report: totals, arithmetic intensity, floors and how figures are written."""
+"""Figures that are worked out from a layer report: totals, arithmetic intensity, floors and how figures are written."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from engines.bundle.layers import Layer, LayerReport
 from engines.inspector.devices import Device
-from engines.layers import Layer, LayerReport
 
 _LABELS = {
     "float32": "FP32",
@@ -90,7 +90,7 @@ class PrecisionTotal:
     layers: int
     macs: int
     share: float
-    """Of all MACs; 0 where there are none."""
+    """The share of all MACs; 0 where there are none."""
     weight_bytes: int
     activation_bytes: int
 
@@ -179,17 +179,17 @@ class Figures:
 
     @cached_property
     def wide(self) -> dict[str, list[Layer]]:
-        """By reason: layers with one for their precision, and FP32 arithmetic where something lower was asked for."""
-        asked = asked_label(self.report.precision)
+        """Layers by reason: those with one for their precision, and FP32 arithmetic where less was requested."""
+        requested = asked_label(self.report.precision)
         groups: dict[str, list[Layer]] = defaultdict(list)
         for layer in self.report.layers:
-            silent = asked != "FP32" and precision_label(layer.precision) == "FP32" and layer.macs
+            silent = requested != "FP32" and precision_label(layer.precision) == "FP32" and layer.macs
             if layer.reason is not None or silent:
                 groups[clean(layer.reason or UNKNOWN_REASON, 300)].append(layer)
         return dict(sorted(groups.items(), key=lambda item: (item[0] != UNKNOWN_REASON, -sum(x.macs for x in item[1]))))
 
     def cost(self, layer: Layer) -> float:
-        """What layers are ranked by: measured time, else floor, else MACs."""
+        """The figure that layers are ranked by: measured time, else floor, else MACs."""
         if self.measured:
             return layer.milliseconds or 0.0
         floor = self.floor(layer)

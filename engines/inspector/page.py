@@ -83,11 +83,11 @@ def comparison_page(
             for pair in comparison.pairs
         }
         numbered = list(enumerate(comparison.pairs))
-        kept = sorted(sorted(numbered, key=lambda item: -cost[item[1]])[:shown])
-        cut = len(numbered) - len(kept)
-        table = pair_table(comparison, kept, a, b, detail)
-        rows_a = {i: f"l{index}" for index, pair in kept for i in pair.a}
-        rows_b = {i: f"l{index}" for index, pair in kept for i in pair.b}
+        selected = sorted(sorted(numbered, key=lambda item: -cost[item[1]])[:shown])
+        cut = len(numbered) - len(selected)
+        table = pair_table(comparison, selected, a, b, detail)
+        rows_a = {i: f"l{index}" for index, pair in selected for i in pair.a}
+        rows_b = {i: f"l{index}" for index, pair in selected for i in pair.b}
         marks = [points(a, _largest(a, rows_a)), points(b, _largest(b, rows_b), second=True)]
         counts = comparison.counts
         words = (
@@ -142,14 +142,15 @@ def _fit(build: Callable[[Detail, int], Html], shown: int, least: Callable[[Deta
 def _largest(figures: Figures, rows: dict[int, str]) -> dict[int, str]:
     """The rows of the layers with the most MACs: what a plot can still show."""
     layers = figures.report.layers
-    kept = sorted((i for i in rows if layers[i].macs), key=lambda i: -layers[i].macs)[:_MAX_POINTS]
-    return {i: rows[i] for i in kept}
+    selected = sorted((i for i in rows if layers[i].macs), key=lambda i: -layers[i].macs)[:_MAX_POINTS]
+    return {i: rows[i] for i in selected}
 
 
 def _map_section(maps: Sequence[tuple[str, Figures, dict[int, str]]]) -> Html:
-    seen = dict.fromkeys(t.precision for _, figures, _ in maps for t in figures.precisions)
+    precisions = dict.fromkeys(t.precision for _, figures, _ in maps for t in figures.precisions)
     legend = [
-        el("span", el("span", _cell_text(label), class_=f"b {kind(label)}"), f" {label}") for label in list(seen)[:12]
+        el("span", el("span", _cell_text(label), class_=f"b {kind(label)}"), f" {label}")
+        for label in list(precisions)[:12]
     ]
     strips = []
     for name, figures, rows in maps:
@@ -198,7 +199,7 @@ def _cell_text(label: str) -> str:
 
 def _roofline_section(series: list[tuple[Figures, list[Point]]]) -> Html:
     first = series[0][0]
-    marks = [mark for _, found in series for mark in found]
+    marks = [mark for _, points in series for mark in points]
     heading_ = el("h2", "Roofline")
     if not marks:
         why = (
@@ -239,7 +240,7 @@ def _roofline_section(series: list[tuple[Figures, list[Point]]]) -> Html:
 
 
 def _idle(series: list[tuple[Figures, list[Point]]]) -> Html:
-    """What the plot cannot show: layers without arithmetic have no intensity."""
+    """A note on what the plot cannot show: layers without arithmetic have no intensity."""
     parts = []
     for letter, (figures, _) in zip("AB", series, strict=False):
         idle = [layer for layer in figures.report.layers if not layer.macs]
@@ -281,6 +282,6 @@ def _document(title: str, *body: Html, table: LayerTable, command: str) -> Html:
 
 
 def _labels(labels: Iterable[str]) -> str:
-    """On a narrow screen a row is a card, and each figure carries its column's name (ours, never read from a file)."""
+    """Style rules for narrow screens: a row is a card, and a figure has its column's name (ours, not from a file)."""
     rules = [f'td:nth-child({n})::before{{content:"{label}"}}' for n, label in enumerate(labels, 1)]
     return "@media (max-width:760px){" + "".join(f"#layers {rule}" for rule in rules) + "}"

@@ -21,14 +21,14 @@ class Point:
     intensity: float
     flops: float
     share: float
-    """Of the MACs of its report: the area."""
+    """The share of its report's MACs: the area."""
     kind: str
     """CSS class of its precision."""
     target: str
     """Identifier of the table row it belongs to."""
     measured: bool
     second: bool = False
-    """Of the other of two reports: drawn as a diamond."""
+    """True for the other of two reports: drawn as a diamond."""
 
 
 def kind(label: str) -> str:
@@ -39,12 +39,12 @@ def kind(label: str) -> str:
 def points(figures: Figures, targets: dict[int, str], second: bool = False) -> list[Point]:
     """The layers that have arithmetic and a row, largest first so that small ones lie on top."""
     whole = figures.report.macs
-    found = []
+    points = []
     for index, target in targets.items():
         layer = figures.report.layers[index]
         intensity, flops = figures.intensity(layer), figures.attained(layer)
         if intensity > 0 and flops is not None:
-            found.append(
+            points.append(
                 Point(
                     intensity,
                     flops,
@@ -55,7 +55,7 @@ def points(figures: Figures, targets: dict[int, str], second: bool = False) -> l
                     second,
                 )
             )
-    return sorted(found, key=lambda p: -p.share)
+    return sorted(points, key=lambda p: -p.share)
 
 
 def roofline(figures: Figures, marks: Sequence[Point], width: int, height: int, title: str) -> Html:

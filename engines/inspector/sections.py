@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engines.engine_manifest import wider
+from engines.bundle.engine_manifest import wider
 from engines.inspector.figures import Figures, asked_label, clean, ms, percent, precision_label, si
 from engines.inspector.html import Html, el, raw
 from engines.inspector.roofline import kind
@@ -28,10 +28,10 @@ def heading(subject: Subject) -> Html:
 def key_figures(figures: Figures) -> list[tuple[str, str]]:
     """The figures that sum up a report, by name."""
     report = figures.report
-    asked = asked_label(report.precision)
+    requested = asked_label(report.precision)
     rows = [("MACs at batch 1", si(report.macs)), ("FP16 share of MACs", percent(figures.share("FP16")))]
-    if asked not in ("FP16", "FP32"):
-        rows.append((f"{asked} share of MACs", percent(figures.share(asked))))
+    if requested not in ("FP16", "FP32"):
+        rows.append((f"{requested} share of MACs", percent(figures.share(requested))))
     rows += [
         ("weights", f"{figures.weight_bytes / 1e6:,.1f} MB"),
         ("activations moved", f"{figures.activation_bytes / 1e6:,.1f} MB"),
@@ -73,7 +73,7 @@ def share_bar(figures: Figures) -> Html:
 
 
 def facts_section(subjects: Sequence[Subject]) -> Html:
-    """What is known of one or two engines."""
+    """The facts of one or two engines."""
     return _side_by_side("What it is" if len(subjects) == 1 else "What they are", [s.facts for s in subjects])
 
 
@@ -147,7 +147,7 @@ def _figure(value: float | None, unit: str) -> str:
 
 def wide_section(subject: Subject, figures: Figures) -> Html:
     """The layers that compute in a wider type than asked, by reason."""
-    asked, wide = asked_label(str(subject.asked)), wider(str(subject.asked))
+    requested, wide = asked_label(str(subject.asked)), wider(str(subject.asked))
     groups: list[tuple[str, list[tuple[str, str, int]], str]] = [
         (reason, [(x.name, x.operator, x.macs) for x in layers], precision_label(layers[0].precision))
         for reason, layers in figures.wide.items()
@@ -158,8 +158,10 @@ def wide_section(subject: Subject, figures: Figures) -> Html:
             named.setdefault(clean(layer.reason, 300), []).append((layer.name, layer.operator, layer.macs))
         groups = [(reason, layers, wide) for reason, layers in named.items()]
     if not groups:
-        words = "The graph is FP32 throughout." if asked == "FP32" else f"None: every layer computes in {asked}."
-        return el("section", el("h2", f"Layers in {wide}"), el("p", words)) if asked != "FP32" else raw("")
+        words = (
+            "The graph is FP32 throughout." if requested == "FP32" else f"None: every layer computes in {requested}."
+        )
+        return el("section", el("h2", f"Layers in {wide}"), el("p", words)) if requested != "FP32" else raw("")
     count = sum(len(layers) for _, layers, _ in groups)
     whole = figures.report.macs
     items = []
@@ -177,7 +179,7 @@ def wide_section(subject: Subject, figures: Figures) -> Html:
     return el(
         "section",
         el("h2", f"Layers in {wide}, and why"),
-        el("p", f"{count:,} layer{'s are' if count != 1 else ' is'} wider than the {asked} that was asked for."),
+        el("p", f"{count:,} layer{'s are' if count != 1 else ' is'} wider than the {requested} that was asked for."),
         *items,
         class_="reasons",
     )

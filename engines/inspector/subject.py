@@ -1,4 +1,4 @@
-"""What is inspected: a graph of an engine folder, a graph of a bundle, or a layer report on its own."""
+"""The subject of an inspection: a graph of an engine folder, a graph of a bundle, or a layer report on its own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from engines.bundle import Bundle
-from engines.engine_manifest import ENGINE_FILE, ENGINES_FOLDER, EngineManifest, Precision, WideLayer
+from engines.bundle.engine_manifest import ENGINE_FILE, ENGINES_FOLDER, EngineManifest, Precision, WideLayer
+from engines.bundle.folders import EngineFolder
+from engines.bundle.layers import LayerReport
+from engines.bundle.manifest import MANIFEST_FILE
 from engines.errors import EngineError
-from engines.folders import EngineFolder
 from engines.inspector.figures import asked_label, clean, si
-from engines.layers import LayerReport
-from engines.manifest import MANIFEST_FILE
 
 MAX_REPORT_BYTES = 64 * 2**20
 MAX_LAYERS = 50_000
@@ -49,7 +49,7 @@ class Subject:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What a header says, by name."""
+        """The facts of a header, by name."""
         facts = {"bundle": self.bundle or "not named in a layer report", "graph": self.graph}
         source = {
             "network": "the builder's network",

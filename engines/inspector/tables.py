@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from engines.bundle.layers import Layer, LayerTensor
 from engines.inspector.compare import Comparison, Pair, Side
 from engines.inspector.figures import Figures, clean, ms, percent, precision_label, shape, si
 from engines.inspector.html import Html, el, join, raw
 from engines.inspector.roofline import kind
-from engines.layers import Layer, LayerTensor
 
 _MAX_CHOICES = 200
 """Choices of one filter; what is rarer is filtered by text."""
@@ -18,7 +18,7 @@ _MAX_CHOICES = 200
 
 @dataclass(frozen=True)
 class Detail:
-    """How much of the names a page has room for."""
+    """The room that a page has for names."""
 
     name: int
     tensors: int
@@ -42,7 +42,7 @@ class LayerTable:
     columns: list[Column]
     rows: list[Html]
     choices: dict[str, list[str]]
-    """By the key of a filter: a label per row."""
+    """A label per row, by the key of a filter."""
     macs: list[int]
     caption: str = field(kw_only=True)
     kind: str = field(kw_only=True)
@@ -279,7 +279,7 @@ def pair_table(
 
 
 def time_label(a: Figures, b: Figures) -> str:
-    """What the times of two reports are: "ms" if both are measured, else "floor ms"; empty without a device."""
+    """The kind of the times of two reports: "ms" if both are measured, else "floor ms"; empty without a device."""
     return "ms" if a.measured and b.measured else "floor ms" if a.device is not None else ""
 
 

@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from engines.bundle.layers import Layer
 from engines.inspector.compare import Comparison, Side
 from engines.inspector.figures import Figures, clean, ms, percent, precision_label, si
 from engines.inspector.sections import key_figures
 from engines.inspector.subject import Subject
 from engines.inspector.tables import pair_times, time_label
-from engines.layers import Layer
 
 _NAME = 48
 _REASONS = 8

@@ -34,7 +34,7 @@ LARGEST_QUAD = 32768.0
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Where a square crop lies in the photo: a similarity, so distances and angles keep their proportions."""
+    """The place of a square crop in the photo: a similarity, so distances and angles keep their proportions."""
 
     quad: NDArray[np.float64]
     """4 x 2, the crop's corners in the photo: top left, bottom left, bottom right, top right."""

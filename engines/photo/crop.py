@@ -16,18 +16,18 @@ from engines.photo.paste import PasteMode, paste_back
 from engines.photo.tone import LUMA, PLAIN, Tone, read_tone
 
 LIFTS = (1.0, 4.0, 16.0)
-"""What a dark photo is multiplied by, in turn, until a face is found in it."""
+"""The gains of a dark photo, tried in turn until a face is found in it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """What was cut out of a photo for a model."""
+    """The pixels that were cut out of a photo for a model."""
 
     photo: Photo
     face: Pixels
     """uint8 h x w x 3, as the photo has it."""
     alignment: Alignment | None
-    """Where the face lies in the photo; None if it is the whole of it."""
+    """The place of the face in the photo; None if it is the whole of it."""
     tone: Tone = PLAIN
 
     @property
@@ -98,23 +98,25 @@ class Cropper:
             raise ImageError(f"{model} is not of faces: pass an image that is framed, with --aligned")
         if self._detector is None:
             self._detector = FaceDetector(progress=self._progress)
-        found = _find(self._detector, photo.pixels, face, name)
-        cut = _cut(photo, found, width)
+        detected = _find(self._detector, photo.pixels, face, name)
+        cut = _cut(photo, detected, width)
         if cut.tone.gain > 1:
             # Landmarks are exact in ordinary light only.
-            lighter = [one for one in self._detector(cut.tone.crop(photo.pixels)) if one.clear and one.near(found)]
+            lighter = [
+                one for one in self._detector(cut.tone.crop(photo.pixels)) if one.clear and one.matches(detected)
+            ]
             cut = _cut(photo, max(lighter, key=lambda one: one.evidence), width) if lighter else cut
         return cut
 
 
 def _find(detector: FaceDetector, pixels: Pixels, index: int | None, name: str) -> Face:
-    found = detector(pixels)
+    detected = detector(pixels)
     median = float(np.median(pixels[::8, ::8] @ LUMA))
     for lift in LIFTS[1:]:
-        if found or median * lift > 255:
+        if detected or median * lift > 255:
             break
-        found = detector(Tone(lift).crop(pixels))
-    return choose_face(found, index, name=name)
+        detected = detector(Tone(lift).crop(pixels))
+    return choose_face(detected, index, name=name)
 
 
 def _cut(photo: Photo, face: Face, size: int) -> Cut:

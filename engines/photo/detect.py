@@ -47,9 +47,9 @@ class Face:
     score: float
     """Face probability in [0, 1]."""
     evidence: float = 0.0
-    """That a face stands upright by these landmarks, 0 to 6, see `engines.photo.mtcnn.Mtcnn.landmarks`."""
+    """Evidence that a face stands upright by these landmarks, 0 to 6, see `engines.photo.mtcnn.Mtcnn.landmarks`."""
     clear: bool = True
-    """Whether no other way up is as likely."""
+    """True if no other way up is as likely."""
 
     @property
     def size(self) -> float:
@@ -58,17 +58,17 @@ class Face:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Of the box."""
+        """The centre of the box."""
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
     @property
     def rotation(self) -> float:
-        """By which the face is turned from upright, in degrees, clockwise as seen."""
+        """The angle by which the face is turned from upright, in degrees, clockwise as seen."""
         across = upright_axis(self.landmarks)
         return math.degrees(math.atan2(across[1], across[0]))
 
-    def near(self, other: Face) -> bool:
-        """Whether both may be the same face of the photo."""
+    def matches(self, other: Face) -> bool:
+        """True if both may be the same face of the photo."""
         return math.dist(self.centre, other.centre) < max(self.size, other.size) / 2
 
 
@@ -76,11 +76,11 @@ class Candidate(NamedTuple):
     """A face that was found in one of a photo's quarter turns."""
 
     as_it_is: bool
-    """Whether the photo was not turned."""
+    """True if the photo was not turned."""
     tilt: float
     """Degrees by which the face is off upright in the turned photo."""
     face: Face
-    """In the coordinates of the photo."""
+    """The face in the coordinates of the photo."""
 
 
 class FaceDetector:
@@ -145,26 +145,26 @@ def best_way_up(turns: Sequence[Sequence[Face]], height: int, width: int) -> lis
     Returns:
         Faces, the largest first, in the coordinates of the photo.
     """
-    found = [
+    candidates = [
         Candidate(turn == 0, abs(face.rotation), _turned_back(face, turn, height, width))
         for turn, faces in enumerate(turns)
         for face in faces
     ]
-    found.sort(key=lambda one: one.face.evidence, reverse=True)
-    least = UNLIKELY if found and found[0].face.evidence >= LIKELY else 0.0
-    kept = []
-    while found:
-        best = found[0].face
-        here = [one for one in found if one.face.near(best)]
-        found = [one for one in found if not one.face.near(best)]
+    candidates.sort(key=lambda one: one.face.evidence, reverse=True)
+    least = UNLIKELY if candidates and candidates[0].face.evidence >= LIKELY else 0.0
+    distinct = []
+    while candidates:
+        best = candidates[0].face
+        here = [one for one in candidates if one.face.matches(best)]
+        candidates = [one for one in candidates if not one.face.matches(best)]
         if best.evidence < (least if any(one.as_it_is for one in here) else LIKELY):
             continue
         same = [one for one in here if _apart(one.face.rotation, best.rotation) <= UPRIGHT]
         rival = max((one.face.evidence for one in here if one not in same), default=0.0)
         # The cascade was made for upright faces: of its findings the one is taken in which the face stands straightest.
         straightest = min(same, key=lambda one: one.tilt).face
-        kept.append(replace(straightest, clear=best.evidence - rival >= LEAD))
-    return _largest_first(kept)
+        distinct.append(replace(straightest, clear=best.evidence - rival >= LEAD))
+    return _largest_first(distinct)
 
 
 def _largest_first(faces: list[Face]) -> list[Face]:
@@ -202,8 +202,8 @@ def choose_face(faces: Sequence[Face], index: int | None = None, *, name: str = 
         )
     index = 0 if index is None else index
     if not 0 <= index < len(faces):
-        found = "1 face, number 0" if len(faces) == 1 else f"{len(faces)} faces, numbers 0 to {len(faces) - 1}"
-        raise NoFaceError(f"no face number {index} in {name}; it has {found}, largest first")
+        available = "1 face, number 0" if len(faces) == 1 else f"{len(faces)} faces, numbers 0 to {len(faces) - 1}"
+        raise NoFaceError(f"no face number {index} in {name}; it has {available}, largest first")
     if not faces[index].clear:
         raise NoFaceError(f"cannot tell which way up the face in {name} is; turn the photo upright and pass it again")
     return faces[index]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from engines import files
+from engines import store
 from engines.errors import ImageError, ImageTooLargeError, OutputError
 from engines.photo.sources import FORMATS, SUFFIXES, foreign_format, without_text
 
@@ -94,7 +94,7 @@ def open_image(source: Source, *, max_megapixels: float = MAX_MEGAPIXELS) -> Pho
 
 
 def photo_name(source: Source) -> str:
-    """What messages call a photo: its path, if it has one."""
+    """The name of a photo in messages: its path, if it has one."""
     name = getattr(source, "name", None) if hasattr(source, "read") else source
     return str(name) if isinstance(name, str | os.PathLike) else "the photo"
 
@@ -140,8 +140,8 @@ def check_size(width: int, height: int, name: str, limit: float = MAX_MEGAPIXELS
 
 def _check_array(array: Any, name: str, limit: float = MAX_MEGAPIXELS) -> Pixels:
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        found = f"{array.dtype} {'x'.join(map(str, array.shape))}" if isinstance(array, np.ndarray) else type(array)
-        raise ImageError(f"{name} must be uint8 of shape height x width x 3 (RGB), got {found}")
+        actual = f"{array.dtype} {'x'.join(map(str, array.shape))}" if isinstance(array, np.ndarray) else type(array)
+        raise ImageError(f"{name} must be uint8 of shape height x width x 3 (RGB), got {actual}")
     check_size(array.shape[1], array.shape[0], name, limit)
     return array
 
@@ -281,7 +281,7 @@ def save_image(path: str | os.PathLike[str], pixels: Pixels, *, quality: int = 9
         raise OutputError(f"cannot write {path}: {error}") from error
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a directory")
-    files.write(path, encoded)
+    store.write(path, encoded)
     return path
 
 

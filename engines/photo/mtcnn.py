@@ -17,9 +17,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from engines.ort import session
 from engines.packages import FACE_DETECTOR, Progress
 from engines.photo.align import Alignment, extract, square_quad, upright_axis
+from engines.runtimes.ort import session
 
 FloatArray = NDArray[np.float32]
 

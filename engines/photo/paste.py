@@ -39,7 +39,7 @@ def feather(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.floa
 
 
 def paste_mode(alignment: Alignment, size: int) -> Literal["detail", "replace"]:
-    """What "auto" means: "detail" where the face has more pixels in the photo than in a crop of side `size`."""
+    """The meaning of "auto": "detail" where the face has more pixels in the photo than in a crop of side `size`."""
     return "detail" if alignment.side > size else "replace"
 
 

@@ -1,4 +1,4 @@
-"""How photos are brought to the size that an encoder takes, as matrices: one for each axis, of the filters by which the
+"""Resampling of photos to the size that an encoder takes, as matrices: one for each axis, of the filters by which the
 methods were trained. The graphs of a bundle and the edit session take their weights from here.
 
 Pillow's filters (`PIL.Image.Image.resize`) are interpolation kernels that are widened where the image shrinks, about
@@ -18,7 +18,7 @@ others, where it is no such mean, bilinear stands in for it."""
 
 
 def whole(source: int, target: int) -> bool:
-    """Whether pixels of the target stand for as many whole pixels of the source each."""
+    """True if pixels of the target stand for as many whole pixels of the source each."""
     return source % target == 0
 
 
@@ -31,8 +31,8 @@ def resampling(source: int, target: int, kind: Filter) -> NDArray[np.float64]:
         weights = (distance < 0.5).astype(np.float64)
     elif kind == "bicubic":
         # Keys 1981, equation 4, with a = -1/2.
-        near, far = (1.5 * distance - 2.5) * distance**2 + 1, ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
-        weights = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
+        inner, outer = (1.5 * distance - 2.5) * distance**2 + 1, ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
+        weights = np.where(distance < 1, inner, np.where(distance < 2, outer, 0.0))
     else:
         weights = np.clip(1 - distance, 0, None)
     return weights / weights.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""What is a photo's file: by its name in a folder, and by its bytes before they are decoded."""
+"""Tests of whether a file is a photo: by its name in a folder, and by its bytes before they are decoded."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 _APPLE_DOUBLE = "._"
-"""How macOS begins the name of what it keeps of a file on a disk, or in an archive, that is not its own: metadata under
-the suffix of the photo it belongs to."""
+"""The prefix of macOS' companions of files on a disk, or in an archive, that is not its own: metadata under the suffix
+of the photo it belongs to."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
@@ -39,7 +39,7 @@ name the general ones of HEIF too."""
 
 
 def is_photo(name: str) -> bool:
-    """Whether a file of that name is a photo: one of `SUFFIXES`, and not macOS' `._` companion of one."""
+    """True if a file of that name is a photo: one of `SUFFIXES`, and not macOS' `._` companion of one."""
     path = PurePath(name)
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(_APPLE_DOUBLE)
 
@@ -50,7 +50,7 @@ def photo_files(folder: Path) -> list[Path]:
 
 
 def foreign_format(data: bytes) -> str | None:
-    """What a file that is none of `FORMATS` is, with its article: "a HEIC"; None if its first bytes do not say."""
+    """The format of a file that is none of `FORMATS`, with its article: "a HEIC"; None if its first bytes say none."""
     if data[4:8] == b"ftyp":
         box = data[8 : max(12, min(int.from_bytes(data[:4], "big"), 256))]
         brands = {box[i : i + 4] for i in range(0, len(box), 4)}
@@ -66,7 +66,7 @@ def without_text(data: bytes) -> bytes:
     """
     if not data.startswith(_PNG):
         return data
-    kept: list[memoryview] = []
+    chunks: list[memoryview] = []
     view, start, at = memoryview(data), 0, len(_PNG)
     # A chunk is its length, its type, its body and a checksum, each but the body of four bytes.
     while at + 12 <= len(data):
@@ -75,10 +75,10 @@ def without_text(data: bytes) -> bytes:
             break
         kind = bytes(view[at + 4 : at + 8])
         if kind in _TEXT and not _turning(kind, view[at + 8 : end - 4]):
-            kept.append(view[start:at])
+            chunks.append(view[start:at])
             start = end
         at = end
-    return b"".join((*kept, view[start:])) if kept else data
+    return b"".join((*chunks, view[start:])) if chunks else data
 
 
 def _turning(kind: bytes, body: memoryview) -> bool:

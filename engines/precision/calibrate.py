@@ -16,11 +16,11 @@ import numpy as np
 import onnx_ir as ir
 
 from engines.bundle import Bundle
-from engines.ort import session
-from engines.precision.islands import islands
+from engines.precision.fp32_rules import fp32_nodes
 from engines.precision.quantise import QUANTISED, Peak, balanced, chosen
 from engines.precision.rewrite import fold_batch_norms, prenormalise
 from engines.precision.source import Tensor, initializer, load_source, shapes
+from engines.runtimes.ort import session
 
 SAMPLE = 2048
 """Values per product and photo, evenly spaced, that the range of INT8 is chosen on."""
@@ -30,8 +30,8 @@ FRACTIONS = np.linspace(0.4, 1.0, 13, dtype=np.float32)
 def calibrate(
     bundle: Bundle, graph: str, feeds: Iterable[Mapping[str, np.ndarray]], precision: str, *, threads: int = 0
 ) -> dict[str, Peak]:
-    """By name of a product that gains by 8 bits, the magnitude that the largest 8-bit value of its data stands for; for
-    INT8, if the data's channels can be balanced, one for each.
+    """The magnitude, by name of a product that gains by 8 bits, that the largest 8-bit value of its data stands for;
+    for INT8, if the data's channels can be balanced, one for each.
 
     Args:
         bundle: with FP32 graphs.
@@ -46,16 +46,16 @@ def calibrate(
     """
     model = load_source(bundle, graph)
     fold_batch_norms(model)
-    found = shapes(model)
-    modulated = prenormalise(model, found)
-    found = shapes(model)
-    products, _ = chosen(model, found, modulated, islands(model, found, modulated))
+    specs = shapes(model)
+    modulated = prenormalise(model, specs)
+    specs = shapes(model)
+    products, _ = chosen(model, specs, modulated, fp32_nodes(model, specs, modulated))
     names = {str(node.name): str(node.inputs[0].name) for node in products if node.inputs[0] is not None}
     watched = {str(v.name): v for node in products if (v := node.inputs[0]) is not None}
     contract = len(model.graph.outputs)
     by_channel = {str(n.inputs[0].name) for n in products if n.inputs[0] is not None and balanced(n) is not None}
     for name, value in watched.items():
-        _watch(model.graph, value, found[name], by_channel=precision == "int8" and name in by_channel)
+        _watch(model.graph, value, specs[name], by_channel=precision == "int8" and name in by_channel)
     peaks, samples = _observe(model, contract, list(watched), feeds, threads)
     _, _, top = QUANTISED[precision]
     if precision == "int8":
@@ -98,8 +98,8 @@ def _observe(
     peaks: dict[str, np.ndarray] = {}
     samples: dict[str, list[np.ndarray]] = {}
     for batch in feeds:
-        seen = [np.asarray(array) for array in observed.run(outputs, dict(batch))]
-        for name, largest, sample in zip(values, seen[::2], seen[1::2], strict=True):
+        arrays = [np.asarray(array) for array in observed.run(outputs, dict(batch))]
+        for name, largest, sample in zip(values, arrays[::2], arrays[1::2], strict=True):
             peaks[name] = np.maximum(peaks.get(name, np.zeros(())), largest)
             samples.setdefault(name, []).append(sample)
     if not peaks and values:

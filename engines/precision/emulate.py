@@ -17,9 +17,9 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from engines.ort import session
-from engines.precision.islands import MOVES
+from engines.precision.fp32_rules import MOVES
 from engines.precision.source import constant
+from engines.runtimes.ort import session
 
 _HALF, _SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
@@ -45,7 +45,7 @@ class Emulated:
             ir.save(model, file, external_data="weights")
             self._session = session(file, threads=threads, options=options)
         self.peaks: dict[str, float] = {}
-        """By value, the largest magnitude in all runs so far; infinite after an overflow."""
+        """The largest magnitude of each value in all runs so far; infinite after an overflow."""
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs once; names as in the bundle's graph."""

@@ -23,8 +23,8 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from engines.bundle.layers import COMPUTED, GROUPED
 from engines.errors import EngineError
-from engines.layers import COMPUTED, GROUPED
 from engines.precision.rewrite import Modulated
 from engines.precision.source import Tensor, constant, initializer
 
@@ -32,7 +32,7 @@ QUANTISED: Mapping[str, tuple[Any, ir.DataType, float]] = {
     "int8": (np.int8, ir.DataType.INT8, 127.0),
     "fp8": (ml_dtypes.float8_e4m3fn, ir.DataType.FLOAT8E4M3FN, 448.0),
 }
-"""By precision, NumPy's type, ONNX's, and the largest value that is used. INT8's range is symmetric: -128 is left out.
+"""NumPy's type, ONNX's, and the largest value that is used, by precision. INT8's range is symmetric: -128 is left out.
 """
 CHANNELS = 16
 """8-bit kernels take channels in sixteens."""
@@ -53,13 +53,13 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def chosen(
-    model: ir.Model, found: Mapping[str, Tensor], modulated: Collection[Modulated], wide: Mapping[str, str]
+    model: ir.Model, specs: Mapping[str, Tensor], modulated: Collection[Modulated], wide: Mapping[str, str]
 ) -> tuple[list[ir.Node], dict[str, str]]:
     """The products that gain by 8 bits, and by name of every other one why it does not.
 
     Args:
         model: rewritten, see `rewrite`, before or after its types were chosen.
-        found: types and shapes of its values.
+        specs: types and shapes of its values.
         modulated: what `rewrite.prenormalise` gave.
         wide: the FP32 nodes, which are neither.
     """
@@ -68,7 +68,7 @@ def chosen(
     for node in model.graph:
         if node.op_type not in PRODUCTS or str(node.name) in wide:
             continue
-        reason = TO_RGB if str(node.name) in rgb else _obstacle(node, found)
+        reason = TO_RGB if str(node.name) in rgb else _obstacle(node, specs)
         if reason is None:
             gain.append(node)
         else:
@@ -76,7 +76,7 @@ def chosen(
     return gain, reasons
 
 
-def _obstacle(node: ir.Node, found: Mapping[str, Tensor]) -> str | None:
+def _obstacle(node: ir.Node, specs: Mapping[str, Tensor]) -> str | None:
     weight, data = constant(node.inputs[1]), node.inputs[0]
     if weight is None or data is None or data.is_initializer():
         return COMPUTED
@@ -84,7 +84,7 @@ def _obstacle(node: ir.Node, found: Mapping[str, Tensor]) -> str | None:
         return GROUPED
     if any(extent % CHANNELS for extent in (weight.shape[:2] if "Conv" in node.op_type else weight.shape[-2:])):
         return NARROW
-    shape = found[str(data.name)].shape
+    shape = specs[str(data.name)].shape
     places = shape[2:] if "Conv" in node.op_type else shape[1:-1]
     return VECTOR if int(np.prod(places)) == 1 or node.op_type == "Gemm" or weight.ndim not in (2, 4) else None
 
@@ -134,7 +134,7 @@ def balanced(node: ir.Node) -> ir.Node | None:
 
 
 def _shares(magnitudes: np.ndarray) -> np.ndarray:
-    """Of the largest channel, as powers of two."""
+    """The channels' shares of the largest one, as powers of two."""
     largest = max(float(magnitudes.max()), float(np.finfo(np.float32).tiny))
     return np.exp2(np.ceil(np.log2(np.maximum(magnitudes / largest, _LEAST_SHARE)))).astype(np.float32)
 
@@ -194,7 +194,7 @@ def computes_in(node: ir.Node) -> str | None:
     return str(only.numpy()) if not types and only is not None else None
 
 
-def kept(products: Collection[ir.Node], widen: Collection[str]) -> tuple[list[ir.Node], dict[str, str]]:
+def split_kept(products: Collection[ir.Node], keep_fp32: Collection[str]) -> tuple[list[ir.Node], dict[str, str]]:
     """Splits the products into those to quantise and, with the reason, those that a gate asked to have back in FP16."""
-    reasons = {str(node.name): HALF for node in products if str(node.name) in widen}
+    reasons = {str(node.name): HALF for node in products if str(node.name) in keep_fp32}
     return [node for node in products if str(node.name) not in reasons], reasons

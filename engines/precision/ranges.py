@@ -1,4 +1,4 @@
-"""How near a graph's activations come to FP16's limit, and how near its products could come."""
+"""The distance of a graph's activations from FP16's limit, and how near its products could come."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from engines.precision.islands import MOVES
+from engines.precision.fp32_rules import MOVES
 from engines.precision.source import constant
 
 LIMIT = 65504.0
 """The largest finite FP16 value."""
 NEAR = LIMIT / 8
-"""From here on a value is named: three doublings are left."""
+"""The magnitude from which a value is named: three doublings are left."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +22,24 @@ class Ranges:
     """The largest magnitudes seen while a graph ran."""
 
     largest: float
-    """Of all FP16 values; infinite if one overflowed."""
-    near: dict[str, float]
-    """By value, the magnitudes of at least `NEAR`, largest first."""
+    """The largest of all FP16 values; infinite if one overflowed."""
+    near_limit: dict[str, float]
+    """The magnitudes of at least `NEAR` by value, largest first."""
     overflowed: list[str]
     """Values that left the range, in the order of the graph: the first is where it began."""
 
     @property
     def headroom(self) -> float:
-        """How many times larger the activations might be."""
+        """The factor by which the activations might be larger."""
         return LIMIT / self.largest if self.largest else float("inf")
 
 
 def ranges(peaks: Mapping[str, float]) -> Ranges:
     """Sums up the peaks of an `emulate.Emulated` run: by FP16 value, its largest magnitude."""
-    near = sorted(((peak, name) for name, peak in peaks.items() if peak >= NEAR), reverse=True)
+    near_limit = sorted(((peak, name) for name, peak in peaks.items() if peak >= NEAR), reverse=True)
     return Ranges(
         largest=max(peaks.values(), default=0.0),
-        near={name: peak for peak, name in near},
+        near_limit={name: peak for peak, name in near_limit},
         overflowed=[name for name, peak in peaks.items() if peak > LIMIT],
     )
 
@@ -60,7 +60,7 @@ class Product:
     bias: float
 
     def margin(self, largest: float) -> float:
-        """How many times over the limit is out of reach, given the largest magnitude that enters; below 1 an overflow
+        """The factor by which the limit is out of reach, given the largest magnitude that enters; below 1 an overflow
         is not excluded by this bound."""
         return LIMIT / bound if (bound := self.gain * largest + self.bias) else float("inf")
 
@@ -71,7 +71,7 @@ def products(model: ir.Model) -> list[Product]:
     For a StyleGAN2 convolution, pre-normalised weights are at most 1 / sqrt(fan-in) and styles at most 1 (see
     `rewrite`), so that its gain is at most sqrt(fan-in) whatever generator it is of: 68 for 3 x 3 over 512 channels.
     """
-    found = []
+    products = []
     for node in model.graph:
         axis = _output_axis(node)
         weight = constant(node.inputs[1]) if axis is not None and len(node.inputs) > 1 else None
@@ -81,7 +81,7 @@ def products(model: ir.Model) -> list[Product]:
         magnitude = np.abs(weight.astype(np.float64))
         rest = tuple(other for other in range(weight.ndim) if other != axis % weight.ndim)
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        found.append(
+        products.append(
             Product(
                 name=str(node.name),
                 takes=str(_computed(data).name),
@@ -89,7 +89,7 @@ def products(model: ir.Model) -> list[Product]:
                 bias=0.0 if bias is None else float(np.abs(bias.astype(np.float64)).max()),
             )
         )
-    return found
+    return products
 
 
 def _output_axis(node: ir.Node) -> int | None:
@@ -108,8 +108,8 @@ def _computed(value: ir.Value) -> ir.Value:
     return value
 
 
-def least_margin(found: Iterable[Product], peaks: Mapping[str, float]) -> tuple[float, str]:
+def least_margin(products: Iterable[Product], peaks: Mapping[str, float]) -> tuple[float, str]:
     """The smallest margin of all products whose input was watched, and whose it is; infinite, and nobody's, if there
     are none."""
-    margins = [(one.margin(peaks[one.takes]), one.name) for one in found if one.takes in peaks]
+    margins = [(one.margin(peaks[one.takes]), one.name) for one in products if one.takes in peaks]
     return min(margins, default=(float("inf"), ""))

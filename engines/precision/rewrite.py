@@ -35,13 +35,13 @@ class Modulated:
     vectors: tuple[ir.Value, ...]
     """The values B x C at its border, styles and output factors: what comes before them stays in FP32."""
     rgb: ir.Node | None
-    """For a ToRGB, the multiplication that gives its output its scale back."""
+    """The multiplication that gives a ToRGB's output its scale back; None for others."""
 
 
 def fold_batch_norms(model: ir.Model) -> None:
     """Removes every BatchNormalization, of maps with any number of dimensions."""
     graph = model.graph
-    found: dict[str, Tensor] = {}
+    specs: dict[str, Tensor] = {}
     for node in [n for n in graph if n.op_type == "BatchNormalization"]:
         x, *parameters = node.inputs
         arrays = [constant(value) for value in parameters]
@@ -53,8 +53,8 @@ def fold_batch_norms(model: ir.Model) -> None:
         axis = _output_axis(source) if len(x.uses()) == 1 and not x.is_graph_output() else None
         weight = constant(source.inputs[1]) if source is not None and axis is not None else None
         if source is None or weight is None:
-            found = found or shapes(model)
-            _affine(graph, node, scale, shift, len(found[str(x.name)].shape))
+            specs = specs or shapes(model)
+            _affine(graph, node, scale, shift, len(specs[str(x.name)].shape))
             continue
         old = constant(source.inputs[2]) if len(source.inputs) > 2 else None
         shift = shift + (0 if old is None else old * scale)
@@ -71,7 +71,7 @@ def fold_batch_norms(model: ir.Model) -> None:
 
 
 def _output_axis(node: ir.Node | None) -> int | None:
-    """Which axis of a convolution's weight counts its outputs; None if there is no such one."""
+    """The axis of a convolution's weight that counts its outputs; None if there is no such one."""
     if node is None or node.op_type not in ("Conv", "ConvTranspose"):
         return None
     if node.op_type == "Conv":
@@ -106,12 +106,12 @@ def _replace(old: ir.Value, new: ir.Value) -> None:
     old.replace_all_uses_with(new, replace_graph_outputs=True)
 
 
-def prenormalise(model: ir.Model, found: dict[str, Tensor]) -> list[Modulated]:
+def prenormalise(model: ir.Model, specs: dict[str, Tensor]) -> list[Modulated]:
     """Pre-normalises every modulated convolution but those whose demodulation is in their weights.
 
     Args:
         model: changed in place.
-        found: shapes of its values, see `source.shapes`; need not hold what this adds.
+        specs: shapes of its values, see `source.shapes`; need not hold what this adds.
 
     Returns:
         The convolutions, in order.
@@ -119,19 +119,19 @@ def prenormalise(model: ir.Model, found: dict[str, Tensor]) -> list[Modulated]:
     return [
         _normalise(model.graph, node, *pattern)
         for node in list(model.graph)
-        if (pattern := _modulation(node, found)) is not None
+        if (pattern := _modulation(node, specs)) is not None
     ]
 
 
-def _vector(value: ir.Value | None, found: dict[str, Tensor]) -> ir.Node | None:
+def _vector(value: ir.Value | None, specs: dict[str, Tensor]) -> ir.Node | None:
     """The Unsqueeze that turns B x C into B x C x 1 x 1, if the value comes from one."""
     node = value.producer() if value is not None else None
     if node is None or node.op_type != "Unsqueeze" or node.inputs[0] is None:
         return None
-    return node if len(found[str(node.inputs[0].name)].shape) == 2 else None
+    return node if len(specs[str(node.inputs[0].name)].shape) == 2 else None
 
 
-def _modulation(node: ir.Node, found: dict[str, Tensor]) -> tuple[ir.Node, ir.Node] | None:
+def _modulation(node: ir.Node, specs: dict[str, Tensor]) -> tuple[ir.Node, ir.Node] | None:
     """(multiplication by the style, its Unsqueeze) of a modulated convolution."""
     if node.op_type not in ("Conv", "ConvTranspose") or constant(node.inputs[1]) is None:
         return None
@@ -139,7 +139,7 @@ def _modulation(node: ir.Node, found: dict[str, Tensor]) -> tuple[ir.Node, ir.No
     if multiply is None or multiply.op_type != "Mul":
         return None
     for value in multiply.inputs:
-        if (unsqueeze := _vector(value, found)) is not None:
+        if (unsqueeze := _vector(value, specs)) is not None:
             return multiply, unsqueeze
     return None
 

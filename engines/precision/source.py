@@ -65,11 +65,11 @@ def load_source(bundle: Bundle, graph: str) -> ir.Model:
 
 def _name_nodes(model: ir.Model) -> None:
     """Gives every node a name of its own: what stays in FP32 is told by name."""
-    seen: set[str] = set()
+    used: set[str] = set()
     for index, node in enumerate(model.graph):
-        if not node.name or node.name in seen:
+        if not node.name or node.name in used:
             node.name = f"{node.op_type}_{index}"
-        seen.add(node.name)
+        used.add(node.name)
 
 
 def _attach(model: ir.Model, bundle: Bundle) -> None:
@@ -155,7 +155,7 @@ def shapes(model: ir.Model) -> dict[str, Tensor]:
     for value in fixed.graph.outputs:
         value.shape = None
     ShapeInferencePass()(fixed)
-    found: dict[str, Tensor] = {}
+    specs: dict[str, Tensor] = {}
     values = [*fixed.graph.inputs, *fixed.graph.initializers.values()]
     values += [value for node in fixed.graph for value in node.outputs]
     for value in values:
@@ -164,5 +164,5 @@ def shapes(model: ir.Model) -> dict[str, Tensor]:
             where = value.producer()
             label = f"{where.op_type} {where.name}" if where else "an input"
             raise EngineError(f"the shape of {value.name} ({label}) does not follow from the graph's inputs")
-        found[str(value.name)] = Tensor(str(value.dtype.numpy()), extents)
-    return found
+        specs[str(value.name)] = Tensor(str(value.dtype.numpy()), extents)
+    return specs

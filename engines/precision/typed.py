@@ -11,17 +11,18 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from engines.bundle import Bundle
+from engines.bundle.layers import NO_PRODUCT, Layer, LayerReport, LayerTensor
 from engines.contracts import TensorSpec
-from engines.errors import EngineError, OutputError
-from engines.layers import NO_PRODUCT, Layer, LayerReport, LayerTensor
-from engines.precision.islands import MOVES, islands
+from engines.errors import EngineError
+from engines.precision.fp32_rules import MOVES, fp32_nodes
 from engines.precision.macs import macs
-from engines.precision.quantise import QUANTISED, Peak, chosen, computes_in, kept, quantise
+from engines.precision.quantise import QUANTISED, Peak, chosen, computes_in, quantise, split_kept
 from engines.precision.rewrite import fold_batch_norms, prenormalise
 from engines.precision.source import Tensor, constant, load_source, shapes
+from engines.store import cannot_write
 
 PRECISIONS = ("fp32", "fp16", *QUANTISED)
-"""What `lower` offers."""
+"""The precisions that `lower` offers."""
 
 _HALF, _SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 _ALWAYS_SINGLE = {"Resize": (1, 2)}
@@ -48,7 +49,7 @@ def lower(
     precision: str,
     folder: Path,
     *,
-    widen: Collection[str] = frozenset(),
+    keep_fp32: Collection[str] = frozenset(),
     peaks: Mapping[str, Peak] | None = None,
 ) -> TypedGraph:
     """Writes a graph of a bundle in a precision.
@@ -58,7 +59,7 @@ def lower(
         graph: its name.
         precision: one of `PRECISIONS`.
         folder: a directory that is there; `<graph>.onnx` and `<graph>.weights` in it are replaced.
-        widen: names of nodes that stay one step wider than the rules have them: an 8-bit product in FP16, any other
+        keep_fp32: names of nodes that stay one step wider than the rules have them: an 8-bit product in FP16, any other
             node in FP32.
         peaks: for 8 bits, the ranges of the data, see `calibrate.calibrate`.
 
@@ -68,7 +69,7 @@ def lower(
         OutputError: if the folder cannot be written.
     """
     model = load_source(bundle, graph)
-    reasons = retype(model, precision, widen, peaks)
+    reasons = retype(model, precision, keep_fp32, peaks)
     report = describe(model, graph, precision, reasons)
     entry = bundle.graph(graph)
     file = write_model(model, folder / f"{graph}.onnx")
@@ -78,7 +79,7 @@ def lower(
 def retype(
     model: ir.Model,
     precision: str,
-    widen: Collection[str] = frozenset(),
+    keep_fp32: Collection[str] = frozenset(),
     peaks: Mapping[str, Peak] | None = None,
 ) -> dict[str, str]:
     """Gives a source graph (see `source.load_source`) the types of a precision, in place.
@@ -98,20 +99,20 @@ def retype(
     if precision == "fp32":
         RemoveUnusedNodesPass()(model)
         return {}
-    found = shapes(model)
-    modulated = prenormalise(model, found)
-    if unknown := sorted(set(widen) - {str(node.name) for node in model.graph}):
+    specs = shapes(model)
+    modulated = prenormalise(model, specs)
+    if unknown := sorted(set(keep_fp32) - {str(node.name) for node in model.graph}):
         raise EngineError(f"there is no node {unknown[0]} to widen")
-    found = shapes(model)
+    specs = shapes(model)
     products: list[ir.Node] = []
     narrow: dict[str, str] = {}
     if precision in QUANTISED:
-        every, narrow = chosen(model, found, modulated, islands(model, found, modulated))
-        products, back = kept(every, widen)
+        every, narrow = chosen(model, specs, modulated, fp32_nodes(model, specs, modulated))
+        products, back = split_kept(every, keep_fp32)
         narrow |= back
-        widen = set(widen) - set(back)
-    reasons = islands(model, found, modulated, widen)
-    _Caster(model, found, reasons).run()
+        keep_fp32 = set(keep_fp32) - set(back)
+    reasons = fp32_nodes(model, specs, modulated, keep_fp32)
+    _Caster(model, specs, reasons).run()
     if peaks is not None:
         quantise(model, [node for node in products if str(node.name) not in reasons], precision, peaks)
     RemoveUnusedNodesPass()(model)
@@ -121,9 +122,9 @@ def retype(
 class _Caster:
     """Decides the type of every node and puts casts where two meet."""
 
-    def __init__(self, model: ir.Model, found: dict[str, Tensor], wide: Collection[str]) -> None:
+    def __init__(self, model: ir.Model, specs: dict[str, Tensor], wide: Collection[str]) -> None:
         self.graph = model.graph
-        self.found = found
+        self.specs = specs
         self.wide = wide
         self.types: dict[int, ir.DataType] = {}
         self.made: dict[tuple[int, ir.DataType], ir.Value] = {}
@@ -144,7 +145,7 @@ class _Caster:
                 value.shape = None
 
     def _floating(self, value: ir.Value | None) -> bool:
-        return value is not None and str(value.name) in self.found and self.found[str(value.name)].floating
+        return value is not None and str(value.name) in self.specs and self.specs[str(value.name)].floating
 
     def _node(self, node: ir.Node) -> None:
         wanted = self._type(node)
@@ -182,14 +183,14 @@ class _Caster:
                 half = array.astype(np.float16)
             if not np.isfinite(half).all():
                 raise EngineError(f"weight {value.name} does not fit FP16 (largest {np.abs(array).max():.4g})")
-            twin = ir.Value(
+            fp16_value = ir.Value(
                 name=f"{value.name}.fp16",
                 const_value=ir.tensor(half, name=f"{value.name}.fp16"),
                 shape=ir.Shape(half.shape),
                 type=ir.TensorType(_HALF),
             )
-            self.graph.register_initializer(twin)
-            self.made[key] = twin
+            self.graph.register_initializer(fp16_value)
+            self.made[key] = fp16_value
         return self.made[key]
 
     def _cast(
@@ -213,13 +214,13 @@ class _Caster:
 
 def describe(model: ir.Model, graph: str, precision: str, reasons: dict[str, str]) -> LayerReport:
     """The layers of an ONNX graph at batch 1. Weights that are dequantised count as they are stored."""
-    found = shapes(model)
+    specs = shapes(model)
     layers = []
     for node in model.graph:
         inputs = [value for value in node.inputs if value is not None]
         if inputs and all(value.is_initializer() for value in inputs):
             continue
-        tensors = {str(v.name): found[str(v.name)] for v in (*inputs, *node.outputs) if str(v.name) in found}
+        tensors = {str(v.name): specs[str(v.name)] for v in (*inputs, *node.outputs) if str(v.name) in specs}
 
         def listed(values: list[ir.Value], tensors: dict[str, Tensor] = tensors) -> list[LayerTensor]:
             return [
@@ -234,7 +235,7 @@ def describe(model: ir.Model, graph: str, precision: str, reasons: dict[str, str
 
         stored = {id(value): _stored(value) for value in inputs}
         weights = [held for value in inputs for held in stored[id(value)]]
-        tensors |= {str(v.name): found[str(v.name)] for v in weights}
+        tensors |= {str(v.name): specs[str(v.name)] for v in weights}
         data = [value for value in inputs if not stored[id(value)]]
         outputs = list(node.outputs)
         computes = next((tensors[str(v.name)].dtype for v in (*data, *outputs) if str(v.name) in tensors), "none")
@@ -281,5 +282,5 @@ def write_model(model: ir.Model, file: Path) -> Path:
     try:
         ir.save(model, file, external_data=f"{file.stem}.weights", size_threshold_bytes=_EMBEDDED)
     except OSError as error:
-        raise OutputError(f"cannot write {file}: {error.strerror or error}") from error
+        raise cannot_write(file, error) from error
     return file

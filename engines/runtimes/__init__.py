@@ -24,7 +24,7 @@ __all__ = ["DeviceTensor", "Feed", "Runtime", "TensorSpec", "available", "create
 @dataclass(frozen=True)
 class _Entry:
     packages: tuple[str, ...]
-    """What it imports."""
+    """The packages that it imports."""
     install: str
     importer: Callable[[], type[Runtime]]
 

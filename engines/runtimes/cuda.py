@@ -24,7 +24,7 @@ import pycuda.driver as driver
 from engines.errors import EngineError, RuntimeUnavailableError, first_line
 
 _IDLE_BYTES = 256 * 2**20
-"""How much memory the pool keeps for the next buffers of the same size."""
+"""The memory that the pool keeps for the next buffers of the same size."""
 
 _CAPTURE_THREAD_LOCAL = 1
 """Other threads may allocate meanwhile."""
@@ -206,7 +206,7 @@ def copy_out(to: np.ndarray, source: Buffer, stream: Any) -> None:
 
 
 class Graph:
-    """What was captured from a stream, ready to be launched. The context must be current when it is dropped."""
+    """Work captured from a stream, ready to be launched. The context must be current when it is dropped."""
 
     def __init__(self, stream: Any, enqueue: Callable[[], None]) -> None:
         """Captures what `enqueue` puts on the stream.

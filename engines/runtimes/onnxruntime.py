@@ -18,14 +18,14 @@ import numpy as np
 import onnxruntime as ort
 
 from engines.bundle import Bundle
+from engines.bundle.preflight import HostInfo
+from engines.bundle.signing import ensure_signed, open_engine
 from engines.contracts import TensorSpec, mismatch
 from engines.cpus import threads as allowed
 from engines.errors import BundleError, EngineError, RuntimeUnavailableError, first_line
-from engines.folders import Found
-from engines.ort import session as new_session
+from engines.runtimes.ort import session as new_session
 from engines.runtimes.ort_values import OrtTensor, Values, dtype_name, tensor, to_host
 from engines.runtimes.protocol import Feed, check_run, extents, known_options, refuse_unknown, zeros
-from engines.signing import ensure_signed, open_engine
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -42,15 +42,15 @@ _EXTERNAL = (".safetensors", ".weights")
 """Suffixes of the files that hold a graph's external data."""
 
 _SHAPES = 8
-"""How many sets of input shapes keep their values; of more, those that were not used for longest go."""
+"""The number of sets of input shapes that keep their values; of more, those that were not used for longest go."""
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a graph and its weights are read from, and what they should be."""
+    """The place that a graph and its weights are read from, and what they should be."""
 
     name: str
-    """For messages: "demo: graphs/edit.onnx"."""
+    """The name in messages: "demo: graphs/edit.onnx"."""
     file: str
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
@@ -75,9 +75,9 @@ class OnnxRuntime:
         self.graph = graph
         self.provider = provider
         self.device = "cpu" if provider == "cpu" else "cuda"
-        """Where tensors lie."""
+        """The device that tensors lie on."""
         self.assignment = assignment
-        """How many operators of each type each execution provider took."""
+        """The number of operators of each type that each execution provider took."""
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.device_id = device_id
@@ -127,7 +127,7 @@ class OnnxRuntime:
                 f"ONNX Runtime {ort.__version__} is too old; install 1.24.1 or later (onnxruntime>=1.24.1)"
             )
         count = allowed(threads)
-        asked = _provider(provider)
+        requested = _provider(provider)
         if precision is None and target is None:
             source = _of_bundle(bundle, graph, public_key)
         else:
@@ -142,20 +142,20 @@ class OnnxRuntime:
             list(weights), list(weights.values()), [len(data) for data in weights.values()]
         )
         try:
-            session = new_session(model, threads=count, options=options, providers=[(asked, provider_options)])
+            session = new_session(model, threads=count, options=options, providers=[(requested, provider_options)])
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             reason = first_line(error)
             if provider != "cpu":
                 raise RuntimeUnavailableError(f"provider {provider} cannot run graph {graph}: {reason}") from error
             raise source.error(f"{source.name} cannot be loaded by ONNX Runtime {ort.__version__}: {reason}") from error
         assignment = _assignment(session)
-        _check_provider(session, provider, asked, assignment, graph)
+        _check_provider(session, provider, requested, assignment, graph)
         for what, listed, actual in (
             ("input", source.inputs, session.get_inputs()),
             ("output", source.outputs, session.get_outputs()),
         ):
-            if fault := mismatch(listed, [_spec(node) for node in actual]):
-                raise source.error(f"{source.name} is not what the manifest says: {what} {fault}")
+            if difference := mismatch(listed, [_spec(node) for node in actual]):
+                raise source.error(f"{source.name} is not what the manifest says: {what} {difference}")
         device_id = int(provider_options.get("device_id", 0))
         return cls(session, graph, source.inputs, source.outputs, provider, device_id, assignment)
 
@@ -237,8 +237,8 @@ def _of_bundle(bundle: Bundle, graph: str, public_key: str | Path | None) -> _So
 def _of_engine(
     bundle: Bundle, graph: str, precision: str | None, target: str | None, public_key: str | Path | None
 ) -> _Source:
-    found = Found("ONNX Runtime", ort.__version__)
-    folder = open_engine(bundle, "onnxruntime", graph, found, precision=precision, target=target, public_key=public_key)
+    host = HostInfo("ONNX Runtime", ort.__version__)
+    folder = open_engine(bundle, "onnxruntime", graph, host, precision=precision, target=target, public_key=public_key)
     entry = folder.graph(graph)
     return _Source(
         f"{bundle.name}: engines/{folder.name}/{entry.file}",
@@ -254,32 +254,32 @@ def _of_engine(
 def _external_files(source: _Source, model: bytes) -> dict[str, bytes]:
     """Files beside a graph that it names. A name is stored in it as plain text, so no parser is needed to find it."""
     folder = PurePosixPath(source.file).parent
-    found = {}
+    contents = {}
     for listed in source.files:
         path = PurePosixPath(listed)
         if path.parent == folder and path.suffix in _EXTERNAL and path.name.encode() in model:
-            found[path.name] = source.read(listed)
-    return found
+            contents[path.name] = source.read(listed)
+    return contents
 
 
 def _assignment(session: ort.InferenceSession) -> dict[str, Counter[str]]:
-    found: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     for part in session.get_provider_graph_assignment_info():
-        found.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
-    return found
+        counts.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
+    return counts
 
 
 def _check_provider(
-    session: ort.InferenceSession, provider: str, asked: str, assignment: dict[str, Counter[str]], graph: str
+    session: ort.InferenceSession, provider: str, requested: str, assignment: dict[str, Counter[str]], graph: str
 ) -> None:
-    if asked not in session.get_providers():
+    if requested not in session.get_providers():
         raise RuntimeUnavailableError(
             f"provider {provider} is in this ONNX Runtime but does not start (driver or CUDA libraries missing?)"
         )
     strays = {
         operator
         for name, operators in assignment.items()
-        if name != asked
+        if name != requested
         for operator in operators
         if any(part in operator for part in _COMPUTE)
     }

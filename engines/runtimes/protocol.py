@@ -1,4 +1,4 @@
-"""What every runtime offers: a loaded graph that takes and gives named tensors, on the host or where it computes."""
+"""The interface of runtimes: a loaded graph that takes and gives named tensors, on the host or where it computes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DeviceTensor(Protocol):
 
     @property
     def dtype(self) -> np.dtype:
-        """Of its elements."""
+        """The type of its elements."""
         ...
 
     @property

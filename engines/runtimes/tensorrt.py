@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from engines.building.backend import load
 from engines.bundle import Bundle
+from engines.bundle.folders import EngineFolder
+from engines.bundle.preflight import HostInfo
+from engines.bundle.signing import open_engine
 from engines.errors import EngineError, RuntimeUnavailableError, first_line
-from engines.folders import EngineFolder, Found
+from engines.runtimes.backend import load
 from engines.runtimes.protocol import Feed, check_run, zeros
 from engines.runtimes.trt_engine import (
     Loaded,
@@ -31,11 +33,10 @@ from engines.runtimes.trt_engine import (
     driver_version,
     stream_weights,
 )
-from engines.signing import open_engine
 
 if TYPE_CHECKING:
     from engines.runtimes.cuda import CudaTensor, Device
-    from engines.runtimes.lanes import Lane
+    from engines.runtimes.streams import ExecutionStream
 
 
 class TensorRT:
@@ -55,17 +56,17 @@ class TensorRT:
         entry = folder.graph(graph)
         self.graph = graph
         self.folder = folder.name
-        """Of the engine folder it came from."""
+        """The name of the engine folder it came from."""
         self.inputs = tuple(entry.inputs)
         self.outputs = tuple(entry.outputs)
         self.profile = entry.profile
         self.capture_refused: dict[tuple[tuple[int, ...], ...], str] = {}
-        """Why a CUDA graph could not be captured, by input shapes; such shapes run by enqueueV3."""
+        """The reasons why a CUDA graph could not be captured, by input shapes; such shapes run by enqueueV3."""
         self._device = device
         self._loaded: Loaded | None = loaded
         self._cuda_graphs = cuda_graphs
-        self._idle: queue.LifoQueue[Lane | None] = queue.LifoQueue()
-        self._made: list[Lane] = []
+        self._idle: queue.LifoQueue[ExecutionStream | None] = queue.LifoQueue()
+        self._made: list[ExecutionStream] = []
         self._lock = threading.Lock()
         for _ in range(streams):
             self._idle.put(None)
@@ -111,8 +112,8 @@ class TensorRT:
             raise ValueError(f"memory_budget must be 1 byte or more, got {memory_budget}")
         backend = load(cls.name)
         gpu = _device(cls.name, device)
-        found = Found(backend.title, backend.version, gpu.compute_capability, driver_version())
-        folder = open_engine(bundle, cls.name, graph, found, precision=precision, target=target, public_key=public_key)
+        host = HostInfo(backend.title, backend.version, gpu.compute_capability, driver_version())
+        folder = open_engine(bundle, cls.name, graph, host, precision=precision, target=target, public_key=public_key)
         entry = folder.graph(graph)
         data = folder.read(entry.file)
         with gpu.active():
@@ -138,8 +139,8 @@ class TensorRT:
         for name, feed in feeds.items():
             if isinstance(feed, CudaTensor) and feed.device is not self._device:
                 raise ValueError(f"graph {self.graph}: input {name} lies on another GPU")
-        with self._borrow() as lane:
-            return lane.run(feeds, dynamic, keep)
+        with self._borrow() as stream:
+            return stream.run(feeds, dynamic, keep)
 
     def put(self, array: np.ndarray) -> CudaTensor:
         """A copy of an array in device memory; see `Runtime.put`."""
@@ -166,24 +167,24 @@ class TensorRT:
             self.close()
 
     @contextmanager
-    def _borrow(self) -> Iterator[Lane]:
-        lane = self._idle.get()
+    def _borrow(self) -> Iterator[ExecutionStream]:
+        stream = self._idle.get()
         try:
-            if lane is None:
-                lane = self._new_lane()
-            yield lane
+            if stream is None:
+                stream = self._new_stream()
+            yield stream
         finally:
-            self._idle.put(lane)
+            self._idle.put(stream)
 
-    def _new_lane(self) -> Lane:
-        from engines.runtimes.lanes import Lane
+    def _new_stream(self) -> ExecutionStream:
+        from engines.runtimes.streams import ExecutionStream
 
         with self._lock, self._device.active():
             if self._loaded is None:
                 raise EngineError(f"graph {self.graph}: its engine was closed")
-            lane = Lane(self, self._loaded, self._device, self._cuda_graphs)
-            self._made.append(lane)
-            return lane
+            stream = ExecutionStream(self, self._loaded, self._device, self._cuda_graphs, self.capture_refused)
+            self._made.append(stream)
+            return stream
 
 
 class TensorRTRTX(TensorRT):

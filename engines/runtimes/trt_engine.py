@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engines.building.backend import Backend, fault
+from engines.bundle.engine_manifest import EngineGraph, OptimizationProfile
+from engines.bundle.folders import EngineFolder
 from engines.contracts import TensorSpec, mismatch
-from engines.engine_manifest import EngineGraph, Profile
 from engines.errors import EngineError
-from engines.folders import EngineFolder
+from engines.runtimes.backend import Backend, error_summary
 
 _DTYPES = {
     "FLOAT": "float32",
@@ -53,7 +53,7 @@ def deserialize(backend: Backend, data: bytes, name: str) -> Loaded:
     return Loaded(backend, runtime, recorder, engine)
 
 
-def check_profile(graph: str, profile: Profile, dynamic: Mapping[str, int]) -> None:
+def check_profile(graph: str, profile: OptimizationProfile, dynamic: Mapping[str, int]) -> None:
     """Raises:
     ValueError: if a dynamic extent lies outside the engine's profile.
     """
@@ -91,10 +91,10 @@ def stream_weights(engine: Any, entry: EngineGraph, memory_budget: int, folder: 
 def driver_version(file: Path = _DRIVER_FILE) -> str | None:
     """The NVIDIA driver's version, such as "580.65.06"; None where the system does not tell."""
     try:
-        found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", file.read_text(errors="replace"))
+        match = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", file.read_text(errors="replace"))
     except OSError:
         return None
-    return found[1] if found else None
+    return match[1] if match else None
 
 
 def error_recorder(backend: Backend) -> Any:
@@ -133,7 +133,7 @@ def _recorder(interface: Any) -> type:
         def text(self) -> str:
             """The first telling error on one line; forgets all of them."""
             errors, self._errors = self._errors, []
-            return fault([("ERROR", description) for _, description in errors])
+            return error_summary([("ERROR", description) for _, description in errors])
 
     return Recorder
 

@@ -1,10 +1,10 @@
-"""Builds one plan with TensorRT's Python bindings, or says what this machine builds for. Run as a child process.
+"""Builds one engine with TensorRT's Python bindings, or says what this machine builds for. Run as a child process.
 
 A child, so that device memory and the driver's files are gone before tritonserver starts, and so that a crash of the
 builder is an error message.
 
     python3 -m serving.deploy.build describe MODULE
-    python3 -m serving.deploy.build plan MODULE MODEL.onnx OUT.plan MIN:OPT:MAX SM
+    python3 -m serving.deploy.build engine MODULE MODEL.onnx OUT.plan MIN:OPT:MAX SM
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def gpus() -> list[str]:
     return found
 
 
-def build(module: str, onnx: Path, plan: Path, batch: tuple[int, int, int], sm: str) -> None:
-    """Parses a strongly typed graph and writes its plan.
+def build(module: str, onnx: Path, engine: Path, batch: tuple[int, int, int], sm: str) -> None:
+    """Parses a strongly typed graph and writes its engine.
 
     Raises:
         RuntimeError: with what the library said first, if it cannot be parsed or built.
@@ -93,7 +93,7 @@ def build(module: str, onnx: Path, plan: Path, batch: tuple[int, int, int], sm: 
             raise RuntimeError(f"node {error.node_name()} ({error.node_operator()}): {error.desc()}")
         raise RuntimeError(" ".join(heard[:1]) or "it holds no ONNX graph")
     config = builder.create_builder_config()
-    # As `edgedit build` does: TF32 rounds the FP32 islands of an FP16 graph to 10 bits.
+    # As `edgedit build` does: TF32 rounds the FP32 nodes of an FP16 graph to 10 bits.
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if hasattr(config, "set_compute_capability"):
@@ -111,7 +111,7 @@ def build(module: str, onnx: Path, plan: Path, batch: tuple[int, int, int], sm: 
     serialised = builder.build_serialized_network(network, config)
     if serialised is None:
         raise RuntimeError(" ".join(heard[:1]) or "the builder does not say why")
-    plan.write_bytes(serialised)
+    engine.write_bytes(serialised)
 
 
 def main(arguments: list[str]) -> int:
@@ -119,10 +119,10 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["describe", module]:
             print(json.dumps(describe(module)))
-        case ["plan", module, onnx, plan, batch, sm]:
+        case ["engine", module, onnx, engine, batch, sm]:
             low, best, high = map(int, batch.split(":"))
             try:
-                build(module, Path(onnx), Path(plan), (low, best, high), sm)
+                build(module, Path(onnx), Path(engine), (low, best, high), sm)
             except (RuntimeError, ValueError, TypeError, AttributeError, OSError) as error:
                 print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
                 return 1

@@ -1,4 +1,4 @@
-"""The two builders of a serving image, trtexec and TensorRT's Python bindings: each a command that writes a plan."""
+"""The two builders of a serving image, trtexec and TensorRT's Python bindings: each a command that writes an engine."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _PACKAGES = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Builder:
-    """What turns a strongly typed graph into a plan on this machine."""
+    """What turns a strongly typed graph into an engine on this machine."""
 
     version: str
-    """TensorRT's version; a plan is loaded by this very version alone."""
+    """TensorRT's version; an engine is loaded by this very version alone."""
     gpus: tuple[str, ...]
     """Architecture of every visible GPU, such as "sm90"."""
     trtexec: Path | None = None
@@ -41,18 +41,18 @@ class Builder:
     def title(self) -> str:
         return f"TensorRT {self.version} ({'trtexec' if self.trtexec else 'Python bindings'})"
 
-    def command(self, graph: OnnxFile, plan: Path, batch: Batch, sm: str) -> list[str]:
-        """The arguments of the process that builds one plan. No shell reads them."""
+    def command(self, graph: OnnxFile, engine: Path, batch: Batch, sm: str) -> list[str]:
+        """The arguments of the process that builds one engine. No shell reads them."""
         if self.trtexec is None:
             sizes = ":".join(map(str, batch))
-            return [*_child("plan"), self.bindings, str(graph.path), str(plan), sizes, sm]
+            return [*_child("engine"), self.bindings, str(graph.path), str(engine), sizes, sm]
         return [
             str(self.trtexec),
             f"--onnx={graph.path}",
-            f"--saveEngine={plan}",
+            f"--saveEngine={engine}",
             # Needed up to TensorRT 10, without effect from 11 on.
             "--stronglyTyped",
-            # TF32 would round the FP32 islands of an FP16 graph to 10 bits.
+            # TF32 would round the FP32 nodes of an FP16 graph to 10 bits.
             "--noTF32",
             "--profilingVerbosity=detailed",
             "--skipInference",
@@ -62,7 +62,7 @@ class Builder:
             ),
         ]
 
-    def build(self, graph: OnnxFile, plan: Path, batch: Batch, sm: str) -> None:
+    def build(self, graph: OnnxFile, engine: Path, batch: Batch, sm: str) -> None:
         """Runs the builder on the first GPU of an architecture; its output is kept for the error alone.
 
         Raises:
@@ -73,8 +73,8 @@ class Builder:
             shown = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
             index = self.gpus.index(sm)
             environment["CUDA_VISIBLE_DEVICES"] = shown[index] if index < len(shown) else str(index)
-        failed, said = run(self.command(graph, plan, batch, sm), environment)
-        if not failed and plan.is_file() and plan.stat().st_size:
+        failed, said = run(self.command(graph, engine, batch, sm), environment)
+        if not failed and engine.is_file() and engine.stat().st_size:
             return
         end = f"it was ended by signal {-failed}" if failed < 0 else f"it ended with {failed}"
         raise StartError(f"{graph.path} could not be built for {sm} by {self.title}: {_reason(said) or end}")
@@ -103,7 +103,7 @@ def find_builder(trtexec: Path = TRTEXEC, bindings: str = BINDINGS) -> Builder:
         raise StartError(
             f"TensorRT {library} is here, but neither {trtexec} nor its Python bindings: install one of them"
         )
-    # A difference in any number that both name makes plans that do not load.
+    # A difference in any number that both name makes engines that do not load.
     if library is not None and any(a != b for a, b in zip(library.split("."), python.split("."), strict=False)):
         raise StartError(
             f"the Python bindings are TensorRT {python}, and the server loads {library}: install {library}"

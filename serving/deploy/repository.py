@@ -1,6 +1,6 @@
-"""The repository that tritonserver is started on: the image's models, with plans for the GPUs at hand.
+"""The repository that tritonserver is started on: the image's models, with engines for the GPUs at hand.
 
-The image's own is read-only and holds no plans, but beside each `model.onnx` the strongly typed graph to build from.
+The image's own is read-only and holds no engines, but beside each `model.onnx` the strongly typed graph to build from.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.deploy.builders import Batch, Builder
+from serving.deploy.engine_cache import EngineCache, EngineKey, Say, graph_digest
 from serving.deploy.errors import StartError
 from serving.deploy.onnx_file import OnnxFile, read
-from serving.deploy.plans import PlanCache, PlanKey, Say, graph_digest
 
-PLAN_SOURCE = "model.plan.onnx"
+ENGINE_SOURCE = "model.plan.onnx"
 """The strongly typed graph of a TensorRT model, in its version's folder; its weights lie beside it."""
 
 _BACKEND = re.compile(r'^\s*(?:backend|platform)\s*:\s*"([^"]+)"', re.MULTILINE)
@@ -29,16 +29,16 @@ _FILE_OF_CAPABILITY = re.compile(
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What config.pbtxt says of a model, as far as plans go."""
+    """What config.pbtxt says of a model, as far as engines go."""
 
     name: str
     tensorrt: bool
     max_batch: int
     default_file: str
     file_of_capability: dict[str, str]
-    """Plan by compute capability, such as "9.0"."""
+    """Engine by compute capability, such as "9.0"."""
 
-    def plan_file(self, sm: str) -> str:
+    def engine_file(self, sm: str) -> str:
         """The file that Triton's backend opens on a GPU."""
         return self.file_of_capability.get(f"{sm[2:-1]}.{sm[-1]}", self.default_file)
 
@@ -72,20 +72,20 @@ def read_config(model: Path) -> ModelConfig:
 
 
 def assemble(
-    models: Path, place: Path, builder: Builder, cache: PlanCache, *, tune_for: int = 1, say: Say = print
+    models: Path, place: Path, builder: Builder, cache: EngineCache, *, tune_for: int = 1, say: Say = print
 ) -> list[str]:
-    """Writes the repository to serve: every model's files, plans built or taken from the cache.
+    """Writes the repository to serve: every model's files, engines built or taken from the cache.
 
     Args:
         models: what `edgedit serve repo` wrote.
         place: where the served one goes; what a former start left there is removed.
         builder: for the GPUs that are visible.
-        cache: where plans are kept.
+        cache: where engines are kept.
         tune_for: the batch whose speed counts most; larger than a model's largest means that one.
         say: progress, line by line.
 
     Returns:
-        Names of the models whose plan was built now.
+        Names of the models whose engine was built now.
 
     Raises:
         StartError: if a model cannot be read, built or written.
@@ -122,9 +122,9 @@ def assemble(
 
 def _wanted(
     config: ModelConfig, version: Path, builder: Builder, tune_for: int
-) -> Iterator[tuple[str, PlanKey, OnnxFile]]:
-    """File name, key and graph of every plan that the visible GPUs need."""
-    source = version / PLAN_SOURCE
+) -> Iterator[tuple[str, EngineKey, OnnxFile]]:
+    """File name, key and graph of every engine that the visible GPUs need."""
+    source = version / ENGINE_SOURCE
     if not source.is_file():
         raise StartError(f"{source} is missing: write the model repository for TensorRT, or set EDGEDIT_DEVICE=cpu")
     graph = read(source)
@@ -132,10 +132,10 @@ def _wanted(
     largest = max(config.max_batch, 1)
     batch: Batch = (1, min(max(tune_for, 1), largest), largest)
     architectures = sorted(set(builder.gpus))
-    names = {sm: config.plan_file(sm) for sm in architectures}
+    names = {sm: config.engine_file(sm) for sm in architectures}
     _check_distinct(config, names.values())
     for sm, name in names.items():
-        yield name, PlanKey(config.name, digest, builder.version, sm, batch), graph
+        yield name, EngineKey(config.name, digest, builder.version, sm, batch), graph
 
 
 def _check_distinct(config: ModelConfig, names: Collection[str]) -> None:

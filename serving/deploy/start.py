@@ -1,15 +1,15 @@
-"""Starts the serving image: plans first, then this process becomes tritonserver.
+"""Starts the serving image: engines first, then this process becomes tritonserver.
 
-    EDGEDIT_DEVICE            gpu, or cpu for ONNX Runtime without plans           gpu
+    EDGEDIT_DEVICE            gpu, or cpu for ONNX Runtime without engines         gpu
     EDGEDIT_LISTEN            address of gRPC                                      127.0.0.1
     EDGEDIT_METRICS_LISTEN    address of the metrics                               127.0.0.1
     EDGEDIT_HTTP_LISTEN       address of HTTP, which the probes use                127.0.0.1
     EDGEDIT_EXIT_SECONDS      how long requests in flight may take at the end      30
     EDGEDIT_MAX_REQUEST_BYTES largest HTTP body                                    33554432
-    EDGEDIT_TUNE_FOR_BATCH    the batch size that plans are tuned for              1
-    EDGEDIT_KEEP_PLANS_DAYS   plans that no start has taken for so long go         60
+    EDGEDIT_TUNE_FOR_BATCH    the batch size that engines are tuned for            1
+    EDGEDIT_KEEP_PLANS_DAYS   engines that no start has taken for so long go       60
     EDGEDIT_MODELS            the image's model repository                         /models
-    EDGEDIT_PLANS             where plans are kept                                 /var/cache/edgedit
+    EDGEDIT_PLANS             where engines are kept                               /var/cache/edgedit
     EDGEDIT_RUN               where the served repository is put together          /run/edgedit
     EDGEDIT_TRITONSERVER      the server                                           tritonserver
 
@@ -35,8 +35,8 @@ from typing import Self
 
 from serving.deploy import builders
 from serving.deploy.builders import Builder, find_builder
+from serving.deploy.engine_cache import EngineCache, Say
 from serving.deploy.errors import StartError
-from serving.deploy.plans import PlanCache, Say
 from serving.deploy.repository import assemble
 
 RESTRICTED = ("shared-memory", "model-repository", "trace", "logging", "statistics")
@@ -49,7 +49,7 @@ _OPTIONAL = ("--http-max-input-size", "--allow-client-shm")
 
 
 @dataclass(frozen=True)
-class Settings:
+class StartSettings:
     """What the environment says, see the module."""
 
     device: str
@@ -59,9 +59,9 @@ class Settings:
     exit_seconds: int
     max_request_bytes: int
     tune_for_batch: int
-    keep_plans_days: int
+    keep_engines_days: int
     models: Path
-    plans: Path
+    engines: Path
     run: Path
     server: str
 
@@ -98,9 +98,9 @@ class Settings:
             exit_seconds=number("EXIT_SECONDS", 30, 1),
             max_request_bytes=number("MAX_REQUEST_BYTES", 32 * 2**20, 1),
             tune_for_batch=number("TUNE_FOR_BATCH", 1, 1),
-            keep_plans_days=number("KEEP_PLANS_DAYS", 60, 1),
+            keep_engines_days=number("KEEP_PLANS_DAYS", 60, 1),
             models=Path(text("MODELS", "/models")),
-            plans=Path(text("PLANS", "/var/cache/edgedit")),
+            engines=Path(text("PLANS", "/var/cache/edgedit")),
             run=Path(text("RUN", "/run/edgedit")),
             server=text("TRITONSERVER", "tritonserver"),
         )
@@ -120,7 +120,7 @@ def known_flags(server: str) -> frozenset[str]:
     return flags
 
 
-def server_command(settings: Settings, repository: Path, known: frozenset[str]) -> list[str]:
+def server_command(settings: StartSettings, repository: Path, known: frozenset[str]) -> list[str]:
     """The command line of tritonserver.
 
     Raises:
@@ -172,12 +172,12 @@ def sweep_shm(folder: Path = SHM) -> int:
     return swept
 
 
-def prepare(settings: Settings, builder: Builder | None, say: Say = print) -> Path:
+def prepare(settings: StartSettings, builder: Builder | None, say: Say = print) -> Path:
     """Puts the served repository together.
 
     Args:
         settings: where things are.
-        builder: what builds plans; None on a CPU, where the image's repository is served as it is.
+        builder: what builds engines; None on a CPU, where the image's repository is served as it is.
         say: progress, line by line.
 
     Raises:
@@ -187,11 +187,11 @@ def prepare(settings: Settings, builder: Builder | None, say: Say = print) -> Pa
         if not settings.models.is_dir():
             raise StartError(f"there is no {settings.models}: build the image with what `edgedit serve repo` wrote")
         return settings.models
-    say(f"plans: {builder.title} on {', '.join(builder.gpus)}, kept in {settings.plans}")
-    cache = PlanCache(settings.plans, say)
+    say(f"plans: {builder.title} on {', '.join(builder.gpus)}, kept in {settings.engines}")
+    cache = EngineCache(settings.engines, say)
     place = settings.run / "models"
     built = assemble(settings.models, place, builder, cache, tune_for=settings.tune_for_batch, say=say)
-    cache.prune(settings.keep_plans_days)
+    cache.prune(settings.keep_engines_days)
     say(f"plans: {len(built)} built" if built else "plans: all were in the cache")
     return place
 
@@ -205,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     # As the first process of a container, it would ignore the signal without a handler.
     signal.signal(signal.SIGTERM, _stop)
     try:
-        settings = Settings.read(os.environ)
+        settings = StartSettings.read(os.environ)
         server = shutil.which(settings.server)
         if server is None:
             raise StartError(f"there is no {settings.server}: build the image FROM a tritonserver image")

@@ -10,6 +10,7 @@ LABEL org.opencontainers.image.title="edgedit on Triton Inference Server" \
       org.opencontainers.image.licenses="Apache-2.0"
 
 WORKDIR /opt/edgedit
+COPY engines/__init__.py engines/errors.py engines/store.py engines/
 COPY serving/__init__.py serving/
 COPY serving/deploy/*.py serving/deploy/
 COPY models/ /models/

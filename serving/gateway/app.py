@@ -19,7 +19,7 @@ from serving.client.errors import (
     ServingError,
     UnavailableError,
 )
-from serving.gateway.backend import Backend, Canary, Model
+from serving.gateway.backend import Backend, EditCanary, Model
 from serving.gateway.guard import Guard
 from serving.gateway.keys import KeyRing
 from serving.gateway.limits import Admission, CpuPool
@@ -28,7 +28,7 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.openapi import describe
 from serving.gateway.problems import MEDIA_TYPE, Problem, busy, invalid, scrub
 from serving.gateway.routes import router
-from serving.gateway.settings import Settings
+from serving.gateway.settings import GatewaySettings
 
 
 class Gateway:
@@ -36,10 +36,10 @@ class Gateway:
 
     backend: Backend
     model: Model
-    canary: Canary
+    canary: EditCanary
     pool: CpuPool
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.admission = Admission(settings.running, settings.waiting, settings.per_key)
@@ -53,10 +53,10 @@ class Gateway:
         """Sets what infers, on the event loop that serves."""
         self.pool = CpuPool(self.settings.workers)
         self.backend, self.model = backend, Model(backend)
-        self.canary = Canary(backend, self.model, self.settings.canary_timeout, self.settings.canary_cache)
+        self.canary = EditCanary(backend, self.model, self.settings.canary_timeout, self.settings.canary_cache)
 
 
-def create_app(connect: Callable[[], AbstractAsyncContextManager[Backend]], settings: Settings) -> FastAPI:
+def create_app(connect: Callable[[], AbstractAsyncContextManager[Backend]], settings: GatewaySettings) -> FastAPI:
     """The gateway as an ASGI application; its `state.gateway` is the `Gateway`.
 
     Args:

@@ -88,7 +88,7 @@ class Model:
         return wanted
 
 
-class Canary:
+class EditCanary:
     """Whether an inference comes through, as of a moment ago; callers at the same time share one.
 
     Args:
@@ -101,10 +101,10 @@ class Canary:
         self._seconds, self._fresh = seconds, fresh
         self._lock = asyncio.Lock()
         self._then = -float("inf")
-        self._well = False
+        self._healthy = False
         self._turn = 0
 
-    async def sings(self) -> bool:
+    async def is_healthy(self) -> bool:
         """Inverts a picture and renders it: its inversion is held, the rendering is done anew.
 
         The picture changes only after a failure: another one is routed to another Triton, and one that is ill must not
@@ -114,12 +114,12 @@ class Canary:
             if time.monotonic() - self._then > self._fresh:
                 try:
                     async with asyncio.timeout(self._seconds):
-                        self._well = await self._infer()
+                        self._healthy = await self._infer()
                 except (TimeoutError, ServingError):
-                    self._well = False
-                self._turn += not self._well
+                    self._healthy = False
+                self._turn += not self._healthy
                 self._then = time.monotonic()
-            return self._well
+            return self._healthy
 
     async def _infer(self) -> bool:
         height, width = (await self._model.profile()).shape

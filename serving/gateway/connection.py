@@ -16,13 +16,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from serving.gateway.problems import MEDIA_TYPE, Problem, busy
-from serving.gateway.settings import Settings
+from serving.gateway.settings import GatewaySettings
 
 LINGER = 2.0
 """Seconds in which what is still sent after a refusal is read and dropped, so that the refusal itself arrives."""
 
 
-def connection_class(settings: Settings) -> type[H11Protocol]:
+def connection_class(settings: GatewaySettings) -> type[H11Protocol]:
     """The protocol with the limits of these settings; uvicorn passes no arguments of ours to it."""
 
     class Connection(_Connection):
@@ -32,7 +32,7 @@ def connection_class(settings: Settings) -> type[H11Protocol]:
 
 
 class _Connection(H11Protocol):
-    limits: Settings
+    limits: GatewaySettings
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)

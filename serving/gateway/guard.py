@@ -24,7 +24,7 @@ from serving.gateway.limits import Admission, Full, RateLimiter
 from serving.gateway.logs import log
 from serving.gateway.metrics import Metrics
 from serving.gateway.problems import MEDIA_TYPE, Problem, busy
-from serving.gateway.settings import JSON_BYTES, Settings, is_loopback
+from serving.gateway.settings import JSON_BYTES, GatewaySettings, is_loopback
 
 JSON, FORM = "application/json", "multipart/form-data"
 IMAGES = ("image/jpeg", "image/png", "image/webp")
@@ -79,7 +79,7 @@ class Guard:
     def __init__(
         self,
         app: ASGIApp,
-        settings: Settings,
+        settings: GatewaySettings,
         metrics: Metrics,
         admission: Admission,
         keys: KeyRing | None,

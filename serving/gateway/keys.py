@@ -18,7 +18,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.files import write
+from engines.store import write
 from serving.gateway.settings import GatewayError
 
 EDIT, METRICS = "edit", "metrics"

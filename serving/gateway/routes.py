@@ -120,9 +120,9 @@ async def ready(request: Request) -> StatusAnswer:
     gateway = _gateway(request)
     if gateway.draining:
         raise busy(503, "stopping", "the gateway stops", 1)
-    well = await gateway.canary.sings()
-    gateway.metrics.ready(well)
-    if not well:
+    healthy = await gateway.canary.is_healthy()
+    gateway.metrics.ready(healthy)
+    if not healthy:
         raise busy(503, "not-ready", "the model does not answer", 1)
     return StatusAnswer(status="ready")
 

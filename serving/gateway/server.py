@@ -20,7 +20,7 @@ from serving.gateway.app import Gateway, create_app
 from serving.gateway.backend import Backend
 from serving.gateway.connection import connection_class
 from serving.gateway.logs import configure, log
-from serving.gateway.settings import GatewayError, Settings
+from serving.gateway.settings import GatewayError, GatewaySettings
 
 _BACKLOG = 512
 
@@ -33,7 +33,7 @@ class GatewayServer(uvicorn.Server):
     SIGHUP reads the file of keys again.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, settings: GatewaySettings) -> None:
         self.gateway: Gateway = app.state.gateway
         self._settings = settings
         self._stop_at = math.inf
@@ -105,7 +105,7 @@ class GatewayServer(uvicorn.Server):
             signal.signal(signal.SIGHUP, before)
 
 
-def bind(settings: Settings) -> socket.socket:
+def bind(settings: GatewaySettings) -> socket.socket:
     """The listening socket, bound before anything is loaded.
 
     Raises:
@@ -127,7 +127,7 @@ def bind(settings: Settings) -> socket.socket:
 
 def serve(
     connect: Callable[[], AbstractAsyncContextManager[Backend]],
-    settings: Settings,
+    settings: GatewaySettings,
     listening: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serves until it is told to stop by a signal.

@@ -20,7 +20,7 @@ class GatewayError(EdgeditError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class GatewaySettings:
     """Limits and addresses of one gateway; times in seconds, sizes in bytes.
 
     The memory that requests may take is bounded by `running` photos decoded (3 bytes a pixel, three of them while a

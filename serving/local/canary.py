@@ -121,7 +121,7 @@ def _array(model: str, output: dict[str, Any], raw: bytes) -> np.ndarray | bytes
     return np.frombuffer(raw, dtype).reshape(output["shape"])
 
 
-class Canary:
+class ModelCanary:
     """Asks each model with zeros of the shapes that its configuration names, for every output.
 
     Optional strings are left out but for `edits`, which asks `edit_session` for an image as it is.

@@ -7,24 +7,21 @@ into the environment that edgedit runs in.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from engines.errors import RuntimeUnavailableError
-from engines.files import cache_folder, only_one
 from engines.packages import Progress
 from engines.pip import PINNED, QUIETLY, failure
+from engines.store import atomic_directory, cache_folder, lock
 from serving.local import PRODUCTION, RELEASE
 from serving.local.interpreter import describe
 
@@ -194,8 +191,10 @@ def ensure(progress: Progress = lambda _: None) -> Installation:
     folder = _folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with only_one(folder, lambda: progress("waiting for another set-up of the development server")):
-            for leftover in folder.glob("*.partial-*"):
+        waiting = "waiting for another set-up of the development server"
+        with lock(folder / ".lock", lambda owner: progress(waiting)):
+            # Under the lock, what is there of these is of processes that were killed.
+            for leftover in folder.glob(".*-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             python = interpreter()
             _install_server(python, progress)
@@ -223,26 +222,12 @@ def _site(stub: Path, python: Interpreter) -> Path:
     return stub / "lib" / f"python{python.minor}" / "site-packages"
 
 
-@contextlib.contextmanager
-def _built(place: Path) -> Iterator[Path]:
-    """A folder to fill, which is renamed to `place` if nothing is raised."""
-    partial = place.with_name(f"{place.name}.partial-{secrets.token_hex(4)}")
-    try:
-        partial.mkdir()
-        yield partial
-        if place.exists():
-            shutil.rmtree(place)
-        partial.rename(place)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def _install_server(python: Interpreter, progress: Progress) -> None:
     place = _place("server")
     if place.is_dir():
         return
     progress("installing Triton 2.51 from the wheel nvidia-pytriton 0.7.0 (144 MB unpacked)")
-    with _built(place) as partial:
+    with atomic_directory(place) as partial:
         _pip(python, partial, "server", partial)
 
 
@@ -251,7 +236,7 @@ def _install_stub(python: Interpreter, progress: Progress) -> None:
     if (place / "bin" / "python3").exists():
         return
     progress(f"installing its Python {python.minor} environment: NumPy 1.26, ONNX Runtime (150 MB unpacked)")
-    with _built(place) as partial:
+    with atomic_directory(place) as partial:
         _run([str(python.executable), "-I", "-m", "venv", "--without-pip", str(partial)], "venv")
         _pip(python, _site(partial, python), "stub", partial)
 

@@ -7,7 +7,8 @@ the caller is gone. On standard output it says {"pid": ...} and, when all is cle
 - The server gets a process group of its own, and what it leaves behind becomes a child of this process: all of it is
   killed and waited for before its shared memory is removed.
 - If this process is killed, the kernel kills the server; idle stubs then end by themselves. What remains in shared
-  memory is removed by the next supervisor: it belongs to a lock file that nobody holds any more.
+  memory is removed by the next supervisor: it belongs to a lock file that nobody holds any more. That lock is not one
+  of `engines.store`: the server and its stubs inherit the open file, and hold it until the last of them is gone.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from engines.errors import EdgeditError
-from serving.local.canary import Canary, InferError
+from serving.local.canary import InferError, ModelCanary
 from serving.local.server import LocalTriton
 
 STALLED_AFTER = 3
@@ -63,7 +63,7 @@ class Watchdog:
         self.events: list[Event] = []
         self.rounds = 0
         """Rounds in which every model was healthy."""
-        self._canary = Canary(server.http, deadline)
+        self._canary = ModelCanary(server.http, deadline)
         self._models = server.models
         self._silent: dict[str, tuple[int, int]] = {}
         self._failing: set[str] = set()

@@ -71,18 +71,18 @@ def onnxruntime_config(bundle: Bundle, name: str, threads: int) -> Any:
     return config
 
 
-def tensorrt_config(bundle: Bundle, name: str, plans: Mapping[str, str], busy_wait: bool) -> Any:
+def tensorrt_config(bundle: Bundle, name: str, engines: Mapping[str, str], busy_wait: bool) -> Any:
     """config.pbtxt: TensorRT on every GPU, with a CUDA graph, warmed up, for every batch size.
 
     Args:
         bundle: where the graph is.
         name: its name.
-        plans: file by compute capability, for those that are there; others load model.plan.
+        engines: file by compute capability, for those that are there; others load model.plan.
         busy_wait: wait for the GPU in a loop, which takes a core per instance and is fastest.
     """
     config = graph_config(bundle, name)
     config.backend, config.default_model_filename = "tensorrt", "model.plan"
-    for capability, file in plans.items():
+    for capability, file in engines.items():
         config.cc_model_filenames[capability] = file
     # The one optimisation profile that engines here have: batches of 1 to the largest.
     config.instance_group.add(count=1, kind=_PB.ModelInstanceGroup.KIND_GPU, profile=["0"])

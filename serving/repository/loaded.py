@@ -7,7 +7,7 @@ import time
 from engines.errors import RuntimeUnavailableError
 
 PATIENCE = 600.0
-"""Seconds. Loading TensorRT plans captures a CUDA graph per batch size."""
+"""Seconds. Loading TensorRT engines captures a CUDA graph per batch size."""
 
 
 def wait_until_loaded(address: str, models: list[str], version: int, patience: float = PATIENCE) -> None:

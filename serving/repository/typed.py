@@ -1,6 +1,6 @@
-"""Strongly typed graphs for a server that builds its plans itself, beside the models that they are built from.
+"""Strongly typed graphs for a server that builds its engines itself, beside the models that they are built from.
 
-TensorRT takes the precision of a network from its graph alone (see `engines.precision`): the plan of a bundle's FP32
+TensorRT takes the precision of a network from its graph alone (see `engines.precision`): the engine of a bundle's FP32
 graph would be one in FP32.
 """
 
@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 from engines.bundle import Bundle
+from engines.bundle.folders import EngineFolder, list_engines
+from engines.bundle.preflight import check_current
 from engines.errors import EngineError, RuntimeUnavailableError
-from engines.folders import EngineFolder, check_current, list_engines
-from serving.deploy.repository import PLAN_SOURCE
+from serving.deploy.repository import ENGINE_SOURCE
 
-PlanPrecision = Literal["fp16", "fp32"]
+EnginePrecision = Literal["fp16", "fp32"]
 
 
-def put_plan_source(bundle: Bundle, graph: str, precision: PlanPrecision, folder: Path) -> None:
+def put_engine_source(bundle: Bundle, graph: str, precision: EnginePrecision, folder: Path) -> None:
     """Writes the typed graph of a model into its version's folder.
 
     One that the bundle has among its engines, for ONNX Runtime, is taken as it is: what its certificate found out is in
@@ -30,7 +31,7 @@ def put_plan_source(bundle: Bundle, graph: str, precision: PlanPrecision, folder
     """
     if (built := _built(bundle, graph, precision)) is not None:
         file = built.graph(graph).file
-        (folder / PLAN_SOURCE).write_bytes(built.read(file))
+        (folder / ENGINE_SOURCE).write_bytes(built.read(file))
         for listed in built.manifest.files:
             if listed.startswith(f"{graph}.") and listed not in (file, built.graph(graph).layers):
                 (folder / listed).write_bytes(built.read(listed))
@@ -41,7 +42,7 @@ def put_plan_source(bundle: Bundle, graph: str, precision: PlanPrecision, folder
         raise RuntimeUnavailableError(
             f"graphs for TensorRT plans need {error.name}: pip install onnx onnx-ir, or leave --build-engines out"
         ) from error
-    lower(bundle, graph, precision, folder).file.rename(folder / PLAN_SOURCE)
+    lower(bundle, graph, precision, folder).file.rename(folder / ENGINE_SOURCE)
 
 
 def _built(bundle: Bundle, graph: str, precision: str) -> EngineFolder | None:

@@ -5,7 +5,7 @@
     <model>/configs/cpu.pbtxt       onnxruntime backend, for a server started with --model-config-name=cpu
     <model>/<version>/model.onnx    the bundle's graph, weights.safetensors beside it
     <model>/<version>/model_sm89.plan, ...   engines out of the bundle
-    <model>/<version>/model.plan.onnx        if asked for: what a server on a GPU builds its plans from
+    <model>/<version>/model.plan.onnx        if asked for: what a server on a GPU builds its engines from
     edit_session/<version>/         model.py, session_core.py, lost_picture.py and what they read
 
 A bundle without the three pipelines gives a repository of its separate graphs, without `edit_image` and
@@ -16,21 +16,21 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from engines.bundle import Bundle
+from engines.bundle.integrity import check_entry
 from engines.contracts import BATCH, PIPELINES
 from engines.directions import load_directions
 from engines.errors import BundleError, OutputError, RuntimeUnavailableError
-from engines.integrity import check_entry
+from engines.store import atomic_directory, cannot_write, scratch_directory
 from serving.contract import CACHE_BYTES, CPU_CONFIG, EDIT_IMAGE, EDIT_SESSION, GRAPH_MODELS, VERSION, bundle_digest
-from serving.repository.plans import find_plans
+from serving.repository.engines import find_engines
 from serving.repository.session import session_files
-from serving.repository.typed import PlanPrecision, put_plan_source
+from serving.repository.typed import EnginePrecision, put_engine_source
 
 REPOSITORY_FILE = "repository.json"
 _SCHEMA = 1
@@ -48,8 +48,8 @@ class Repository:
     """The version that holds it."""
     models: list[str]
     plans: dict[str, list[str]]
-    """Compute capabilities that a model has a plan for."""
-    plan_sources: PlanPrecision | None
+    """Compute capabilities that a model has an engine for."""
+    plan_sources: EnginePrecision | None
     """Precision of the typed graphs, see `serving.repository.typed`; None if there are none."""
     notes: list[str]
     """Engines that are not served, and why."""
@@ -57,7 +57,7 @@ class Repository:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class RepositoryOptions:
     """How a bundle is served.
 
     Raises:
@@ -70,8 +70,8 @@ class Options:
     """What `edit_session` may keep of inversions."""
     busy_wait: bool = False
     """Have TensorRT wait for the GPU in a loop: fastest, and takes a core per model."""
-    plan_sources: PlanPrecision | None = None
-    """Write typed graphs of this precision too, for a server that builds its plans itself."""
+    plan_sources: EnginePrecision | None = None
+    """Write typed graphs of this precision too, for a server that builds its engines itself."""
     dynamic_batching: bool = True
     """Let requests that wait be answered as one batch."""
 
@@ -80,7 +80,7 @@ class Options:
             raise ValueError("threads and the bytes of the cache must be 0 or more")
 
 
-def write_repository(bundle: Bundle, out: Path, options: Options | None = None) -> Path:
+def write_repository(bundle: Bundle, out: Path, options: RepositoryOptions | None = None) -> Path:
     """Writes a repository whose models have version 1; one that is there is replaced.
 
     Args:
@@ -100,19 +100,19 @@ def write_repository(bundle: Bundle, out: Path, options: Options | None = None) 
     out = Path(os.path.realpath(out))
     if os.path.lexists(out) and not _is_repository(out):
         raise OutputError(f"{out} is there and is not a model repository; give another place, or move it away")
-    staged = _staging(out)
     try:
-        _write(bundle, staged, int(VERSION), options or Options())
-        _publish(staged, out)
+        with atomic_directory(out) as staged:
+            _write(bundle, staged, int(VERSION), options or RepositoryOptions())
     except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        raise cannot_write(out, error) from error
     return out
 
 
 def add_version(
-    bundle: Bundle, out: Path, options: Options | None = None, loaded: Callable[[list[str], int], None] | None = None
+    bundle: Bundle,
+    out: Path,
+    options: RepositoryOptions | None = None,
+    loaded: Callable[[list[str], int], None] | None = None,
 ) -> Path:
     """Writes a bundle as the next version of a repository's models, for a running server to load.
 
@@ -132,26 +132,24 @@ def add_version(
     """
     out = Path(os.path.realpath(out))
     there = read_repository(out)
-    staged = _staging(out)
     try:
-        new = _write(bundle, staged, there.version + 1, options or Options())
-        graphs = [model for model in new.models if model in GRAPH_MODELS]
-        if new.models != there.models or not _same_tensors(staged, out, graphs):
-            raise OutputError(
-                f"{out} holds other models, or models of another family, than {bundle.name} gives; "
-                "write a repository of its own"
-            )
-        for model in graphs:
-            _add(staged / model, out / model, new.version)
-        if loaded is not None:
-            loaded(graphs, new.version)
-        for model in new.models[len(graphs) :]:
-            _add(staged / model, out / model, new.version)
-        (staged / REPOSITORY_FILE).replace(out / REPOSITORY_FILE)
+        with scratch_directory(out) as staged:
+            new = _write(bundle, staged, there.version + 1, options or RepositoryOptions())
+            graphs = [model for model in new.models if model in GRAPH_MODELS]
+            if new.models != there.models or not _same_tensors(staged, out, graphs):
+                raise OutputError(
+                    f"{out} holds other models, or models of another family, than {bundle.name} gives; "
+                    "write a repository of its own"
+                )
+            for model in graphs:
+                _add(staged / model, out / model, new.version)
+            if loaded is not None:
+                loaded(graphs, new.version)
+            for model in new.models[len(graphs) :]:
+                _add(staged / model, out / model, new.version)
+            (staged / REPOSITORY_FILE).replace(out / REPOSITORY_FILE)
     except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        raise cannot_write(out, error) from error
     return out
 
 
@@ -196,31 +194,7 @@ def _is_repository(path: Path) -> bool:
     return True
 
 
-def _staging(out: Path) -> Path:
-    staged = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    try:
-        staged.mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    return staged
-
-
-def _publish(staged: Path, out: Path) -> None:
-    # A folder cannot be renamed over one that is not empty: the old one steps aside, and back if that fails.
-    aside = out.with_name(f"{staged.name}.old")
-    replaced = os.path.lexists(out)
-    if replaced:
-        out.rename(aside)
-    try:
-        staged.rename(out)
-    except BaseException:
-        if replaced:
-            aside.rename(out)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _write(bundle: Bundle, root: Path, version: int, options: Options) -> Repository:
+def _write(bundle: Bundle, root: Path, version: int, options: RepositoryOptions) -> Repository:
     try:
         from serving.repository import configs
     except ModuleNotFoundError as error:
@@ -228,15 +202,15 @@ def _write(bundle: Bundle, root: Path, version: int, options: Options) -> Reposi
     graphs = [name for name in GRAPH_MODELS if name in bundle.manifest.graphs]
     if not graphs:
         raise BundleError(f"{bundle.name}: there is no graph to serve; export the bundle with its graphs")
-    digest, (plans, notes) = bundle_digest(bundle), find_plans(bundle)
+    digest, (engines, notes) = bundle_digest(bundle), find_engines(bundle)
     placed = _Weights(bundle)
     for name in graphs:
-        entry, own = bundle.graph(name), plans.get(name, {})
+        entry, own = bundle.graph(name), engines.get(name, {})
         for spec in (*entry.inputs, *entry.outputs):
             if spec.shape[0] != BATCH or not all(isinstance(extent, int) for extent in spec.shape[1:]):
                 raise BundleError(f"{bundle.name}: {spec.name} of {name} has no batch first, or dynamic extents after")
-        plan_files = {capability: plan.file for capability, plan in own.items()}
-        gpu = configs.tensorrt_config(bundle, name, plan_files, options.busy_wait)
+        engine_files = {capability: engine.file for capability, engine in own.items()}
+        gpu = configs.tensorrt_config(bundle, name, engine_files, options.busy_wait)
         cpu = configs.onnxruntime_config(bundle, name, options.threads)
         if not options.dynamic_batching:
             gpu.ClearField("dynamic_batching")
@@ -247,10 +221,10 @@ def _write(bundle: Bundle, root: Path, version: int, options: Options) -> Reposi
         model = bundle.read(entry.file)
         _put(folder / "model.onnx", model)
         placed.put(folder, entry.file, model)
-        for plan in own.values():
-            _put(folder / plan.file, plan.read())
+        for engine in own.values():
+            _put(folder / engine.file, engine.read())
         if options.plan_sources is not None:
-            put_plan_source(bundle, name, options.plan_sources, folder)
+            put_engine_source(bundle, name, options.plan_sources, folder)
     models = list(graphs)
     if all(name in graphs for name in PIPELINES):
         directions = load_directions(bundle)
@@ -270,7 +244,7 @@ def _write(bundle: Bundle, root: Path, version: int, options: Options) -> Reposi
         bundle_sha256=digest,
         version=version,
         models=models,
-        plans={name: sorted(own) for name, own in plans.items()},
+        plans={name: sorted(own) for name, own in engines.items()},
         plan_sources=options.plan_sources,
         notes=notes,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.ranges import Options, extremes, measure, read_codes
+from bench.ranges import RangeBenchOptions, extremes, measure, read_codes
 from engines.bundle import Bundle
 from engines.errors import EngineError
 from tests.random_bundle import RANDOM_BUNDLE
@@ -27,7 +27,7 @@ def codes(demo: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_codes_a_thousand_times_as_large_hardly_change_the_activations(demo: Bundle, codes: Path) -> None:
     """What pre-normalisation is for: styles are divided by their largest."""
-    options = Options(
+    options = RangeBenchOptions(
         bundle=(), codes=codes, scale=(1.0, 1000.0), graph=("reconstruct", "features"), threads=1, out=codes
     )
     rows = {(row["graph"], row["input"]): row for row in measure("demo", demo, options)}
@@ -42,7 +42,7 @@ def test_codes_a_thousand_times_as_large_hardly_change_the_activations(demo: Bun
 
 
 def test_photos_go_into_the_inversion(demo: Bundle, codes: Path) -> None:
-    options = Options(bundle=(), codes=codes, scale=(1.0,), graph=("encoder",), threads=1, out=codes)
+    options = RangeBenchOptions(bundle=(), codes=codes, scale=(1.0,), graph=("encoder",), threads=1, out=codes)
     rows = list(measure("demo", demo, options))
     assert [row["input"] for row in rows] == ["photo", "noise"] and all(row["largest"] > 1 for row in rows)
 

@@ -15,8 +15,8 @@ import bench.runtimes  # noqa: F401  (registers the runtime)
 from bench.runtimes.torch import TorchRuntime, TorchTensor
 from edgedit.demo import ASTRONAUT
 from engines.bundle import Bundle
+from engines.bundle.engine_manifest import OptimizationProfile
 from engines.contracts import PARTS
-from engines.engine_manifest import Profile
 from engines.errors import BundleError, EngineError, RuntimeUnavailableError
 from engines.photo import aligned_square
 from engines.photo.images import open_image
@@ -147,7 +147,7 @@ def test_packages_are_checked_before_they_are_opened(demo: Bundle, tmp_path: Pat
         weights_sha256=demo.manifest.files["graphs/weights.safetensors"].sha256,
         graph="edit",
         precision="fp32",
-        batch=Profile(min=1, opt=1, max=8),
+        batch=OptimizationProfile(min=1, opt=1, max=8),
         device="cpu",
         machine=machine("cpu"),
         torch=torch.__version__,

@@ -16,7 +16,7 @@ from edgedit.demo import ASTRONAUT
 from edgedit.editor import Editor, Portrait
 from engines.contracts import PIPELINES, style_width
 from engines.directions import Direction
-from engines.family import EditorOptions, ModelFamily
+from engines.family import EditorArchitecture, ModelFamily
 from engines.photo import open_image
 from tests.engines.conftest import write_tiny
 
@@ -30,7 +30,7 @@ FACES = ModelFamily(
     encoder_size=(64, 64),
     encoder_width=4,
     head_width=8,
-    editor=EditorOptions(window=8, heads=4),
+    editor=EditorArchitecture(window=8, heads=4),
 )
 
 HEAD = (slice(0, 260), slice(90, 350))

@@ -14,7 +14,7 @@ from edgedit.demo import ASTRONAUT
 from edgedit.editor import PORTRAIT_BUNDLE, Editor, Portrait
 from edgedit.sheet import CELL, GAP, LABEL, LARGE, WIDTH
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.manifest import OWN_WEIGHTS_FILE
+from engines.bundle.manifest import OWN_WEIGHTS_FILE
 from engines.packages import GENERATOR
 from engines.photo import open_image
 from tests.edgedit.conftest import Cli

@@ -15,7 +15,9 @@ from safetensors.numpy import save
 from engines.bundle import EXTERNAL_LOCATION, WEIGHTS_FILE, Bundle, BundleWriter, ProducedBy
 from engines.contracts import PARTS, PIPELINES, TensorSpec, graph_contract, style_width
 from engines.directions import Direction
-from engines.family import EditorOptions, ModelFamily
+from engines.errors import RuntimeUnavailableError
+from engines.family import EditorArchitecture, ModelFamily
+from engines.runtimes.backend import Backend, load
 
 TINY = ModelFamily(
     name="tiny",
@@ -28,7 +30,7 @@ TINY = ModelFamily(
     encoder_size=(16, 16),
     encoder_width=4,
     head_width=8,
-    editor=EditorOptions(window=8, heads=4),
+    editor=EditorArchitecture(window=8, heads=4),
 )
 
 
@@ -278,3 +280,12 @@ def private(keys: tuple[Path, Path]) -> Path:
 @pytest.fixture(scope="module")
 def public(keys: tuple[Path, Path]) -> Path:
     return keys[1]
+
+
+@pytest.fixture(scope="session")
+def rtx() -> Backend:
+    """TensorRT-RTX where it is installed."""
+    try:
+        return load("tensorrt-rtx")
+    except RuntimeUnavailableError as error:
+        pytest.skip(str(error))

@@ -12,22 +12,22 @@ from typing import Any
 import pytest
 
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.engine_manifest import (
+from engines.bundle.engine_manifest import (
     ENGINE_DIGEST_FILE,
     ENGINE_FILE,
     ENGINES_FOLDER,
     BuiltWith,
     EngineGraph,
     EngineManifest,
+    OptimizationProfile,
     PrecisionProof,
-    Profile,
     engine_digest_line,
     engine_folder,
     engine_manifest_bytes,
 )
+from engines.bundle.manifest import FileEntry
+from engines.bundle.signing import sign_bundle, verify_signature
 from engines.errors import SignatureError
-from engines.manifest import FileEntry
-from engines.signing import sign_bundle, verify_signature
 
 LIBRARIES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX", "onnxruntime": "ONNX Runtime"}
 
@@ -61,7 +61,7 @@ def write_engine(
             source_sha256=sources.files[sources.graphs[graph].file].sha256,
             inputs=sources.graphs[graph].inputs,
             outputs=sources.graphs[graph].outputs,
-            profile=Profile(min=profile[0], opt=profile[1], max=profile[2]),
+            profile=OptimizationProfile(min=profile[0], opt=profile[1], max=profile[2]),
             proof=PrecisionProof(asked=precision, share=share, macs=1000, source="network", wide=[]),
             device_memory=1 << 20,
             weight_bytes=100,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.bundle import WEIGHTS_FILE, Bundle, BundleWriter, ProducedBy
-from engines.completion import weights_file
+from engines.bundle.completion import weights_file
 from engines.family import FACES_1024_MOBILE, ModelFamily
 
 OWN = {"e4e.bias": np.arange(3, dtype=np.float16), "latent_avg": np.full((1, 4), 0.1, np.float16)}

@@ -15,7 +15,7 @@ from engines.family import (
     FACES_1024,
     FACES_1024_MOBILE,
     FAMILIES,
-    EditorOptions,
+    EditorArchitecture,
     ModelFamily,
     family,
 )
@@ -79,7 +79,7 @@ def test_stylegan2_layers_take_the_rows_of_the_published_code():
 def test_window_never_exceeds_the_feature():
     assert FACES_1024.window == 16
     assert DEMO_64.window == 8
-    small = dataclasses.replace(DEMO_64, editor=EditorOptions(window=64))
+    small = dataclasses.replace(DEMO_64, editor=EditorArchitecture(window=64))
     assert small.window == 16
 
 
@@ -112,7 +112,7 @@ def test_any_valid_family_is_consistent(log_size, below, heads, window, skip):
         channel_max=64,
         feature_resolution=resolution,
         rgb_skip=skip,
-        editor=EditorOptions(heads=heads, window=window),
+        editor=EditorArchitecture(heads=heads, window=window),
     )
     assert model.w_rows == 2 * len(model.resolutions)
     assert len(model.style_channels) == 3 * len(model.resolutions) - 1
@@ -135,7 +135,7 @@ def test_any_valid_family_is_consistent(log_size, below, heads, window, skip):
         ({"encoder_size": (64, 60)}, r"encoder_size must be multiples of 16, got \(64, 60\)"),
         ({"encoder_size": (0, 64)}, "encoder_size"),
         ({"channel_max": 90}, "90 feature channels do not divide into 8 heads"),
-        ({"editor": EditorOptions(window=6)}, "a 16-pixel feature does not divide into windows of 6"),
+        ({"editor": EditorArchitecture(window=6)}, "a 16-pixel feature does not divide into windows of 6"),
         ({"generator": "stylegan3"}, "generator must be one of stylegan2, mobilestylegan, got 'stylegan3'"),
         ({"encoder": "heavy"}, "encoder must be one of iresnet50, light, got 'heavy'"),
         ({"generator": "mobilestylegan", "rgb_skip": True}, "MobileStyleGAN has no RGB skip"),
@@ -151,7 +151,7 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
 @pytest.mark.parametrize("name", ["ftem_blocks", "edem_layers", "edem_mlp_ratio", "window", "heads", "edfm_blocks"])
 def test_options_below_one_are_refused(name):
     with pytest.raises(ValueError, match=f"editor option {name} must be at least 1, got 0"):
-        EditorOptions(**{name: 0})
+        EditorArchitecture(**{name: 0})
 
 
 @pytest.mark.parametrize(
@@ -165,12 +165,12 @@ def test_options_below_one_are_refused(name):
 )
 def test_inner_widths_that_cannot_be(options, message):
     with pytest.raises(ValueError, match=f"editor option {message}"):
-        EditorOptions(**options)
+        EditorArchitecture(**options)
 
 
 def test_unknown_norm_is_refused():
     with pytest.raises(ValueError, match="edfm_norm must be"):
-        EditorOptions(edfm_norm="batch")
+        EditorArchitecture(edfm_norm="batch")
 
 
 @pytest.mark.parametrize(

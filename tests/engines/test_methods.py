@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engines.building.certificate import Certifier
 from engines.bundle import Bundle
-from engines.certificate import Certifier
+from engines.bundle.manifest import parse_manifest
 from engines.contracts import BATCH, OURS, TensorSpec, graph_contract, mismatch, pipeline_contract
 from engines.directions import load_directions, resolve
 from engines.errors import BundleError, DirectionError
 from engines.inversion import HeldInversion, Inversion
-from engines.manifest import parse_manifest
 from engines.session import EditSession
 from tests.engines.conftest import TINY
 from tests.engines.methods import METHOD, contract, write_method

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from engines.directions import Direction
-from engines.family import FACES_1024_MOBILE, EditorOptions, ModelFamily
+from engines.family import FACES_1024_MOBILE, EditorArchitecture, ModelFamily
 from engines.photo.resample import Filter
 from export.graphs import ImageIn
 from export.onnx_graph import OPSET
@@ -27,7 +27,7 @@ TINY = ModelFamily(
     encoder_size=(32, 32),
     encoder_width=4,
     head_width=16,
-    editor=EditorOptions(window=4, heads=4, ftem_blocks=1, edem_layers=1, edem_mlp_ratio=2, edfm_blocks=1),
+    editor=EditorArchitecture(window=4, heads=4, ftem_blocks=1, edem_layers=1, edem_mlp_ratio=2, edfm_blocks=1),
 )
 
 MOBILE = dataclasses.replace(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engines.directions import load_directions, resolve
-from engines.family import EditorOptions
+from engines.family import EditorArchitecture
 from engines.session import EditSession
 from export.build import export_bundle
 from export.graphs import GRAPHS, ImageIn, ImageOut
@@ -67,10 +67,10 @@ def test_a_batch_that_no_one_verified_runs(bundle, family):
         {"visible_rows": (16, 48), "encoder_size": (16, 32)},
         {"rgb_skip": True},
         {"encoder_size": (128, 128), "feature_resolution": 8},
-        {"editor": EditorOptions(linear=True, ftem=False, heads=4, window=4)},
-        {"editor": EditorOptions(edem=False, spade=False, heads=4, window=4, edfm_blocks=1, ftem_blocks=1)},
+        {"editor": EditorArchitecture(linear=True, ftem=False, heads=4, window=4)},
+        {"editor": EditorArchitecture(edem=False, spade=False, heads=4, window=4, edfm_blocks=1, ftem_blocks=1)},
         {
-            "editor": EditorOptions(
+            "editor": EditorArchitecture(
                 edfm_norm="layer",
                 edfm_shared_first=False,
                 heads=4,

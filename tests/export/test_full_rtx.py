@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from engines.building.backend import load
 from engines.building.build import build
 from engines.bundle import EXTERNAL_LOCATION, WEIGHTS_FILE, Bundle, BundleWriter, ProducedBy
 from engines.errors import RuntimeUnavailableError
 from engines.family import FACES_1024
+from engines.runtimes.backend import load
 from export.graphs import GRAPHS
 from export.onnx_graph import export_graph
 from export.weights import half_weights, write_weights

@@ -12,17 +12,17 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from engines.building.backend import load
 from engines.building.build import build
+from engines.building.certificate import Calibration, Certifier
 from engines.bundle import Bundle
-from engines.certificate import Calibration, Certifier
+from engines.bundle.layers import LayerReport
 from engines.contracts import PIPELINES
 from engines.errors import RuntimeUnavailableError
-from engines.layers import LayerReport
 from engines.precision import lower, quantise
 from engines.precision.calibrate import calibrate
-from engines.precision.islands import MOVES, RGB, STYLE
+from engines.precision.fp32_rules import MOVES, RGB, STYLE
 from engines.precision.source import load_source
+from engines.runtimes.backend import load
 from engines.session import EditSession
 from export.build import export_bundle
 from tests.export.helpers import MOBILE, random_photos, smile

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from engines.building.backend import load
 from engines.building.build import build
+from engines.building.certificate import Certifier
 from engines.bundle import Bundle
-from engines.certificate import Certifier
 from engines.contracts import PIPELINES
 from engines.directions import Direction
 from engines.errors import RuntimeUnavailableError
 from engines.family import ModelFamily
+from engines.runtimes.backend import load
 from engines.session import EditSession
 from export.build import export_bundle
 from export.errors import ExportError

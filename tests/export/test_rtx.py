@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from engines.building.backend import load
 from engines.bundle import Bundle
 from engines.contracts import graph_contract
 from engines.errors import RuntimeUnavailableError
+from engines.runtimes.backend import load
 from export.graphs import GRAPHS
 from tests.export.helpers import export_door
 from tests.random_bundle import RANDOM_BUNDLE

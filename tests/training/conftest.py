@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from safetensors.torch import save_file
 
-from engines.family import EditorOptions, ModelFamily
+from engines.family import EditorArchitecture, ModelFamily
 from training import checkpoint
 from training.data import FaceSet, load_faces
 from training.judges import JudgeFiles, Judges
@@ -44,7 +44,7 @@ SMALL = ModelFamily(
     encoder_size=(32, 32),
     encoder_width=4,
     head_width=16,
-    editor=EditorOptions(window=4, heads=4, ftem_blocks=1, edem_layers=1, edem_mlp_ratio=2, edfm_blocks=1),
+    editor=EditorArchitecture(window=4, heads=4, ftem_blocks=1, edem_layers=1, edem_mlp_ratio=2, edfm_blocks=1),
 )
 
 MOBILE = ModelFamily(
@@ -60,7 +60,7 @@ MOBILE = ModelFamily(
     encoder_size=(128, 128),
     encoder_width=8,
     encoder_blocks=1,
-    editor=EditorOptions(
+    editor=EditorArchitecture(
         window=8,
         heads=4,
         ftem_blocks=1,

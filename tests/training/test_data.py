@@ -115,7 +115,7 @@ def test_the_cache_is_mapped_and_says_the_same(photo_folder, tmp_path):
                 assert one.names == other.names
                 np.testing.assert_array_equal(one.images, other.images)
                 assert torch.equal(one.tensor(slice(0, 2)), other.tensor(np.array([0, 1])))
-    assert not list((tmp_path / "cache").glob("*.part"))
+    assert not list((tmp_path / "cache").glob(".*"))
 
 
 def test_a_cache_that_cannot_be_written(photo_folder, tmp_path):

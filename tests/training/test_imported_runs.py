@@ -14,7 +14,7 @@ from edgedit.cli import main
 from engines.bundle import Bundle
 from engines.contracts import style_width
 from engines.directions import Direction
-from engines.family import EditorOptions, ModelFamily
+from engines.family import EditorArchitecture, ModelFamily
 from tests.training.importers import official as o
 from training import checkpoint, imported
 from training.data import as_photos
@@ -29,7 +29,7 @@ from training.run import calibrate, evaluate, fit_directions, train_e4e, train_e
 
 STEPS = LoopOptions(steps=2, log_every=1)
 SIZES = o.Sizes(128, style=16, mapping=2, base=512, widest=16, width=4)
-EDITOR = EditorOptions(window=4, heads=4, ftem_blocks=1, edem_layers=1, edem_mlp_ratio=2, edfm_blocks=1)
+EDITOR = EditorArchitecture(window=4, heads=4, ftem_blocks=1, edem_layers=1, edem_mlp_ratio=2, edfm_blocks=1)
 
 
 def _family(name: str, **sizes) -> ModelFamily:

@@ -6,7 +6,6 @@ data (see `training.importers.pickled`), from which only numeric arrays are made
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import zipfile
@@ -20,6 +19,7 @@ import torch
 
 from engines.errors import DirectionError
 from engines.first_bytes import LENGTH
+from engines.store import Digest
 from training.importers.errors import CheckpointError
 from training.importers.opening import WORDS, form_of, torch_content
 from training.importers.pickled import Call, numpy_array, read_pickle
@@ -60,7 +60,7 @@ def read_arrays(path: Path) -> ArrayFile:
         raise DirectionError(f"cannot read {path}: {error.strerror or error}") from error
     if len(data) > MAX_BYTES:
         raise DirectionError(f"{path} is larger than {MAX_BYTES // 2**20} MiB; no direction is")
-    return ArrayFile(_content(path, data), hashlib.sha256(data).hexdigest())
+    return ArrayFile(_content(path, data), Digest.of(data).sha256)
 
 
 def _content(path: Path, data: bytes) -> Any:

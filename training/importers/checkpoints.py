@@ -1,7 +1,7 @@
 """Official checkpoints to imported weights (`training.imported`), without running any code that is in them.
 
 file -> `opening` (what torch or `pickled` read as data) -> `ledger` (every tensor accounted for)
-     -> `looks` (what it looks like) -> `formats` (which tensor goes where)
+     -> `recognise` (what it looks like) -> `formats` (which tensor goes where)
      -> `sizes` (the family) -> `accounting` (against the network)
 """
 
@@ -25,8 +25,8 @@ from training.importers.derived import fill_in
 from training.importers.errors import CheckpointError
 from training.importers.formats import FORMATS, MAIN, Files, Format
 from training.importers.ledger import Ledger, LeftOut
-from training.importers.looks import Look, recognise
 from training.importers.opening import open_checkpoint
+from training.importers.recognise import FileKind, recognise
 from training.importers.sizes import check_asked, derive, generator_size
 
 _HEAD = re.compile(r"(?:encoder|e4e_encoder|inverter\.fs_backbone)\.styles(_others)?\.(\d{1,3})\..*")
@@ -59,7 +59,7 @@ def import_checkpoint(kind: str, paths: Sequence[Path], family: ModelFamily | No
     if kind not in FORMATS:
         raise CheckpointError(f"unknown kind {kind!r}; there are {', '.join(FORMATS)}")
     form = FORMATS[kind]
-    files, looks = _assigned(kind, form, [Ledger(open_checkpoint(Path(path))) for path in paths])
+    files, kinds = _assigned(kind, form, [Ledger(open_checkpoint(Path(path))) for path in paths])
     source = " with ".join(str(ledger.path) for ledger in files.values())
     _same_size(files)
     means, tensors = {}, {}
@@ -87,12 +87,12 @@ def import_checkpoint(kind: str, paths: Sequence[Path], family: ModelFamily | No
     imported = Imported(
         kind=form.stored_as,
         family=family,
-        licence=_licence(form, looks),
+        licence=_licence(form, kinds),
         sources=[
             {
                 "role": role,
                 "file": ledger.path.name,
-                "format": looks[role].key,
+                "format": kinds[role].key,
                 "bytes": ledger.checkpoint.size,
                 "sha256": ledger.checkpoint.digest,
             }
@@ -106,30 +106,30 @@ def import_checkpoint(kind: str, paths: Sequence[Path], family: ModelFamily | No
     return Result(imported=imported, left_out=left_out, filled_in=filled_in)
 
 
-def _assigned(kind: str, form: Format, ledgers: list[Ledger]) -> tuple[Files, dict[str, Look]]:
-    """Files and looks by role.
+def _assigned(kind: str, form: Format, ledgers: list[Ledger]) -> tuple[Files, dict[str, FileKind]]:
+    """Files and their kinds by role.
 
     Raises:
         CheckpointError: if a file is of another kind, or missing.
     """
     seen = [(ledger, recognise(ledger)) for ledger in ledgers]
     files: dict[str, Ledger] = {}
-    looks: dict[str, Look] = {}
+    kinds: dict[str, FileKind] = {}
     missing: list[str] = []
     for wanted in form.sources:
-        index = next((i for i, (_, look) in enumerate(seen) if look in wanted.looks), None)
+        index = next((i for i, (_, file_kind) in enumerate(seen) if file_kind in wanted.kinds), None)
         if index is not None:
-            files[wanted.role], looks[wanted.role] = seen.pop(index)
+            files[wanted.role], kinds[wanted.role] = seen.pop(index)
         else:
             missing.append(wanted.words)
     main = form.sources[0].words
     if MAIN not in files:
-        others = seen or [(files[role], looks[role]) for role in files]
+        others = seen or [(files[role], kinds[role]) for role in files]
         if not others:
             raise CheckpointError(f"{kind} needs {main}; name the file")
-        ledger, look = others[0]
-        hint = f"; `edgedit import weights {look.key}` reads that" if look.key in FORMATS else ""
-        raise CheckpointError(f"{ledger.path} looks like {look.words}, not like {main}{hint}")
+        ledger, file_kind = others[0]
+        hint = f"; `edgedit import weights {file_kind.key}` reads that" if file_kind.key in FORMATS else ""
+        raise CheckpointError(f"{ledger.path} looks like {file_kind.words}, not like {main}{hint}")
     stray = f"{seen[0][0].path} looks like {seen[0][1].words}" if seen else ""
     if missing:
         raise CheckpointError(
@@ -137,7 +137,7 @@ def _assigned(kind: str, form: Format, ledgers: list[Ledger]) -> tuple[Files, di
         )
     if stray:
         raise CheckpointError(f"{stray}, which {kind} does not need; leave it out")
-    return files, looks
+    return files, kinds
 
 
 def _same_size(files: Files) -> None:
@@ -196,11 +196,11 @@ def _mean_image(path: Path, shape: torch.Size) -> Tensor:
     return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1.0
 
 
-def _licence(form: Format, looks: dict[str, Look]) -> str:
+def _licence(form: Format, kinds: dict[str, FileKind]) -> str:
     parts = [form.licence]
-    for role, look in looks.items():
-        if role != MAIN and look.key in FORMATS:
-            parts.append(f"{role}: {FORMATS[look.key].licence}")
-        elif look.key == "psp":
+    for role, file_kind in kinds.items():
+        if role != MAIN and file_kind.key in FORMATS:
+            parts.append(f"{role}: {FORMATS[file_kind.key].licence}")
+        elif file_kind.key == "psp":
             parts.append(f"{role}: the terms of the pSp file")
     return "; ".join(parts)

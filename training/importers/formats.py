@@ -14,12 +14,12 @@ from torch import Tensor
 
 from engines.family import FACES_1024, ModelFamily
 from training.imported import GENERATOR
-from training.importers import looks as look
+from training.importers import recognise as kinds
 from training.importers.ada import MEAN, from_ada
 from training.importers.derived import SAMPLES, mean_of_w
 from training.importers.errors import CheckpointError
 from training.importers.ledger import STATE, TOP, Ledger
-from training.importers.looks import Look
+from training.importers.recognise import FileKind
 from training.networks.feature_style import FeatureStyleEncoder
 from training.networks.ir import IRSE50
 from training.networks.resnet import ResNet50
@@ -40,7 +40,7 @@ class Source:
     """A file that an import needs."""
 
     role: str
-    looks: tuple[Look, ...]
+    kinds: tuple[FileKind, ...]
     words: str
     """What to give where it is missing."""
 
@@ -257,14 +257,16 @@ def _width(tensors: Mapping[str, Tensor], stem: str) -> int:
     return min(max(tensors[stem].shape[0], 1), 512) if stem in tensors and tensors[stem].dim() else 64
 
 
-_ANY_GENERATOR = (look.STYLEGAN2, look.STYLEGAN2_ADA, look.E4E, look.PSP)
+_ANY_GENERATOR = (kinds.STYLEGAN2, kinds.STYLEGAN2_ADA, kinds.E4E, kinds.PSP)
 
 
-def _main(kind: Look) -> Source:
-    return Source(role=MAIN, looks=(kind,), words=kind.words)
+def _main(kind: FileKind) -> Source:
+    return Source(role=MAIN, kinds=(kind,), words=kind.words)
 
 
-def _method(kind: Look, assemble: Callable[[Files], dict[str, Tensor]], *more: Source, rows: bool = False) -> Format:
+def _method(
+    kind: FileKind, assemble: Callable[[Files], dict[str, Tensor]], *more: Source, rows: bool = False
+) -> Format:
     return Format(
         sources=(_main(kind), *more),
         assemble=assemble,
@@ -276,62 +278,62 @@ def _method(kind: Look, assemble: Callable[[Files], dict[str, Tensor]], *more: S
 
 
 def _backbone(
-    kind: Look, assemble: Callable[[Files], dict[str, Tensor]], expected: Callable, licence: str = _ARCFACE
+    kind: FileKind, assemble: Callable[[Files], dict[str, Tensor]], expected: Callable, licence: str = _ARCFACE
 ) -> Format:
     return Format(sources=(_main(kind),), assemble=assemble, expected=expected, stored_as=kind.key, licence=licence)
 
 
-def _stylegan2_format(kind: Look, licence: str) -> Format:
+def _stylegan2_format(kind: FileKind, licence: str) -> Format:
     return Format(
         sources=(_main(kind),), assemble=_stylegan2, expected=_of_generator, stored_as=GENERATOR, licence=licence
     )
 
 
 FORMATS: dict[str, Format] = {
-    "stylegan2": _stylegan2_format(look.STYLEGAN2, f"MIT (code of the port); for {_NVIDIA}"),
-    "stylegan2-ada": _stylegan2_format(look.STYLEGAN2_ADA, "NVIDIA Source Code License for ADA: non-commercial"),
-    "e4e": _method(look.E4E, _whole("encoder", "decoder"), rows=True),
+    "stylegan2": _stylegan2_format(kinds.STYLEGAN2, f"MIT (code of the port); for {_NVIDIA}"),
+    "stylegan2-ada": _stylegan2_format(kinds.STYLEGAN2_ADA, "NVIDIA Source Code License for ADA: non-commercial"),
+    "e4e": _method(kinds.E4E, _whole("encoder", "decoder"), rows=True),
     "fs": _method(
-        look.FS,
+        kinds.FS,
         _fs,
         Source(
             role="generator",
-            looks=_ANY_GENERATOR,
+            kinds=_ANY_GENERATOR,
             words="the generator and its mean code: the pSp file that FS comes with, or a StyleGAN2 file",
         ),
     ),
-    "hfgi": _method(look.HFGI, _whole("encoder", "residue", "grid_align", "decoder"), rows=True),
+    "hfgi": _method(kinds.HFGI, _whole("encoder", "residue", "grid_align", "decoder"), rows=True),
     "clcae": _method(
-        look.CLCAE,
+        kinds.CLCAE,
         _clcae,
         Source(
             role="mean code",
-            looks=_ANY_GENERATOR,
+            kinds=_ANY_GENERATOR,
             words="the StyleGAN2 file, of which the mean code latent_avg is taken",
         ),
-        Source(role="mean image", looks=(look.MEAN_IMAGE,), words="the mean image (PNG) that is taken off each photo"),
+        Source(role="mean image", kinds=(kinds.MEAN_IMAGE,), words="the mean image (PNG) that is taken off each photo"),
     ),
-    "styleres": _method(look.STYLERES, _styleres),
-    "sdic": _method(look.SDIC, _whole("encoder", "DIP", "SAF", "decoder"), rows=True),
+    "styleres": _method(kinds.STYLERES, _styleres),
+    "sdic": _method(kinds.SDIC, _whole("encoder", "DIP", "SAF", "decoder"), rows=True),
     "sfe": _method(
-        look.SFE,
+        kinds.SFE,
         _sfe,
         Source(
             role="generator",
-            looks=(look.STYLEGAN2, look.STYLEGAN2_ADA),
+            kinds=(kinds.STYLEGAN2, kinds.STYLEGAN2_ADA),
             words="the StyleGAN2 file, with generator and mean code",
         ),
-        Source(role="e4e", looks=(look.E4E,), words="the e4e checkpoint, whose encoder edits start from"),
+        Source(role="e4e", kinds=(kinds.E4E,), words="the e4e checkpoint, whose encoder edits start from"),
     ),
     "hyperstyle": _method(
-        look.HYPERSTYLE,
+        kinds.HYPERSTYLE,
         _hyperstyle,
-        Source(role="W encoder", looks=(look.W_ENCODER,), words="the file of its W encoder"),
+        Source(role="W encoder", kinds=(kinds.W_ENCODER,), words="the file of its W encoder"),
     ),
-    "ir-se-50": _backbone(look.IR_SE_50, _ir_se_50, _of_ir_se_50),
-    "iresnet-50": _backbone(look.IRESNET_50, _iresnet_50, _of_iresnet_50),
+    "ir-se-50": _backbone(kinds.IR_SE_50, _ir_se_50, _of_ir_se_50),
+    "iresnet-50": _backbone(kinds.IRESNET_50, _iresnet_50, _of_iresnet_50),
     "moco-v2": _backbone(
-        look.MOCO_V2, _moco_v2, _of_moco_v2, "CC-BY-NC-4.0 (facebookresearch/moco; trained on ImageNet)"
+        kinds.MOCO_V2, _moco_v2, _of_moco_v2, "CC-BY-NC-4.0 (facebookresearch/moco; trained on ImageNet)"
     ),
 }
 """By the name that commands use."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines import mobilestylegan
+from engines.bundle import mobilestylegan
 from engines.family import FACES_1024_MOBILE, ModelFamily
 from engines.packages import GENERATOR, Progress
 from training.imported import MOBILE, Imported

@@ -7,7 +7,6 @@ formats, NVIDIA's pickles, and mean images.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import mmap
 import re
 import stat
@@ -21,6 +20,7 @@ import torch
 
 from engines.errors import first_line
 from engines.first_bytes import LENGTH, remedy
+from engines.store import Digest
 from training.importers.errors import CheckpointError
 from training.importers.persistent import attributes, network_tensors
 from training.importers.pickled import NUMPY, Call, read_pickle
@@ -159,7 +159,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         if status.st_size > LIMIT:
             raise CheckpointError(f"{path} has {status.st_size} bytes; checkpoints up to {LIMIT} are read")
         with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = Digest.read(stream).sha256
             stream.seek(0)
             start = stream.read(LENGTH)
     except OSError as error:

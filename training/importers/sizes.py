@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from engines.family import CARS_512, FACES_1024, EditorOptions, ModelFamily
+from engines.family import CARS_512, FACES_1024, EditorArchitecture, ModelFamily
 from training.importers.errors import CheckpointError
 
 _ROSINALITY = re.compile(r"(?:.*\.)?to_rgbs\.(\d)\.bias")
@@ -72,13 +72,13 @@ def derive(tensors: Mapping[str, Tensor], source: str, *, cars: bool) -> ModelFa
         if max(known.encoder_size) == longer and all(getattr(known, key) == value for key, value in made.items()):
             return known
     feature = max(8, min(longer // 4, size // 2))
-    heads = math.gcd(EditorOptions().heads, min(widest, base // feature))
+    heads = math.gcd(EditorArchitecture().heads, min(widest, base // feature))
     try:
         return ModelFamily(
             name=f"square-{size}",
             encoder_size=(longer, longer),
             feature_resolution=feature,
-            editor=EditorOptions(heads=heads, window=min(EditorOptions().window, feature)),
+            editor=EditorArchitecture(heads=heads, window=min(EditorArchitecture().window, feature)),
             **made,
         )
     except ValueError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engines.certificate import Judges
+from engines.building.certificate import Judges
 from training.losses.identity import Identity
 from training.losses.lpips import LPIPS
 

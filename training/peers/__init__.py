@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.errors import near
+from engines.errors import suggestion
 from engines.family import ModelFamily
 from training.imported import fill, read
 from training.peers.clcae import CLCAE
@@ -40,7 +40,7 @@ def method(key: str) -> type[Peer]:
     try:
         return METHODS[key]
     except KeyError:
-        raise ValueError(f"unknown method {key!r}; {near(key, METHODS)}there are {', '.join(METHODS)}") from None
+        raise ValueError(f"unknown method {key!r}; {suggestion(key, METHODS)}there are {', '.join(METHODS)}") from None
 
 
 def create(key: str, family: ModelFamily) -> Peer:

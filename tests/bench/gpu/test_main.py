@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from bench.gpu import accuracy
-from bench.gpu.__main__ import JOBS, Options, run
+from bench.gpu.__main__ import JOBS, GpuBenchOptions, run
 from bench.gpu.models import load_models
 from bench.gpu.runtimes import Engine
 from bench.gpu.table5 import HOWS
@@ -35,7 +35,7 @@ def demo() -> str:
     return f"demo={RANDOM_BUNDLE}"
 
 
-def options(out: Path, *jobs: str, **more: Any) -> Options:
+def options(out: Path, *jobs: str, **more: Any) -> GpuBenchOptions:
     tiny: dict[str, Any] = {
         "device": "cpu",
         "bundle": (f"demo={RANDOM_BUNDLE}",),
@@ -44,7 +44,7 @@ def options(out: Path, *jobs: str, **more: Any) -> Options:
         "least": 0.0,
         "minutes": 8.0,
     }
-    return Options(out=out, job=jobs, **(tiny | more))
+    return GpuBenchOptions(out=out, job=jobs, **(tiny | more))
 
 
 def result(out: Path, job: str) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def test_fp8_asks_for_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None
         ((8, 9), "fp8", ""),
         ((8, 6), "int8", ""),
     ):
-        monkeypatch.setattr("engines.building.backend.current_capability", lambda found=capability: found)
+        monkeypatch.setattr("engines.runtimes.backend.current_capability", lambda found=capability: found)
         assert reason in (Engine("e", "tensorrt", {}, precision).lacks(context) or "")
         assert bool(reason) == bool(Engine("e", "tensorrt", {}, precision).lacks(context))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bench.serve.options import Options
+from bench.serve.options import ServeBenchOptions
 from engines.errors import EdgeditError
 
 
@@ -28,17 +28,17 @@ from engines.errors import EdgeditError
 )
 def test_what_will_not_do_is_said_before_any_work(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(EdgeditError, match=message) as caught:
-        Options(out=tmp_path / "x.json", **changes).check()
+        ServeBenchOptions(out=tmp_path / "x.json", **changes).check()
     assert "\n" not in str(caught.value)
 
 
 def test_one_file_for_two_outputs(tmp_path: Path) -> None:
     with pytest.raises(EdgeditError, match="both name"):
-        Options(out=tmp_path / "x.svg", plot=tmp_path / "x.svg").check()
+        ServeBenchOptions(out=tmp_path / "x.svg", plot=tmp_path / "x.svg").check()
 
 
 def test_the_recorded_command_repeats_the_run_and_names_no_place(tmp_path: Path) -> None:
-    options = Options(
+    options = ServeBenchOptions(
         out=tmp_path / "a.json", plot=tmp_path / "a.svg", concurrency=(1, 8), batching=("on",), perf_analyzer=tmp_path
     )
     assert options.command() == (

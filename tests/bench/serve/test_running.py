@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.serve import Options, run
+from bench.serve import ServeBenchOptions, run
 from bench.serve.targets import batches_of, layout
 from edgedit.commands.bench_serve import BenchServe
 from engines.errors import EdgeditError, OutputError
@@ -34,7 +34,7 @@ def test_a_run_from_servers_to_files(pipelines: Path, tmp_path: Path) -> None:
     drawn = importlib.util.find_spec("matplotlib") is not None
     before = set(Path("/dev/shm").iterdir())
     given = run(
-        Options(
+        ServeBenchOptions(
             bundle=pipelines,
             out=out,
             plot=plot if drawn else None,
@@ -77,7 +77,7 @@ def test_the_verb_refuses_one_file_for_two_outputs(tmp_path: Path) -> None:
 
 
 def test_the_verb_has_the_defaults_of_the_measurement(tmp_path: Path) -> None:
-    verb, options = BenchServe(out=tmp_path / "x.json"), Options(out=tmp_path / "x.json")
+    verb, options = BenchServe(out=tmp_path / "x.json"), ServeBenchOptions(out=tmp_path / "x.json")
     for name in ("bundle", "concurrency", "rounds", "seconds", "threads", "plot", "perf_analyzer"):
         mine, theirs = getattr(verb, name), getattr(options, name)
         assert mine == theirs or Path(mine).samefile(theirs), name

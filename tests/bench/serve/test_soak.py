@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.serve.soak import LIMITS, Answers, Options, Sample, grown, growth, run
+from bench.serve.soak import LIMITS, Answers, Sample, SoakOptions, grown, growth, run
 from engines.errors import EdgeditError
 from tests.random_bundle import RANDOM_BUNDLE
 
@@ -64,14 +64,14 @@ def test_an_answer_that_changes_is_an_error() -> None:
 @pytest.mark.parametrize("given", [{"seconds": 0.1}, {"callers": 0}, {"every": 100.0}, {"out": Path("/no/such/x")}])
 def test_what_cannot_be_is_refused_before_any_work(given: dict) -> None:
     with pytest.raises(EdgeditError):
-        run(Options(**given))
+        run(SoakOptions(**given))
 
 
 @pytest.mark.triton
 @pytest.mark.usefixtures("development_server")
 def test_a_short_run_from_server_to_file(pipelines: Path, tmp_path: Path) -> None:
     out = tmp_path / "soak.json"
-    result = run(Options(bundle=pipelines, out=out, seconds=2, every=0.25, callers=3))
+    result = run(SoakOptions(bundle=pipelines, out=out, seconds=2, every=0.25, callers=3))
     assert json.loads(out.read_text()) == json.loads(json.dumps(result))
     # How much it asked is a matter of the machine.
     assert result["images"] >= 1 and result["calls"]["invert"] >= 1 and result["growth"].keys() == LIMITS.keys()
@@ -88,6 +88,6 @@ def test_a_short_run_from_server_to_file(pipelines: Path, tmp_path: Path) -> Non
 @pytest.mark.usefixtures("development_server")
 def test_ten_minutes_of_load_leave_memory_flat() -> None:
     """EDGEDIT_SOAK_SECONDS makes it shorter or longer."""
-    result = run(Options(bundle=RANDOM_BUNDLE, seconds=float(os.environ.get("EDGEDIT_SOAK_SECONDS", "600"))), print)
+    result = run(SoakOptions(bundle=RANDOM_BUNDLE, seconds=float(os.environ.get("EDGEDIT_SOAK_SECONDS", "600"))), print)
     assert result["grown"] == [], result["growth"]
     assert result["images"] > result["seconds"]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from edgedit.commands.building import Build
-from engines.building.backend import load
-from engines.engine_manifest import EngineManifest
+from engines.bundle.engine_manifest import EngineManifest
 from engines.errors import RuntimeUnavailableError
+from engines.runtimes.backend import load
 from tests.edgedit.conftest import Cli
 
 FP32 = ("--runtime", "onnxruntime", "--precision", "fp32")

@@ -8,7 +8,7 @@ import pytest
 from edgedit.editor import Editor
 from engines import packages
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.completion import generator_weights, leave_out_generator
+from engines.bundle.completion import generator_weights, leave_out_generator
 from tests.edgedit.conftest import Cli
 from tests.engines.packaged import OWN, write_whole
 

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from engines import packages
 from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.bundle.manifest import OWN_WEIGHTS_FILE
 from engines.family import FAMILIES
-from engines.manifest import OWN_WEIGHTS_FILE
 from tests.edgedit.conftest import Cli
 from tests.export.helpers import TINY as SMALL
 from training.imported import Imported

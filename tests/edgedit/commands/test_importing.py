@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from edgedit.commands.importing import WeightsKind
-from engines.mobilestylegan import LICENCE
+from engines.bundle.mobilestylegan import LICENCE
 from engines.packages import GENERATOR
 from tests.edgedit.conftest import Cli
 from tests.training.importers.files import write

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.building.backend import current_capability
+from engines.runtimes.backend import current_capability
 from tests.edgedit.conftest import Cli
 from tests.engines.engine_folders import write_engine
 

@@ -11,8 +11,8 @@ import pytest
 
 from edgedit.demo import ASTRONAUT
 from edgedit.editor import Editor
+from engines.bundle.manifest import SIGNATURE_FILE
 from engines.errors import SignatureError
-from engines.manifest import SIGNATURE_FILE
 from tests.edgedit.conftest import Cli
 from tests.engines.engine_folders import flip, seal, write_engine, write_keys
 

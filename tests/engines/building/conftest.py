@@ -1,4 +1,4 @@
-"""TensorRT-RTX where it is installed, small typed graphs, and a bundle that builds in seconds."""
+"""Small typed graphs, and a bundle that builds in seconds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.building.backend import Backend, load
+from engines.bundle.layers import Layer, LayerReport
 from engines.contracts import TensorSpec
-from engines.errors import RuntimeUnavailableError
-from engines.layers import Layer, LayerReport
 from engines.precision import TypedGraph
 from tests.engines.conftest import TINY, write_tiny
 
@@ -36,14 +34,6 @@ def write_small(
         edit(name, model)
 
     return write_tiny(path, FAMILY, name="small", edit=change, seed=seed)
-
-
-@pytest.fixture(scope="session")
-def rtx() -> Backend:
-    try:
-        return load("tensorrt-rtx")
-    except RuntimeUnavailableError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

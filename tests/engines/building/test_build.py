@@ -18,10 +18,16 @@ from onnx import helper
 from engines.building.build import build, graph_names, parse_profile
 from engines.building.builder import BuildOptions
 from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.bundle.engine_manifest import (
+    ENGINE_DIGEST_FILE,
+    ENGINE_FILE,
+    EngineManifest,
+    OptimizationProfile,
+    parse_engine_manifest,
+)
+from engines.bundle.layers import LayerReport
 from engines.contracts import PARTS, PIPELINES
-from engines.engine_manifest import ENGINE_DIGEST_FILE, ENGINE_FILE, EngineManifest, Profile, parse_engine_manifest
 from engines.errors import BundleError, EngineError
-from engines.layers import LayerReport
 from tests.engines.building.conftest import write_small
 from tests.random_bundle import RANDOM_BUNDLE
 
@@ -63,7 +69,7 @@ def test_the_folder_is_what_its_manifest_says(own_bundle: Path) -> None:
         entry = bundle.graph(name)
         assert graph.source_sha256 == bundle.manifest.files[entry.file].sha256
         assert (graph.inputs, graph.outputs) == (entry.inputs, entry.outputs)
-        assert graph.profile == Profile(min=1, opt=1, max=8) and graph.proof.share == 1.0
+        assert graph.profile == OptimizationProfile(min=1, opt=1, max=8) and graph.proof.share == 1.0
         assert graph.layers is not None
         layers = LayerReport.parse((folder / graph.layers).read_bytes(), graph.layers)
         assert layers.macs == graph.proof.macs > 0 and layers.source == "graph"
@@ -251,7 +257,7 @@ def test_engines_for_two_architectures(own_bundle: Path) -> None:
         target="sm89,sm86",
         precision="fp32",
         graphs=["reconstruct", "generator"],
-        options=BuildOptions(profile=Profile(min=1, opt=2, max=4), weight_streaming=True),
+        options=BuildOptions(profile=OptimizationProfile(min=1, opt=2, max=4), weight_streaming=True),
     )
     assert manifest.folder == "tensorrt-rtx-sm86+sm89-fp32"
     built = manifest.built

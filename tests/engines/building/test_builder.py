@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from engines.building.backend import Backend, current_capability
 from engines.building.builder import BuildOptions, Built, build_engine
+from engines.bundle.engine_manifest import OptimizationProfile, Precision
 from engines.contracts import TensorSpec
-from engines.engine_manifest import Precision, Profile
 from engines.errors import EngineError
+from engines.runtimes.backend import Backend, current_capability
 from tests.engines.building.conftest import Typed, ones
 
 pytestmark = pytest.mark.rtx
@@ -94,8 +94,8 @@ def test_a_graph_that_is_not_what_it_should_be(rtx: Backend, typed: Typed) -> No
 def test_a_profile_outside_the_limits(rtx: Backend, typed: Typed) -> None:
     fixed = typed(CONV, KERNEL, batch=2)
     assert "takes batch 2 only (input x), not 1:1:8: --batch-range 2:2:2" in refusal(rtx, fixed)
-    assert build(rtx, fixed, profile=Profile(min=2, opt=2, max=2)).proof.share == 1.0
-    huge = Profile(min=1, opt=1, max=3_000_000_000)
+    assert build(rtx, fixed, profile=OptimizationProfile(min=2, opt=2, max=2)).proof.share == 1.0
+    huge = OptimizationProfile(min=1, opt=1, max=3_000_000_000)
     assert "batch 1:1:3000000000 is outside the limits of graph g (input x)" in refusal(
         rtx, typed(CONV, KERNEL), profile=huge
     )
@@ -110,9 +110,9 @@ def test_memory(rtx: Backend, typed: Typed) -> None:
         helper.make_node("Add", ["a", "c"], ["y"], name="add"),
     ]
     graph = typed(nodes, KERNEL)
-    needs = [build(rtx, graph, profile=Profile(min=1, opt=1, max=n)).device_memory for n in (1, 4096)]
+    needs = [build(rtx, graph, profile=OptimizationProfile(min=1, opt=1, max=n)).device_memory for n in (1, 4096)]
     assert needs[0] is not None and needs[1] is not None and needs[1] > max(needs[0], 2**20)
-    message = refusal(rtx, graph, profile=Profile(min=1, opt=1, max=4096), memory_budget=1000)
+    message = refusal(rtx, graph, profile=OptimizationProfile(min=1, opt=1, max=4096), memory_budget=1000)
     assert (
         "for activations at batch 4096, more than the memory budget of 0.0 MB; raise it, or lower --batch-range"
         in message

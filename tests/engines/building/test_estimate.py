@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.building.backend import Backend
 from engines.building.devices import ALIASES, DEVICES, device
 from engines.building.estimate import Work, estimate, floor, work
 from engines.building.proof import OLDEST
 from engines.bundle import Bundle
+from engines.bundle.engine_manifest import Precision
 from engines.contracts import PIPELINES
-from engines.engine_manifest import Precision
 from engines.errors import EngineError
 from engines.precision import lower
+from engines.runtimes.backend import Backend
 from tests.engines.building.conftest import FAMILY
 from tests.random_bundle import RANDOM_BUNDLE
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from engines.building.backend import Backend
 from engines.building.builder import parse
 from engines.building.proof import check_targets, describe, prove
 from engines.bundle import Bundle
+from engines.bundle.layers import COMPUTED, GROUPED, NO_PRODUCT, Layer, LayerReport
 from engines.errors import EngineError
-from engines.layers import COMPUTED, GROUPED, NO_PRODUCT, Layer, LayerReport
 from engines.precision import TypedGraph, lower
 from engines.precision.calibrate import calibrate
+from engines.runtimes.backend import Backend
 from tests.engines.building.conftest import Typed, ones
 from tests.engines.precision.conftest import feeds_of
 from tests.random_bundle import RANDOM_BUNDLE

@@ -13,15 +13,15 @@ import pytest
 import safetensors.numpy
 
 from engines.building import refit as module
-from engines.building.backend import Backend, current_capability
 from engines.building.builder import parse
 from engines.building.calibrated import Calibrated
 from engines.building.refit import Weights, compare, refit, refit_engine
 from engines.bundle import WEIGHTS_FILE, Bundle, BundleWriter
-from engines.engine_manifest import EIGHT_BIT, EngineManifest, engine_manifest_bytes, parse_engine_manifest
+from engines.bundle.engine_manifest import EIGHT_BIT, EngineManifest, engine_manifest_bytes, parse_engine_manifest
+from engines.bundle.folders import EngineFolder
 from engines.errors import EngineError
-from engines.folders import EngineFolder
 from engines.precision import lower
+from engines.runtimes.backend import Backend, current_capability
 from tests.engines.building.conftest import write_small
 from tests.engines.conftest import TINY, write_tiny
 from tests.engines.engine_folders import entry, flip, seal, write_engine

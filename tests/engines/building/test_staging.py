@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from engines.building.staging import LOCK_FILE, Staging, staged
-from engines.engine_manifest import (
+from engines.bundle.engine_manifest import (
     ENGINE_DIGEST_FILE,
     ENGINE_FILE,
     BuiltWith,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from engines.building import timing
-from engines.building.backend import Backend
 from engines.building.timing import TimingCache
+from engines.runtimes.backend import Backend
 
 pytestmark = pytest.mark.rtx
 

@@ -8,22 +8,22 @@ from hashlib import sha256
 from pathlib import Path
 
 from engines.bundle import Bundle
-from engines.contracts import TensorSpec
-from engines.engine_manifest import (
+from engines.bundle.engine_manifest import (
     ENGINE_DIGEST_FILE,
     ENGINE_FILE,
     BuiltWith,
     EngineGraph,
     EngineManifest,
+    OptimizationProfile,
     PrecisionProof,
-    Profile,
     WideLayer,
     engine_digest_line,
     engine_manifest_bytes,
 )
+from engines.bundle.layers import Layer, LayerReport, LayerTensor
+from engines.bundle.manifest import FileEntry
+from engines.contracts import TensorSpec
 from engines.family import DEMO_64, ModelFamily
-from engines.layers import Layer, LayerReport, LayerTensor
-from engines.manifest import FileEntry
 
 STYLE = "styles and demodulation: a vector per image, whose sums and reciprocals need the range"
 SOFTMAX = "softmax: exponentials and their sum"
@@ -261,7 +261,7 @@ def write_engine(
             source_sha256="1" * 64,
             inputs=[TensorSpec(name="w", dtype="float32", shape=["batch", 10, 128])],
             outputs=[TensorSpec(name="image", dtype="uint8", shape=["batch", 64, 64, 3])],
-            profile=Profile(min=1, opt=1, max=8),
+            profile=OptimizationProfile(min=1, opt=1, max=8),
             proof=PrecisionProof(
                 asked="fp16", share=report.share("float16"), macs=report.macs, source="network", wide=wide
             ),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from engines.bundle.layers import LayerReport
 from engines.inspector import Device, Figures, Subject, compare, comparison_page, engine_page
-from engines.layers import LayerReport
 from tests.engines.inspector.samples import big_report, edit_report, engine_report
 from tests.engines.inspector.test_page import HOSTILE, hostile_report
 

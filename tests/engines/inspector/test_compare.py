@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines.bundle.layers import LayerReport
 from engines.inspector import compare
-from engines.layers import LayerReport
 from tests.engines.inspector.samples import edit_report, engine_report, layer
 
 

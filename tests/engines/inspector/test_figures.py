@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines.bundle.layers import LayerReport
 from engines.errors import EngineError
 from engines.inspector.devices import Device, assume_device, find_device
 from engines.inspector.figures import UNKNOWN_REASON, Figures, clean, ms, percent, precision_label, shape, si
-from engines.layers import LayerReport
 from tests.engines.inspector.samples import edit_report, engine_report, layer
 
 DEVICE = Device("box", {"float16": 100.0, "float32": 10.0}, 500.0)

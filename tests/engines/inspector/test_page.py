@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines.bundle.layers import LayerReport
 from engines.family import FACES_1024
 from engines.inspector import Device, Figures, Subject, compare, comparison_page, engine_page
 from engines.inspector.page import MAX_PAGE_BYTES
-from engines.layers import LayerReport
 from tests.engines.inspector.samples import big_report, edit_report, engine_report, layer
 
 DEVICE = Device("box", {"float16": 71.0, "float32": 35.6}, 936.0)

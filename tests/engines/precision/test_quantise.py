@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
+from engines.bundle.layers import NO_PRODUCT
 from engines.errors import EngineError
-from engines.layers import NO_PRODUCT
 from engines.precision import lower, quantise
 from engines.precision.calibrate import calibrate
 from engines.precision.emulate import Emulated
@@ -214,8 +214,8 @@ def test_widening_gives_a_product_back_to_fp16(typed, shipped, tmp_path):
     chosen = next(layer for layer in base.layers if layer.operator == "ConvTranspose" and layer.precision == "int8")
     activation = next(layer for layer in base.layers if layer.operator == "LeakyRelu")
     peaks = calibrate(shipped, "reconstruct", [feeds_of(shipped.graph("reconstruct").inputs, 1)], "int8", threads=1)
-    widen = {chosen.name, activation.name}
-    wide = lower(shipped, "reconstruct", "int8", tmp_path, widen=widen, peaks=peaks)
+    keep_fp32 = {chosen.name, activation.name}
+    wide = lower(shipped, "reconstruct", "int8", tmp_path, keep_fp32=keep_fp32, peaks=peaks)
     layers = {layer.name: layer for layer in wide.report.layers}
     assert (layers[chosen.name].precision, layers[chosen.name].reason) == ("float16", quantise.HALF)
     # Whatever is no 8-bit product goes where it went before: to FP32.

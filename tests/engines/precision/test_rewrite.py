@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from engines.precision.emulate import Emulated
-from engines.precision.islands import RGB, STYLE
+from engines.precision.fp32_rules import RGB, STYLE
 from engines.precision.rewrite import fold_batch_norms, prenormalise
 from engines.precision.source import shapes
 from engines.precision.typed import retype

@@ -11,7 +11,7 @@ from engines.bundle import Bundle
 from engines.contracts import PARTS, PIPELINES, graph_contract
 from engines.errors import EngineError
 from engines.precision import lower
-from engines.precision.islands import MOVES, WIDENED
+from engines.precision.fp32_rules import MOVES, WIDENED
 from engines.precision.source import load_source
 from engines.precision.typed import report, retype
 from tests.engines.precision.conftest import feeds_of
@@ -90,7 +90,7 @@ def test_macs_are_those_of_the_plain_graph(shipped, typed):
 def test_widening(shipped, tmp_path):
     base = lower(shipped, "reconstruct", "fp16", tmp_path)
     chosen = next(layer.name for layer in base.report.layers if layer.operator == "ConvTranspose" and layer.macs > 1e6)
-    wide = lower(shipped, "reconstruct", "fp16", tmp_path, widen={chosen})
+    wide = lower(shipped, "reconstruct", "fp16", tmp_path, keep_fp32={chosen})
     layer = next(layer for layer in wide.report.layers if layer.name == chosen)
     assert (layer.precision, layer.reason) == ("float32", WIDENED)
     assert wide.report.share("float16") < base.report.share("float16")
@@ -98,15 +98,15 @@ def test_widening(shipped, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("precision", "widen", "message"),
+    ("precision", "keep_fp32", "message"),
     [
         ("fp4", set(), "precision 'fp4' is not offered; there are fp32, fp16, int8, fp8"),
         ("fp16", {"no_such_node"}, "there is no node no_such_node to widen"),
     ],
 )
-def test_what_cannot_be_lowered(shipped, tmp_path, precision, widen, message):
+def test_what_cannot_be_lowered(shipped, tmp_path, precision, keep_fp32, message):
     with pytest.raises(EngineError, match=message):
-        lower(shipped, "reconstruct", precision, tmp_path, widen=widen)
+        lower(shipped, "reconstruct", precision, tmp_path, keep_fp32=keep_fp32)
 
 
 def test_a_newer_opset_is_refused(shipped, monkeypatch):
@@ -134,7 +134,7 @@ def test_layers_know_their_bytes(typed):
 
 
 def test_nodes_without_names_get_one(tiny_bundle):
-    """The islands are told by name: with none, one FP32 node would take all others with it."""
+    """FP32 nodes are named to the builder: with none, one would take all others with it."""
     model = load_source(tiny_bundle, "generator")
     names = [node.name for node in model.graph]
     assert all(names) and len(set(names)) == len(names)

@@ -263,7 +263,7 @@ def installed(gpu: Gpu):
     """Makes `engines.runtimes.cuda` import with this GPU."""
     import engines.runtimes as runtimes
 
-    ours = ("cuda", "lanes")
+    ours = ("cuda", "streams")
     names = ("pycuda", "pycuda.driver", *(f"engines.runtimes.{name}" for name in ours))
 
     def forget() -> dict[str, Any]:

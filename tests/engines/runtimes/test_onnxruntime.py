@@ -15,7 +15,7 @@ import pytest
 
 from engines.building.build import build
 from engines.bundle import Bundle
-from engines.engine_manifest import engine_manifest_bytes, parse_engine_manifest
+from engines.bundle.engine_manifest import engine_manifest_bytes, parse_engine_manifest
 from engines.errors import BundleError, EdgeditError, EngineError, SignatureError
 from engines.runtimes import create
 from engines.runtimes.onnxruntime import OnnxRuntime

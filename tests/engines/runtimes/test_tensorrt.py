@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.building.backend import Backend
 from engines.bundle import Bundle
-from engines.engine_manifest import Profile
+from engines.bundle.engine_manifest import OptimizationProfile
+from engines.bundle.folders import EngineFolder
+from engines.bundle.preflight import HostInfo
+from engines.bundle.signing import open_engine
 from engines.errors import BundleError, EdgeditError, EngineError, RuntimeUnavailableError, SignatureError
-from engines.folders import EngineFolder, Found
 from engines.runtimes import _RUNTIMES, create, register
+from engines.runtimes.backend import Backend
 from engines.runtimes.tensorrt import TensorRT, TensorRTRTX
 from engines.runtimes.trt_engine import (
     check_profile,
@@ -26,13 +28,12 @@ from engines.runtimes.trt_engine import (
     error_recorder,
     stream_weights,
 )
-from engines.signing import open_engine
 from tests.engines.engine_folders import flip, write_engine
 
-RTX = Found("TensorRT-RTX", "11.4.0", "8.6")
+RTX = HostInfo("TensorRT-RTX", "11.4.0", "8.6")
 
 
-def read(bundle: Bundle, runtime: str, graph: str, found: Found, **options: Any) -> tuple[EngineFolder, bytes]:
+def read(bundle: Bundle, runtime: str, graph: str, found: HostInfo, **options: Any) -> tuple[EngineFolder, bytes]:
     """The folder and the bytes that a runtime would load."""
     folder = open_engine(bundle, runtime, graph, found, **options)
     return folder, folder.read(folder.graph(graph).file)
@@ -66,10 +67,10 @@ def test_preflight_in_order(built: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="there is no graph 'teapot'"):
         read(bundle, "tensorrt-rtx", "teapot", RTX)
     with pytest.raises(EngineError, match=r"no tensorrt engine of edit; there are tensorrt-rtx-sm86-fp16 .*build"):
-        read(bundle, "tensorrt", "edit", Found("TensorRT", "11.4.0", "8.6"))
+        read(bundle, "tensorrt", "edit", HostInfo("TensorRT", "11.4.0", "8.6"))
     with pytest.raises(SignatureError, match=r"tiny is not signed|signatures need"):
         read(bundle, "tensorrt-rtx", "edit", RTX, public_key=tmp_path / "key.pem")
-    other = Found("TensorRT-RTX", "11.3.0", "8.9")
+    other = HostInfo("TensorRT-RTX", "11.3.0", "8.9")
     with pytest.raises(EngineError, match=r"built for SM86 by TensorRT-RTX 11\.4\.0, found SM89 and TensorRT-RTX"):
         read(bundle, "tensorrt-rtx", "edit", other)
     flip(folder.path / "edit.engine")
@@ -85,7 +86,7 @@ def test_preflight_in_order(built: Path, tmp_path: Path) -> None:
     [(9, "--batch-range 1:2:9"), (0, "--batch-range 0:2:8"), (100, "--batch-range 1:2:100"), (1, None), (8, None)],
 )
 def test_the_profile(extent: int, advice: str | None) -> None:
-    profile = Profile(min=1, opt=2, max=8)
+    profile = OptimizationProfile(min=1, opt=2, max=8)
     if advice is None:
         check_profile("edit", profile, {"batch": extent})
         return
@@ -95,7 +96,7 @@ def test_the_profile(extent: int, advice: str | None) -> None:
 
 def test_a_profile_of_large_batches_refuses_small_ones() -> None:
     with pytest.raises(ValueError, match=r"batch 2 outside 4\.\.8.* --batch-range 2:4:8"):
-        check_profile("edit", Profile(min=4, opt=4, max=8), {"batch": 2})
+        check_profile("edit", OptimizationProfile(min=4, opt=4, max=8), {"batch": 2})
 
 
 def test_options_that_make_no_sense(tiny_bundle: Bundle) -> None:
@@ -182,7 +183,7 @@ def test_an_engine_of_other_tensors_is_refused(built: Path) -> None:
 
 @pytest.fixture(scope="module")
 def rtx() -> Backend:
-    from engines.building.backend import load
+    from engines.runtimes.backend import load
 
     try:
         return load("tensorrt-rtx")
@@ -223,13 +224,13 @@ def test_an_engine_that_was_built_here_passes_every_check_before_the_gpu(rtx: Ba
     path = write_small(tmp_path / "small")
     manifest = build(path, runtime="tensorrt-rtx", target="sm86", precision="fp16", graphs=("reconstruct",))
     bundle = Bundle.load(path)
-    found = Found(rtx.title, rtx.version, "8.6", "999.0")
+    found = HostInfo(rtx.title, rtx.version, "8.6", "999.0")
     folder, data = read(bundle, "tensorrt-rtx", "reconstruct", found)
     assert folder.name == manifest.folder and len(data) == manifest.files["reconstruct.engine"].bytes
     with pytest.raises(EngineError, match=r"was built for SM86 by .*, found SM120: run `edgedit build .*sm120"):
-        read(bundle, "tensorrt-rtx", "reconstruct", Found(rtx.title, rtx.version, "12.0"))
+        read(bundle, "tensorrt-rtx", "reconstruct", HostInfo(rtx.title, rtx.version, "12.0"))
     with pytest.raises(EngineError, match="found no GPU"):
-        read(bundle, "tensorrt-rtx", "reconstruct", Found(rtx.title, rtx.version))
+        read(bundle, "tensorrt-rtx", "reconstruct", HostInfo(rtx.title, rtx.version))
     files = {**bundle.manifest.files, "graphs/weights.safetensors": bundle.manifest.files["graphs/edit.onnx"]}
     other = Bundle(bundle.path, bundle.manifest.model_copy(update={"files": files}))
     with pytest.raises(EngineError, match="was built from other weights"):

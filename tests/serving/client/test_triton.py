@@ -28,7 +28,7 @@ from serving.client import AsyncClient, Client, Handle
 from serving.client.errors import DeadlineError, NotFoundError, RequestError, ServingError, UnavailableError
 from serving.local.install import Installation
 from serving.local.server import LocalTriton
-from serving.repository import Options, write_repository
+from serving.repository import RepositoryOptions, write_repository
 from tests.serving.client.conftest import EDITS, regions
 
 pytestmark = pytest.mark.triton
@@ -335,7 +335,7 @@ def forgetful(
 ) -> Iterator[LocalTriton]:
     """A server that keeps no inversion at all."""
     models = write_repository(
-        open_bundle(pipelines), tmp_path_factory.mktemp("forgetful") / "models", Options(cache_bytes=0)
+        open_bundle(pipelines), tmp_path_factory.mktemp("forgetful") / "models", RepositoryOptions(cache_bytes=0)
     )
     with LocalTriton(models, shared_memory=True, installation=development_server) as server:
         yield server

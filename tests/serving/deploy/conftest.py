@@ -100,7 +100,8 @@ def image_root(tmp_path: Path) -> Callable[[Path], Path]:
     def replay(models: Path) -> Path:
         context, root = tmp_path / "context", tmp_path / "root"
         context.mkdir()
-        (context / "serving").symlink_to(ROOT / "serving")
+        for package in ("engines", "serving"):
+            (context / package).symlink_to(ROOT / package)
         (context / "models").symlink_to(models)
         copy_as_docker_does(DEPLOY / "triton.Dockerfile", context, root)
         return root

@@ -10,7 +10,7 @@ import pytest
 import tyro
 
 from serving.deploy import start
-from serving.deploy.start import Settings
+from serving.deploy.start import StartSettings
 from tests.serving.deploy.conftest import DEPLOY, OVERLAYS
 
 Resources = list[dict[str, Any]]
@@ -114,8 +114,8 @@ def test_what_is_written_to_is_mounted(resources: Resources) -> None:
     triton = dict(pods(resources))["triton"]
     (container,) = triton["containers"]
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    settings = Settings.read(environment(container))
-    assert {str(settings.plans), str(settings.run), "/tmp", str(start.SHM)} <= mounts.keys()
+    settings = StartSettings.read(environment(container))
+    assert {str(settings.engines), str(settings.run), "/tmp", str(start.SHM)} <= mounts.keys()
     volumes = {volume["name"]: volume for volume in triton["volumes"]}
     assert set(mounts.values()) == volumes.keys()
     shm = volumes[mounts["/dev/shm"]]["emptyDir"]
@@ -176,7 +176,7 @@ def test_only_gateways_reach_triton(resources: Resources) -> None:
     assert reached == {8001, 53}
     # HTTP, of which the admin interface of Triton is a part, stays on loopback.
     (container,) = dict(pods(resources))["triton"]["containers"]
-    assert Settings.read(environment(container)).http_listen == "127.0.0.1"
+    assert StartSettings.read(environment(container)).http_listen == "127.0.0.1"
 
 
 def test_probes_infer(resources: Resources) -> None:
@@ -186,7 +186,7 @@ def test_probes_infer(resources: Resources) -> None:
     assert triton["startupProbe"]["exec"]["command"] == [*probe, "infer"]
     assert triton["livenessProbe"]["exec"]["command"] == [*probe, "live"]
     assert triton["readinessProbe"]["grpc"]["port"] == 8001
-    # Plans may take an hour at the first start; no probe may end it before.
+    # Engines may take an hour at the first start; no probe may end it before.
     startup = triton["startupProbe"]
     assert startup["failureThreshold"] * startup["periodSeconds"] >= 3600
     assert of_kind(resources, "Deployment")["triton"]["spec"]["progressDeadlineSeconds"] > 3600
@@ -202,7 +202,7 @@ def test_triton_ends_with_grace(resources: Resources) -> None:
     pod = dict(pods(resources))["triton"]
     (container,) = pod["containers"]
     wait = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    settings = Settings.read(environment(container))
+    settings = StartSettings.read(environment(container))
     assert pod["terminationGracePeriodSeconds"] >= wait + settings.exit_seconds + 10
     # Envoy asks DNS every 5 s and a pod's health every 5 s, twice.
     assert wait >= 15
@@ -276,16 +276,16 @@ def test_gpus(rendered: Render) -> None:
     for name in NAMES:
         (container,) = dict(pods(rendered(name)))["triton"]["containers"]
         bounds = [container["resources"][bound].get("nvidia.com/gpu") for bound in ("requests", "limits")]
-        device = Settings.read(environment(container)).device
+        device = StartSettings.read(environment(container)).device
         assert (bounds, device) == (([None, None], "cpu") if name == "development" else (["1", "1"], "gpu"))
 
 
-def test_production_keeps_its_plans(rendered: Render) -> None:
+def test_production_keeps_its_engines(rendered: Render) -> None:
     resources = rendered("production")
     triton = dict(pods(resources))["triton"]
     (container,) = triton["containers"]
-    plans = str(Settings.read(environment(container)).plans)
-    mounted = next(m["name"] for m in container["volumeMounts"] if m["mountPath"] == plans)
+    engines = str(StartSettings.read(environment(container)).engines)
+    mounted = next(m["name"] for m in container["volumeMounts"] if m["mountPath"] == engines)
     volume = next(volume for volume in triton["volumes"] if volume["name"] == mounted)
     assert volume == {"name": "plans", "persistentVolumeClaim": {"claimName": "plans"}}
     claim = of_kind(resources, "PersistentVolumeClaim")["plans"]
@@ -307,4 +307,4 @@ def test_the_kserve_example_runs_the_same_container(rendered: Render) -> None:
     for same in ("startupProbe", "livenessProbe"):
         assert example[same] == own[same]
     assert example["image"].split(":")[0] == own["image"]
-    assert Settings.read(environment(example)).listen == "0.0.0.0"
+    assert StartSettings.read(environment(example)).listen == "0.0.0.0"

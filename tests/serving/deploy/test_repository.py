@@ -1,4 +1,4 @@
-"""The served repository: plans where Triton looks for them, nothing of the CPU's, everything of the Python models."""
+"""The served repository: engines where Triton looks for them, nothing of the CPU's, everything of the Python models."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from serving.deploy.engine_cache import EngineCache
 from serving.deploy.errors import StartError
-from serving.deploy.plans import PlanCache
-from serving.deploy.repository import PLAN_SOURCE, assemble, read_config
+from serving.deploy.repository import ENGINE_SOURCE, assemble, read_config
 from tests.serving.deploy.models import repository, runs, stand_in
 
 
@@ -18,7 +18,7 @@ def served(root: Path) -> set[str]:
 
 def test_assembles_what_a_gpu_needs(tmp_path: Path) -> None:
     models, builder = repository(tmp_path / "models"), stand_in(tmp_path / "bin")
-    cache = PlanCache(tmp_path / "plans")
+    cache = EngineCache(tmp_path / "plans")
     place = tmp_path / "run" / "models"
     (place / "gone").mkdir(parents=True)  # of a former start
     assert assemble(models, place, builder, cache) == ["edit"]
@@ -35,16 +35,16 @@ def test_assembles_what_a_gpu_needs(tmp_path: Path) -> None:
     assert assemble(models, place, builder, cache) == [] and served(place) == files
 
 
-def test_the_plan_has_the_name_for_its_gpu(tmp_path: Path) -> None:
+def test_the_engine_has_the_name_for_its_gpu(tmp_path: Path) -> None:
     models = repository(tmp_path / "models")
-    cache = PlanCache(tmp_path / "plans")
+    cache = EngineCache(tmp_path / "plans")
     assemble(models, tmp_path / "run", stand_in(tmp_path / "bin", ("sm89",)), cache)
     assert (tmp_path / "run" / "edit" / "1" / "model_sm89.plan").is_file()
     assert not (tmp_path / "run" / "edit" / "1" / "model.plan").exists()
 
 
 def test_different_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    models, cache = repository(tmp_path / "models"), PlanCache(tmp_path / "plans")
+    models, cache = repository(tmp_path / "models"), EngineCache(tmp_path / "plans")
     # 8.9 has a name of its own: both can be served, each built on the GPU it is for.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c")
     builder = stand_in(tmp_path / "bin", ("sm90", "sm90", "sm89"))
@@ -62,15 +62,19 @@ def test_two_versions_of_a_model(tmp_path: Path) -> None:
     repository(tmp_path / "other")
     (tmp_path / "other" / "edit" / "1" / "g.weights").write_bytes(b"\2" * 8)
     (tmp_path / "other" / "edit" / "1").rename(models / "edit" / "12")
-    assemble(models, tmp_path / "run", builder, PlanCache(tmp_path / "plans"))
+    assemble(models, tmp_path / "run", builder, EngineCache(tmp_path / "plans"))
     assert sorted(path.name for path in (tmp_path / "run" / "edit").iterdir()) == ["12", "3", "config.pbtxt"]
-    assert len(runs(builder)) == 2  # other weights, another plan
+    assert len(runs(builder)) == 2  # other weights, another engine
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    models, builder, cache = repository(tmp_path / "models"), stand_in(tmp_path / "bin"), PlanCache(tmp_path / "plans")
-    (models / "edit" / "1" / PLAN_SOURCE).unlink()
-    with pytest.raises(StartError, match=rf"{PLAN_SOURCE} is missing: .* or set EDGEDIT_DEVICE=cpu"):
+    models, builder, cache = (
+        repository(tmp_path / "models"),
+        stand_in(tmp_path / "bin"),
+        EngineCache(tmp_path / "plans"),
+    )
+    (models / "edit" / "1" / ENGINE_SOURCE).unlink()
+    with pytest.raises(StartError, match=rf"{ENGINE_SOURCE} is missing: .* or set EDGEDIT_DEVICE=cpu"):
         assemble(models, tmp_path / "run", builder, cache)
     (models / "edit" / "config.pbtxt").write_text('name: "edit"\n')
     with pytest.raises(StartError, match="names no backend"):
@@ -83,7 +87,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         assemble(tmp_path / "empty", tmp_path / "run", builder, cache)
 
 
-def test_a_plan_stays_in_its_folder(tmp_path: Path) -> None:
+def test_an_engine_stays_in_its_folder(tmp_path: Path) -> None:
     config = tmp_path / "edit" / "config.pbtxt"
     config.parent.mkdir()
     config.write_text('backend: "tensorrt"\ndefault_model_filename: "../../x.plan"\n')
@@ -92,7 +96,7 @@ def test_a_plan_stays_in_its_folder(tmp_path: Path) -> None:
 
 
 def test_reads_what_serve_repo_writes(tmp_path: Path) -> None:
-    """With several plans, as protobuf's text format prints a map."""
+    """With several engines, as protobuf's text format prints a map."""
     pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
@@ -105,6 +109,6 @@ def test_reads_what_serve_repo_writes(tmp_path: Path) -> None:
     (tmp_path / "edit" / "config.pbtxt").write_text(text_format.MessageToString(config))
     found = read_config(tmp_path / "edit")
     assert found.tensorrt and found.max_batch == 8
-    assert found.plan_file("sm89") == "model_sm89.plan"
-    assert found.plan_file("sm120") == "model_sm120.plan"
-    assert found.plan_file("sm90") == "model.plan"
+    assert found.engine_file("sm89") == "model_sm89.plan"
+    assert found.engine_file("sm120") == "model_sm120.plan"
+    assert found.engine_file("sm90") == "model.plan"

@@ -10,10 +10,10 @@ from engines.bundle import Bundle
 from engines.libraries import LIBRARIES
 from serving.deploy import build
 from serving.deploy.builders import Builder
+from serving.deploy.engine_cache import EngineCache
 from serving.deploy.errors import StartError
 from serving.deploy.onnx_file import read
-from serving.deploy.plans import PlanCache
-from serving.deploy.repository import PLAN_SOURCE, assemble
+from serving.deploy.repository import ENGINE_SOURCE, assemble
 from tests.random_bundle import RANDOM_BUNDLE
 
 pytestmark = pytest.mark.rtx
@@ -29,7 +29,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     version = root / "reconstruct" / "1"
     version.mkdir(parents=True)
-    lower(Bundle.load(RANDOM_BUNDLE), "reconstruct", "fp16", version).file.rename(version / PLAN_SOURCE)
+    lower(Bundle.load(RANDOM_BUNDLE), "reconstruct", "fp16", version).file.rename(version / ENGINE_SOURCE)
     config = 'backend: "tensorrt"\nmax_batch_size: 8\ndefault_model_filename: "model.plan"\n'
     (root / "reconstruct" / "config.pbtxt").write_text(config)
     return root
@@ -41,28 +41,28 @@ def builder() -> Builder:
     return Builder(api.__version__, ("sm89",), None, MODULE)
 
 
-def test_builds_a_plan_and_keeps_it(tmp_path: Path, models: Path, builder: Builder) -> None:
+def test_builds_an_engine_and_keeps_it(tmp_path: Path, models: Path, builder: Builder) -> None:
     api = pytest.importorskip(MODULE, reason="TensorRT-RTX is not installed")
-    cache = PlanCache(tmp_path / "plans")
+    cache = EngineCache(tmp_path / "plans")
     assert assemble(models, tmp_path / "run", builder, cache) == ["reconstruct"]
-    plan = tmp_path / "run" / "reconstruct" / "1" / "model.plan"
+    engine = tmp_path / "run" / "reconstruct" / "1" / "model.plan"
     weights = models / "reconstruct" / "1" / "reconstruct.weights"
-    assert plan.stat().st_size > weights.stat().st_size * 0.9  # they are in it
+    assert engine.stat().st_size > weights.stat().st_size * 0.9  # they are in it
     runtime = api.Runtime(api.Logger(api.Logger.ERROR))
-    header = plan.read_bytes()[: runtime.engine_header_size]
+    header = engine.read_bytes()[: runtime.engine_header_size]
     # Where there is no GPU the library can only say that the header is one of its own: damage is told apart.
     damaged = bytes(len(header))
     assert runtime.get_engine_validity(header)[1] != runtime.get_engine_validity(damaged)[1]
-    first = plan.read_bytes()
-    assert assemble(models, tmp_path / "run", builder, cache) == [] and plan.read_bytes() == first
+    first = engine.read_bytes()
+    assert assemble(models, tmp_path / "run", builder, cache) == [] and engine.read_bytes() == first
 
 
-def test_another_architecture_is_another_plan(tmp_path: Path, models: Path, builder: Builder) -> None:
-    cache = PlanCache(tmp_path / "plans")
+def test_another_architecture_is_another_engine(tmp_path: Path, models: Path, builder: Builder) -> None:
+    cache = EngineCache(tmp_path / "plans")
     for sm in ("sm89", "sm86"):
         assemble(models, tmp_path / sm, Builder(builder.version, (sm,), None, MODULE), cache)
-    plans = [(tmp_path / sm / "reconstruct" / "1" / "model.plan").read_bytes() for sm in ("sm89", "sm86")]
-    assert plans[0] != plans[1]
+    engines = [(tmp_path / sm / "reconstruct" / "1" / "model.plan").read_bytes() for sm in ("sm89", "sm86")]
+    assert engines[0] != engines[1]
     assert len(list((tmp_path / "plans").glob("*.plan"))) == 2
 
 
@@ -73,11 +73,11 @@ def test_the_librarys_own_words(tmp_path: Path, builder: Builder) -> None:
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]) for name in "xy"]
     node = helper.make_node("Nonsense", ["x"], ["y"], "the_node", domain="com.example")
     model = helper.make_graph([node], "g", tensors[:1], tensors[1:])
-    (tmp_path / PLAN_SOURCE).write_bytes(helper.make_model(model).SerializeToString())
+    (tmp_path / ENGINE_SOURCE).write_bytes(helper.make_model(model).SerializeToString())
     with pytest.raises(
         StartError, match=r"for sm89 by TensorRT 1\.\S+ \(Python bindings\): node the_node \(Nonsense\): "
     ):
-        builder.build(read(tmp_path / PLAN_SOURCE), tmp_path / "x.plan", (1, 1, 8), "sm89")
+        builder.build(read(tmp_path / ENGINE_SOURCE), tmp_path / "x.plan", (1, 1, 8), "sm89")
     assert not (tmp_path / "x.plan").exists()
 
 

@@ -19,7 +19,7 @@ from serving import contract
 from serving.deploy import probe, repository, start
 from serving.deploy.builders import find_builder
 from serving.deploy.errors import StartError
-from serving.deploy.start import Settings, server_command
+from serving.deploy.start import StartSettings, server_command
 from tests.serving.deploy.models import repository as small_repository
 from tests.serving.deploy.models import runs, stand_in
 
@@ -47,8 +47,8 @@ def server(folder: Path, flags: list[str]) -> Path:
     return path
 
 
-def settings(**environment: str) -> Settings:
-    return Settings.read({f"EDGEDIT_{name}": value for name, value in environment.items()})
+def settings(**environment: str) -> StartSettings:
+    return StartSettings.read({f"EDGEDIT_{name}": value for name, value in environment.items()})
 
 
 def test_names_are_those_of_the_contract() -> None:
@@ -56,7 +56,7 @@ def test_names_are_those_of_the_contract() -> None:
     typed = pytest.importorskip("serving.repository.typed", reason="serving.repository cannot be imported")
     assert probe.EDIT_SESSION == contract.EDIT_SESSION and probe.RESEND == contract.RESEND
     assert probe.INVERT in contract.GRAPH_MODELS and len(probe._NO_HANDLE) == contract.HANDLE_DIGITS
-    assert repository.PLAN_SOURCE == typed.PLAN_SOURCE
+    assert repository.ENGINE_SOURCE == typed.ENGINE_SOURCE
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_failures_are_one_line(tmp_path: Path, image_root: Callable[[Path], Path
     assert done.stderr == "edgedit: there is no /no/models: build the image with what `edgedit serve repo` wrote\n"
 
 
-def test_a_stop_while_plans_are_built(tmp_path: Path) -> None:
+def test_a_stop_while_engines_are_built(tmp_path: Path) -> None:
     """SIGTERM ends the builder too, and nothing half-built is left."""
     builder = stand_in(tmp_path / "bin")
     (tmp_path / "bin" / "seconds").write_text("60")

@@ -25,7 +25,7 @@ from serving.client.wire import DirectionInfo, Profile
 from serving.contract import bundle_digest, handle_of
 from serving.gateway.app import create_app
 from serving.gateway.server import GatewayServer, bind
-from serving.gateway.settings import Settings
+from serving.gateway.settings import GatewaySettings
 from tests.random_bundle import RANDOM_BUNDLE
 
 
@@ -140,9 +140,9 @@ def decoded(answer: httpx.Response) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def settings(**more: object) -> Settings:
+def settings(**more: object) -> GatewaySettings:
     """Without a pause before the drain, and with room for tests that are not about rates."""
-    return Settings(**{"rate": 1e4, "burst": 10_000, "drain_delay": 0.0, "port": 0, **more})  # type: ignore[arg-type]
+    return GatewaySettings(**{"rate": 1e4, "burst": 10_000, "drain_delay": 0.0, "port": 0, **more})  # type: ignore[arg-type]
 
 
 Client = AbstractAsyncContextManager[httpx.AsyncClient]

@@ -7,7 +7,7 @@ import pytest
 
 from engines.errors import EdgeditError
 from serving.gateway.keys import EDIT, METRICS, KeyRing, add_key
-from serving.gateway.settings import GatewayError, Settings
+from serving.gateway.settings import GatewayError, GatewaySettings
 
 
 def test_a_key_that_was_made_is_found_and_no_other(tmp_path: Path) -> None:
@@ -95,13 +95,13 @@ def test_names_are_given_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "example.org", ""])
 def test_only_loopback_is_bound_without_keys(host: str, tmp_path: Path) -> None:
     with pytest.raises(GatewayError, match="only loopback"):
-        Settings(host=host)
-    Settings(host=host, api_keys=tmp_path / "keys")
+        GatewaySettings(host=host)
+    GatewaySettings(host=host, api_keys=tmp_path / "keys")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "[::1]", "localhost"])
 def test_loopback_needs_no_keys(host: str) -> None:
-    assert Settings(host=host).host == host
+    assert GatewaySettings(host=host).host == host
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_loopback_needs_no_keys(host: str) -> None:
 )
 def test_limits_that_allow_nothing_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(GatewayError):
-        Settings(**wrong)  # type: ignore[arg-type]
+        GatewaySettings(**wrong)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.local.canary import Canary, Question, infer
+from serving.local.canary import ModelCanary, Question, infer
 from serving.local.server import LocalTriton
 from serving.local.supervisor import SHARED_MEMORY
 
@@ -66,7 +66,7 @@ def call(server: LocalTriton, model: str, value: int = 7, deadline: float = 20.0
 
 def revived(server: LocalTriton) -> LocalTriton:
     """A server that a test before may have stopped or killed, whole again, and by no request asleep."""
-    canary = Canary(server.http, 30) if server.alive else None
+    canary = ModelCanary(server.http, 30) if server.alive else None
     if canary is None or any(canary.check(model)[0] != "healthy" for model in server.models):
         server.stop(grace=False)
         server.start()

@@ -86,7 +86,7 @@ def test_an_interrupted_set_up_goes_on_where_it_stopped(development_server: Inst
     folder.mkdir(parents=True)
     server = folder / development_server.server.name
     server.symlink_to(development_server.server)
-    half = folder / f"{development_server.stub.name}.partial-0123abcd"
+    half = folder / f".{development_server.stub.name}.0123abcd"
     (half / "lib").mkdir(parents=True)
     lines: list[str] = []
     with pytest.raises(RuntimeUnavailableError) as caught:

@@ -16,7 +16,7 @@ import pytest
 
 from edgedit.cli import main
 from serving.local import ports, processes
-from serving.local.canary import Canary
+from serving.local.canary import ModelCanary
 from serving.local.install import Installation
 from serving.local.supervisor import PREFIX, SHARED_MEMORY
 from tests.serving.local.small import wait_for
@@ -102,7 +102,7 @@ def test_it_serves_until_it_is_interrupted(up: Up, tmp_path: Path, how: signal.S
     }
     assert len(addresses) == 3
     assert "development server" in said and "2.51" in said and "tritonserver:26.11" in said
-    image = Canary(addresses["HTTP"].removeprefix("http://"), 60).infer("edit_session")["image"]
+    image = ModelCanary(addresses["HTTP"].removeprefix("http://"), 60).infer("edit_session")["image"]
     assert isinstance(image, np.ndarray) and image.size
     groups = servers(process.pid)
     assert any("tritonserver" in processes.group(group).values() for group in groups)

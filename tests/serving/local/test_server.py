@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from serving.local import ports
-from serving.local.canary import Canary, InferError, ask
+from serving.local.canary import InferError, ModelCanary, ask
 from serving.local.install import Installation
 from serving.local.server import LocalServerError, LocalTriton
 from tests.serving.local.small import ECHO, SLEEPER, asleep, call, remains, running, wait_for, write_small
@@ -368,7 +368,7 @@ def test_polling_serves_a_new_version(small: Path, tmp_path: Path, development_s
 
 
 def test_every_model_of_the_demo_bundle_answers_its_canary(triton: LocalTriton) -> None:
-    canary = Canary(triton.http, 60)
+    canary = ModelCanary(triton.http, 60)
     assert {"invert", "edit", "edit_session", "edit_image"} <= set(triton.models)
     assert {model: canary.check(model) for model in triton.models} == {
         model: ("healthy", "") for model in triton.models

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgedit.editor import open_bundle
-from serving.local.canary import Canary, InferError
+from serving.local.canary import InferError, ModelCanary
 from serving.local.install import Installation
 from serving.local.server import LocalTriton
 from serving.local.watchdog import Watchdog
@@ -61,7 +61,7 @@ class Caller(threading.Thread):
 
 def test_without_a_watchdog_a_killed_stub_stays_dead(server: LocalTriton) -> None:
     os.kill(stub(server, "echo"), signal.SIGKILL)
-    canary = Canary(server.http, 30)
+    canary = ModelCanary(server.http, 30)
     assert [canary.check("echo")[0] for _ in range(2)] == ["dead", "dead"]
     assert server.ready()
     assert canary.check("sleeper") == ("healthy", "")
@@ -162,7 +162,7 @@ def test_a_busy_model_is_left_alone(server: LocalTriton) -> None:
         thread.start()
     states = []
     with Watchdog(server, interval=0.1, deadline=0.4) as watchdog:
-        canary = Canary(server.http, 0.4)
+        canary = ModelCanary(server.http, 0.4)
         states = [canary.check("sleeper")[0] for _ in range(7)]
         assert watchdog.events == []
     done.set()
@@ -180,7 +180,7 @@ def test_a_model_that_fails_by_itself_is_told_of_once_and_not_restarted(
         pid = server.pid
         with Watchdog(server, interval=0.05, deadline=30) as watchdog:
             assert wait_for(lambda: watchdog.events)
-            canary = Canary(server.http, 30)
+            canary = ModelCanary(server.http, 30)
             before = canary.successes("echo")
             assert wait_for(lambda: canary.successes("echo") > before + 3)
             (event,) = watchdog.events

@@ -13,7 +13,7 @@ import pytest
 
 from edgedit.editor import open_bundle
 from serving.contract import EDIT_IMAGE, EDIT_SESSION, EDITED_IMAGE, MAX_BATCH
-from serving.local.canary import Canary
+from serving.local.canary import ModelCanary
 from serving.local.server import LocalTriton
 from tests.random_bundle import RANDOM_BUNDLE
 from tests.serving.repository.asking import Asker, asking, session_feeds
@@ -40,7 +40,7 @@ def serves_on(triton: LocalTriton) -> Iterator[None]:
     before = triton.pid, set(triton.processes())
     yield
     assert (triton.pid, set(triton.processes())) == before
-    assert Canary(triton.http, 120).check(EDIT_SESSION) == ("healthy", "")
+    assert ModelCanary(triton.http, 120).check(EDIT_SESSION) == ("healthy", "")
 
 
 def refused(ask: Asker, model: str, feeds: dict[str, np.ndarray], outputs: list[str]) -> tuple[str, str]:
@@ -208,7 +208,7 @@ def test_bodies_that_never_end_hold_up_nobody_else(triton: LocalTriton) -> None:
     try:
         for link in slow:
             link.sendall(begun + IMAGE.tobytes()[:100])
-        assert Canary(triton.http, 120).check(EDIT_SESSION) == ("healthy", "")
+        assert ModelCanary(triton.http, 120).check(EDIT_SESSION) == ("healthy", "")
         for link in slow[1:]:
             link.close()
         # The slowest is answered once it is through.

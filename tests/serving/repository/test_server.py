@@ -26,7 +26,7 @@ from engines.session import EditSession
 from serving.contract import EDIT_IMAGE, EDIT_SESSION, EDITED_IMAGE, RESEND, bundle_digest, handle_of
 from serving.local.install import Installation
 from serving.local.server import LocalTriton
-from serving.repository import Options, add_version, wait_until_loaded, write_repository
+from serving.repository import RepositoryOptions, add_version, wait_until_loaded, write_repository
 from tests.engines.conftest import write_tiny
 from tests.random_bundle import RANDOM_BUNDLE
 from tests.serving.repository.asking import Asker, asking, session_feeds
@@ -241,7 +241,7 @@ def test_inversions_make_room_for_others_when_the_cache_is_full(
 ) -> None:
     inversion = EditSession(tiny).invert(tiny_crops[:1])
     one = sum(inversion.array(name).nbytes for name in inversion.names)
-    repository = write_repository(tiny, tmp_path / "models", Options(cache_bytes=2 * one))
+    repository = write_repository(tiny, tmp_path / "models", RepositoryOptions(cache_bytes=2 * one))
     with LocalTriton(repository, installation=development_server) as server, asking(server) as ask:
         first, second, third = (ask.session(crop)[0] for crop in tiny_crops[:3])
         with pytest.raises(InferenceServerException, match=RESEND) as error:

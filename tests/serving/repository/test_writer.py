@@ -17,7 +17,7 @@ from engines.contracts import PARTS, PIPELINES
 from engines.errors import BundleError, EngineError, OutputError
 from engines.session import EditSession
 from serving.contract import EDIT_IMAGE, EDIT_SESSION, EDITED_IMAGE, GRAPH_MODELS, MAX_BATCH, bundle_digest
-from serving.repository import Options, add_version, read_repository, write_repository
+from serving.repository import RepositoryOptions, add_version, read_repository, write_repository
 from tests.edgedit.conftest import write_faces
 from tests.engines.conftest import TINY, write_tiny
 from tests.engines.engine_folders import flip, write_engine
@@ -141,7 +141,7 @@ def test_without_links_the_weights_are_copied(tiny: Bundle, tmp_path: Path, monk
 def test_a_repository_is_replaced_and_nothing_else_is(tiny: Bundle, tmp_path: Path) -> None:
     out = write_repository(tiny, tmp_path / "models")
     (out / "stale").mkdir()
-    assert write_repository(tiny, out, Options(threads=3)) == out
+    assert write_repository(tiny, out, RepositoryOptions(threads=3)) == out
     assert not (out / "stale").exists()
     assert config(out, "edit", "configs/cpu.pbtxt").parameters["intra_op_thread_count"].string_value == "3"
     for name, content in (("photos", "face.jpg"), ("other", "repository.json")):
@@ -184,14 +184,14 @@ def test_a_bundle_without_graphs_is_refused(tmp_path: Path) -> None:
         write_repository(bundle, tmp_path / "models")
 
 
-def test_plans_come_from_the_engines_that_triton_can_load(tmp_path: Path) -> None:
+def test_served_engines_are_those_that_triton_can_load(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "bundle")
     fast = write_engine(path, "tensorrt", "sm89", "fp16", ("edit",))
     plain = write_engine(path, "tensorrt", "sm86+sm89", "fp32", ("edit", "invert"))
     write_engine(path, "tensorrt-rtx", "sm120", "fp16", ("edit",))
     write_engine(path, "tensorrt", "sm90", "fp16", ("edit",), profile=(1, 1, 4))
     write_engine(path, "tensorrt", "sm100", "fp16", ("edit",), version_compatible=True)
-    out = write_repository(Bundle.load(path), tmp_path / "models", Options(busy_wait=True))
+    out = write_repository(Bundle.load(path), tmp_path / "models", RepositoryOptions(busy_wait=True))
     written = read_repository(out)
     assert written.plans == {"edit": ["8.6", "8.9"], "invert": ["8.6", "8.9"]}
     assert dict(config(out, "edit").cc_model_filenames) == {"8.6": "model_sm86.plan", "8.9": "model_sm89.plan"}
@@ -225,9 +225,9 @@ def _typed(out: Path, model: str) -> onnx.ModelProto:
     return onnx.load(out / model / "1" / "model.plan.onnx")
 
 
-def test_typed_graphs_lie_ready_for_a_server_that_builds_plans(tmp_path: Path, tiny: Bundle) -> None:
+def test_typed_graphs_lie_ready_for_a_server_that_builds_engines(tmp_path: Path, tiny: Bundle) -> None:
     pytest.importorskip("onnx_ir", reason="onnx-ir is not installed")
-    out = write_repository(tiny, tmp_path / "models", Options(plan_sources="fp16"))
+    out = write_repository(tiny, tmp_path / "models", RepositoryOptions(plan_sources="fp16"))
     assert read_repository(out).plan_sources == "fp16"
     for model in GRAPH_MODELS:
         graph = _typed(out, model).graph
@@ -245,7 +245,7 @@ def test_a_typed_graph_that_the_bundle_holds_is_taken_as_it_is(tmp_path: Path) -
     path = write_faces(tmp_path / "bundle")
     build(path, runtime="onnxruntime", target="cuda", precision="fp16", graphs=("edit",))
     built = path / "engines" / "onnxruntime-cuda-fp16"
-    out = write_repository(Bundle.load(path), tmp_path / "models", Options(plan_sources="fp16"))
+    out = write_repository(Bundle.load(path), tmp_path / "models", RepositoryOptions(plan_sources="fp16"))
     assert (out / "edit" / "1" / "model.plan.onnx").read_bytes() == (built / "edit.onnx").read_bytes()
     assert _typed(out, "edit").graph.output[0].name == "image"
     assert _typed(out, "invert").graph.input[0].name == "image"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from engines.bundle.mobilestylegan import LICENCE
 from engines.family import FACES_1024, FACES_1024_MOBILE
-from engines.mobilestylegan import LICENCE
 from engines.packages import GENERATOR
 from training.imported import Imported, read, write
 from training.importers.checkpoints import Result

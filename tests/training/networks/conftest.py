@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from engines.family import EditorOptions, ModelFamily
+from engines.family import EditorArchitecture, ModelFamily
 
 TINY = ModelFamily(
     name="tiny",
@@ -20,7 +20,7 @@ TINY = ModelFamily(
     encoder_size=(64, 64),
     encoder_width=4,
     head_width=20,
-    editor=EditorOptions(window=8, heads=4, ftem_blocks=2, edem_mlp_ratio=2, edfm_blocks=2),
+    editor=EditorArchitecture(window=8, heads=4, ftem_blocks=2, edem_mlp_ratio=2, edfm_blocks=2),
 )
 
 

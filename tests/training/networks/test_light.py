@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from engines.family import FACES_1024_MOBILE, EditorOptions
+from engines.family import FACES_1024_MOBILE, EditorArchitecture
 from training.networks.build import base_encoder, e4e_encoder
 from training.networks.editor import FeatureEditor
 from training.networks.ftem import FeatureTensorEnhancement
@@ -135,4 +135,4 @@ def test_the_shipped_familys_own_weights_are_small():
 )
 def test_options_that_do_not_go_together(options, message):
     with pytest.raises(ValueError, match=message):
-        EditorOptions(**options)
+        EditorArchitecture(**options)

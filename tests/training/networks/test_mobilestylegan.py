@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import mobilestylegan
-from engines.family import FACES_1024_MOBILE, EditorOptions, ModelFamily
+from engines.bundle import mobilestylegan
+from engines.family import FACES_1024_MOBILE, EditorArchitecture, ModelFamily
 from engines.packages import GENERATOR
 from training.networks.mobilestylegan import MobileGenerator, inverse_haar
 from training.networks.system import EditingSystem
@@ -67,7 +67,7 @@ def small() -> ModelFamily:
         encoder_size=(64, 64),
         encoder_width=8,
         encoder_blocks=1,
-        editor=EditorOptions(
+        editor=EditorArchitecture(
             window=8, heads=4, ftem_blocks=1, edfm_blocks=1, inner_width=8, separable=True, linear_start=True
         ),
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from engines.family import CARS_512, DEMO_64, FACES_1024, EditorOptions
+from engines.family import CARS_512, DEMO_64, FACES_1024, EditorArchitecture
 from training.networks.discriminator import Discriminator
 from training.networks.e4e import E4EEncoder
 from training.networks.edem import EditDiscrepancyExtraction
@@ -51,7 +51,7 @@ def test_counts(network, family, count, tensors):
 
 
 def test_out_projections_account_for_the_difference_between_the_two_ranked_designs():
-    options = EditorOptions(ftem_out_projection=False, edem_out_projection=False)
+    options = EditorArchitecture(ftem_out_projection=False, edem_out_projection=False)
     with torch.device("meta"):
         family = dataclasses.replace(FACES_1024, editor=options)
         assert parameters(FeatureTensorEnhancement(family)) == 29_108_736
@@ -66,7 +66,7 @@ def test_relative_position_tables_are_per_block_and_per_head():
 
 def test_separate_first_convolutions_add_two_per_block():
     with torch.device("meta"):
-        family = dataclasses.replace(FACES_1024, editor=EditorOptions(edfm_shared_first=False))
+        family = dataclasses.replace(FACES_1024, editor=EditorArchitecture(edfm_shared_first=False))
         assert parameters(EditDiscrepancyFusion(family)) == 84_953_088 + 6 * 2 * (512 * 512 * 9 + 512)
 
 

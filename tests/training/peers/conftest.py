@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from engines.family import EditorOptions, ModelFamily
+from engines.family import EditorArchitecture, ModelFamily
 from training.peers import create
 from training.peers.protocol import Peer
 
@@ -23,7 +23,7 @@ TINY = ModelFamily(
     encoder_size=(128, 128),
     encoder_width=4,
     head_width=16,
-    editor=EditorOptions(window=8, heads=4, ftem_blocks=1, edem_layers=1, edem_mlp_ratio=2, edfm_blocks=1),
+    editor=EditorArchitecture(window=8, heads=4, ftem_blocks=1, edem_layers=1, edem_mlp_ratio=2, edfm_blocks=1),
 )
 TINY_CARS = dataclasses.replace(TINY, name="tiny-cars", visible_rows=(8, 56), encoder_size=(96, 128))
 

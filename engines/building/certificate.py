@@ -1,0 +1,343 @@
+"""Accuracy certificates: what a graph in a lower precision does to real photos, against FP32.
+
+Every graph is fed what the FP32 system feeds it, so that its own error shows and not that of the graphs before it.
+Image graphs are compared as the images a user gets; `invert` and `encoder` through the FP32 `reconstruct`, since a
+code is only as good as the photo that comes back; the remaining parts as tensors. Where the target hardware is absent
+FP16 arithmetic is emulated (see `precision.emulate`), and the certificate says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+
+from engines.building.gates import EIGHT_BIT_GATES, GATES, passes, shortfall
+from engines.building.similarity import ms_ssim, psnr
+from engines.bundle import Bundle
+from engines.contracts import PIPELINES, style_width
+from engines.directions import load_directions, resolve
+from engines.errors import EngineError
+from engines.precision.emulate import Emulated
+from engines.precision.fp32_rules import MOVES
+from engines.precision.keep_fp32 import offenders
+from engines.precision.quantise import QUANTISED, Peak
+from engines.precision.ranges import ranges
+from engines.precision.source import copy_of, load_source
+from engines.precision.typed import retype
+from engines.runtimes import create
+from engines.session import EditSession, encoder_image
+
+Feeds = Mapping[str, np.ndarray]
+Run = Callable[[Feeds], Mapping[str, np.ndarray]]
+Embed = Callable[[np.ndarray], np.ndarray]
+"""uint8 B x h x w x 3 to unit vectors B x E."""
+Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Two sets of uint8 images to one number each."""
+
+_WIDEST = {"fp16": "FP32", "int8": "FP16", "fp8": "FP16"}
+PROBES = 8
+"""Photos that a search for offenders is run on."""
+EMULATED = (
+    "emulated on a CPU: every FP16 node computes in FP32 from FP16 values and its result is rounded to FP16, range "
+    "included"
+)
+EMULATED_EIGHT_BIT = (
+    "emulated on a CPU: 8-bit products multiply the values that QuantizeLinear and DequantizeLinear give, and sum in "
+    "FP32; every other node as in FP16, its result rounded to FP16, range included"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judges:
+    """Networks that compare images, where they are at hand."""
+
+    identity: Embed | None = None
+    lpips: Distance | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The source of the ranges of 8-bit data."""
+
+    peaks: Callable[[str], Mapping[str, Peak]]
+    """A function from a graph to its ranges, see `precision.calibrate`."""
+    photos: int
+    """The number of photos that they were measured on."""
+    apart: bool
+    """True if none of these photos enters the certificate."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A precision that was tried on a graph, and widened until its gates held."""
+
+    keep_fp32: frozenset[str]
+    """Nodes that must stay one step wider than the rules have them, see `precision.typed.lower`."""
+    certificate: dict[str, Any]
+
+
+@dataclass
+class _Feeds:
+    """The inputs of each graph in the FP32 system, batch by batch."""
+
+    by_graph: dict[str, list[dict[str, np.ndarray]]] = field(default_factory=dict)
+
+    def add(self, **feeds: dict[str, np.ndarray]) -> None:
+        for graph, values in feeds.items():
+            self.by_graph.setdefault(graph, []).append(values)
+
+
+class Certifier:
+    """Certifies the graphs of one bundle on one set of photos.
+
+    Args:
+        bundle: with FP32 graphs.
+        photos: uint8 B x h x w x 3, of the bundle's image size.
+        reference: by graph, what runs it in FP32; None: ONNX Runtime on the bundle's own graphs, which the export
+            verified against PyTorch.
+        source: the reference in words.
+        judges: further comparisons.
+        calibration: for 8 bits.
+        batch: photos at a time.
+        threads: of ONNX Runtime, see `engines.cpus.threads`.
+
+    Raises:
+        ValueError: for photos of another size, or none.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        photos: np.ndarray,
+        *,
+        reference: Callable[[str], Run] | None = None,
+        source: str = f"ONNX Runtime {onnxruntime.__version__}, FP32",
+        judges: Judges | None = None,
+        calibration: Calibration | None = None,
+        batch: int = 8,
+        threads: int = 0,
+    ) -> None:
+        height, width = bundle.family.image_shape
+        if photos.ndim != 4 or photos.shape[1:] != (height, width, 3) or not len(photos):
+            raise ValueError(f"certifying {bundle.name} takes photos of {width}x{height}, got {photos.shape}")
+        self.bundle, self.photos, self.judges, self.threads = bundle, photos, judges or Judges(), threads
+        self.source, self.calibration = source, calibration
+        self._make = reference or (lambda graph: create("onnxruntime", bundle, graph, threads=threads).run)
+        self._references: dict[str, Run] = {}
+        self._kept: tuple[str, dict[int, Mapping[str, np.ndarray]]] = ("", {})
+        self._folded: tuple[str, ir.Model | None] = ("", None)
+        self._edits: list[str] = []
+        self._feeds = self._collect(batch)
+
+    def _reference(self, graph: str) -> Run:
+        if graph not in self._references:
+            self._references[graph] = self._make(graph)
+        return self._references[graph]
+
+    def _wanted(self, graph: str, index: int) -> Mapping[str, np.ndarray]:
+        """The reference's outputs for a batch, cached for one graph at a time, since a search asks again and again."""
+        if self._kept[0] != graph:
+            self._kept = (graph, {})
+        outputs = self._kept[1]
+        if index not in outputs:
+            outputs[index] = self._reference(graph)(self._feeds.by_graph[graph][index])
+        return outputs[index]
+
+    def feeds(self, graph: str) -> Sequence[Feeds]:
+        """The inputs of a graph in the FP32 system on these photos, batch by batch."""
+        return self._feeds.by_graph[graph]
+
+    def _retyped(self, graph: str, precision: str, keep_fp32: frozenset[str]) -> tuple[ir.Model, dict[str, str]]:
+        model = self._source(graph)
+        measured = self.calibration.peaks(graph) if precision in QUANTISED and self.calibration is not None else None
+        return model, retype(model, precision, keep_fp32, measured)
+
+    def _source(self, graph: str) -> ir.Model:
+        """A copy of the graph as `load_source` gives it; its constants are computed once for all that a search asks."""
+        name, model = self._folded
+        if model is None or name != graph:
+            model = load_source(self.bundle, graph)
+            self._folded = (graph, model)
+        return copy_of(model)
+
+    def _collect(self, batch: int) -> _Feeds:
+        """Photos through the FP32 system, each with one direction at one end of its range."""
+        family, held = self.bundle.family, self.bundle.manifest.graphs
+        session = EditSession(self.bundle, threads=self.threads)
+        directions = load_directions(self.bundle)
+        ends = [(name, s) for name, d in directions.items() for s in (d.max_strength, d.min_strength)]
+        feeds = _Feeds()
+        for start in range(0, len(self.photos), batch):
+            images = self.photos[start : start + batch]
+            inversion = session.invert(images)
+            deltas = np.zeros((len(images), family.w_rows, family.style_dim), np.float32)
+            styles = np.zeros((len(images), style_width(family)), np.float32)
+            for row in range(len(images)):
+                if ends:
+                    name, strength = ends[(start + row) % len(ends)]
+                    self._edits.append(f"{name}:{strength:g}")
+                    edit = resolve(directions, {name: strength}, family)
+                    deltas[row], styles[row] = edit.delta_w, edit.style_delta
+            moves = {"delta_w": deltas, "style_delta": styles}
+            known = {name: inversion.array(name) for name in inversion.names} | {"image": images} | moves
+            for graph in (name for name in PIPELINES if name in held):
+                feeds.add(**{graph: {spec.name: known[spec.name] for spec in held[graph].inputs}})
+            if "features" not in held or "editor" not in held:
+                continue
+            edited_code = {"w_plus": inversion.w_e + deltas, "style_delta": styles}
+            lower = self._reference("features")(edited_code)
+            maps = {
+                "generator_feature": inversion.generator_feature,
+                "edited_generator_feature": lower["generator_feature"],
+                "feature": inversion.feature,
+            }
+            changed = self._reference("editor")(maps)["edited_feature"]
+            upper = {"feature": changed, "w_plus": inversion.w + deltas, "style_delta": styles}
+            if family.rgb_skip:
+                upper["rgb"] = self._reference("features")({"w_plus": upper["w_plus"], "style_delta": styles})["rgb"]
+            image = encoder_image(images, family.encoder_size)
+            feeds.add(encoder={"image": image}, e4e={"image": image}, features=edited_code)
+            feeds.add(editor=maps, generator=upper)
+        return feeds
+
+    def fit(self, graph: str, precision: str, *, progress: Callable[[str], None] = lambda message: None) -> Fitted:
+        """Certifies a graph in a precision; if a gate fails, widens the nodes that it fails on.
+
+        Raises:
+            EngineError: if the gates fail even in FP32, or the precision is not offered.
+        """
+        if precision == "fp32":
+            return Fitted(frozenset(), self.certify(graph, precision))
+        certificate = self.certify(graph, precision)
+        if certificate["passed"]:
+            return Fitted(frozenset(), certificate)
+        progress(f"{graph}: {shortfall(certificate)}; looking for the nodes it is due to")
+        model, wide = self._retyped(graph, precision, frozenset())
+        candidates = [
+            str(node.name) for node in model.graph if node.op_type not in MOVES and str(node.name) not in wide
+        ]
+        offending = offenders(
+            candidates,
+            lambda names: self.certify(graph, precision, names, photos=PROBES)["passed"],
+            progress=progress,
+        )
+        if offending is None:
+            raise EngineError(
+                f"graph {graph} fails its accuracy gate even in {_WIDEST[precision]}: {shortfall(certificate)}"
+            )
+        certificate = self.certify(graph, precision, offending)
+        if not certificate["passed"]:
+            raise EngineError(
+                f"graph {graph} in {precision} fails its accuracy gate with {len(offending)} nodes widened: "
+                f"{shortfall(certificate)}"
+            )
+        return Fitted(offending, certificate)
+
+    def certify(
+        self, graph: str, precision: str, keep_fp32: frozenset[str] = frozenset(), *, photos: int | None = None
+    ) -> dict[str, Any]:
+        """The certificate of a graph in a precision, emulated; `photos` limits how many are used."""
+        model, _ = self._retyped(graph, precision, keep_fp32)
+        emulated = Emulated(model, watch=precision != "fp32", threads=self.threads)
+        how = EMULATED_EIGHT_BIT if precision in QUANTISED else EMULATED
+        certificate = self.measure(graph, emulated.run, how, precision=precision, photos=photos)
+        if precision != "fp32":
+            activations = ranges(emulated.peaks)
+            certificate["activations"] = {
+                "largest": _finite(activations.largest),
+                "headroom": _finite(activations.headroom),
+                "near_limit": {name: _finite(peak) for name, peak in activations.near_limit.items()},
+                "overflowed": activations.overflowed,
+            }
+            certificate["passed"] = certificate["passed"] and not activations.overflowed
+        if precision in QUANTISED and self.calibration is not None:
+            certificate["calibration"] = {"photos": self.calibration.photos, "apart": self.calibration.apart}
+        certificate["widened"] = sorted(keep_fp32)
+        return certificate
+
+    def measure(
+        self, graph: str, run: Run, arithmetic: str, *, precision: str = "fp16", photos: int | None = None
+    ) -> dict[str, Any]:
+        """Compares any implementation of a graph with the reference.
+
+        Args:
+            graph: its name.
+            run: named inputs to named outputs.
+            arithmetic: how it computes, in words.
+            precision: whose gates it is held against.
+            photos: how many to use; None: all.
+        """
+        rendered = graph in ("invert", "encoder") and "reconstruct" in self.bundle.manifest.graphs
+        want: dict[str, list[np.ndarray]] = {}
+        have: dict[str, list[np.ndarray]] = {}
+        used = 0
+        for index, feeds in enumerate(self._feeds.by_graph[graph]):
+            if photos is not None and used >= photos:
+                break
+            used += len(next(iter(feeds.values())))
+            for store, values in ((want, self._wanted(graph, index)), (have, run(feeds))):
+                values = dict(values)
+                if rendered:
+                    read = self.bundle.graph("reconstruct").inputs
+                    codes = {spec.name: values[spec.name] for spec in read}
+                    values["rendered"] = self._reference("reconstruct")(codes)["image"]
+                for name, value in values.items():
+                    store.setdefault(name, []).append(value)
+        joined = {name: (np.concatenate(want[name]), np.concatenate(have[name])) for name in want}
+        images = next((pair for pair in joined.values() if pair[0].dtype == np.uint8), None)
+        tensors = {n: _tensor(*pair) for n, pair in joined.items() if pair[0].dtype != np.uint8}
+        broken = {
+            what: sum(int(test(pair[1]).sum()) for pair in joined.values() if pair[1].dtype != np.uint8)
+            for what, test in (("nan", np.isnan), ("inf", np.isinf))
+        }
+        certificate: dict[str, Any] = {
+            "reference": self.source,
+            "arithmetic": arithmetic,
+            "photos": used,
+            "edits": sorted(set(self._edits)) if graph in ("edit", "features", "editor", "generator") else [],
+            "images": self._images(*images) if images is not None else None,
+            "tensors": tensors,
+            **broken,
+            "gates": EIGHT_BIT_GATES if precision in QUANTISED else GATES,
+        }
+        certificate["passed"] = not any(broken.values()) and passes(certificate)
+        return certificate
+
+    def _images(self, reference: np.ndarray, images: np.ndarray) -> dict[str, Any]:
+        difference = np.abs(reference.astype(np.int16) - images)
+        figures: dict[str, Any] = {
+            "psnr": _summary(np.minimum(psnr(reference, images), 99.0), min),
+            "ms_ssim": _summary(ms_ssim(reference, images), min),
+            "max_abs": int(difference.max()),
+            "pixels_changed": float((difference > 0).mean()),
+            "lpips": None,
+            "identity": None,
+        }
+        if self.judges.lpips is not None:
+            figures["lpips"] = _summary(self.judges.lpips(reference, images), max)
+        if self.judges.identity is not None:
+            cosine = (self.judges.identity(reference) * self.judges.identity(images)).sum(axis=1)
+            figures["identity"] = _summary(cosine, min)
+        return figures
+
+
+def _summary(values: np.ndarray, worst: Callable[[Sequence[float]], float]) -> dict[str, float]:
+    return {"mean": float(np.mean(values)), "worst": float(worst(values.tolist()))}
+
+
+def _tensor(reference: np.ndarray, value: np.ndarray) -> dict[str, float | None]:
+    a, b = reference.astype(np.float64), value.astype(np.float64)
+    error = np.square(a - b).mean()
+    noise = 10 * math.log10(np.square(a).mean() / error) if np.isfinite(error) and error > 0 else None
+    return {"max_abs": _finite(float(np.abs(a - b).max())), "scale": float(np.abs(a).max()), "snr": noise}
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None

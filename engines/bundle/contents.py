@@ -1,0 +1,101 @@
+"""The contents of a bundle without its engines: the manifest and the files that it lists."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Self
+
+from engines.bundle.integrity import COPY_AGAIN, FileProblem, read_entry, read_regular
+from engines.bundle.manifest import (
+    MANIFEST_DIGEST_FILE,
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    GraphEntry,
+    Manifest,
+    manifest_digest_line,
+    parse_manifest,
+)
+from engines.contracts import OURS, TensorSpec, graph_contract
+from engines.errors import BundleError
+
+
+class BundleContents:
+    """A bundle's directory whose manifest has been checked; nothing else of it has been. Made by `open`."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.family = manifest.model_family
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def method(self) -> str:
+        """The key of the method that the graphs are of."""
+        return self.manifest.method
+
+    @property
+    def inversion(self) -> list[TensorSpec]:
+        """The tensors of an inversion, in order: what the graph `invert` gives.
+
+        Raises:
+            BundleError: if another method's bundle lacks that graph.
+        """
+        if self.method == OURS and "invert" not in self.manifest.graphs:
+            return graph_contract(self.family, "invert")[1]
+        return self.graph("invert").outputs
+
+    @property
+    def edits_styles(self) -> bool:
+        """True if an edit may also move styles: other methods' graphs take codes alone."""
+        return self.method == OURS or any(spec.name == "style_delta" for spec in self.graph("edit").inputs)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Reads the manifest in a bundle's directory.
+
+        Raises:
+            BundleError: if it is not a bundle or of another schema, or its manifest is missing or damaged.
+        """
+        root = Path(path)
+        if not root.is_dir():
+            raise BundleError(f"{path} is not a bundle: there is no such directory")
+        if not os.path.lexists(root / MANIFEST_FILE):
+            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_FILE}; give the directory that holds it")
+        raw = _sound(read_regular(root, MANIFEST_FILE, MAX_MANIFEST_BYTES), root.name)
+        line = manifest_digest_line(raw)
+        if _sound(read_regular(root, MANIFEST_DIGEST_FILE, len(line)), root.name) != line:
+            raise BundleError(f"{root.name}: {MANIFEST_FILE} does not match {MANIFEST_DIGEST_FILE}; {COPY_AGAIN}")
+        return cls(root.resolve(), parse_manifest(raw, root.name))
+
+    def read(self, relative: str) -> bytes:
+        """The content of a file that the manifest lists, read once and checked: these very bytes have its digest.
+
+        Raises:
+            BundleError: if the manifest does not list it, or it is missing or damaged.
+        """
+        entry = self.manifest.files.get(relative)
+        if entry is None:
+            raise BundleError(f"{self.name}: there is no {relative} in this bundle")
+        return _sound(read_entry(self.path, relative, entry), self.name)
+
+    def graph(self, name: str) -> GraphEntry:
+        """The entry of a graph.
+
+        Raises:
+            BundleError: if the bundle has none of that name; the message lists those it has.
+        """
+        try:
+            return self.manifest.graphs[name]
+        except KeyError:
+            there_are = ", ".join(sorted(self.manifest.graphs)) or "none"
+            raise BundleError(f"{self.name}: there is no graph {name!r} in this bundle; it has {there_are}") from None
+
+
+def _sound(read: bytes | FileProblem, bundle: str) -> bytes:
+    if isinstance(read, FileProblem):
+        raise BundleError(read.refusal(bundle))
+    return read
