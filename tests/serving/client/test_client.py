@@ -294,6 +294,8 @@ _INTERRUPTED = """
 import os, signal, sys, threading, time
 from serving.client import Client, Profile
 
+# Jobs in the background of a shell start with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 client = Client(sys.argv[2], protocol=sys.argv[1], timeout=600, concurrency=1)
 client._client._profile = Profile((16, 16), {})
 
