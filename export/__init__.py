@@ -1,0 +1,1 @@
+"""From networks in PyTorch to a verified bundle of ONNX graphs."""
