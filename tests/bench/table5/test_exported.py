@@ -54,7 +54,6 @@ def test_a_method_that_cannot_be_exported_leaves_nothing(
     graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(peer: object, folder: Path) -> None:
-        folder.mkdir()
         (folder / "invert.onnx").write_bytes(b"half")
         raise EdgeditError("it does not fit")
 

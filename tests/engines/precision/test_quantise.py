@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from onnx import helper
 
 from engines.bundle.layers import NO_PRODUCT
@@ -44,14 +45,12 @@ def typed(shipped, tmp_path_factory):
 
 
 @given(
-    weight=st.lists(st.floats(-4, 4, width=16), min_size=256, max_size=256),
-    data=st.lists(st.floats(-3, 3, width=16), min_size=256, max_size=256),
+    w=arrays(np.float32, (16, 16, 1, 1), elements=st.floats(-4, 4, width=16)),
+    x=arrays(np.float32, (1, 16, 4, 4), elements=st.floats(-3, 3, width=16)),
 )
 @settings(max_examples=30, deadline=None)
-def test_int8_is_integer_arithmetic(weight, data):
+def test_int8_is_integer_arithmetic(w, x):
     """The graph, emulated, is what 8-bit integers, summed exactly, and two scales give."""
-    w = np.array(weight, np.float32).reshape(16, 16, 1, 1)
-    x = np.array(data, np.float32).reshape(1, 16, 4, 4)
     model = _convolution(w)
     retype(model, "int8", peaks={"conv": 2.0})
     have = Emulated(model, threads=1).run({"x": x})["y"]
@@ -64,10 +63,9 @@ def test_int8_is_integer_arithmetic(weight, data):
     assert np.abs(have - half).max() <= np.spacing(np.abs(half).max())
 
 
-@given(data=st.lists(st.floats(-100, 100, width=16), min_size=256, max_size=256))
+@given(x=arrays(np.float32, (1, 16, 4, 4), elements=st.floats(-100, 100, width=16)))
 @settings(max_examples=20, deadline=None)
-def test_fp8_is_rounded_to_e4m3(data):
-    x = np.array(data, np.float32).reshape(1, 16, 4, 4)
+def test_fp8_is_rounded_to_e4m3(x):
     model = _convolution(np.eye(16, dtype=np.float32).reshape(16, 16, 1, 1))
     retype(model, "fp8", peaks={"conv": 56.0})
     have = Emulated(model, threads=1).run({"x": x})["y"]
