@@ -244,7 +244,7 @@ def faces_1024_mobile() -> Recipe:
         e4e=LightE4EOptions(),
         e4e_steps=4_000,
         encoder=LightEncoderOptions(),
-        encoder_steps=2_900,
+        encoder_steps=8_000,
         directions=FitOptions(
             samples=4_000, normal=True, attributes=("pitch", "surprise", "anger"), components=0, probes=8, limit=4.0
         ),

@@ -40,8 +40,8 @@ class LightE4EOptions:
     """Photos a step, whose faces are rendered."""
     photos_from: int = 0
     """Step from which photos are used."""
-    learning_rate: float = 1e-4
-    head_rate: float = 2e-5
+    learning_rate: float = 2e-4
+    head_rate: float = 4e-5
     """Learning rate of the linear map, whose thousands of inputs move together, and which starts fitted."""
     code: float = 1.0
     """Weight of the code's squared error, in deviations of W."""

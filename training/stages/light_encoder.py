@@ -34,16 +34,16 @@ class LightEncoderOptions:
     window: int = 24
     """A window's side in feature cells, margins included."""
     learning_rate: float = 5e-4
-    picture: PixelWeights = field(default_factory=PixelWeights)
+    picture: PixelWeights = field(default_factory=lambda: PixelWeights(lpips=1.0))
     synthetic_every: int = 2
     """Steps from one batch of synthetic pairs to the next."""
     astray: float = 0.4
     """Largest share of the way to another pair's code by which e4e's code of a synthetic pair is moved."""
-    truth: float = 0.5
+    truth: float = 0.15
     """Weight of the synthetic feature's absolute error, in deviations of its channel."""
     code: float = 0.1
     """Weight of the synthetic code's squared error, in deviations of W."""
-    feature: float = 0.02
+    feature: float = 0.01
     """Weight of the feature regularisation on photos (eq. 3.16), in deviations of the channel."""
     ema_images: float = 4_000.0
     bf16: bool = True
