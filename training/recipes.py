@@ -249,7 +249,7 @@ def faces_1024_mobile() -> Recipe:
             samples=4_000, normal=True, attributes=("pitch", "surprise", "anger"), components=0, probes=8, limit=4.0
         ),
         calibrated=8,
-        edited_photos=100,
+        edited_photos=50,
         measured=(
             ("smile", 2.5),
             ("smile", -2.0),
