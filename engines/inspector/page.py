@@ -72,13 +72,13 @@ def comparison_page(
 
     def build(detail: Detail, shown: int) -> bytes:
         selected = sorted(sorted(range(len(sides)), key=lambda i: -cost[i])[:shown])
-        targets = [
-            {i: f"l{n}" for n in selected for i in (comparison.pairs[n].a, comparison.pairs[n].b)[k]} for k in (0, 1)
-        ]
+        pairs = [(f"l{n}", comparison.pairs[n]) for n in selected]
+        rows_a = {i: row for row, pair in pairs for i in pair.a}
+        rows_b = {i: row for row, pair in pairs for i in pair.b}
         return _render(
             subjects,
             figures,
-            targets,
+            (rows_a, rows_b),
             pair_table(comparison, selected, a, b),
             detail=detail,
             command=command,
