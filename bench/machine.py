@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 import statistics
 import subprocess
-from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from bench.timing import passes
@@ -96,13 +96,9 @@ def ceilings(device: str) -> dict[str, Any]:
     }
 
 
-def free_memory(device: str) -> int | None:
-    """Bytes that a GPU has free once PyTorch keeps none in reserve, or that the host has; None if it does not tell."""
+def free_memory(device: str) -> int:
+    """Bytes that a GPU has free once PyTorch keeps none in reserve, or that the host has."""
     if device != "cpu":
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    return psutil.virtual_memory().available

@@ -1,6 +1,6 @@
 """The one place that writes: files and folders that appear whole or not at all, locks, digests, and where caches live.
 
-Needs the standard library alone: serving images that have nothing else copy this module.
+Importing it needs the standard library alone: serving images that have nothing else copy this module.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def cache_folder() -> Path:
     """The folder of this user's caches: EDGEDIT_CACHE, or the system's cache folder."""
     if own := os.environ.get("EDGEDIT_CACHE"):
         return Path(own)
-    if local := os.environ.get("LOCALAPPDATA"):
-        return Path(local) / "edgedit"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgedit"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("edgedit", appauthor=False, opinion=False)
 
 
 def cannot_write(what: object, error: OSError) -> OutputError:

@@ -280,7 +280,7 @@ def look(server: LocalTriton, seconds: float) -> Sample:
         shared_bytes=sum(map(_size, regions)),
         descriptors=sum(map(processes.descriptors, pids)),
         threads=sum(map(processes.threads, pids)),
-        client_bytes=processes.anonymous_bytes("self"),
+        client_bytes=processes.anonymous_bytes(os.getpid()),
     )
 
 

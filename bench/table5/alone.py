@@ -8,13 +8,14 @@ share a process no such figure exists, since memory that one gives back serves t
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+
+import psutil
 
 from bench.table5.subjects import Eager, Exported, Setting, Subject, write_graphs
 from engines.bundle.provenance import peak_memory
@@ -85,24 +86,18 @@ def memory(key: str, setting: Setting, folder: Path) -> Memory | None:
 
 
 def _measured(key: str, setting: Setting, folder: Path) -> Memory | None:
-    before = _resident()
+    process = psutil.Process()
+    before = process.memory_info().rss
     subject = prepare(key, setting, folder)
     subject.invert()
     subject.edit()
-    held, peak = _resident(), _peak()
-    return Memory(before=before, held=held, peak=peak) if before and held and peak else None
-
-
-def _resident() -> int | None:
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    held, peak = process.memory_info().rss, _peak()
+    return Memory(before=before, held=held, peak=peak) if peak else None
 
 
 def _peak() -> int | None:
-    """Of this process. Not `ru_maxrss` where it can be helped: Linux hands that on from parent to child."""
+    """Of this process. Not `ru_maxrss` where it can be helped: Linux hands that on from parent to child. psutil, as of
+    release 7.2, does not tell it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

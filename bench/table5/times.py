@@ -70,7 +70,7 @@ def check_fits(keys: Sequence[str], setting: Setting) -> None:
 
 def _check_room(needed: int, device: str, what: str) -> None:
     free = free_memory(device)
-    if free is not None and needed > free:
+    if needed > free:
         raise EdgeditError(
             f"the methods take turns, so all are in memory at once: {what} {needed / 2**30:.1f} GiB, and "
             f"{free / 2**30:.1f} GiB are free; end other programs, or name fewer with --method"

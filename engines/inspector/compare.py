@@ -141,3 +141,15 @@ def _in_order(pairs: list[Pair]) -> list[Pair]:
         else:
             key[pair] = (last, 1, pair.b[0])
     return sorted(pairs, key=lambda p: key.get(p) or (p.a[0], 0, 0))
+
+
+def time_label(a: Figures, b: Figures) -> str:
+    """The kind of the times of two reports: "ms" if both are measured, else "floor ms"; empty without a device."""
+    return "ms" if a.measured and b.measured else "floor ms" if a.device is not None else ""
+
+
+def pair_times(x: Side, y: Side, a: Figures, b: Figures) -> tuple[float | None, float | None]:
+    """Times of both sides of a pair that may be compared: see `time_label`."""
+    if a.measured and b.measured:
+        return x.milliseconds, y.milliseconds
+    return x.floor(a), y.floor(b)

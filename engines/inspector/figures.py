@@ -202,3 +202,22 @@ class Figures:
         if len(indices) <= self.shown:
             return list(indices)
         return sorted(sorted(indices, key=lambda i: -self.cost(self.report.layers[i]))[: self.shown])
+
+    @cached_property
+    def summary(self) -> list[tuple[str, str]]:
+        """The figures that sum up a report, by name."""
+        requested, count = asked_label(self.report.precision), len(self.report.layers)
+        rows = [("MACs at batch 1", si(self.report.macs)), ("FP16 share of MACs", percent(self.share("FP16")))]
+        if requested not in ("FP16", "FP32"):
+            rows.append((f"{requested} share of MACs", percent(self.share(requested))))
+        rows += [
+            ("weights", f"{self.weight_bytes / 1e6:,.1f} MB"),
+            ("activations moved", f"{self.activation_bytes / 1e6:,.1f} MB"),
+            ("layers", f"{count:,}"),
+        ]
+        if self.total_ms is not None:
+            partly = "" if self.measured == count else f", {self.measured:,} of {count:,} layers"
+            rows.append((f"measured{partly}", f"{ms(self.total_ms)} ms"))
+        if self.device is not None:
+            rows.append((f"sum of layer floors, {self.device.name}", f"{ms(self.total_floor)} ms"))
+        return rows

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from engines.bundle.engine_manifest import WideLayer, wider
+from engines.bundle.layers import Layer
 from engines.inspector.compare import Comparison
-from engines.inspector.figures import Figures, clean, ms, precision_label, si
-from engines.inspector.html import Html, el, raw
-from engines.inspector.roofline import Point, kind, points, roofline
-from engines.inspector.sections import (
-    certificate_section,
-    facts_section,
-    heading,
-    share_bar,
-    tiles,
-    totals_section,
-    wide_section,
-)
+from engines.inspector.figures import Figures, asked_label, clean, ms, percent, precision_label, shape, si
+from engines.inspector.roofline import SHORT, ceilings, kind, plot, points
 from engines.inspector.subject import Subject
 from engines.inspector.tables import Detail, LayerTable, layer_table, least_bytes, pair_table
 
+if TYPE_CHECKING:
+    import jinja2
+
 MAX_PAGE_BYTES = 8_000_000
-_MAX_POINTS = 1000
 _DETAILS = (Detail(160, 8, 60), Detail(120, 2, 8), Detail(48, 0, 4))
-_SHORT = {"FP16": "16", "FP32": "32", "BF16": "b16", "INT8": "i8", "FP8": "f8"}
 
 
 def engine_page(subject: Subject, figures: Figures, command: str = "") -> bytes:
@@ -40,26 +34,21 @@ def engine_page(subject: Subject, figures: Figures, command: str = "") -> bytes:
         command: what made it, for the footer.
     """
 
-    def build(detail: Detail, shown: int) -> Html:
+    def build(detail: Detail, shown: int) -> bytes:
         fitted = replace(figures, shown=min(figures.shown, shown))
-        table = layer_table(fitted, detail)
-        rows = {i: f"l{i}" for i in fitted.selection}
-        layers = fitted.report.layers
-        cut = len(layers) - len(rows)
-        note = f" {cut:,} cheaper layers are left out here and counted in the totals." if cut else ""
-        return _document(
-            f"{subject.graph}: {subject.title}",
-            heading(subject),
-            tiles(fitted),
-            share_bar(fitted),
-            facts_section([subject]),
-            certificate_section([subject]),
-            wide_section(subject, fitted),
-            _map_section([("", fitted, rows)]),
-            _roofline_section([(fitted, points(fitted, _largest(fitted, rows)))]),
-            el("section", el("h2", "Layers"), el("p", f"{len(layers):,} layers.{note}"), table.markup(), class_="wide"),
-            table=table,
+        rows, count = {i: f"l{i}" for i in fitted.selection}, len(fitted.report.layers)
+        return _render(
+            (subject,),
+            (fitted,),
+            (rows,),
+            layer_table(fitted),
+            detail=detail,
             command=command,
+            words=f"{count:,} layers.",
+            cut=count - len(rows),
+            asked=asked_label(str(subject.asked)),
+            wider=wider(str(subject.asked)),
+            wide=_wide(subject, fitted),
         )
 
     return _fit(build, figures.shown, lambda detail: least_bytes(figures, detail))
@@ -73,53 +62,35 @@ def comparison_page(
 ) -> bytes:
     """The report on two graphs side by side, UTF-8."""
     a, b = figures
+    sides = [(comparison.side_a(pair), comparison.side_b(pair)) for pair in comparison.pairs]
+    cost = [max([*map(a.cost, x.layers), *map(b.cost, y.layers)]) for x, y in sides]
+    counts = comparison.counts
+    words = (
+        f"{counts['same'] + counts['precision']:,} matched by name or fused nodes, {counts['precision']:,} of them "
+        f"in another precision; {counts['only A']:,} only in A, {counts['only B']:,} only in B."
+    )
 
-    def build(detail: Detail, shown: int) -> Html:
-        cost = {
-            pair: max(
-                [a.cost(x) for x in comparison.side_a(pair).layers]
-                + [b.cost(x) for x in comparison.side_b(pair).layers]
-            )
-            for pair in comparison.pairs
-        }
-        numbered = list(enumerate(comparison.pairs))
-        selected = sorted(sorted(numbered, key=lambda item: -cost[item[1]])[:shown])
-        cut = len(numbered) - len(selected)
-        table = pair_table(comparison, selected, a, b, detail)
-        rows_a = {i: f"l{index}" for index, pair in selected for i in pair.a}
-        rows_b = {i: f"l{index}" for index, pair in selected for i in pair.b}
-        marks = [points(a, _largest(a, rows_a)), points(b, _largest(b, rows_b), second=True)]
-        counts = comparison.counts
-        words = (
-            f"{counts['same'] + counts['precision']:,} matched by name or fused nodes, {counts['precision']:,} of them "
-            f"in another precision; {counts['only A']:,} only in A, {counts['only B']:,} only in B."
-        )
-        note = f" {cut:,} cheaper rows are left out here and counted in the totals." if cut else ""
-        return _document(
-            f"{subjects[0].graph}: {subjects[0].title} against {subjects[1].title}",
-            el(
-                "header",
-                el("p", "edgedit inspect --compare", class_="over"),
-                el("h1", "Two engines side by side"),
-                *(
-                    el("p", el("b", f"{k} "), f"{s.graph}, {s.title}", class_="sub")
-                    for k, s in zip("AB", subjects, strict=True)
-                ),
-            ),
-            totals_section(figures),
-            facts_section(subjects),
-            certificate_section(subjects),
-            _map_section([("A", a, rows_a), ("B", b, rows_b)]),
-            _roofline_section(list(zip(figures, marks, strict=True))),
-            el("section", el("h2", "Layers, matched"), el("p", words + note), table.markup(), class_="wide"),
-            table=table,
+    def build(detail: Detail, shown: int) -> bytes:
+        selected = sorted(sorted(range(len(sides)), key=lambda i: -cost[i])[:shown])
+        pairs = [(f"l{n}", comparison.pairs[n]) for n in selected]
+        rows_a = {i: row for row, pair in pairs for i in pair.a}
+        rows_b = {i: row for row, pair in pairs for i in pair.b}
+        return _render(
+            subjects,
+            figures,
+            (rows_a, rows_b),
+            pair_table(comparison, selected, a, b),
+            detail=detail,
             command=command,
+            words=words,
+            cut=len(sides) - len(selected),
+            totals=_totals(a, b),
         )
 
     return _fit(build, a.shown, lambda _: 0)
 
 
-def _fit(build: Callable[[Detail, int], Html], shown: int, least: Callable[[Detail], int]) -> bytes:
+def _fit(build: Callable[[Detail, int], bytes], shown: int, least: Callable[[Detail], int]) -> bytes:
     """The page with as much detail, and then as many rows, as there is room for.
 
     Args:
@@ -130,128 +101,55 @@ def _fit(build: Callable[[Detail, int], Html], shown: int, least: Callable[[Deta
     fitting = [detail for detail in _DETAILS if least(detail) <= MAX_PAGE_BYTES]
     page = b""
     for detail in fitting or [_DETAILS[-1]]:
-        page = build(detail, shown).encode()
+        page = build(detail, shown)
         if len(page) <= MAX_PAGE_BYTES:
             return page
     while len(page) > MAX_PAGE_BYTES:
         shown //= 2
-        page = build(_DETAILS[-1], shown).encode()
+        page = build(_DETAILS[-1], shown)
     return page
 
 
-def _largest(figures: Figures, rows: dict[int, str]) -> dict[int, str]:
-    """The rows of the layers with the most MACs: what a plot can still show."""
-    layers = figures.report.layers
-    selected = sorted((i for i in rows if layers[i].macs), key=lambda i: -layers[i].macs)[:_MAX_POINTS]
-    return {i: rows[i] for i in selected}
+def _render(
+    subjects: Sequence[Subject],
+    figures: Sequence[Figures],
+    targets: Sequence[dict[int, str]],
+    table: LayerTable,
+    **more: Any,
+) -> bytes:
+    """A page of one report or of two.
 
-
-def _map_section(maps: Sequence[tuple[str, Figures, dict[int, str]]]) -> Html:
-    precisions = dict.fromkeys(t.precision for _, figures, _ in maps for t in figures.precisions)
-    legend = [
-        el("span", el("span", _cell_text(label), class_=f"b {kind(label)}"), f" {label}")
-        for label in list(precisions)[:12]
-    ]
-    strips = []
-    for name, figures, rows in maps:
-        layers, whole = figures.report.layers, figures.report.macs or 1
-        cells = []
-        for i, target in rows.items():
-            label = precision_label(layers[i].precision)
-            share = layers[i].macs / whole
-            cells.append(
-                el(
-                    "a",
-                    _cell_text(label),
-                    class_=f"c {kind(label)}",
-                    href=f"#{target}",
-                    tabindex="-1",
-                    style=f"--s:{share:.5f}" if share >= 1e-5 else None,
-                )
-            )
-        hint = "Precision map" + (f" of {name}" if name else "")
-        if name:
-            strips.append(el("h3", name))
-        strips.append(
-            el("div", *cells, class_="map", role="group", aria_label=f"{hint}, one cell per layer; arrow keys move")
-        )
-    widths = el(
-        "fieldset",
-        el("legend", "Widths"),
-        el("label", el("input", type="radio", name="map", value="macs", checked=True), " by MACs"),
-        el("label", el("input", type="radio", name="map", value="equal"), " equal"),
-        class_="switch",
+    Args:
+        subjects: whose they are.
+        figures: their layers.
+        targets: for each, the row's identifier by the index of a layer.
+        table: those rows.
+        more: what else the template asks for.
+    """
+    marks = [m for n, (one, rows) in enumerate(zip(figures, targets, strict=True)) for m in points(one, rows, n > 0)]
+    roofs, unknown = ceilings(figures)
+    script = _asset("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = _template().render(
+        subjects=subjects,
+        figures=figures,
+        targets=targets,
+        table=table,
+        marks=marks,
+        unknown=unknown,
+        plots={
+            "large": plot(figures[0].device, roofs, marks, 1040, 460),
+            "small": plot(figures[0].device, roofs, marks, 350, 360),
+        },
+        precisions=list(dict.fromkeys(total.precision for one in figures for total in one.precisions)),
+        certificates=[subject.certificate or {"": "not measured"} for subject in subjects],
+        policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+        f"script-src 'sha256-{digest}'",
+        style=_asset("page.css"),
+        script=script,
+        **more,
     )
-    return el(
-        "section",
-        el("h2", "Precision map"),
-        el("p", "One cell per layer, in network order; choose one to see its row."),
-        el("div", widths, el("p", *legend, class_="legend"), class_="bar"),
-        *strips,
-        el("p", raw("&nbsp;"), class_="status", role="status", data_for="map"),
-        id="precision-map",
-    )
-
-
-def _cell_text(label: str) -> str:
-    return _SHORT.get(label, "·")
-
-
-def _roofline_section(series: list[tuple[Figures, list[Point]]]) -> Html:
-    first = series[0][0]
-    marks = [mark for _, points in series for mark in points]
-    heading_ = el("h2", "Roofline")
-    if not marks:
-        why = (
-            "no layer has arithmetic"
-            if not any(figures.report.macs for figures, _ in series)
-            else "no time was measured and no device is named: add --gpu, or --peak-tflops and --bandwidth-gbs"
-        )
-        return el("section", heading_, el("p", f"There is nothing to plot: {why}."), id="roofline")
-    measured = sum(mark.measured for mark in marks)
-    if measured == len(marks):
-        how = "Filled: what each layer attained in the measured time."
-    elif measured:
-        how = "Filled: attained in the measured time. Hollow: not measured, drawn at the floor of the device."
-    else:
-        how = "Nothing was measured: hollow points lie at the floor, the most that the device allows."
-    device = "No device is named, hence no ceilings"
-    if first.device is not None:
-        types = dict.fromkeys(layer.precision for f, _ in series for layer in f.report.layers if layer.macs)
-        unknown = [precision_label(dtype) for dtype in types if first.device.tflops(dtype) is None]
-        known = f" (no arithmetic ceiling is known for {', '.join(unknown[:4])})" if unknown else ""
-        device = f"Ceilings of {first.device.name}{known}"
-    shapes = " Circles are A, diamonds are B." if len(series) > 1 else ""
-    title = f"Roofline: {len(marks)} layers by arithmetic intensity and FLOP/s"
-    # The reports of one page share the device; ceilings are drawn for the types of both.
-    both = replace(
-        first, report=first.report.model_copy(update={"layers": [x for f, _ in series for x in f.report.layers]})
-    )
-    return el(
-        "section",
-        heading_,
-        el("p", f"{device}; area by MACs. {how}{shapes}"),
-        el("div", roofline(both, marks, 1040, 460, title), class_="plot large"),
-        el("div", roofline(both, marks, 350, 360, title), class_="plot small"),
-        el("p", raw("&nbsp;"), class_="status", role="status", data_for="plot"),
-        _idle(series),
-        id="roofline",
-    )
-
-
-def _idle(series: list[tuple[Figures, list[Point]]]) -> Html:
-    """A note on what the plot cannot show: layers without arithmetic have no intensity."""
-    parts = []
-    for letter, (figures, _) in zip("AB", series, strict=False):
-        idle = [layer for layer in figures.report.layers if not layer.macs]
-        if not idle:
-            continue
-        moved = sum(layer.activation_bytes + layer.weight_bytes for layer in idle)
-        floors = [f for f in map(figures.floor, idle) if f is not None]
-        floor = f", {ms(sum(floors))} ms at the floor" if floors else ""
-        graph = f" of {letter}" if len(series) > 1 else ""
-        parts.append(f"Not in the plot: {len(idle):,} layers{graph} without MACs, which move {si(moved, 'B')}{floor}.")
-    return el("p", " ".join(parts), class_="note")
+    return page.encode()
 
 
 @cache
@@ -259,29 +157,67 @@ def _asset(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def _document(title: str, *body: Html, table: LayerTable, command: str) -> Html:
-    script = _asset("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-        f"script-src 'sha256-{digest}'"
+@cache
+def _template() -> jinja2.Template:
+    # Not at the top: the terminal's tables do without.
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", http_equiv="Content-Security-Policy", content=policy),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("title", clean(title)),
-        el("link", rel="icon", href="data:,"),
-        el("style", raw(_asset("page.css")), raw(_labels(c.label for c in table.columns))),
-    )
-    footer = el("footer", el("p", clean(command, 500))) if command else raw("")
-    content = el("body", el("main", *body), footer, table.data(), el("script", raw(script)))
-    return raw(f"<!doctype html>\n{el('html', head, content, lang='en')}\n")
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    environment.filters |= {
+        "clean": clean,
+        "count": "{:,}".format,
+        "floor": lambda layer, figures: figures.floor(layer),
+        "kind": kind,
+        "label": precision_label,
+        "ms": ms,
+        "names": lambda side, limit: [clean(layer.name, limit) or "(no name)" for layer in side.layers],
+        "percent": percent,
+        "shape": shape,
+        "short": lambda label: SHORT.get(label, "·"),
+        "si": si,
+        "tenth": "{:.1f}".format,
+    }
+    return environment.from_string(_asset("page.html"))
 
 
-def _labels(labels: Iterable[str]) -> str:
-    """Style rules for narrow screens: a row is a card, and a figure has its column's name (ours, not from a file)."""
-    rules = [f'td:nth-child({n})::before{{content:"{label}"}}' for n, label in enumerate(labels, 1)]
-    return "@media (max-width:760px){" + "".join(f"#layers {rule}" for rule in rules) + "}"
+def _wide(subject: Subject, figures: Figures) -> list[tuple[str, list[Layer] | list[WideLayer], str]]:
+    """The layers that compute in a wider type than asked: a reason, those that it holds for, and their precision."""
+    if figures.wide:
+        return [(reason, layers, precision_label(layers[0].precision)) for reason, layers in figures.wide.items()]
+    named: dict[str, list[WideLayer]] = {}
+    for layer in subject.proof_wide:
+        named.setdefault(clean(layer.reason, 300), []).append(layer)
+    return [(reason, layers, wider(str(subject.asked))) for reason, layers in named.items()]
+
+
+def _totals(a: Figures, b: Figures) -> list[tuple[str, str, str, str, bool]]:
+    """Key figures of two reports: their name, that of each, their ratio where there is one, whether they differ."""
+
+    def megabytes(size: float) -> str:
+        return f"{size / 1e6:,.1f} MB"
+
+    def milliseconds(time: float) -> str:
+        return f"{ms(time)} ms"
+
+    rows = []
+    for label in dict.fromkeys(t.precision for f in (a, b) for t in f.precisions if t.macs):
+        one, other = percent(a.share(label)), percent(b.share(label))
+        rows.append((f"{label} share of MACs", one, other, "", one != other))
+    numbers: list[tuple[str, float | None, float | None, Callable[[float], str]]] = [
+        ("MACs at batch 1", a.report.macs, b.report.macs, si),
+        ("weights", a.weight_bytes, b.weight_bytes, megabytes),
+        ("activations moved", a.activation_bytes, b.activation_bytes, megabytes),
+        ("layers", len(a.report.layers), len(b.report.layers), "{:,}".format),
+        ("measured layers", a.measured or None, b.measured or None, "{:,}".format),
+        ("measured", a.total_ms, b.total_ms, milliseconds),
+        (f"sum of layer floors, {a.device.name if a.device else ''}", a.total_floor, b.total_floor, milliseconds),
+    ]
+    for name, first, second, write in numbers:
+        if first is not None or second is not None:
+            written = ["none" if value is None else write(value) for value in (first, second)]
+            ratio = f"{second / first:.2f}" if first and second else ""
+            rows.append((name, *written, ratio, first != second))
+    return rows

@@ -8,11 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from engines.bundle.layers import Layer
-from engines.inspector.compare import Comparison, Side
+from engines.inspector.compare import Comparison, Side, pair_times, time_label
 from engines.inspector.figures import Figures, clean, ms, percent, precision_label, si
-from engines.inspector.sections import key_figures
 from engines.inspector.subject import Subject
-from engines.inspector.tables import pair_times, time_label
 
 _NAME = 48
 _REASONS = 8
@@ -25,7 +23,7 @@ def print_subject(console: Console, subject: Subject, figures: Figures, top: int
     if subject.engine is not None:
         chosen = ("built with", "compute capability", "compatibility", "batch", "device memory")
         _line(console, "; ".join(f"{name}: {facts[name]}" for name in chosen if name in facts))
-    _line(console, "; ".join(f"{name}: {value}" for name, value in key_figures(figures)))
+    _line(console, "; ".join(f"{name}: {value}" for name, value in figures.summary))
     console.print(_precisions(console, figures))
     for reason, layers in list(figures.wide.items())[:_REASONS]:
         macs = sum(layer.macs for layer in layers)
@@ -110,7 +108,7 @@ def print_comparison(
     a, _ = figures
     for letter, subject in zip("AB", subjects, strict=True):
         _line(console, f"{letter}: {subject.graph}: {subject.title}")
-    rows = [dict(key_figures(f)) for f in figures]
+    rows = [dict(f.summary) for f in figures]
     names = dict.fromkeys(name for row in rows for name in row)
     console.print(_table(console, ["", "A", "B"], [], [[name, *(row.get(name, "") for row in rows)] for name in names]))
     counts = comparison.counts

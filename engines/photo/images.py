@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from engines import store
 from engines.errors import ImageError, ImageTooLargeError, OutputError
@@ -36,7 +36,6 @@ MAX_MEGAPIXELS = 64
 MIN_SIDE = 16
 """Shorter side of the smallest photo accepted, in pixels."""
 
-_ORIENTATION_TAG = 0x0112
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
 # Filters of the warnings module are per process: two threads that open photos must not restore each other's.
 _warnings_lock = threading.Lock()
@@ -192,32 +191,27 @@ def _decode(image: Image.Image, name: str, limit: float) -> Photo:
         raise ImageError(f"{name} is damaged or truncated: {_one_line(error)}") from error
     file_format = {"MPO": "JPEG", None: "array"}.get(image.format, image.format)
     return Photo(
-        pixels=_upright(np.asarray(rgb), orientation),
-        alpha=None if alpha is None else _upright(np.asarray(alpha), orientation),
+        pixels=_upright(rgb, orientation),
+        alpha=None if alpha is None else _upright(alpha, orientation),
         icc_profile=profile,
         format=str(file_format),
     )
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8; damaged metadata counts as upright."""
+def _orientation(image: Image.Image) -> Any:
+    """The value of the EXIF orientation; damaged metadata counts as upright."""
     try:
         with _quiet():
-            value = image.getexif().get(_ORIENTATION_TAG, 1)
+            return image.getexif().get(ExifTags.Base.Orientation, 1)
     except (*_DECODE_ERRORS, TypeError):
         return 1
-    return value if value in range(1, 9) else 1
 
 
-def _upright(array: Pixels, orientation: int) -> Pixels:
-    """Undo an EXIF orientation (Exif 2.3, tag 0x0112): 5 to 8 swap the axes; the rest is one or two mirrorings."""
-    if orientation >= 5:
-        array = array.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return np.array(array, order="C")
+def _upright(image: Image.Image, orientation: Any) -> Pixels:
+    # Of all metadata the orientation alone: Pillow writes what it turns anew, and fails at other tags that are damaged.
+    image.info = {}
+    image.getexif()[ExifTags.Base.Orientation] = orientation
+    return np.array(ImageOps.exif_transpose(image))
 
 
 def _to_rgb(image: Image.Image, profile: bytes | None, name: str) -> tuple[Image.Image, Image.Image | None]:

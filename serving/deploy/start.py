@@ -50,7 +50,7 @@ _OPTIONAL = ("--http-max-input-size", "--allow-client-shm")
 
 @dataclass(frozen=True)
 class StartSettings:
-    """What the environment says, see the module."""
+    """What the environment says, see the module. Read by hand, since the image has no pydantic-settings."""
 
     device: str
     listen: str

@@ -17,6 +17,7 @@ log = logging.getLogger(LOGGER)
 class JsonFormatter(logging.Formatter):
     """A record as one line of JSON: time (UTC), level, logger, message, and the members of its `extra["fields"]`."""
 
+    # By hand: python-json-logger writes times, levels and errors in another form, and takes as many lines to be told.
     def format(self, record: logging.LogRecord) -> str:
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {

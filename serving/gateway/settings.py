@@ -73,6 +73,8 @@ class GatewaySettings:
     drain_timeout: float = 30.0
     """How long running requests may take to finish once the socket is closed."""
 
+    # By hand: nothing is read from the environment, which pydantic-settings is for, and pydantic's errors would have to
+    # be turned into these lines wherever settings are made.
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)

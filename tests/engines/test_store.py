@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from engines.store import cache_folder, lock
 def test_where_caches_live(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("LOCALAPPDATA", "EDGEDIT_CACHE"):
         monkeypatch.delenv(name, raising=False)
+    if sys.platform == "linux":
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert cache_folder() == tmp_path / ".cache" / "edgedit"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "edgedit"
     monkeypatch.setenv("EDGEDIT_CACHE", str(tmp_path / "own"))

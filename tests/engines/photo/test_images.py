@@ -109,6 +109,14 @@ def test_damaged_exif_counts_as_upright(recwarn: pytest.WarningsRecorder) -> Non
     assert not recwarn.list
 
 
+def test_orientation_is_read_beside_damaged_exif() -> None:
+    # Orientation 6, and a resolution that is negative, which no writer of EXIF takes.
+    entries = (0x0112, 3, 1, 6 << 16), (0x011A, 10, 1, 38)
+    tags = b"".join(struct.pack(">HHII", *entry) for entry in entries)
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + tags + struct.pack(">Iii", 0, -5, 1)
+    assert open_image(encoded(Image.fromarray(gradient()), "JPEG", exif=exif)).pixels.shape == (40, 24, 3)
+
+
 def test_alpha_follows_orientation() -> None:
     rgba = np.dstack([gradient(), np.arange(24 * 40, dtype=np.uint32).reshape(24, 40) % 251]).astype(np.uint8)
     exif = Image.Exif()
