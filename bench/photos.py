@@ -44,7 +44,7 @@ class PhotoBenchOptions:
     """What edits them."""
     direction: str = "smile"
     """Along which."""
-    strength: float = 3.0
+    strength: float = 1.5
     """How far."""
     out: Path
     """The JSON file to write."""
