@@ -150,7 +150,8 @@ def _normalise(graph: ir.Graph, node: ir.Node, multiply: ir.Node, unsqueeze: ir.
     assert style is not None and weight is not None
     after = _after_blur(node)
     demodulation = _demodulation(after)
-    if demodulation is None and max(weight.shape[2:]) > 1:
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if (demodulation is None and max(weight.shape[2:]) > 1) or (demodulation is not None and bias is not None):
         return Modulated(node, (style,), None)
     one = initializer(graph, f"{name}/axis", np.array([1], np.int64))
     tiny = initializer(graph, f"{name}/tiny", np.array(TINY))
@@ -189,11 +190,19 @@ def _normalise(graph: ir.Graph, node: ir.Node, multiply: ir.Node, unsqueeze: ir.
     users = list(output.uses())
     widened = ir.node("Unsqueeze", [give_back.outputs[0], unsqueeze.inputs[1]], name=f"{name}/scale_spread")
     product = ir.node("Mul", [output, widened.outputs[0]], name=f"{name}/scaled_output")
-    for new in (give_back, widened, product):
+    added = [give_back, widened, product]
+    if bias is not None:
+        # What the scale multiplies is the sum of products alone: the bias is added after it.
+        array = constant(bias)
+        assert array is not None
+        node.replace_input_with(2, None)
+        shift = initializer(graph, f"{name}/bias", array.reshape(1, -1, 1, 1))
+        added.append(ir.node("Add", [product.outputs[0], shift], name=f"{name}/biased_output"))
+    for new in added:
         new.outputs[0].name = f"{new.name}.out"
-    graph.insert_after(after, [give_back, widened, product])
+    graph.insert_after(after, added)
     for use in users:
-        use.node.replace_input_with(use.idx, product.outputs[0])
+        use.node.replace_input_with(use.idx, added[-1].outputs[0])
     return Modulated(node, (scaled.outputs[0], give_back.outputs[0]), product)
 
 

@@ -333,6 +333,40 @@ def test_demodulation_that_is_in_the_weights_leaves_them_alone(separable):
     assert np.abs(result - expected).max() < 0.005 * np.abs(expected).max()
 
 
+def test_the_bias_of_an_image_is_added_after_the_factors():
+    """A ToRGB whose exporter put the bias into the convolution: the factors belong to the sum of products alone."""
+    source = np.random.default_rng(7)
+    nodes = [
+        helper.make_node("Gemm", ["code", "modulation"], ["s"], name="style"),
+        helper.make_node("Unsqueeze", ["s", "axes"], ["sb"], name="spread"),
+        helper.make_node("Mul", ["x", "sb"], ["xs"], name="modulate"),
+        helper.make_node("Conv", ["xs", "w", "b"], ["c"], name="image"),
+        helper.make_node("DepthToSpace", ["c"], ["y"], name="up", blocksize=2, mode="CRD"),
+    ]
+    weights = {
+        "modulation": np.linspace(-1, 1, 8 * 24, dtype=np.float32).reshape(8, 24),
+        "axes": np.array([2, 3], np.int64),
+        "w": (0.05 * source.normal(size=(12, 24, 1, 1))).astype(np.float32),
+        "b": source.normal(size=12).astype(np.float32),
+    }
+    feeds = {
+        "x": source.normal(size=(2, 24, 8, 8)).astype(np.float32),
+        "code": source.normal(size=(2, 8)).astype(np.float32),
+    }
+
+    def image():
+        return make_model(nodes, {"x": ["batch", 24, 8, 8], "code": ["batch", 8]}, ["y"], weights)
+
+    expected = run(image(), feeds)["y"]
+    model = image()
+    (found,) = prenormalise(model, shapes(model))
+    assert found.rgb is not None
+    np.testing.assert_allclose(run(model, feeds)["y"], expected, rtol=1e-5, atol=1e-5)
+    typed = image()
+    retype(typed, "fp16")
+    assert np.abs(Emulated(typed, threads=1).run(feeds)["y"] - expected).max() < 0.005 * np.abs(expected).max()
+
+
 def test_a_style_that_meets_no_convolution_is_a_style_as_well():
     """MobileStyleGAN's doublings: a map times its style, then sums."""
     nodes = [
