@@ -15,7 +15,7 @@ from edgedit.editor import PORTRAIT_BUNDLE, open_bundle
 from engines.building.build import build as build_graphs
 from engines.building.build import graph_names, parse_profile
 from engines.building.builder import BuildOptions
-from engines.building.certified import CALIBRATION, Faces, Judged, calibration, judged, read_faces
+from engines.building.certified import CALIBRATION, CertificationInputs, Faces, calibration, judged, read_faces
 from engines.building.devices import device
 from engines.building.estimate import Floor
 from engines.building.estimate import estimate as floors
@@ -249,7 +249,7 @@ def _judged(
     lpips: str | Path | None,
     identity: str | Path | None,
     progress: Progress,
-) -> Judged:
+) -> CertificationInputs:
     """The certificates and ranges of a bundle's graphs, against PyTorch where it is installed."""
     read = _faces(faces, bundle, max_faces)
     options: dict[str, Any] = {}

@@ -26,7 +26,7 @@ CALIBRATION = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class CertificationInputs:
     """What `engines.building.build.build` asks for each graph."""
 
     fit: Fit
@@ -70,7 +70,7 @@ def judged(
     source: str = "ONNX Runtime, FP32",
     judges: Judges | None = None,
     progress: Callable[[str], None] = lambda line: None,
-) -> Judged:
+) -> CertificationInputs:
     """What the faces are for: each graph's certificate, and for 8 bits the ranges of its data.
 
     Args:
@@ -96,7 +96,7 @@ def judged(
         progress(f"{graph}: {_line(fitted.certificate, precision)}")
         return fitted.keep_fp32, fitted.certificate
 
-    return Judged(fit=fit, peaks=ranges.peaks if ranges is not None else None)
+    return CertificationInputs(fit=fit, peaks=ranges.peaks if ranges is not None else None)
 
 
 def calibration(bundle: Bundle, precision: str, faces: Faces) -> Calibration:
