@@ -176,8 +176,10 @@ class LightEditorStage(LightStage):
             kept = kept.maximum(1.0 - self._free(turns[o.batch :], origins[o.batch :], g.input_scale))
             extra = (kept * (shown - wanted).abs()).mean()
             total, scalars["keep"] = total + o.keep * extra, extra.detach()
-            windows = (shown, wanted, after, before)
-            extra = self._movement(*(laid_over(photos, x, origins[o.batch :], g.input_scale) for x in windows))
+            ours, theirs, theirs_before = (
+                laid_over(photos, window, origins[o.batch :], g.input_scale) for window in (shown, after, before)
+            )
+            extra = self._movement(ours, photos, theirs, theirs_before)
             total, scalars["photo_movement"] = total + o.movement * extra, extra.detach()
         else:
             extra, terms = picture_loss(shown, wanted, self.lpips, o.picture)
@@ -217,7 +219,8 @@ class LightEditorStage(LightStage):
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.options.bf16):
             code = encoder(edited)[:, 0].float()
             with torch.no_grad():
-                first, end, begin = (encoder(x)[:, 0].float() for x in (start, target, target_start))
+                first, end = (encoder(x)[:, 0].float() for x in (start, target))
+                begin = first if target_start is start else encoder(target_start)[:, 0].float()
         way = (end - begin) / encoder.code_deviation
         length = way.square().sum(dim=1)
         share = ((code - first) / encoder.code_deviation * way).sum(dim=1) / length.clamp_min(1e-6)
