@@ -20,6 +20,7 @@ from engines.family import ModelFamily
 from training.data import FaceSet, as_photos, at_once, encoder_input
 from training.judges import Judges
 from training.losses.lpips import LPIPS
+from training.networks.surroundings import ellipse_radius
 from training.networks.system import EditingSystem, Inversion
 
 TARGETS: dict[str, dict[str, Any]] = {
@@ -86,33 +87,17 @@ def like(image: Tensor, photos: Tensor, family: ModelFamily) -> Tensor:
 
 _KEEP_BYTES = 2 << 30
 """Inversions of all photos are kept if they take less than this; else they are made anew for every edit."""
-FACE_ELLIPSE = (0.57, 0.5, 0.40, 0.31)
-"""Centre row and column, half height and half width of the face in an FFHQ-aligned picture, as fractions."""
 RING = 1 / 16
 """Width of the outer ring of a picture that is no part of the face, as a fraction."""
 
 
 def regions(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """Masks height x width of the face's ellipse, of what is outside it, and of the outer ring."""
-    rows, columns = torch.meshgrid(*((torch.arange(n) + 0.5) / n for n in (height, width)), indexing="ij")
-    row, column, half_height, half_width = FACE_ELLIPSE
-    face = ((rows - row) / half_height) ** 2 + ((columns - column) / half_width) ** 2 <= 1
+    face = ellipse_radius(height, width) <= 1
     edge = round(width * RING)
     ring = torch.ones(height, width, dtype=torch.bool)
     ring[edge : height - edge, edge : width - edge] = False
     return face, ~face, ring
-
-
-FADE = 0.35
-"""Over how much of the ellipse's half axes, beyond it, `around_face` falls to zero."""
-
-
-def around_face(side: int) -> Tensor:
-    """Weights 1 x 1 x side x side: 1 within the face's ellipse, falling to 0 where it is enlarged by `FADE`."""
-    rows, columns = torch.meshgrid(*[(torch.arange(side) + 0.5) / side] * 2, indexing="ij")
-    row, column, height, width = FACE_ELLIPSE
-    radius = (((rows - row) / height) ** 2 + ((columns - column) / width) ** 2).sqrt()
-    return ((1 + FADE - radius) / FADE).clamp(0, 1)[None, None]
 
 
 _CHROMA = torch.tensor([[-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])

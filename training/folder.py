@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -210,21 +211,35 @@ def load_run_identity(run: Run) -> Identity | SceneIdentity:
 
 def load_run_directions(run: Run) -> list[Direction]:
     """What the directions' stage or an import put into `directions/`, by name; else those of the bundle that the run
-    starts from.
+    starts from. Only the rows that the recipe lets them move.
 
     Raises:
         FileNotFoundError: if there is nothing.
     """
     folder = run.root / "directions"
     files = sorted(folder.glob("*.safetensors"))
-    if not files and run.from_bundle is not None:
-        return list(load_directions(Bundle.load(run.from_bundle)).values())
-    if not files:
+    if files:
+        found = [Direction.load(file) for file in files]
+    elif run.from_bundle is not None:
+        found = list(load_directions(Bundle.load(run.from_bundle)).values())
+    else:
         raise FileNotFoundError(
             f"no directions in {folder}; run `edgedit directions fit` first, or put published ones there with "
             "`edgedit import direction`"
         )
-    return [Direction.load(file) for file in files]
+    return [_below_feature(d, run.recipe.family) for d in found] if run.recipe.below_feature else found
+
+
+def _below_feature(direction: Direction, family: ModelFamily) -> Direction:
+    """A direction of W or W+ without what it does to the rows above the feature."""
+    end = family.feature_conv
+    if direction.space == "w":
+        first, last = direction.rows or (0, end)
+        return dataclasses.replace(direction, rows=(first, min(last, end))) if first < end else direction
+    if direction.space == "w+" and direction.vector[:end].any():
+        below = np.where(np.arange(len(direction.vector))[:, None] < end, direction.vector, 0)
+        return dataclasses.replace(direction, vector=below)
+    return direction
 
 
 def edited_directions(run: Run) -> list[Direction]:

@@ -60,6 +60,9 @@ class Recipe:
     edited: tuple[str, ...] = ()
     """Names of the directions that the editor is trained on; empty: all. Principal components of a small model are
     mostly light, whose pixels would outweigh a smile's."""
+    below_feature: bool = False
+    """Directions move the W+ rows below the feature alone. The rows above paint the whole picture from it: what an edit
+    moves there is mostly the colour and light of skin and background alike."""
     decay: float = 0.0
     """Share of every stage's steps over which the learning rates fall (see `LoopOptions.decay`)."""
 
@@ -263,6 +266,7 @@ def faces_1024_mobile() -> Recipe:
         ),
         editor=LightEditorOptions(),
         editor_steps=6_000,
+        below_feature=True,
         decay=0.5,
         photo_size=256,
         pairs=8_000,

@@ -71,6 +71,7 @@ MOBILE = ModelFamily(
         inner_width=8,
         separable=True,
         linear_start=True,
+        surroundings=True,
     ),
 )
 """A light family shaped as faces-1024-mobile: an eighth of the picture is the feature, a cell is four input pixels."""

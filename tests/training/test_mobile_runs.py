@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from engines.directions import Direction, resolve
 from training import imported
 from training.directions import FitOptions
 from training.folder import Run, load_generator, load_run_directions, load_system
@@ -76,6 +77,11 @@ def test_every_stage_runs_on_the_imported_generator(run, generator):
     assert {"smile", "age"} <= {d.name for d in fit_directions(run)}
     assert train_editor(run, STEPS) == 2
     assert set(calibrate(run, photos=2)) == {d.name for d in load_run_directions(run)}
+    above = run.recipe.family.feature_conv
+    for file in (run.root / "directions").glob("*.safetensors"):
+        direction = Direction.load(file)
+        edit = resolve({direction.name: direction}, {direction.name: direction.max_strength}, run.recipe.family)
+        assert edit.delta_w[:above].any() and not edit.delta_w[above:].any()
     assert evaluate(run)["photos"] == 3
     source = imported.read(generator).tensors
     state = load_system(run).generator.state_dict()

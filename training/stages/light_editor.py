@@ -25,11 +25,12 @@ from torch import Tensor
 from engines.directions import Direction, resolve
 from training.augment import random_flip
 from training.data import FaceSet
-from training.evaluate import around_face
 from training.losses.image import LossFiles
+from training.networks.edfm import EditDiscrepancyFusion
 from training.networks.editor import FeatureEditor
 from training.networks.light import LightFeatureStyleEncoder
 from training.networks.mobilestylegan import MobileGenerator
+from training.networks.surroundings import around_face
 from training.networks.system import EditingSystem
 from training.pairs import PairSet
 from training.stages.light import LightStage, astray
@@ -61,6 +62,8 @@ class LightEditorOptions:
     """Weight of how far the picture's own e4e code must move along with that of the generator's picture."""
     turning: tuple[str, ...] = ("yaw", "pitch", "pose")
     """Directions that move the whole head: their targets are the generator's pictures from edge to edge."""
+    reach: float = 0.1
+    """Weight of telling these from the others, where the editor leaves surroundings alone (cross-entropy)."""
     discrepancy: float = 0.02
     """Weight of the edit-discrepancy regularisation (eq. 3.21), in deviations of the channel."""
     discrepancy_from: int = 0
@@ -184,6 +187,8 @@ class LightEditorStage(LightStage):
         else:
             extra, terms = picture_loss(shown, wanted, self.lpips, o.picture)
             total, scalars = total + extra, scalars | {f"photo_{name}": term for name, term in terms.items()}
+        if (reach := self._reach(discrepancy.float(), delta, turns)) is not None:
+            total, scalars["reach"] = total + o.reach * reach, reach.detach()
         regular = ((discrepancy.float() - (changed - enhanced)) / self.deviation).square().mean()
         scalars["discrepancy"] = regular.detach()
         if step >= o.discrepancy_from:
@@ -226,6 +231,16 @@ class LightEditorStage(LightStage):
         share = ((code - first) / encoder.code_deviation * way).sum(dim=1) / length.clamp_min(1e-6)
         # A window that misses the face has no way to speak of.
         return ((1.0 - share).square() * (length / (length + 1.0))).clamp(max=1.0).mean()
+
+    def _reach(self, discrepancy: Tensor, delta: Tensor, turns: Tensor) -> Tensor | None:
+        """Cross-entropy of telling edits B that turn the head from those that do not, zero where nothing is edited."""
+        fusion = self.editor.edfm
+        if not isinstance(fusion, EditDiscrepancyFusion) or fusion.reach is None:
+            return None
+        # The classifier follows the discrepancy, which is not there to please it.
+        logit = fusion.reach.logit(discrepancy.detach())[:, 0]
+        edits = (delta != 0).flatten(1).any(dim=1).float()
+        return F.binary_cross_entropy_with_logits(logit, turns, weight=edits)
 
     @torch.no_grad()
     def _drawn(

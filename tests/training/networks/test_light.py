@@ -9,8 +9,10 @@ import torch
 
 from engines.family import FACES_1024_MOBILE, EditorArchitecture
 from training.networks.build import base_encoder, e4e_encoder
+from training.networks.edfm import EditDiscrepancyFusion
 from training.networks.editor import FeatureEditor
 from training.networks.ftem import FeatureTensorEnhancement
+from training.networks.surroundings import around_face
 from training.networks.system import EditingSystem
 from training.stages.encoder import Encoder
 
@@ -87,13 +89,32 @@ def test_ftem_starts_as_the_identity_and_reads_the_rows_below_the_feature(mobile
 def test_the_light_editor_starts_near_linear_editing(mobile):
     """Attention starts nearly even, so the gate of eq. 3.7 starts at little more than a half, and m makes up for it."""
     torch.manual_seed(0)
-    editor = FeatureEditor(mobile).requires_grad_(False)
+    options = dataclasses.replace(mobile.editor, surroundings=False)
+    editor = FeatureEditor(dataclasses.replace(mobile, editor=options)).requires_grad_(False)
     feature, edited, enhanced = (torch.randn(2, *mobile.feature_shape) for _ in range(3))
     changed = editor(feature, edited, enhanced)
     linear = edited - feature
     share = (changed - enhanced) / linear
     assert 1.0 < share.min() and share.max() < 1.1
     assert torch.equal(editor(feature, feature, enhanced), enhanced)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_an_edit_that_does_not_turn_the_head_leaves_its_surroundings_alone(mobile, scale):
+    torch.manual_seed(0)
+    fusion = EditDiscrepancyFusion(mobile).requires_grad_(False)
+    assert fusion.reach is not None
+    enhanced, discrepancy = torch.randn(1, *mobile.feature_shape), scale * torch.randn(1, *mobile.feature_shape)
+    away = around_face(mobile.feature_resolution) == 0
+    assert 0 < away.float().mean() < 1
+    torch.nn.init.constant_(fusion.reach.turns.bias, -100.0)
+    changed = (fusion(enhanced, discrepancy) - enhanced).abs().amax(dim=1, keepdim=True)
+    assert changed[away].max() == 0 and changed[~away].max() > 0
+    torch.nn.init.constant_(fusion.reach.turns.bias, 100.0)
+    assert (fusion.reach(discrepancy) == 1).all()
+    # What is told from the discrepancy is not the edit's strength.
+    torch.nn.init.normal_(fusion.reach.turns.weight)
+    assert torch.allclose(fusion.reach.logit(discrepancy), fusion.reach.logit(2 * discrepancy), atol=1e-3)
 
 
 def test_without_linear_start_the_narrow_editor_starts_as_the_identity(mobile):
@@ -131,6 +152,7 @@ def test_the_shipped_familys_own_weights_are_small():
         ({"inner_width": 12}, "does not divide into 8 heads"),
         ({"linear_start": True}, "needs an inner_width"),
         ({"linear_start": True, "inner_width": 16, "spade": False}, "needs an inner_width, edem and spade"),
+        ({"surroundings": True}, "needs an inner_width and spade"),
     ],
 )
 def test_options_that_do_not_go_together(options, message):

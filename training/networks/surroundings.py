@@ -1,0 +1,60 @@
+"""What surrounds the face, which an edit is to leave alone unless it turns the head.
+
+The generator's picture of an edited code has another background, too: its features differ there, and an editor that
+writes the whole difference repaints hair, clothes and background for a smile. A mask on f'' - f' keeps them.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engines.family import ModelFamily
+from training.networks.attention import zero_
+
+FACE_ELLIPSE = (0.57, 0.5, 0.40, 0.31)
+"""Centre row and column, half height and half width of the face in an FFHQ-aligned picture, as fractions."""
+FADE = 0.35
+"""Over how much of the ellipse's half axes, beyond it, `around_face` falls to zero."""
+
+
+def ellipse_radius(height: int, width: int) -> Tensor:
+    """Distance height x width of every pixel from the face's centre: 1 on the ellipse."""
+    rows, columns = torch.meshgrid(*((torch.arange(n) + 0.5) / n for n in (height, width)), indexing="ij")
+    row, column, half_height, half_width = FACE_ELLIPSE
+    return (((rows - row) / half_height) ** 2 + ((columns - column) / half_width) ** 2).sqrt()
+
+
+def around_face(side: int) -> Tensor:
+    """Weights 1 x 1 x side x side: 1 within the face's ellipse, falling to 0 where it is enlarged by `FADE`."""
+    return ((1 + FADE - ellipse_radius(side, side)) / FADE).clamp(0, 1)[None, None]
+
+
+class EditReach(nn.Module):
+    """Where an edit may change the feature: around the face, or everywhere if it turns the head.
+
+    A linear classifier sees how strong f_delta (eq. 3.7) is inside and outside the face, channel by channel and
+    regardless of its scale, and so of the edit's strength. It is trained on directions of which it is known whether
+    they turn the head.
+    """
+
+    def __init__(self, family: ModelFamily) -> None:
+        super().__init__()
+        inside = around_face(family.feature_resolution)
+        self.register_buffer("inside", inside, persistent=False)
+        self.register_buffer("share", torch.cat([inside / inside.mean(), (1 - inside) / (1 - inside).mean()]), False)
+        self.turns = nn.Linear(2 * family.feature_channels, 1)
+        zero_(self.turns)
+
+    def logit(self, discrepancy: Tensor) -> Tensor:
+        """f_delta B x C x H x W to the logit that the edit turns the head, B x 1."""
+        strength = discrepancy.abs()
+        parts = [(strength * share).mean(dim=(2, 3)) for share in self.share.split(1)]
+        pooled = torch.cat(parts, dim=1)
+        return self.turns(F.layer_norm(pooled, pooled.shape[1:], eps=1e-12))
+
+    def forward(self, discrepancy: Tensor) -> Tensor:
+        """f_delta B x C x H x W to weights B x 1 x H x W in [0, 1] of what the editor adds to f'."""
+        reach = self.logit(discrepancy).sigmoid()[:, :, None, None]
+        return self.inside + (1.0 - self.inside) * reach
