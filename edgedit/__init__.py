@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from edgedit.collisions import check_own
 from edgedit.editor import PORTRAIT_BUNDLE, Editor, Portrait
 from engines.directions import Direction, Strength
 from engines.errors import EdgeditError
@@ -60,6 +61,7 @@ _HOME = {name: module for module, names in _ELSEWHERE.items() for name in names}
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
+        check_own(_HOME[name])
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
