@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
-from engines.building.gates import EIGHT_BIT_GATES, GATES, passes, shortfall
+from engines.building.gates import GATES, passes, shortfall
 from engines.building.similarity import ms_ssim, psnr
 from engines.bundle import Bundle
 from engines.contracts import PIPELINES, style_width
@@ -304,7 +304,7 @@ class Certifier:
             "images": self._images(*images) if images is not None else None,
             "tensors": tensors,
             **broken,
-            "gates": EIGHT_BIT_GATES if precision in QUANTISED else GATES,
+            "gates": GATES[precision],
         }
         certificate["passed"] = not any(broken.values()) and passes(certificate)
         return certificate

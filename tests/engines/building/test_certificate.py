@@ -11,7 +11,7 @@ from edgedit.demo import ASTRONAUT
 from edgedit.editor import Editor
 from engines.building import certificate as certificates
 from engines.building.certificate import Calibration, Certifier, Judges
-from engines.building.gates import EIGHT_BIT_GATES
+from engines.building.gates import GATES
 from engines.bundle import Bundle
 from engines.errors import EngineError
 from engines.precision.calibrate import calibrate
@@ -107,7 +107,7 @@ def test_judges_enter_the_certificate_and_the_gate(bundle, photos):
 def test_a_failed_gate_widens_what_it_is_due_to(bundle, photos, monkeypatch):
     """A gate one dB above what plain FP16 reaches: some nodes go to FP32, not all, and the gate holds."""
     plain = Certifier(bundle, photos[:2], threads=1).certify("reconstruct", "fp16")["images"]["psnr"]["worst"]
-    monkeypatch.setitem(certificates.GATES, "psnr", plain + 1.0)
+    monkeypatch.setitem(certificates.GATES["fp16"], "psnr", plain + 1.0)
     said, folded = [], []
 
     def count(*arguments):
@@ -127,7 +127,7 @@ def test_a_failed_gate_widens_what_it_is_due_to(bundle, photos, monkeypatch):
 
 def test_a_gate_that_fp32_misses_too(bundle, photos, monkeypatch):
     certifier = Certifier(bundle, photos[:1], threads=1)
-    monkeypatch.setitem(certificates.GATES, "psnr", 1000.0)
+    monkeypatch.setitem(certificates.GATES["fp16"], "psnr", 1000.0)
     with pytest.raises(EngineError, match="reconstruct fails its accuracy gate even in FP32: worst PSNR"):
         certifier.fit("reconstruct", "fp16")
 
@@ -154,7 +154,7 @@ def eight_bits(bundle, photos):
 def test_eight_bits_pass_on_a_whole_model(eight_bits, graph, precision):
     fitted = eight_bits(precision).fit(graph, precision)
     found = fitted.certificate
-    assert found["passed"] and not fitted.keep_fp32 and found["gates"] == EIGHT_BIT_GATES
+    assert found["passed"] and not fitted.keep_fp32 and found["gates"] == GATES[precision]
     assert found["calibration"] == {"photos": 2, "apart": True} and "8-bit products" in found["arithmetic"]
     json.dumps(found, allow_nan=False)
     if found["images"] is None:
@@ -167,7 +167,7 @@ def test_eight_bits_pass_on_a_whole_model(eight_bits, graph, precision):
 def test_a_failed_gate_gives_products_back_to_fp16(eight_bits, monkeypatch):
     certifier = eight_bits("int8")
     plain = certifier.certify("reconstruct", "int8")["images"]["psnr"]["worst"]
-    monkeypatch.setitem(certificates.EIGHT_BIT_GATES, "psnr", plain + 1.0)
+    monkeypatch.setitem(certificates.GATES["int8"], "psnr", plain + 1.0)
     fitted = certifier.fit("reconstruct", "int8")
     assert fitted.certificate["passed"] and fitted.certificate["images"]["psnr"]["worst"] >= plain + 1.0
     assert 0 < len(fitted.keep_fp32) < 10
