@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
-import importlib.util
 import io
 import re
 import sys
@@ -109,8 +108,6 @@ def download(
         RuntimeUnavailableError: if there is no pip, or no index can be reached.
         PackError: if a package has no wheel for the platform, or the index has another file.
     """
-    if importlib.util.find_spec("pip") is None:
-        raise RuntimeUnavailableError("packing needs pip, which this Python lacks: python -m ensurepip")
     requirement = folder / "requirement.txt"
     where = f"{platform.name} and Python {python}"
     command = [sys.executable, "-P", "-m", "pip", "download", *pip.PINNED, *pip.QUIETLY, "--retries", "2"]
@@ -121,6 +118,8 @@ def download(
         reason = pip.failure([*command, "--dest", str(folder), "--requirement", str(requirement)])
         if reason is None:
             continue
+        if reason.endswith("No module named pip"):
+            raise RuntimeUnavailableError("packing needs pip, which this Python lacks: python -m ensurepip")
         if reason.startswith(pip.UNREACHABLE):
             raise RuntimeUnavailableError(f"{pin} cannot be downloaded: {reason} and run it again")
         if "DO NOT MATCH THE HASHES" in reason:
