@@ -134,8 +134,8 @@ DEVICES: dict[str, Gpu] = {
         source="NVIDIA Jetson Orin Nano Super Developer Kit datasheet",
         checked=True,
     ),
-    # The same module in its lower power modes, whose clocks are those of NVIDIA's nvpmodel_p3767_0003_super.conf: the GPU
-    # at 612 and 918 MHz of 1.02 GHz, to which the rates are in proportion, the memory at 2133 and 3199 MHz.
+    # The same module in its lower power modes, by the clocks of the file that they name: the GPU at 612 and 918 MHz of
+    # 1.02 GHz, to which the rates are in proportion, the memory at 2133 and 3199 MHz.
     "orin-nano-15w": Gpu(
         title="Jetson Orin Nano 8GB Super in its mode 15W",
         architecture="sm87",

@@ -81,8 +81,8 @@ class Builder:
         if not failed and engine.is_file() and (size := engine.stat().st_size):
             if self.memory_budget is not None and size > self.memory_budget:
                 raise StartError(
-                    f"the engine of {graph.path} has {size / 1e6:.1f} MB, more than the {self.memory_budget / 1e6:.1f} MB "
-                    "of EDGEDIT_MEMORY_BUDGET; raise it, or serve a smaller bundle"
+                    f"the engine of {graph.path} has {size / 1e6:.1f} MB, and EDGEDIT_MEMORY_BUDGET is "
+                    f"{self.memory_budget / 1e6:.1f} MB; raise it, or serve a smaller bundle"
                 )
             return
         end = f"it was ended by signal {-failed}" if failed < 0 else f"it ended with {failed}"

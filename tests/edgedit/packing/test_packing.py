@@ -259,7 +259,9 @@ def installed(pack: Path, target: Path, **environment: str) -> subprocess.Comple
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the installer is for Linux")
-@pytest.mark.parametrize("case", ["damaged", "machine", "python", "target", "wheels"])
+@pytest.mark.parametrize(
+    "case", ["damaged", "machine", "python", "target", pytest.param("wheels", marks=pytest.mark.slow)]
+)
 def test_the_installer_refuses_and_leaves_nothing(made: Path, tmp_path: Path, case: str) -> None:
     target = tmp_path / "target"
     environment = {}
