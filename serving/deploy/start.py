@@ -85,9 +85,12 @@ class StartSettings:
 
         def size(name: str) -> int | None:
             value = text(name, "")
-            if value and not (match := re.fullmatch(r"([1-9]\d{0,11})([KMG]?)", value.upper())):
+            if not value:
+                return None
+            match = re.fullmatch(r"([1-9]\d{0,11})([KMG]?)", value.upper())
+            if match is None:
                 raise StartError(f"EDGEDIT_{name} must be a size such as 512M or 2G, got {value!r}")
-            return int(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]] if value else None
+            return int(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]
 
         def address(name: str) -> str:
             value = text(name, "127.0.0.1")
