@@ -17,6 +17,7 @@ from engines.session import Inversion
 if TYPE_CHECKING:
     from edgedit.building import build, certify, estimate, refit
     from edgedit.importing import import_mapper, import_weights
+    from edgedit.packing import pack
     from export.api import export
     from serving.client import AsyncClient, Client
     from training.api import calibrate_directions, evaluate, fit_directions, train
@@ -42,6 +43,7 @@ __all__ = [
     "import_direction",
     "import_mapper",
     "import_weights",
+    "pack",
     "refit",
     "train",
 ]
@@ -50,6 +52,7 @@ __version__ = "0.1.0"
 _ELSEWHERE = {
     "edgedit.building": ("build", "certify", "estimate", "refit"),
     "edgedit.importing": ("import_mapper", "import_weights"),
+    "edgedit.packing": ("pack",),
     "export.api": ("export",),
     "serving.client": ("AsyncClient", "Client"),
     "training.api": ("calibrate_directions", "evaluate", "fit_directions", "train"),

@@ -26,6 +26,7 @@ from edgedit.commands.examples import EXAMPLES
 from edgedit.commands.exporting import Export
 from edgedit.commands.importing import Import
 from edgedit.commands.inspecting import Inspect
+from edgedit.commands.packing import Pack
 from edgedit.commands.photos import Demo, Edit, Reconstruct
 from edgedit.commands.refitting import Refit
 from edgedit.commands.serving import Serve
@@ -50,6 +51,7 @@ Verb = (
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Pack, tyro.conf.subcommand("pack")]
     | Annotated[Sign, tyro.conf.subcommand("sign")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
 )

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 PINNED = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check")
 QUIETLY = ("--progress-bar", "off", "--quiet")
+UNREACHABLE = "pip's package index cannot be reached"
+"""What the reason of a failure begins with if there is no network, or no index."""
 
 
 def failure(command: Sequence[str]) -> str | None:
@@ -24,5 +26,8 @@ def failure(command: Sequence[str]) -> str | None:
     if not done.returncode:
         return None
     lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    # Where no index answers, pip warns of each try, and ends with the words for a package that does not exist.
+    if any("Retrying (" in line for line in lines) and "No matching distribution" in lines[-1]:
+        return f"{UNREACHABLE}; check the network and pip's settings"
     said = [line for line in lines if line.startswith("ERROR:")] or lines or [f"exit status {done.returncode}"]
     return said[-1].removeprefix("ERROR: ")

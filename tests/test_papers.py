@@ -22,6 +22,8 @@ PAPERS = (
     "CHANGELOG.md",
     "SECURITY.md",
     PAGE,
+    "docs/jetson.md",
+    "docs/platforms.md",
     "docs/portrait-data.md",
     "serving/deploy/README.md",
 )

@@ -44,6 +44,7 @@ EXAMPLES = {
     "bench count": "edgedit bench count --json counts.json",
     "bench time": "edgedit bench time --method fs sfe --passes 5 --json times.json",
     "bench serve": "edgedit bench serve -b BUNDLE -o rows.json",
+    "pack": "edgedit pack -b BUNDLE --platform linux-aarch64 --python 3.12 -o PACK",
     "sign": "edgedit sign -b BUNDLE --private-key private.pem",
     "verify": "edgedit verify -b BUNDLE --public-key public.pem",
 }

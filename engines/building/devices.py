@@ -134,6 +134,32 @@ DEVICES: dict[str, Gpu] = {
         source="NVIDIA Jetson Orin Nano Super Developer Kit datasheet",
         checked=True,
     ),
+    # The same module in its lower power modes, by the clocks of the file that they name: the GPU at 612 and 918 MHz of
+    # 1.02 GHz, to which the rates are in proportion, the memory at 2133 and 3199 MHz.
+    "orin-nano-15w": Gpu(
+        title="Jetson Orin Nano 8GB Super in its mode 15W",
+        architecture="sm87",
+        fp32_tflops=1.25,
+        fp16_tflops=10.05,
+        int8_tops=20.1,
+        bandwidth_gbs=68.3,
+        memory_gb=8,
+        runtime=_TRT,
+        source="NVIDIA Jetson Linux 36.4, nvpmodel_p3767_0003_super.conf",
+        checked=True,
+    ),
+    "orin-nano-25w": Gpu(
+        title="Jetson Orin Nano 8GB Super in its mode 25W",
+        architecture="sm87",
+        fp32_tflops=1.88,
+        fp16_tflops=15.07,
+        int8_tops=30.15,
+        bandwidth_gbs=102,
+        memory_gb=8,
+        runtime=_TRT,
+        source="NVIDIA Jetson Linux 36.4, nvpmodel_p3767_0003_super.conf",
+        checked=True,
+    ),
     # Of 100 sparse INT8 TOPS 60 are the GPU's; FP32 is 1024 cores x 2 at 918 MHz.
     "orin-nx": Gpu(
         title="Jetson Orin NX 16GB",

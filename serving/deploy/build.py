@@ -4,7 +4,7 @@ A child, so that device memory and the driver's files are gone before tritonserv
 builder is an error message.
 
     python3 -m serving.deploy.build describe MODULE
-    python3 -m serving.deploy.build engine MODULE MODEL.onnx OUT.plan MIN:OPT:MAX SM
+    python3 -m serving.deploy.build engine MODULE MODEL.onnx OUT.plan MIN:OPT:MAX SM [MEMORY]
 """
 
 from __future__ import annotations
@@ -65,8 +65,10 @@ def gpus() -> list[str]:
     return found
 
 
-def build(module: str, onnx: Path, engine: Path, batch: tuple[int, int, int], sm: str) -> None:
-    """Parses a strongly typed graph and writes its engine.
+def build(
+    module: str, onnx: Path, engine: Path, batch: tuple[int, int, int], sm: str, memory: int | None = None
+) -> None:
+    """Parses a strongly typed graph and writes its engine; `memory` bounds the scratch memory of a kernel, in bytes.
 
     Raises:
         RuntimeError: with what the library said first, if it cannot be parsed or built.
@@ -96,6 +98,8 @@ def build(module: str, onnx: Path, engine: Path, batch: tuple[int, int, int], sm
     # As `edgedit build` does: TF32 rounds the FP32 nodes of an FP16 graph to 10 bits.
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if memory is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, memory)
     if hasattr(config, "set_compute_capability"):
         # TensorRT-RTX builds for an architecture by name, also where there is no GPU.
         config.num_compute_capabilities = 1
@@ -119,10 +123,10 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["describe", module]:
             print(json.dumps(describe(module)))
-        case ["engine", module, onnx, engine, batch, sm]:
+        case ["engine", module, onnx, engine, batch, sm, *memory] if len(memory) < 2:
             low, best, high = map(int, batch.split(":"))
             try:
-                build(module, Path(onnx), Path(engine), (low, best, high), sm)
+                build(module, Path(onnx), Path(engine), (low, best, high), sm, *map(int, memory))
             except (RuntimeError, ValueError, TypeError, AttributeError, OSError) as error:
                 print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
                 return 1

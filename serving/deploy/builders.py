@@ -36,6 +36,8 @@ class Builder:
     trtexec: Path | None = None
     """None takes the bindings."""
     bindings: str = BINDINGS
+    memory_budget: int | None = None
+    """Bytes that a kernel may take for scratch memory while an engine is built, and that an engine may have at most."""
 
     @property
     def title(self) -> str:
@@ -45,7 +47,8 @@ class Builder:
         """The arguments of the process that builds one engine. No shell reads them."""
         if self.trtexec is None:
             sizes = ":".join(map(str, batch))
-            return [*_child("engine"), self.bindings, str(graph.path), str(engine), sizes, sm]
+            budget = [] if self.memory_budget is None else [str(self.memory_budget)]
+            return [*_child("engine"), self.bindings, str(graph.path), str(engine), sizes, sm, *budget]
         return [
             str(self.trtexec),
             f"--onnx={graph.path}",
@@ -56,6 +59,7 @@ class Builder:
             "--noTF32",
             "--profilingVerbosity=detailed",
             "--skipInference",
+            *([] if self.memory_budget is None else [f"--memPoolSize=workspace:{self.memory_budget}B"]),
             *(
                 f"--{which}Shapes={_shapes(graph, size)}"
                 for which, size in zip(("min", "opt", "max"), batch, strict=True)
@@ -66,7 +70,7 @@ class Builder:
         """Runs the builder on the first GPU of an architecture; its output is kept for the error alone.
 
         Raises:
-            StartError: if it fails, with its last error.
+            StartError: if it fails, with its last error, or the engine is larger than the memory budget.
         """
         environment = dict(os.environ)
         if sm in self.gpus:
@@ -74,7 +78,12 @@ class Builder:
             index = self.gpus.index(sm)
             environment["CUDA_VISIBLE_DEVICES"] = shown[index] if index < len(shown) else str(index)
         failed, said = run(self.command(graph, engine, batch, sm), environment)
-        if not failed and engine.is_file() and engine.stat().st_size:
+        if not failed and engine.is_file() and (size := engine.stat().st_size):
+            if self.memory_budget is not None and size > self.memory_budget:
+                raise StartError(
+                    f"the engine of {graph.path} has {size / 1e6:.1f} MB, and EDGEDIT_MEMORY_BUDGET is "
+                    f"{self.memory_budget / 1e6:.1f} MB; raise it, or serve a smaller bundle"
+                )
             return
         end = f"it was ended by signal {-failed}" if failed < 0 else f"it ended with {failed}"
         raise StartError(f"{graph.path} could not be built for {sm} by {self.title}: {_reason(said) or end}")

@@ -1,4 +1,4 @@
-"""Engines, built once per {graph, TensorRT, architecture, batch} and kept.
+"""Engines, built once per {graph, TensorRT, architecture, batch, memory budget} and kept.
 
     <cache>/<model>-<graph>-trt<version>-<sm>-b<min>.<opt>.<max>.plan    the engine
     <cache>/<the same>.json                                              what it is of, and its digest; written last
@@ -44,12 +44,15 @@ class EngineKey:
     tensorrt: str
     sm: str
     batch: Batch
+    memory_budget: int | None = None
+    """Bytes that it was built within; None: without a bound."""
 
     @property
     def stem(self) -> str:
         """The name of the cache's files."""
         batch = ".".join(map(str, self.batch))
-        return f"{self.model}-{self.graph_sha256[:_DIGITS]}-trt{self.tensorrt}-{self.sm}-b{batch}"
+        within = "" if self.memory_budget is None else f"-m{self.memory_budget}"
+        return f"{self.model}-{self.graph_sha256[:_DIGITS]}-trt{self.tensorrt}-{self.sm}-b{batch}{within}"
 
 
 def graph_digest(graph: OnnxFile) -> str:

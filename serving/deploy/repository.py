@@ -135,7 +135,7 @@ def _wanted(
     names = {sm: config.engine_file(sm) for sm in architectures}
     _check_distinct(config, names.values())
     for sm, name in names.items():
-        yield name, EngineKey(config.name, digest, builder.version, sm, batch), graph
+        yield name, EngineKey(config.name, digest, builder.version, sm, batch, builder.memory_budget), graph
 
 
 def _check_distinct(config: ModelConfig, names: Collection[str]) -> None:

@@ -7,6 +7,7 @@
     EDGEDIT_EXIT_SECONDS      how long requests in flight may take at the end      30
     EDGEDIT_MAX_REQUEST_BYTES largest HTTP body                                    33554432
     EDGEDIT_TUNE_FOR_BATCH    the batch size that engines are tuned for            1
+    EDGEDIT_MEMORY_BUDGET     scratch memory while building, and size of an engine, at most, such as 2G
     EDGEDIT_KEEP_PLANS_DAYS   engines that no start has taken for so long go       60
     EDGEDIT_MODELS            the image's model repository                         /models
     EDGEDIT_PLANS             where engines are kept                               /var/cache/edgedit
@@ -28,7 +29,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -59,6 +60,8 @@ class StartSettings:
     exit_seconds: int
     max_request_bytes: int
     tune_for_batch: int
+    memory_budget: int | None
+    """Bytes, see `Builder.memory_budget`."""
     keep_engines_days: int
     models: Path
     engines: Path
@@ -80,6 +83,15 @@ class StartSettings:
                 raise StartError(f"EDGEDIT_{name} must be a whole number of at least {least}, got {value!r}")
             return int(value)
 
+        def size(name: str) -> int | None:
+            value = text(name, "")
+            if not value:
+                return None
+            match = re.fullmatch(r"([1-9]\d{0,11})([KMG]?)", value.upper())
+            if match is None:
+                raise StartError(f"EDGEDIT_{name} must be a size such as 512M or 2G, got {value!r}")
+            return int(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]
+
         def address(name: str) -> str:
             value = text(name, "127.0.0.1")
             try:
@@ -98,6 +110,7 @@ class StartSettings:
             exit_seconds=number("EXIT_SECONDS", 30, 1),
             max_request_bytes=number("MAX_REQUEST_BYTES", 32 * 2**20, 1),
             tune_for_batch=number("TUNE_FOR_BATCH", 1, 1),
+            memory_budget=size("MEMORY_BUDGET"),
             keep_engines_days=number("KEEP_PLANS_DAYS", 60, 1),
             models=Path(text("MODELS", "/models")),
             engines=Path(text("PLANS", "/var/cache/edgedit")),
@@ -210,7 +223,9 @@ def main(arguments: list[str] | None = None) -> int:
         if server is None:
             raise StartError(f"there is no {settings.server}: build the image FROM a tritonserver image")
         known = known_flags(server)
-        builder = find_builder() if settings.device == "gpu" else None
+        builder = None
+        if settings.device == "gpu":
+            builder = replace(find_builder(), memory_budget=settings.memory_budget)
         repository = prepare(settings, builder, _say)
         if swept := sweep_shm():
             _say(f"removed {swept} shared-memory regions of a killed server")

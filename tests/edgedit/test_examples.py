@@ -53,6 +53,7 @@ PARSED = (
     "fit_directions",
     "import_mapper",
     "import_weights",
+    "pack",
     "refit",
     "train",
 )

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import tyro
 
+from serving.deploy.start import StartSettings
 from tests.serving.deploy.conftest import DEPLOY, ROOT, instructions
 
 FILES = sorted(DEPLOY.glob("*.Dockerfile"))
-TRITON, GATEWAY = DEPLOY / "triton.Dockerfile", DEPLOY / "gateway.Dockerfile"
+TRITON, GATEWAY, JETSON = (DEPLOY / f"{name}.Dockerfile" for name in ("triton", "gateway", "jetson"))
 
 
 def pins(lock: Path) -> dict[str, str]:
@@ -31,8 +32,20 @@ def pins(lock: Path) -> dict[str, str]:
     return found
 
 
-def test_there_are_two() -> None:
-    assert FILES == [GATEWAY, TRITON]
+def test_there_are_three() -> None:
+    assert FILES == [GATEWAY, JETSON, TRITON]
+
+
+def test_a_jetson_runs_the_same_program_within_a_memory_budget() -> None:
+    """All that is copied is the same; the budget is one that the program understands."""
+    jetson, triton = instructions(JETSON), instructions(TRITON)
+    assert [pair for pair in jetson if pair[0] in ("COPY", "RUN")] == [
+        pair for pair in triton if pair[0] in ("COPY", "RUN")
+    ]
+    assert json.loads(dict(jetson)["CMD"])[:3] == json.loads(dict(triton)["CMD"])
+    variables = dict(word.split("=", 1) for word in shlex.split(dict(jetson)["ENV"]))
+    assert StartSettings.read(variables).memory_budget == 10**9
+    assert StartSettings.read({}).memory_budget is None
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -68,7 +81,7 @@ def test_base_images_have_a_tag(path: Path) -> None:
 
 
 def test_the_registry_stands_in_one_place() -> None:
-    """NVIDIA's image has no other name; nothing else here names a registry."""
+    """NVIDIA's images have no other name; nothing else here names a registry."""
     found = [
         (path.name, line)
         for path in sorted(DEPLOY.rglob("*"))
@@ -76,7 +89,10 @@ def test_the_registry_stands_in_one_place() -> None:
         for line in path.read_text().splitlines()
         if re.search(r"\b(nvcr\.io|docker\.io|ghcr\.io|quay\.io|gcr\.io|registry\.k8s\.io)\b", line)
     ]
-    assert found == [("triton.Dockerfile", "ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.11-py3")]
+    assert found == [
+        ("jetson.Dockerfile", "ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:25.08-py3-igpu"),
+        ("triton.Dockerfile", "ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.11-py3"),
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,18 @@ def test_assembles_what_a_gpu_needs(tmp_path: Path) -> None:
     assert assemble(models, place, builder, cache, tune_for=99) == ["edit"]
     assert "--optShapes=x:8x2" in runs(builder)[-1]
     assert assemble(models, place, builder, cache) == [] and served(place) == files
+
+
+def test_a_memory_budget_bounds_the_builder_and_the_engine(tmp_path: Path) -> None:
+    models, builder = repository(tmp_path / "models"), stand_in(tmp_path / "bin")
+    cache, place = EngineCache(tmp_path / "plans"), tmp_path / "run"
+    assemble(models, place, builder, cache)
+    assert "--memPoolSize" not in runs(builder)[-1]
+    # What was built without a bound may exceed it: it is built again.
+    assert assemble(models, place, replace(builder, memory_budget=2**20), cache) == ["edit"]
+    assert f"--memPoolSize=workspace:{2**20}B" in runs(builder)[-1].split()
+    with pytest.raises(StartError, match=r"and EDGEDIT_MEMORY_BUDGET is .* MB; raise it"):
+        assemble(models, place, replace(builder, memory_budget=1), cache)
 
 
 def test_the_engine_has_the_name_for_its_gpu(tmp_path: Path) -> None:

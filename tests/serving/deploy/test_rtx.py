@@ -60,7 +60,7 @@ def test_builds_an_engine_and_keeps_it(tmp_path: Path, models: Path, builder: Bu
 def test_another_architecture_is_another_engine(tmp_path: Path, models: Path, builder: Builder) -> None:
     cache = EngineCache(tmp_path / "plans")
     for sm in ("sm89", "sm86"):
-        assemble(models, tmp_path / sm, Builder(builder.version, (sm,), None, MODULE), cache)
+        assemble(models, tmp_path / sm, Builder(builder.version, (sm,), None, MODULE, 2**28), cache)
     engines = [(tmp_path / sm / "reconstruct" / "1" / "model.plan").read_bytes() for sm in ("sm89", "sm86")]
     assert engines[0] != engines[1]
     assert len(list((tmp_path / "plans").glob("*.plan"))) == 2

@@ -67,6 +67,7 @@ def test_names_are_those_of_the_contract() -> None:
         ("LISTEN", "0.0.0.0 --http-restricted-api=", "EDGEDIT_LISTEN must be an IP address"),
         ("EXIT_SECONDS", "-1", "EDGEDIT_EXIT_SECONDS must be a whole number of at least 1, got '-1'"),
         ("EXIT_SECONDS", "3e1", "EDGEDIT_EXIT_SECONDS must be a whole number"),
+        ("MEMORY_BUDGET", "half", "EDGEDIT_MEMORY_BUDGET must be a size such as 512M or 2G, got 'half'"),
         ("TUNE_FOR_BATCH", "0", "EDGEDIT_TUNE_FOR_BATCH must be a whole number of at least 1"),
     ],
 )
