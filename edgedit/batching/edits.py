@@ -36,6 +36,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Names of edits are names of folders, on every system."""
 
 
+_Strength = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
 class EditsError(EdgeditError):
     """A file of edits cannot be read, or says what cannot be."""
 
@@ -59,7 +62,7 @@ class NamedEdit(BaseModel):
     """One edit: a strength for each direction, and the options."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, Annotated[float, Field(strict=True, allow_inf_nan=False)]]
+    __pydantic_extra__: dict[str, _Strength]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     options: Options = Options()
 
