@@ -1,13 +1,18 @@
 """The same work on the machines of a Ray cluster: each worker is a process with the bundle, and answers with files.
 
-Photos are read and results written by the process that began the batch, so that no folder need be shared and the journal
-has one writer. Photos of a worker that is lost, with its machine or without, are done again by another one.
+Photos are read and results written by the process that began the batch: no folder need be shared, and the journal has
+one writer. Photos of a worker that is lost, with its machine or without, are done again by another one.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from secrets import token_hex
+from threading import Lock
 from typing import Any
 
 from edgedit.batching.journal import Failure
@@ -22,6 +27,9 @@ AHEAD = 2
 LOSSES = 3
 """Workers that a photo may cost: from then on it is taken for the reason."""
 
+_TOKEN = token_hex(32)
+"""Of all clusters that this process begins: Ray reads it once."""
+
 
 def outcomes(
     address: str, settings: Settings, tasks: Iterator[Task], batch: int, workers: int, say: Progress
@@ -29,7 +37,8 @@ def outcomes(
     """Works on photos, and says what became of each as soon as it is known.
 
     Args:
-        address: of a Ray cluster, "auto" for the one of this machine, or "local" to begin one here for this batch.
+        address: of a Ray cluster, "auto" for the one of this machine, or "local" to begin one here for this batch. If
+            this process has called `ray.init` already, that cluster is taken.
         settings: what each worker is made of.
         tasks: taken one by one, as workers need them.
         batch: photos that the networks take at once, at most.
@@ -49,33 +58,60 @@ def outcomes(
         raise RuntimeUnavailableError(f"--ray needs {error.name}: pip install 'edgedit[ray]'") from error
     if workers < 0:
         raise EdgeditError(f"--workers must be 0 or more, got {workers}")
-    own = not ray.is_initialized()
-    if own:
-        _begin(ray, address, workers)
-    pool = None
-    try:
+    with _cluster(ray, address, workers):
         threads = int(settings.options.get("threads") or 1)
         gpus = 1 if settings.runtime.startswith("tensorrt") or settings.options.get("provider") == "cuda" else 0
         count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
         pool = _Pool(ray, settings, count, {"num_cpus": threads, "num_gpus": gpus}, say)
-        yield from pool.run(deque([first]), tasks, batch)
-    finally:
-        if pool is not None:
+        try:
+            yield from pool.run(chain((first,), tasks), batch)
+        finally:
             pool.close()
-        if own:
-            ray.shutdown()
 
 
-def _begin(ray: Any, address: str, workers: int) -> None:
-    options: dict[str, Any] = {"address": address}
+@contextmanager
+def _cluster(ray: Any, address: str, workers: int) -> Iterator[None]:
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "error"}
+    mine: dict[str, str] = {}
     if address == LOCAL:
-        # On loopback, and without the dashboard, which would listen too.
         options |= {"num_cpus": max(workers, usable()), "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        # Some of Ray's ports are open to the network whatever it is given: each takes commands with this token alone.
+        mine = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
+    before = {name: os.environ.get(name) for name in mine}
+    os.environ.update(mine)
     try:
-        ray.init(**options, log_to_driver=False, logging_level="error")
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise RuntimeUnavailableError(f"no Ray cluster at {address}: {reason[:200]}; begin one with `ray start`") from error
+        try:
+            ray.init(**options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RuntimeUnavailableError(
+                f"no Ray cluster at {address}: {reason}; begin one with `ray start`"
+            ) from error
+        yield
+    finally:
+        ray.shutdown()
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+class RemoteWorker:
+    """A worker that loads the bundle when it gets its first photos, so that what is wrong with it is their answer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = Lock()
+        self._worker: Worker | None = None
+
+    def process(self, tasks: list[Task]) -> list[Outcome]:
+        """As `Worker.process`."""
+        with self._lock:
+            self._worker = self._worker or Worker(self._settings)
+        return self._worker.process(tasks)
 
 
 class _Pool:
@@ -84,13 +120,17 @@ class _Pool:
     def __init__(self, ray: Any, settings: Settings, count: int, needs: dict[str, float], say: Progress) -> None:
         self._ray, self._say = ray, say
         # Not restarted by Ray, which would give a photo that kills a worker to the next one for ever.
-        self._kind = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=AHEAD, **needs)(Worker)
+        self._kind = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=AHEAD, **needs)(RemoteWorker)
         self._settings = ray.put(settings)
-        self._count = count
         self._actors: list[Any] = [self._new() for _ in range(count)]
         self._at_work: dict[Any, tuple[Any, list[Task]]] = {}
         """By what is awaited, its worker and photos."""
+        self._again: deque[Task] = deque()
+        """Photos of workers that were lost."""
         self._losses: Counter[str] = Counter()
+        """Workers lost, by photo."""
+        self._deaths = 0
+        """Workers lost before one had answered."""
         self._alive = False
 
     def _new(self) -> Any:
@@ -100,60 +140,56 @@ class _Pool:
         for actor in self._actors:
             self._ray.kill(actor)
 
-    def run(self, again: deque[Task], tasks: Iterator[Task], batch: int) -> Iterator[Outcome]:
+    def run(self, tasks: Iterator[Task], batch: int) -> Iterator[Outcome]:
         """Args:
-        again: photos to begin with, and then those of workers that were lost.
-        tasks: the others.
-        batch: photos that a worker gets at once.
+        tasks: the photos.
+        batch: how many a worker gets at once.
         """
         while True:
-            for actor in self._idle():
-                photos = _next(again, tasks, batch, self._losses)
-                if photos:
-                    self._at_work[actor.process.remote(photos)] = actor, photos
+            # In rounds, so that all have something before one has more.
+            while any([self._give(actor, tasks, batch) for actor in self._actors]):
+                pass
             if not self._at_work:
                 return
-            done, _ = self._ray.wait(list(self._at_work), num_returns=1)
-            actor, photos = self._at_work.pop(done[0])
+            done = self._ray.wait(list(self._at_work), num_returns=1)[0][0]
+            actor, photos = self._at_work.pop(done)
             try:
-                outcomes = self._ray.get(done[0])
+                outcomes = self._ray.get(done)
+            except self._ray.exceptions.RayActorError as error:
+                yield from self._lost(actor, photos, error)
+            except self._ray.exceptions.RayTaskError as error:
+                # A user's error that the worker raised is its cause.
+                raise error.cause if isinstance(error.cause, EdgeditError) else error from None
+            else:
                 self._alive = True
                 yield from outcomes
-            except self._ray.exceptions.RayActorError as error:
-                yield from self._lost(actor, photos, again, error)
-            except self._ray.exceptions.RayTaskError as error:
-                # The error of the user's that the worker raised is its cause.
-                raise error.cause if isinstance(error.cause, EdgeditError) else error from None
 
-    def _idle(self) -> Iterator[Any]:
-        """Each worker as often as it has room for a batch, those with the least first."""
-        load = Counter(id(actor) for actor, _ in self._at_work.values())
-        for ahead in range(AHEAD):
-            yield from (actor for actor in self._actors if load[id(actor)] <= ahead)
+    def _give(self, actor: Any, tasks: Iterator[Task], batch: int) -> bool:
+        """Gives a worker photos, if it has room for them and there are any."""
+        has = [photos for other, photos in self._at_work.values() if other is actor]
+        if len(has) >= AHEAD or any(self._losses[task.name] for photos in has for task in photos):
+            return False
+        if self._again:
+            # Alone: it may be the reason.
+            photos = [] if has else [self._again.popleft()]
+        else:
+            photos = list(islice(tasks, batch))
+        if photos:
+            self._at_work[actor.process.remote(photos)] = actor, photos
+        return bool(photos)
 
-    def _lost(self, actor: Any, photos: list[Task], again: deque[Task], error: Exception) -> Iterator[Outcome]:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, EdgeditError):
-            raise cause from None
+    def _lost(self, actor: Any, photos: list[Task], error: Exception) -> Iterator[Outcome]:
         if actor in self._actors:
-            self._actors.remove(actor)
-            if not self._alive and self._losses.total() >= LOSSES * self._count:
-                raise RuntimeUnavailableError("no worker of Ray lives long enough to edit a photo; see its logs") from error
-            self._actors.append(self._new())
-            self._say(f"a worker was lost; its photos are done again ({photos[0].name}, ...)")
+            self._deaths += not self._alive
+            if self._deaths >= LOSSES:
+                raise RuntimeUnavailableError(
+                    "workers of Ray die before they have edited a photo; see its logs"
+                ) from error
+            self._actors[self._actors.index(actor)] = self._new()
+            self._say("a worker was lost; its photos are done again")
         self._losses.update(task.name for task in photos)
         for task in photos:
-            if self._losses[task.name] < LOSSES:
-                again.append(task)
+            if self._losses[task.name] < LOSSES or not self._alive:
+                self._again.append(task)
             else:
-                yield failed(task, Failure("worker lost", f"{task.name} was at work in {LOSSES} workers that died"))
-
-
-def _next(again: deque[Task], tasks: Iterator[Task], batch: int, losses: Counter[str]) -> list[Task]:
-    """Photos for a worker. One that was lost with a worker goes alone: it may be the reason."""
-    if again and losses[again[0].name]:
-        return [again.popleft()]
-    photos: list[Task] = []
-    while len(photos) < batch and (task := again.popleft() if again else next(tasks, None)) is not None:
-        photos.append(task)
-    return photos
+                yield failed(task, Failure("worker lost", f"{task.name}: {LOSSES} workers died while they had it"))

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +140,8 @@ def batch(
 def _here(settings: Settings, tasks: Iterator[Task], batch_size: int) -> Iterator[Outcome]:
     """The work in this process; nothing is loaded if there is none."""
     first = next(tasks, None)
-    if first is None:
-        return
-    rest = (task for some in ((first,), tasks) for task in some)
-    yield from pipeline.outcomes(Worker(settings), rest, batch_size, min(usable(), THREADS))
+    if first is not None:
+        yield from pipeline.outcomes(Worker(settings), chain((first,), tasks), batch_size, min(usable(), THREADS))
 
 
 class _Job:

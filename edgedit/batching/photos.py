@@ -101,9 +101,12 @@ class TarPhotos(Photos):
 
 
 def _member(name: str) -> str | None:
-    """The name of a photo in an archive; None for what is no photo, or would lie outside a folder it is unpacked to."""
+    """The name of a photo in an archive; None for what is no photo, or would lie outside a folder it is unpacked to,
+    or has a name that cannot be shown."""
     path = PurePosixPath(name.replace("\\", "/"))
-    unsafe = path.is_absolute() or ".." in path.parts or ":" in path.parts[:1] or not name.isprintable()
+    unsafe = (
+        not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or not name.isprintable()
+    )
     return None if unsafe or not is_photo(path.name) else str(path)
 
 

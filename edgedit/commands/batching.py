@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from edgedit.batching.edits import EXAMPLE
 from edgedit.batching.job import batch
@@ -115,8 +116,8 @@ def _show(report: Report, out: Path) -> None:
     if report.failures:
         table = Table("photo", "edit", "failed", "why", title_justify="left")
         for one in report.failures[:SHOWN]:
-            table.add_row(one.photo, one.edit or "all", one.failure.kind, one.failure.why)
-        console.print(table, markup=False)
+            table.add_row(*map(_shown, (one.photo, one.edit or "all", *one.failure)))
+        console.print(table)
         if len(report.failures) > SHOWN:
             say(f"and {len(report.failures) - SHOWN} more")
     kinds = "".join(f", {count} {kind}" for kind, count in report.kinds.items())
@@ -125,3 +126,8 @@ def _show(report: Report, out: Path) -> None:
         f"{report.done} of {report.photos} photos done{before}{kinds}; "
         f"wrote {report.results} results to {out} in {report.seconds:.1f} s"
     )
+
+
+def _shown(text: str) -> Text:
+    """Text with names of files in it, which may hold anything."""
+    return Text("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text))
