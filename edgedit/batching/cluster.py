@@ -11,7 +11,6 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
-from secrets import token_hex
 from threading import Lock
 from typing import Any
 
@@ -26,9 +25,6 @@ AHEAD = 2
 """Batches that a worker has at a time: it decodes the photos of one while the networks run on the other."""
 LOSSES = 3
 """Workers that a photo may cost: from then on it is taken for the reason."""
-
-_TOKEN = token_hex(32)
-"""Of all clusters that this process begins: Ray reads it once."""
 
 
 def outcomes(
@@ -75,28 +71,21 @@ def _cluster(ray: Any, address: str, workers: int) -> Iterator[None]:
         yield
         return
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "error"}
-    mine: dict[str, str] = {}
     if address == LOCAL:
+        # Some ports of Ray are open to the network whatever it is given; from 2.59 on each asks for this user's token.
         options |= {"num_cpus": max(workers, usable()), "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        # Some of Ray's ports are open to the network whatever it is given: each takes commands with this token alone.
-        mine = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
-    before = {name: os.environ.get(name) for name in mine}
-    os.environ.update(mine)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        try:
-            ray.init(**options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise RuntimeUnavailableError(
-                f"no Ray cluster at {address}: {reason}; begin one with `ray start`"
-            ) from error
+        ray.init(**options)
+    except Exception as error:  # Ray raises many kinds, plain ones among them.
+        ray.shutdown()
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        remedy = "try again on a machine that is less busy" if address == LOCAL else "begin one with `ray start`"
+        raise RuntimeUnavailableError(f"no Ray cluster at {address}: {reason}; {remedy}") from error
+    try:
         yield
     finally:
         ray.shutdown()
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 class RemoteWorker:

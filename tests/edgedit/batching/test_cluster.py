@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,39 @@ def test_two_workers_give_the_same_results_also_if_one_is_killed(
     # No Ray is begun if there is nothing to do, and none goes on.
     assert edgedit.batch(photos, tmp_path / "ray", EDITS, **options).results == 0
     assert not [one for one in psutil.Process().children(recursive=True) if "ray" in one.name()]
-    assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there(bundle_path: Path, photos: Path, tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "edits.yaml").write_text("smiling: {smile: 2}")
+    words = ("batch", photos, tmp_path / "out", "-e", tmp_path / "edits.yaml", "-b", bundle_path)
+    assert "no Ray cluster at 127.0.0.1:9: " in cli(*words, "--ray", "127.0.0.1:9").error
+
+
+@pytest.fixture(scope="module")
+def own_ray() -> Iterator[None]:
+    """A Ray that the caller of `edgedit.batch` has begun: it is taken, and left running."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    yield
+    assert ray.is_initialized()
+    ray.shutdown()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_what_is_wrong_for_all_photos_ends_the_batch(
+    own_ray: None, bundle_path: Path, photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeUnavailableError, match="unknown runtime 'abacus'; there are"):
+        edgedit.batch(photos, tmp_path / "out", EDITS, bundle=bundle_path, runtime="abacus", ray="auto", workers=1)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_photo_that_kills_its_workers_fails_alone(
-    bundle_path: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_ray: None, bundle_path: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Fragile(cluster.RemoteWorker):
         def process(self, tasks: list[Task]) -> list[Outcome]:
@@ -80,18 +107,9 @@ def test_a_photo_that_kills_its_workers_fails_alone(
 
     monkeypatch.setattr(cluster, "RemoteWorker", Fragile)
     options: dict[str, Any] = {"bundle": bundle_path, "aligned": True, "threads": 1}
-    report = edgedit.batch(photos, tmp_path / "out", EDITS, batch_size=3, ray="local", workers=2, **options)
+    report = edgedit.batch(photos, tmp_path / "out", EDITS, batch_size=3, ray="auto", workers=2, **options)
     assert [(one.photo, one.failure.kind) for one in report.failures] == [("7.png", "worker lost")]
     assert set(results(tmp_path / "out")) == {f"{edit}/{name}" for edit in EDITS for name in NAMES if name != "7.png"}
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_what_is_wrong_for_all_photos_ends_the_batch(bundle_path: Path, photos: Path, tmp_path: Path, cli: Cli) -> None:
-    (tmp_path / "edits.yaml").write_text("smiling: {smile: 2}")
-    words = ("batch", photos, tmp_path / "out", "-e", tmp_path / "edits.yaml", "-b", bundle_path, "--ray", "local")
-    assert "unknown runtime 'abacus'; there are" in cli(*words, "--runtime", "abacus").error
-    assert "no Ray cluster at 127.0.0.1:9: " in cli(*words[:-1], "127.0.0.1:9").error
 
 
 def test_without_ray_there_is_one_line(
