@@ -7,12 +7,14 @@ one writer. Photos of a worker that is lost, with its machine or without, are do
 from __future__ import annotations
 
 import os
+import socket
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from threading import Lock
 from typing import Any
+from urllib.parse import urlsplit
 
 from edgedit.batching.journal import Failure
 from edgedit.batching.worker import Outcome, Settings, Task, Worker, failed
@@ -23,13 +25,15 @@ from engines.packages import Progress
 LOCAL = "local"
 AHEAD = 2
 """Batches that a worker has at a time: it decodes the photos of one while the networks run on the other."""
+PATIENCE = 10.0
+"""Seconds for a connection to a cluster."""
 LOSSES = 3
 """Workers that a photo may cost: from then on it is taken for the reason."""
 
 
 def outcomes(
     address: str, settings: Settings, tasks: Iterator[Task], batch: int, workers: int, say: Progress
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Works on photos, and says what became of each as soon as it is known.
 
     Args:
@@ -76,6 +80,7 @@ def _cluster(ray: Any, address: str, workers: int) -> Iterator[None]:
         options |= {"num_cpus": max(workers, usable()), "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
+        _reach(address)
         ray.init(**options)
     except Exception as error:  # Ray raises many kinds, plain ones among them.
         ray.shutdown()
@@ -86,6 +91,16 @@ def _cluster(ray: Any, address: str, workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """
+    Raises:
+        OSError, ValueError: if nothing listens at HOST:PORT, or it is none; Ray itself would try for many minutes.
+    """
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), timeout=PATIENCE).close()
 
 
 class RemoteWorker:

@@ -96,7 +96,7 @@ def read_edits(source: str | Path | Mapping[str, Any]) -> dict[str, NamedEdit]:
     try:
         node = yaml.compose(data, yaml.SafeLoader)
         _check_keys(node, str(path))
-        told = yaml.safe_load(data)
+        content = yaml.safe_load(data)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
@@ -104,7 +104,7 @@ def read_edits(source: str | Path | Mapping[str, Any]) -> dict[str, NamedEdit]:
     # ValueError: a date that is none; RecursionError: brackets in brackets.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise EditsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    return _checked(told, str(path), node)
+    return _checked(content, str(path), node)
 
 
 def _check_keys(node: yaml.Node | None, name: str) -> None:
@@ -125,24 +125,24 @@ def _check_keys(node: yaml.Node | None, name: str) -> None:
         _check_keys(value, name)
 
 
-def _checked(told: object, name: str, node: yaml.Node | None) -> dict[str, NamedEdit]:
-    if not isinstance(told, Mapping) or not told:
+def _checked(content: object, name: str, node: yaml.Node | None) -> dict[str, NamedEdit]:
+    if not isinstance(content, Mapping) or not content:
         raise EditsError(
             f"{name}: there are no edits; write NAME: {{DIRECTION: STRENGTH}} (`edgedit batch --example` prints one)"
         )
     edits: dict[str, NamedEdit] = {}
-    for key, content in told.items():
+    for key, edit in content.items():
         at = f"{name}{_line(node, (key,))}"
         if not isinstance(key, str) or not _NAME.fullmatch(key):
             raise EditsError(f"{at}: {key!r} is no name for an edit; use letters, digits, - and _, 64 at most")
         if key.lower() in map(str.lower, edits):
             raise EditsError(f"{at}: {key} differs from another edit in case alone; their folders could be the same")
-        if not isinstance(content, Mapping):
+        if not isinstance(edit, Mapping):
             raise EditsError(f"{at}: {key} is no edit; write {key}: {{DIRECTION: STRENGTH}}")
-        if not all(isinstance(word, str) for word in content):
+        if not all(isinstance(word, str) for word in edit):
             raise EditsError(f"{at}: {key} has a direction whose name is no text; put it in quotation marks")
         try:
-            edits[key] = NamedEdit.model_validate(content)
+            edits[key] = NamedEdit.model_validate(edit)
         except ValidationError as error:
             raise EditsError(_one_line(error, key, name, node)) from error
         if not edits[key].strengths:

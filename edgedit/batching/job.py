@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def batch(
     named = read_edits(edits)
     place = Path(out)
     with ExitStack() as stack:
-        found = stack.enter_context(open_photos(Path(photos), place))
+        listed = stack.enter_context(open_photos(Path(photos), place))
         loaded = open_bundle(bundle, progress=say)
         if public_key is not None:
             ensure_signed(loaded, public_key)
@@ -113,7 +113,7 @@ def batch(
             public_key=None if public_key is None else Path(public_key),
             options=options,
         )
-        job = _Job(found, place, settings, Estimate(batch_size), retry_failed, progress, stack)
+        job = _Job(listed, place, settings, Estimate(batch_size), retry_failed, progress, stack)
         started = time.monotonic()
         if ray is None:
             run = _here(settings, job.tasks(), batch_size)
@@ -121,10 +121,11 @@ def batch(
             from edgedit.batching.cluster import outcomes
 
             run = outcomes(ray, settings, job.tasks(), batch_size, workers, say)
-        for outcome in run:
+        # Before the journal and the photos are closed, if anything goes wrong.
+        for outcome in stack.enter_context(closing(run)):
             job.settle(outcome)
         report = Report(
-            photos=len(found.names),
+            photos=len(listed.names),
             done=job.done,
             present=job.present,
             failures=tuple(sorted(job.failures, key=lambda one: (one.photo, one.edit))),
@@ -137,7 +138,7 @@ def batch(
     return report
 
 
-def _here(settings: Settings, tasks: Iterator[Task], batch_size: int) -> Iterator[Outcome]:
+def _here(settings: Settings, tasks: Iterator[Task], batch_size: int) -> Generator[Outcome]:
     """The work in this process; nothing is loaded if there is none."""
     first = next(tasks, None)
     if first is not None:

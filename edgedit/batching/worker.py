@@ -91,7 +91,7 @@ class Settings:
             StrengthWarning: for a strength outside its direction's usable range.
         """
         manifest = Digest.of((bundle.path / MANIFEST_FILE).read_bytes()).sha256
-        told = {"manifest": manifest, "aligned": aligned, "face": face}
+        common = {"manifest": manifest, "aligned": aligned, "face": face}
         directions = load_directions(bundle)
         recipes = []
         for name, edit in edits.items():
@@ -105,11 +105,11 @@ class Settings:
                 "format": edit.options.format and edit.options.format.upper(),
                 "quality": edit.options.quality,
             }
-            digest = sha256(json.dumps(told | way).encode())
+            digest = sha256(json.dumps(common | way).encode())
             digest.update(change.delta_w.tobytes())
             digest.update(change.style_delta.tobytes())
             recipes.append(Recipe(name, change.delta_w, change.style_delta, **way, digest=digest.hexdigest()))
-        finding = sha256(json.dumps(told).encode()).hexdigest()
+        finding = sha256(json.dumps(common).encode()).hexdigest()
         return cls(manifest=manifest, aligned=aligned, face=face, finding=finding, recipes=tuple(recipes), **others)
 
 

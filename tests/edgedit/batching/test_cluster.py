@@ -68,7 +68,6 @@ def test_two_workers_give_the_same_results_also_if_one_is_killed(
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_a_cluster_that_is_not_there(bundle_path: Path, photos: Path, tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "edits.yaml").write_text("smiling: {smile: 2}")
     words = ("batch", photos, tmp_path / "out", "-e", tmp_path / "edits.yaml", "-b", bundle_path)
