@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter, deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain, islice
 from threading import Lock
 from typing import Any
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 from edgedit.batching.journal import Failure
 from edgedit.batching.worker import Outcome, Settings, Task, Worker, failed
 from engines.cpus import usable
-from engines.errors import EdgeditError, RuntimeUnavailableError
+from engines.errors import EdgeditError, EngineError, RuntimeUnavailableError
 from engines.packages import Progress
 
 LOCAL = "local"
@@ -57,27 +58,46 @@ def outcomes(
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(f"--ray needs {error.name}: pip install 'edgedit[ray]'") from error
     if workers < 0:
-        raise EdgeditError(f"--workers must be 0 or more, got {workers}")
-    with _cluster(ray, address, workers):
-        threads = int(settings.options.get("threads") or 1)
-        gpus = 1 if settings.runtime.startswith("tensorrt") or settings.options.get("provider") == "cuda" else 0
-        count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
-        pool = _Pool(ray, settings, count, {"num_cpus": threads, "num_gpus": gpus}, say)
+        raise EngineError(f"--workers must be 0 or more, got {workers}")
+    needs = {"CPU": int(settings.options.get("threads") or 1)}
+    if settings.runtime.startswith("tensorrt") or settings.options.get("provider") == "cuda":
+        needs["GPU"] = 1
+    if settings.runtime == "onnxruntime":
+        # Each would take all processors of its machine otherwise.
+        settings = replace(settings, options={"threads": needs["CPU"], **settings.options})
+    with _cluster(ray, address, max(workers * needs["CPU"], usable())):
+        count = _room(ray.cluster_resources(), needs, workers)
+        pool = _Pool(ray, settings, count, {f"num_{kind.lower()}s": number for kind, number in needs.items()}, say)
         try:
             yield from pool.run(chain((first,), tasks), batch)
         finally:
             pool.close()
 
 
+def _room(resources: Mapping[str, float], needs: Mapping[str, int], workers: int) -> int:
+    """The number of workers: those asked for, or as many as there is room for.
+
+    Raises:
+        EngineError: if there is not that much room: Ray would wait for more machines for ever.
+    """
+    room = min(int(resources.get(kind, 0)) // number for kind, number in needs.items())
+    if room < max(workers, 1):
+        each = " and ".join(f"{number} {kind}" for kind, number in needs.items())
+        raise EngineError(
+            f"the Ray cluster has room for {room} workers of {each} each; name fewer --workers or --threads"
+        )
+    return workers or room
+
+
 @contextmanager
-def _cluster(ray: Any, address: str, workers: int) -> Iterator[None]:
+def _cluster(ray: Any, address: str, processors: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "error"}
     if address == LOCAL:
         # Some ports of Ray are open to the network whatever it is given; from 2.59 on each asks for this user's token.
-        options |= {"num_cpus": max(workers, usable()), "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        options |= {"num_cpus": processors, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         _reach(address)
@@ -121,7 +141,7 @@ class RemoteWorker:
 class _Pool:
     """Workers, and the photos that each has."""
 
-    def __init__(self, ray: Any, settings: Settings, count: int, needs: dict[str, float], say: Progress) -> None:
+    def __init__(self, ray: Any, settings: Settings, count: int, needs: Mapping[str, int], say: Progress) -> None:
         self._ray, self._say = ray, say
         # Not restarted by Ray, which would give a photo that kills a worker to the next one for ever.
         self._kind = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=AHEAD, **needs)(RemoteWorker)

@@ -123,7 +123,7 @@ def _drained(stream: Stream) -> bytes:
 
 
 def claimed_pixels(data: bytes) -> int:
-    """The number of pixels that the header of an image file claims; 0 for what `open_image` refuses to decode."""
+    """The number of pixels that the header of an image file claims; 0 if it has none that can be read."""
     try:
         with _quiet(), Image.open(io.BytesIO(without_text(data)), formats=FORMATS) as image:
             return image.width * image.height

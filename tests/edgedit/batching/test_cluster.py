@@ -18,7 +18,7 @@ import edgedit
 from edgedit.batching import cluster
 from edgedit.batching.progress import Status
 from edgedit.batching.worker import Outcome, Task
-from engines.errors import RuntimeUnavailableError
+from engines.errors import EngineError, RuntimeUnavailableError
 from tests.edgedit.conftest import Cli
 
 EDITS: dict[str, Any] = {"smiling": {"smile": 2}, "old": {"age": 1.5}}
@@ -109,6 +109,17 @@ def test_a_photo_that_kills_its_workers_fails_alone(
     report = edgedit.batch(photos, tmp_path / "out", EDITS, batch_size=3, ray="auto", workers=2, **options)
     assert [(one.photo, one.failure.kind) for one in report.failures] == [("7.png", "worker lost")]
     assert set(results(tmp_path / "out")) == {f"{edit}/{name}" for edit in EDITS for name in NAMES if name != "7.png"}
+
+
+def test_workers_fit_the_cluster() -> None:
+    resources = {"CPU": 7.0, "GPU": 2.0, "memory": 1e9}
+    assert cluster._room(resources, {"CPU": 2}, 0) == 3
+    assert cluster._room(resources, {"CPU": 2, "GPU": 1}, 0) == 2
+    assert cluster._room(resources, {"CPU": 2}, 1) == 1
+    with pytest.raises(EngineError, match="room for 3 workers of 2 CPU each; name fewer --workers"):
+        cluster._room(resources, {"CPU": 2}, 4)
+    with pytest.raises(EngineError, match="room for 0 workers of 1 CPU and 1 GPU each"):
+        cluster._room({"CPU": 8.0}, {"CPU": 1, "GPU": 1}, 0)
 
 
 def test_without_ray_there_is_one_line(
