@@ -15,6 +15,7 @@ from engines.errors import EdgeditError
 from engines.session import Inversion
 
 if TYPE_CHECKING:
+    from edgedit.batching.job import batch
     from edgedit.building import build, certify, estimate, refit
     from edgedit.importing import import_mapper, import_weights
     from edgedit.packing import pack
@@ -33,6 +34,7 @@ __all__ = [
     "Inversion",
     "Portrait",
     "Strength",
+    "batch",
     "build",
     "calibrate_directions",
     "certify",
@@ -50,6 +52,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _ELSEWHERE = {
+    "edgedit.batching.job": ("batch",),
     "edgedit.building": ("build", "certify", "estimate", "refit"),
     "edgedit.importing": ("import_mapper", "import_weights"),
     "edgedit.packing": ("pack",),

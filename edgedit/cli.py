@@ -17,6 +17,7 @@ import tyro
 from rich.console import Console
 from tyro import _errors as parsing
 
+from edgedit.commands.batching import Batch
 from edgedit.commands.benching import Bench
 from edgedit.commands.building import Build, Estimate
 from edgedit.commands.bundles import Info
@@ -37,6 +38,7 @@ from engines.store import write
 
 Verb = (
     Annotated[Edit, tyro.conf.subcommand("edit")]
+    | Annotated[Batch, tyro.conf.subcommand("batch")]
     | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
     | Annotated[Directions, tyro.conf.subcommand("directions")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]

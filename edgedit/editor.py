@@ -174,7 +174,7 @@ class Editor:
         Raises:
             ImageError: if it cannot be read or, as NoFaceError, has no such face.
         """
-        cut = self._cut(image, aligned, face)
+        cut = self.cut(image, aligned, face=face)
         return self.session.invert(cut.crop[None], (cut.tone,))
 
     def reconstruct(self, inversion: Inversion) -> np.ndarray:
@@ -277,9 +277,19 @@ class Editor:
         """
         return coordinate - pick(self.directions, direction).coordinate(inversion[0].host().w_e[0])
 
+    def cut(self, photo: Source, aligned: bool = False, *, face: int | None = None) -> Cut:
+        """Finds and cuts out a face without inverting it, as `portrait` does first; arguments and errors as `invert`.
+
+        Returns:
+            The photo and the face, h x w x 3 uint8 of the family's `image_shape`, for `EditSession.invert`.
+        """
+        shape, model = self.family.image_shape, f"family {self.family.name}"
+        name = photo_name(photo)
+        return self._cropper(open_image(photo), shape, aligned=aligned, face=face, name=name, model=model)
+
     def portrait(self, photo: Source, aligned: bool = False, *, face: int | None = None) -> Portrait:
         """Finds, aligns and inverts a face of a photo; arguments and errors as `invert`."""
-        cut = self._cut(photo, aligned, face)
+        cut = self.cut(photo, aligned, face=face)
         inversion = self.session.invert(cut.crop[None], (cut.tone,))
         return Portrait(self, cut, inversion, self.session.reconstruct(inversion)[0])
 
@@ -310,8 +320,3 @@ class Editor:
             ImageError, NoFaceError, DirectionError: as `invert` and `edit`.
         """
         return self.portrait(photo, aligned, face=face).edit(edits, clamp=clamp, mode=mode)
-
-    def _cut(self, source: Source, aligned: bool, face: int | None) -> Cut:
-        shape, model = self.family.image_shape, f"family {self.family.name}"
-        name = photo_name(source)
-        return self._cropper(open_image(source), shape, aligned=aligned, face=face, name=name, model=model)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections import Counter
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,10 @@ def _lacks_triton() -> str | None:
     return unsupported()
 
 
+def _lacks_ray() -> str | None:
+    return None if find_spec("ray") else "Ray is not installed (pip install -e '.[ray]')"
+
+
 def _lacks_browser() -> str | None:
     names = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable")
     named = os.environ.get("EDGEDIT_CHROMIUM")
@@ -77,6 +82,7 @@ _LACKS = {
     "rtx": _lacks_rtx,
     "triton": _lacks_triton,
     "browser": _lacks_browser,
+    "ray": _lacks_ray,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 EXAMPLES = {
     "": "edgedit edit photo.jpg -d smile:2 -o smiling.png",
     "edit": "edgedit edit photo.jpg -d smile:2 -d age:-1 -o smiling.png",
+    "batch": "edgedit batch photos edited --edits edits.yaml --batch 4",
     "reconstruct": "edgedit reconstruct photo.jpg -o seen.png",
     "directions": "edgedit directions list -b BUNDLE",
     "directions list": "edgedit directions list -b BUNDLE",

@@ -122,6 +122,15 @@ def _drained(stream: Stream) -> bytes:
     return bytes(data)
 
 
+def claimed_pixels(data: bytes) -> int:
+    """The number of pixels that the header of an image file claims; 0 if it has none that can be read."""
+    try:
+        with _quiet(), Image.open(io.BytesIO(without_text(data)), formats=FORMATS) as image:
+            return image.width * image.height
+    except (*_DECODE_ERRORS, Image.DecompressionBombError):
+        return 0
+
+
 def check_size(width: int, height: int, name: str, limit: float = MAX_MEGAPIXELS) -> None:
     """Refuse sizes outside the limits.
 

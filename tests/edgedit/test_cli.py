@@ -18,6 +18,7 @@ from tests.edgedit.conftest import Cli
 _ROOT = Path(__file__).resolve().parents[2]
 VERBS = (
     "edit",
+    "batch",
     "reconstruct",
     "directions list",
     "directions fit",

@@ -19,6 +19,7 @@ from PIL import Image
 
 import edgedit
 from edgedit import editor as editor_module
+from edgedit.batching.edits import EXAMPLE
 from edgedit.cli import Verb, parse
 from edgedit.commands.directions import spelt_out
 from edgedit.commands.examples import EXAMPLES
@@ -26,10 +27,11 @@ from tests.edgedit.conftest import Cli
 from tests.engines.engine_folders import write_keys
 from tests.random_bundle import RANDOM_BUNDLE
 
-BUNDLES = ("edit", "reconstruct", "demo")
+BUNDLES = ("edit", "batch", "reconstruct", "demo")
 """Verbs that would run the portrait bundle, which takes longer than the tests' own."""
 RUN = (
     "edit",
+    "batch",
     "reconstruct",
     "directions list",
     "demo",
@@ -101,6 +103,9 @@ def place(bundle_path: Path, head_path: Path, tmp_path_factory: pytest.TempPathF
     shutil.copytree(bundle_path, folder / "BUNDLE")
     Image.open(head_path).save(folder / "photo.jpg", quality=95)
     np.save(folder / "age.npy", np.ones((1, 512), np.float32))
+    (folder / "photos").mkdir()
+    shutil.copy(head_path, folder / "photos")
+    (folder / "edits.yaml").write_text(EXAMPLE)
     return folder
 
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 
 from engines.errors import ImageError, ImageTooLargeError
 from engines.photo import MAX_MEGAPIXELS, Photo, open_image, photo_name
+from engines.photo.images import claimed_pixels
 
 
 def gradient(width: int = 40, height: int = 24) -> np.ndarray:
@@ -310,3 +311,12 @@ def test_photos_are_called_by_their_path_if_they_have_one(tmp_path: Path) -> Non
     assert photo_name(b"\x89PNG") == photo_name(gradient()) == photo_name(io.BytesIO(b"")) == "the photo"
     with (tmp_path / "d.png").open("wb") as opened:
         assert photo_name(opened) == str(tmp_path / "d.png")  # type: ignore[arg-type]
+
+
+def test_the_pixels_that_a_header_claims() -> None:
+    for file_format in ("PNG", "JPEG", "WEBP"):
+        assert claimed_pixels(encoded(Image.fromarray(gradient()), file_format)) == 40 * 24
+    assert claimed_pixels(png_of_claimed_size(9000, 9000)) == 81_000_000
+    assert (
+        claimed_pixels(b"no image") == claimed_pixels(b"") == claimed_pixels(png_of_claimed_size(60_000, 60_000)) == 0
+    )
