@@ -28,13 +28,19 @@ def report(result: Mapping[str, Any], console: Console) -> None:
 def _rows(result: Mapping[str, Any]) -> Table:
     made = _table("Graph", "Batch", "Runtime", right=("ms", "×", "products", "copies"))
     for row in result["rows"]:
+        name = f"{row['runtime']}:{row['precision']}"
         made.add_row(
             row["graph"],
             str(row["batch"]),
-            f"{row['runtime']}:{row['precision']}",
+            name,
             f"{row['median_ms']:,.1f}",
-            "-" if row["speedup"] is None else f"{row['speedup']:.2f}{_bounds(row['speedup_interval'])}",
-            *("-" if row.get(name) is None else f"{row[name]:.0%}" for name in ("share_of_product", "share_of_copy")),
+            "-"
+            if row["speedup"] is None
+            else f"{row['speedup']:.2f}{_bounds(row['speedup_interval']) if name != result['base'] else ''}",
+            *(
+                "-" if row.get(share) is None else f"{row[share]:.0%}"
+                for share in ("share_of_product", "share_of_copy")
+            ),
         )
     return made
 
@@ -58,4 +64,4 @@ def _table(*left: str, right: tuple[str, ...]) -> Table:
 
 
 def _bounds(within: list[float] | None) -> str:
-    return f" ({within[0]:.2f} to {within[1]:.2f})" if within else ""
+    return f" ({within[0]:.2f}-{within[1]:.2f})" if within else ""
