@@ -6,12 +6,12 @@ the type of an option `precision`; in those of its engines in the bundle.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
 
+import bench.runtimes  # noqa: F401  (registers the baseline)
 from engines.bundle import Bundle
 from engines.bundle.folders import EngineFolder, list_engines
 from engines.cpus import threads as allowed
@@ -69,8 +69,6 @@ def candidates(
         >>> [one.name for one in candidates(bundle)[0]]
         ['torch:fp32', 'onnxruntime:fp32']
     """
-    # Registers the baseline.
-    importlib.import_module("bench.runtimes")
     found: list[Candidate] = []
     missing: dict[str, str] = {}
     for runtime in available():
