@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from bench.latency.measure import ratio
 from bench.timing import summary
 
 TORCH, ORT = "torch:fp32", "onnxruntime:fp32"
-
-Made = Callable[..., dict[str, Any]]
 
 
 def result(samples: dict[str, list[float]], *, device: str = "a machine", **more: Any) -> dict[str, Any]:
@@ -45,14 +38,3 @@ def result(samples: dict[str, list[float]], *, device: str = "a machine", **more
         "starts": [],
         "not_measured": {},
     } | more
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Callable[[str, dict[str, Any]], Path]:
-    """Writes a result to a file of that name."""
-
-    def write(name: str, content: dict[str, Any]) -> Path:
-        (tmp_path / name).write_text(json.dumps(content))
-        return tmp_path / name
-
-    return write
