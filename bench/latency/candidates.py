@@ -112,8 +112,9 @@ def _offered(bundle: Bundle, runtime: str, device: str, threads: int) -> list[Ca
     if device != "cpu" and runtime not in _ON_GPU:
         return "it runs on the processor: --device cpu"
     load = runtime_class(runtime).load
+    takes = inspect.signature(load).parameters
     placed = _ON_GPU[runtime] if device != "cpu" else {}
-    if "threads" in inspect.signature(load).parameters:
+    if "threads" in takes:
         placed = placed | {"threads": threads}
     named = [value for value in get_args(get_type_hints(load).get("precision")) if isinstance(value, str)]
     if named:
@@ -128,6 +129,7 @@ def _offered(bundle: Bundle, runtime: str, device: str, threads: int) -> list[Ca
         # The graph as it is stands for its FP32 engine too.
         if any(one.precision == manifest.precision for one in offered):
             continue
-        options = placed | {"precision": manifest.precision, "target": manifest.target}
+        engine = {"precision": manifest.precision, "target": manifest.target}
+        options = placed | {name: value for name, value in engine.items() if name in takes}
         offered.append(Candidate(runtime, manifest.precision, options, folder.name, frozenset(manifest.graphs)))
     return offered or "the bundle has no engine for it: edgedit build makes one"

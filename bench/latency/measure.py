@@ -194,7 +194,7 @@ def _graph(
     base = chosen[0].name
     for name in loaded:
         one, times = by_name[name], samples[name]
-        counted = report if one.engine is None else load(run.bundle.path / ENGINES_FOLDER / one.engine, graph).report
+        counted = report if one.engine is None else _report(run.bundle, one.engine, graph)
         row = {
             "graph": graph,
             "batch": batch,
@@ -208,6 +208,14 @@ def _graph(
         }
         run.rows.append(row)
         run.progress(line(row, base))
+
+
+def _report(bundle: Bundle, engine: str, graph: str) -> LayerReport | None:
+    """The layers of an engine; None if it was built without them."""
+    try:
+        return load(bundle.path / ENGINES_FOLDER / engine, graph).report
+    except EdgeditError:
+        return None
 
 
 def _until_done(call: Call, device: str) -> Call:

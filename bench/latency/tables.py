@@ -26,12 +26,11 @@ def report(result: Mapping[str, Any], console: Console) -> None:
 
 
 def _rows(result: Mapping[str, Any]) -> Table:
-    made = _table("Graph", "Batch", "Runtime", right=("ms", "×", "products", "copies"))
+    made = _table("Graph, batch", "Runtime", right=("ms", "×", "products", "copies"))
     for row in result["rows"]:
         name = f"{row['runtime']}:{row['precision']}"
         made.add_row(
-            row["graph"],
-            str(row["batch"]),
+            f"{row['graph']}, {row['batch']}",
             name,
             f"{row['median_ms']:,.1f}",
             "-"
