@@ -39,7 +39,8 @@ COUNTS = RESULTS / "guard.json"
 LATENCY = RESULTS / "latency-portrait.json"
 COMMAND = "python -m bench.guard"
 
-_BUDGET = Budget(passes=8, seconds=30, starts=1)
+_BUDGET = Budget(passes=12, seconds=60, least=3, starts=0)
+"""Less than two minutes, counts included."""
 
 console = Console(highlight=False, soft_wrap=True)
 

@@ -50,7 +50,9 @@ class Budget:
     passes: int = 20
     """Rounds of each graph and batch size, at most."""
     seconds: float = 240.0
-    """For all rounds together; what one graph leaves goes to the next. `LEAST` rounds are made all the same."""
+    """For all rounds together; what one graph leaves goes to the next."""
+    least: int = LEAST
+    """Rounds that are made all the same."""
     starts: int = 3
     """Processes of each candidate."""
 
@@ -186,7 +188,7 @@ def _graph(
     calls |= {name: (_until_done(call, run.device),) for name, call in run.ceiling.calls.items()}
     ends = time.monotonic() + seconds
     cold = warmed(calls, most=_WARM, device="cpu", until=lambda: time.monotonic() > ends)
-    warm = _rounds(calls, run.budget.passes, ends)
+    warm = _rounds(calls, run.budget, ends)
     samples = {name: [one for (one,) in stages] for name, stages in warm.samples.items()}
     ceilings = run.ceiling.rates(samples)
     run.ceilings.append({"graph": graph, "batch": batch, **ceilings})
@@ -226,15 +228,15 @@ def _until_done(call: Call, device: str) -> Call:
     return run
 
 
-def _rounds(calls: Mapping[str, Sequence[Callable[[], object]]], passes: int, ends: float) -> Rounds:
+def _rounds(calls: Mapping[str, Sequence[Call]], budget: Budget, ends: float) -> Rounds:
     made = 0
 
     def enough() -> bool:
         nonlocal made
         made += 1
-        return made >= LEAST and time.monotonic() > ends
+        return made >= budget.least and time.monotonic() > ends
 
-    return rounds(calls, count=passes, device="cpu", until=enough, after=lambda name: time.sleep(_SETTLE))
+    return rounds(calls, count=budget.passes, device="cpu", until=enough, after=lambda name: time.sleep(_SETTLE))
 
 
 def ratio(samples: Sequence[float], base: Sequence[float] | None) -> dict[str, Any]:
