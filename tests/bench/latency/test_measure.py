@@ -27,7 +27,9 @@ class Other(OnnxRuntime):
     """A runtime of another package, in two precisions."""
 
     @classmethod
-    def load(cls, bundle: Bundle, graph: str, *, precision: Literal["fp32", "bf16"] = "fp32", threads: int = 0) -> Any:
+    def load(  # type: ignore[override]
+        cls, bundle: Bundle, graph: str, *, precision: Literal["fp32", "bf16"] = "fp32", threads: int = 0
+    ) -> Any:
         if precision == "bf16" and graph == "reconstruct":
             raise EdgeditError("no bf16 here")
         return OnnxRuntime.load(bundle, graph, threads=threads)
