@@ -40,7 +40,7 @@ LATENCY = RESULTS / "latency-portrait.json"
 COMMAND = "python -m bench.guard"
 
 _BUDGET = Budget(passes=12, seconds=60, least=3, starts=0)
-"""Less than two minutes, counts included."""
+"""Meant for two minutes on idle cores, counts included; three rounds are made however long they take."""
 
 console = Console(highlight=False, soft_wrap=True)
 
