@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 from engines.errors import RuntimeUnavailableError
@@ -14,10 +15,13 @@ try:
 except ModuleNotFoundError as error:
     raise RuntimeUnavailableError(f"a plot needs {error.name}: pip install 'edgedit[bench]'") from error
 
-__all__ = ["KINDS", "Figure", "save"]
+__all__ = ["INK", "KINDS", "Figure", "inline", "save"]
 
 KINDS = (".svg", ".png")
 """What a figure's file may end in."""
+
+INK = "#000000"
+"""What `inline` turns into the colour of the text around a figure, and leaves as it is in a file."""
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -26,8 +30,31 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
+    write(path, _drawn(figure, path.suffix.lower().lstrip("."), "edgedit"))
+
+
+def inline(figure: Figure, name: str) -> str:
+    """A figure as an SVG element for an HTML page: without ground, in the page's ink, as wide as there is room.
+
+    Args:
+        figure: without legends that have a frame; it is changed.
+        name: of the figure, unlike any other on the page: identifiers inside it begin with it.
+    """
+    figure.patch.set_alpha(0)
+    for axes in figure.axes:
+        axes.patch.set_alpha(0)
+    text = _drawn(figure, "svg", name).decode()
+    element = text[text.index("<svg") :]
+    element = re.sub(
+        r'(<svg[^>]*?) width="([\d.]+)pt" height="[\d.]+pt"', r'\1 style="max-width: \2pt" role="img"', element
+    )
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    element = re.sub(r'(\bid="|"#|url\(#)', rf"\1{name}-", element)
+    return element.replace(INK, "currentColor").replace("<text ", '<text fill="currentColor" ')
+
+
+def _drawn(figure: Figure, kind: str, salt: str) -> bytes:
     drawn = io.BytesIO()
-    kind = path.suffix.lower().lstrip(".")
-    with matplotlib.rc_context({"svg.hashsalt": "edgedit", "svg.fonttype": "none"}):
+    with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
         figure.savefig(drawn, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    write(path, drawn.getvalue())
+    return drawn.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import statistics
 import time
@@ -10,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 Call = Callable[[], object]
+
+STEADY = 0.95
+"""Of the shortest time so far: who needs less is still warming up."""
 
 
 def passes(
@@ -100,9 +102,40 @@ def rounds(
     return found
 
 
+def warmed(
+    calls: Mapping[str, Sequence[Call]], *, most: int, device: str, until: Callable[[], bool] = lambda: False
+) -> Rounds:
+    """Rounds up to the first in which no call was faster than `STEADY` times its shortest time before: two at least.
+
+    What is slower than before for another reason than being cold, such as another program, prolongs nothing.
+
+    Args:
+        calls: as of `rounds`.
+        most: rounds, at most.
+        device: as of `rounds`.
+        until: as of `rounds`.
+    """
+    found = Rounds({name: [] for name in calls})
+    shortest = dict.fromkeys(calls, math.inf)
+    for number in range(most):
+        one = rounds(calls, count=1, device=device, seed=number)
+        found.orders += one.orders
+        times = {name: sum(samples[0]) for name, samples in one.samples.items()}
+        for name, samples in one.samples.items():
+            found.samples[name] += samples
+        cold = any(times[name] < STEADY * shortest[name] for name in calls)
+        shortest = {name: min(shortest[name], times[name]) for name in calls}
+        if not cold or until():
+            break
+    return found
+
+
 def synchronize(device: str) -> None:
     """Waits for a GPU."""
     if device != "cpu":
+        # Not at the top: what runs without PyTorch is timed without it.
+        import torch
+
         torch.cuda.synchronize(device)
 
 
@@ -118,6 +151,8 @@ def _marked(stages: Sequence[Call], device: str) -> list[Any]:
 def _mark(device: str) -> Any:
     if device == "cpu":
         return time.perf_counter()
+    import torch
+
     event = torch.cuda.Event(enable_timing=True)
     event.record()
     return event
@@ -130,7 +165,7 @@ def _between(marks: Sequence[Any]) -> list[float]:
 
 
 def summary(samples: Sequence[float]) -> dict[str, Any]:
-    """Median and spread of milliseconds, with all of them.
+    """Median with its 95 % interval, and spread of milliseconds, with all of them.
 
     The interquartile range and the median absolute deviation do not mind a few passes that something disturbed.
     """
@@ -138,8 +173,10 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
     last = len(ordered) - 1
     median = statistics.median(ordered)
     low, high = quartiles(ordered)
+    within = interval(samples)
     return {
         "median_ms": median,
+        "interval_ms": list(within) if within else None,
         "iqr_ms": high - low,
         "mad_ms": statistics.median(abs(sample - median) for sample in ordered),
         "p10_ms": ordered[round(0.1 * last)],
@@ -155,3 +192,27 @@ def quartiles(samples: Sequence[float]) -> tuple[float, float]:
         return samples[0], samples[0]
     low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
     return low, high
+
+
+def interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Bounds between which the median lies with that confidence: two of the samples, whatever they are distributed as.
+
+    These are the order statistics k and n + 1 - k, where k is the largest with P(B < k) <= (1 - confidence) / 2 for B
+    binomial of n and 1/2; see David and Nagaraja, Order Statistics, section 7.1. None for fewer samples than bounds
+    exist for, which at 95 % is 6.
+
+    Example:
+        >>> interval([3.0, 1.0, 2.0, 6.0, 5.0, 4.0])
+        (1.0, 6.0)
+    """
+    ordered, count = sorted(samples), len(samples)
+    outside, rank = 1.0, 0
+    while rank < count and outside <= (1 - confidence) / 2 * 2**count:
+        rank += 1
+        outside += math.comb(count, rank)
+    return (ordered[rank - 1], ordered[count - rank]) if rank else None
+
+
+def speedups(samples: Sequence[float], base: Sequence[float]) -> list[float]:
+    """How many times faster than the base a call was, round by round: both met the same clocks and heat there."""
+    return [other / sample for sample, other in zip(samples, base, strict=True)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.figures import Figure, save
+from bench.figures import INK, Figure, save
 from bench.serve.statistics import IN_PROCESS
 
-_COLOURS = {IN_PROCESS: "#222222", "grpc": "#1f77b4", "http": "#d95f02", "shm": "#1b9e77"}
+_COLOURS = {IN_PROCESS: INK, "grpc": "#1f77b4", "http": "#d95f02", "shm": "#1b9e77"}
 _NAMES = {"grpc": "gRPC", "http": "HTTP", "shm": "gRPC, shared memory"}
 
 
@@ -18,10 +18,15 @@ def draw(result: dict[str, Any], path: Path) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
+    save(figure(result), path)
+
+
+def figure(result: dict[str, Any]) -> Figure:
+    """Latency above throughput, from what `bench.serve.run` gives."""
     rows = result["rows"]
     models = list(dict.fromkeys(row["model"] for row in rows if row["way"] != IN_PROCESS))
-    figure = Figure(figsize=(5.5 * len(models), 8), layout="constrained")
-    axes = figure.subplots(2, len(models), squeeze=False, sharex=True, sharey="row")
+    made = Figure(figsize=(5.5 * len(models), 8), layout="constrained")
+    axes = made.subplots(2, len(models), squeeze=False, sharex=True, sharey="row")
     for column, model in enumerate(models):
         for upper, name, label in (
             (0, "p50_ms", "latency, ms (median, up to p95)"),
@@ -47,8 +52,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axes[1][column].set_xlabel("callers at a time")
         axes[0][column].set_title(f"{model}, {result['bundle']}")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False, fontsize=8)
-    save(figure, path)
+    made.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False, fontsize=8)
+    return made
 
 
 def _lines(rows: list[dict[str, Any]], model: str) -> dict[tuple[str, str], list[dict[str, Any]]]:

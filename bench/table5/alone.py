@@ -17,8 +17,8 @@ from typing import ParamSpec, TypeVar
 
 import psutil
 
+from bench.machine import peak_bytes
 from bench.table5.subjects import Eager, Exported, Setting, Subject, write_graphs
-from engines.bundle.provenance import peak_memory
 from engines.errors import EdgeditError
 
 P = ParamSpec("P")
@@ -91,16 +91,5 @@ def _measured(key: str, setting: Setting, folder: Path) -> Memory | None:
     subject = prepare(key, setting, folder)
     subject.invert()
     subject.edit()
-    held, peak = process.memory_info().rss, _peak()
+    held, peak = process.memory_info().rss, peak_bytes()
     return Memory(before=before, held=held, peak=peak) if peak else None
-
-
-def _peak() -> int | None:
-    """Of this process. Not `ru_maxrss` where it can be helped: Linux hands that on from parent to child. psutil, as of
-    release 7.2, does not tell it."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        gib = peak_memory()
-        return None if gib is None else int(gib * 2**30)
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)

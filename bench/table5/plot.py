@@ -96,7 +96,7 @@ def _panel(axis: Axes, dots: Sequence[Dot], base: str | None, title: str, note: 
         sides.set_minor_formatter(NullFormatter())
     axis.grid(alpha=0.25)
     axis.set_title(f"{title}\n", fontsize=10)
-    axis.text(0.5, 1.01, note, transform=axis.transAxes, ha="center", va="bottom", fontsize=8, color="#555555")
+    axis.text(0.5, 1.01, note, transform=axis.transAxes, ha="center", va="bottom", fontsize=8, color="#777777")
     axis.set_xlabel("GMACs")
     axis.set_ylabel("seconds for one edit of one image")
 

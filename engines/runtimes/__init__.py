@@ -18,7 +18,7 @@ from engines.errors import RuntimeUnavailableError, first_line
 from engines.libraries import LIBRARIES
 from engines.runtimes.protocol import DeviceTensor, Feed, Runtime, known_options, refuse_unknown
 
-__all__ = ["DeviceTensor", "Feed", "Runtime", "TensorSpec", "available", "create", "register"]
+__all__ = ["DeviceTensor", "Feed", "Runtime", "TensorSpec", "available", "create", "register", "runtime_class"]
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,15 @@ def available() -> list[str]:
     return [name for name, entry in _RUNTIMES.items() if not entry.missing()]
 
 
-def create(name: str, bundle: Bundle, graph: str, **options: Any) -> Runtime:
-    """Loads a graph of a bundle in the runtime of that name; `options` are those of its `load`.
+def runtime_class(name: str) -> type[Runtime]:
+    """The class of a runtime, imported.
 
     Raises:
         RuntimeUnavailableError: if there is no such runtime, or it is not installed here.
-        EdgeditError: if it has no such option.
-        BundleError: if the bundle lacks the graph or the runtime cannot load it.
-        EngineError: if the runtime needs an engine and there is none, or it was not built for this machine.
+
+    Example:
+        >>> known_options(runtime_class("onnxruntime").load)
+        ['provider', 'threads', 'precision', 'target', 'public_key']
     """
     here = ", ".join(available()) or "none"
     if name not in _RUNTIMES and name in _ELSEWHERE:
@@ -105,11 +106,23 @@ def create(name: str, bundle: Bundle, graph: str, **options: Any) -> Runtime:
             f"(installed here: {here}); pip install {entry.install}"
         )
     try:
-        runtime = entry.importer()
+        return entry.importer()
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"runtime {name} is installed but cannot be imported: {first_line(error)}"
         ) from error
+
+
+def create(name: str, bundle: Bundle, graph: str, **options: Any) -> Runtime:
+    """Loads a graph of a bundle in the runtime of that name; `options` are those of its `load`.
+
+    Raises:
+        RuntimeUnavailableError: if there is no such runtime, or it is not installed here.
+        EdgeditError: if it has no such option.
+        BundleError: if the bundle lacks the graph or the runtime cannot load it.
+        EngineError: if the runtime needs an engine and there is none, or it was not built for this machine.
+    """
+    runtime = runtime_class(name)
     takes = inspect.signature(runtime.load).parameters.values()
     # One that passes options on refuses those that nobody knows itself.
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.timing import passes, quartiles, rounds, summary
+from bench.timing import interval, passes, quartiles, rounds, speedups, summary, warmed
 
 
 def recorder(names: str) -> tuple[list[str], dict[str, tuple]]:
@@ -70,3 +70,38 @@ def test_spread_lies_within_the_samples(samples: list[float]) -> None:
     low, high = quartiles(samples)
     assert min(samples) <= low <= found["median_ms"] <= high <= max(samples)
     assert 0 <= found["mad_ms"] <= max(samples) - min(samples)
+
+
+def test_warming_up_ends_with_the_first_round_in_which_nobody_got_faster() -> None:
+    def run(costs: dict[str, list[float]]) -> int:
+        def passing(name: str) -> None:
+            clock[0] += left[name].pop(0)
+
+        left = {name: list(times) for name, times in costs.items()}
+        clock = [0.0]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bench.timing.time.perf_counter", lambda: clock[0])
+            calls = {name: (lambda name=name: passing(name),) for name in costs}
+            found = warmed(calls, most=8, device="cpu")
+        assert {len(samples) for samples in found.samples.values()} == {len(found.orders)}
+        return len(found.orders)
+
+    assert run({"a": [9.0] + [1.0] * 7, "b": [1.0] * 8}) == 3
+    # Slower again is not cold, and a twentieth less is noise.
+    assert run({"a": [1.0, 5.0] + [1.0] * 6}) == 2 and run({"a": [1.0, 0.96] + [1.0] * 6}) == 2
+    assert run({"a": [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]}) == 8
+
+
+@pytest.mark.parametrize(("count", "ranks"), [(6, (1, 6)), (8, (1, 8)), (9, (2, 8)), (10, (2, 9)), (20, (6, 15))])
+def test_the_interval_of_a_median_has_the_ranks_of_the_tables(count: int, ranks: tuple[int, int]) -> None:
+    samples = [float(i + 1) for i in range(count)]
+    assert interval(samples[::-1]) == ranks
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_too_few_samples_have_no_interval(count: int) -> None:
+    assert interval([1.0] * count) is None
+
+
+def test_speedups_are_taken_within_rounds() -> None:
+    assert speedups([1.0, 2.0, 4.0], [2.0, 4.0, 4.0]) == [2.0, 2.0, 1.0]

@@ -77,7 +77,7 @@ def test_what_is_refused(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("bench",), "Expected one of {count, time, serve}"),
+        (("bench",), "Expected one of {latency, compare, report, count, time, serve}"),
         (("bench", "count", "time"), "Unrecognized options: time"),
         (("bench", "count", "--passes", "3"), "Unrecognized options: --passes 3"),
         (("bench", "time", "--components"), "Unrecognized options: --components"),

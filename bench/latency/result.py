@@ -1,0 +1,129 @@
+"""What `edgedit bench latency` writes, as it is read again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+
+from engines.bundle.manifest import first_fault
+from engines.errors import EdgeditError
+
+MAX_BYTES = 32 * 2**20
+"""A larger file is none of a benchmark."""
+
+Milliseconds = Annotated[FiniteFloat, Field(gt=0)]
+
+
+_OBJECT = TypeAdapter(dict[str, Any])
+
+
+class _Read(BaseModel):
+    # More than is read here may stand there.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Times(_Read):
+    """Samples, and what was said of them."""
+
+    median_ms: Milliseconds
+    interval_ms: tuple[Milliseconds, Milliseconds] | None = None
+    samples_ms: Annotated[list[Milliseconds], Field(min_length=1)]
+
+
+class Row(Times):
+    """One graph at one batch size in one runtime and precision."""
+
+    graph: str
+    batch: Annotated[int, Field(ge=1)]
+    runtime: str
+    precision: str
+    speedup: FiniteFloat | None
+    speedup_interval: tuple[FiniteFloat, FiniteFloat] | None
+    gflops: FiniteFloat | None = None
+    share_of_product: FiniteFloat | None = None
+    gbs: FiniteFloat | None = None
+    share_of_copy: FiniteFloat | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the candidate: "onnxruntime:fp32"."""
+        return f"{self.runtime}:{self.precision}"
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What is compared with the row of the same key."""
+        return self.graph, self.batch, self.name
+
+
+class Start(_Read):
+    """A candidate in processes of its own."""
+
+    name: str
+    start_ms: Times
+    load_ms: Times
+    first_ms: Times
+    picture_ms: Times
+    peak_bytes: int | None
+
+
+class Device(_Read):
+    """Where it ran."""
+
+    name: str
+
+
+class Result(_Read):
+    """One run."""
+
+    command: str
+    date: str
+    device: Device
+    versions: dict[str, str]
+    threads: int
+    base: str
+    boundary: str
+    start_boundary: str
+    ceilings: list[dict[str, Any]]
+    rows: Annotated[list[Row], Field(min_length=1)]
+    starts: list[Start]
+    not_measured: dict[str, str]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        EdgeditError: if there is none, or it is too large for a result.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise EdgeditError(f"{path} has {size} bytes, a result at most {MAX_BYTES}: it is none")
+        return _OBJECT.validate_json(path.read_bytes())
+    except OSError as error:
+        raise EdgeditError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValidationError as error:
+        raise EdgeditError(f"{path} holds no JSON object: {first_fault(error)}") from None
+
+
+def parse(raw: dict[str, Any], name: str) -> Result:
+    """A result of `edgedit bench latency`; `name` is for messages.
+
+    Raises:
+        EdgeditError: if it is none.
+    """
+    try:
+        return Result.model_validate(raw)
+    except ValidationError as error:
+        raise EdgeditError(f"{name} is not what `edgedit bench latency` writes: {first_fault(error)}") from None
+
+
+def read(path: Path) -> Result:
+    """The result in a file.
+
+    Raises:
+        EdgeditError: if it holds none.
+    """
+    return parse(read_json(path), str(path))
