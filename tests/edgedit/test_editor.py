@@ -301,3 +301,14 @@ def test_an_installation_without_the_bundle_says_so(monkeypatch: pytest.MonkeyPa
     with pytest.raises(BundleError, match="the portrait bundle is not part of this installation") as caught:
         open_bundle(tmp_path / "portrait")
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_photo_is_rendered_without_an_edit_only_where_that_is_used(editor: Editor, head: np.ndarray) -> None:
+    portrait = editor.portrait(head)
+    replaced = portrait.edit({"smile": 1.0}, mode="replace")
+    assert "reconstruction" not in vars(portrait)
+    added = portrait.edit({"smile": 1.0}, mode="detail")
+    assert "reconstruction" in vars(portrait)
+    # However often and in whichever order the modes are taken, the pictures are the same.
+    assert np.array_equal(portrait.edit({"smile": 1.0}, mode="replace"), replaced)
+    assert np.array_equal(editor.edit_photo(head, {"smile": 1.0}, mode="detail"), added)
