@@ -12,8 +12,9 @@ from engines.errors import EngineError
 
 Count = Annotated[int, Field(ge=0)]
 
-NO_PRODUCT = "no product: FP16"
-"""The reason of what is in FP16, with 8 bits asked, because it has no MACs; too many layers to list one by one."""
+NO_PRODUCT = "no product: as wide as the graph"
+"""The reason of what is in FP16, or on a CPU in FP32, with 8 bits asked, because it has no MACs; too many layers to
+list one by one."""
 COMPUTED = "no constant weights on its right side: attention products, whose one factor is a softmax"
 GROUPED = "grouped convolution: bound by memory, a filter per channel"
 NO_GAIN = frozenset((COMPUTED, GROUPED))
