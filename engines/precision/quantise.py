@@ -23,8 +23,9 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from engines.bundle.layers import COMPUTED, GROUPED
+from engines.bundle.layers import COMPUTED, GROUPED, LITTLE, THIN
 from engines.errors import EngineError
+from engines.precision.macs import macs
 from engines.precision.rewrite import Modulated
 from engines.precision.source import Tensor, constant, initializer
 
@@ -43,6 +44,12 @@ _LEAST_SHARE = 2.0**-8
 """A channel is enlarged so often at most: FP16 filters of up to 255 stay in range."""
 _LEAST_SCALE = 2.0**-14
 """The least normal FP16 value: a scale below it would lose bits of its own."""
+
+LEAST_WORK = 0.005
+"""The share of a graph's multiplications that a product must have to be worth 8 bits on a CPU: codes and the smallest
+maps of a generator have less, and cost most of the accuracy."""
+LEAST_INTENSITY = 48
+"""Multiplications for each value that is read or written, likewise: with fewer a CPU waits for its memory."""
 
 TO_RGB = "ToRGB: its three channels are the picture"
 NARROW = f"its channels are no multiple of {CHANNELS}: pixels, single maps and poolings"
@@ -87,6 +94,21 @@ def _obstacle(node: ir.Node, specs: Mapping[str, Tensor]) -> str | None:
     shape = specs[str(data.name)].shape
     places = shape[2:] if "Conv" in node.op_type else shape[1:-1]
     return VECTOR if int(np.prod(places)) == 1 or node.op_type == "Gemm" or weight.ndim not in (2, 4) else None
+
+
+def worth_it(products: Collection[ir.Node], specs: Mapping[str, Tensor]) -> tuple[list[ir.Node], dict[str, str]]:
+    """The products that gain by 8 bits on a CPU too, and by name of every other one why it does not."""
+    work = {str(node.name): macs(node, specs) for node in products}
+    least = LEAST_WORK * sum(work.values())
+    reasons = {}
+    for node in products:
+        name = str(node.name)
+        moved = sum(specs[str(value.name)].elements for value in (node.inputs[0], node.outputs[0]) if value is not None)
+        if work[name] < least:
+            reasons[name] = LITTLE
+        elif work[name] < LEAST_INTENSITY * moved:
+            reasons[name] = THIN
+    return [node for node in products if str(node.name) not in reasons], reasons
 
 
 def quantise(
