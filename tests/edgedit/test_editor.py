@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -312,3 +313,23 @@ def test_a_photo_is_rendered_without_an_edit_only_where_that_is_used(editor: Edi
     # However often and in whichever order the modes are taken, the pictures are the same.
     assert np.array_equal(portrait.edit({"smile": 1.0}, mode="replace"), replaced)
     assert np.array_equal(editor.edit_photo(head, {"smile": 1.0}, mode="detail"), added)
+
+
+def test_a_slider_inverts_once_and_gives_what_plain_edits_give(
+    editor: Editor, head: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    run = editor.session._run
+
+    def note(graph: str, *rest: Any) -> dict[str, Any]:
+        ran.append(graph)
+        return run(graph, *rest)
+
+    monkeypatch.setattr(editor.session, "_run", note)
+    portrait = editor.portrait(head)
+    steps = [portrait.edit({"smile": strength}, mode="replace") for strength in (-1.0, 0.5, 1.5)]
+    assert ran == ["invert", "edit", "edit", "edit"]
+    ran.clear()
+    plain = [editor.edit_photo(head, {"smile": strength}, mode="replace") for strength in (-1.0, 0.5, 1.5)]
+    assert ran == ["invert", "edit"] * 3
+    assert all(np.array_equal(step, one) for step, one in zip(steps, plain, strict=True))
