@@ -22,7 +22,7 @@ from engines.building.estimate import estimate as floors
 from engines.building.proof import check_targets
 from engines.building.refit import refit as refit_engine
 from engines.bundle import Bundle
-from engines.bundle.engine_manifest import EIGHT_BIT, EngineManifest, Precision, RuntimeName
+from engines.bundle.engine_manifest import EIGHT_BIT, ON_CPU, EngineManifest, Precision, RuntimeName
 from engines.bundle.folders import EngineFolder
 from engines.errors import EngineError
 from engines.packages import Progress
@@ -59,9 +59,9 @@ def build(
     Args:
         bundle: its directory; the engines go into its engines/RUNTIME-TARGET-PRECISION/.
         runtime: what will run them. TensorRT-RTX builds without a GPU, TensorRT for the GPU at hand; for ONNX Runtime
-            a typed graph is written.
+            and OpenVINO a typed graph is written.
         target: GPU architectures such as sm86 or sm86,sm89, or current (the default); cpu (the default) or cuda for
-            ONNX Runtime.
+            ONNX Runtime, cpu for OpenVINO.
         precision: what at least 98 % of the multiply-accumulates must be in; for int8 and fp8, 90 % of those that have
             such kernels.
         graphs: names of graphs, or of sets of them.
@@ -109,7 +109,7 @@ def build(
     found = open_bundle(bundle, verify=False, progress=progress)
     known = None
     if faces is not None:
-        known = _judged(found, precision, faces, max_faces, lpips, identity, progress)
+        known = _judged(found, precision, faces, max_faces, lpips, identity, progress, runtime in ON_CPU)
     elif precision in EIGHT_BIT:
         raise EngineError(
             f"--precision {precision} takes the ranges of activations from photos: give a folder or tar of aligned "
@@ -249,17 +249,18 @@ def _judged(
     lpips: str | Path | None,
     identity: str | Path | None,
     progress: Progress,
+    single: bool = False,
 ) -> CertificationInputs:
     """The certificates and ranges of a bundle's graphs, against PyTorch where it is installed."""
     read = _faces(faces, bundle, max_faces)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"single": single}
     if importlib.util.find_spec("torch") is not None:
         import torch
 
         from export.reference import pytorch_reference
         from training.losses.judges import picture_judges
 
-        options = {"reference": pytorch_reference(bundle), "source": f"PyTorch {torch.__version__}, FP32"}
+        options |= {"reference": pytorch_reference(bundle), "source": f"PyTorch {torch.__version__}, FP32"}
         options["judges"] = picture_judges(*(None if file is None else Path(file) for file in (lpips, identity)))
     elif lpips is not None or identity is not None:
         raise EngineError("--lpips and --identity need torch: pip install 'edgedit[train]'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +16,7 @@ from engines.bundle.signing import ensure_signed
 from engines.directions import Direction, Strength, load_directions, pick, resolve
 from engines.errors import BundleError, DirectionError
 from engines.packages import Progress
-from engines.photo import Alignment, Cropper, Cut, PasteMode, Photo, open_image, photo_name
+from engines.photo import Alignment, Cropper, Cut, PasteMode, Photo, open_image, paste_mode, photo_name
 from engines.photo.images import Source
 from engines.session import EditSession, Inversion
 
@@ -54,8 +55,14 @@ class Portrait:
     cut: Cut
     """The photo, and the face that was cut out of it."""
     inversion: Inversion
-    reconstruction: np.ndarray
-    """uint8 S x S x 3: the face as the model renders it without an edit, in its own light and colours."""
+
+    @cached_property
+    def reconstruction(self) -> np.ndarray:
+        """uint8 S x S x 3: the face as the model renders it without an edit, in its own light and colours.
+
+        Rendered when it is first needed: an edit that takes the model's pixels has no use for it.
+        """
+        return self.editor.session.reconstruct(self.inversion)[0]
 
     @property
     def photo(self) -> Photo:
@@ -77,7 +84,9 @@ class Portrait:
     ) -> np.ndarray:
         """The photo with the face edited and put back, uint8 H x W x 3; see `Editor.edit_photo`."""
         edited = self.editor.render(self.inversion, edits, clamp=clamp)
-        return self.cut.put_back(edited, self.reconstruction, mode)
+        if mode == "auto" and self.alignment is not None:
+            mode = paste_mode(self.alignment, len(edited))
+        return self.cut.put_back(edited, self.reconstruction if mode == "detail" else edited, mode)
 
     def edit_face(self, edits: Mapping[str, float | Strength], *, clamp: bool = False) -> np.ndarray:
         """The edited face alone, uint8 S x S x 3, in the photo's light and colours."""
@@ -290,8 +299,7 @@ class Editor:
     def portrait(self, photo: Source, aligned: bool = False, *, face: int | None = None) -> Portrait:
         """Finds, aligns and inverts a face of a photo; arguments and errors as `invert`."""
         cut = self.cut(photo, aligned, face=face)
-        inversion = self.session.invert(cut.crop[None], (cut.tone,))
-        return Portrait(self, cut, inversion, self.session.reconstruct(inversion)[0])
+        return Portrait(self, cut, self.session.invert(cut.crop[None], (cut.tone,)))
 
     def edit_photo(
         self,

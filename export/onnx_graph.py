@@ -23,6 +23,7 @@ from engines.bundle import EXTERNAL_LOCATION
 from engines.contracts import TensorSpec
 from export.errors import ExportError
 from export.graphs import SYSTEM_PREFIX, BoundGraph, batch_shapes, example_inputs
+from export.haar import one_operator
 from export.weights import WeightEntry
 
 OPSET = 20
@@ -68,7 +69,7 @@ def quiet() -> Iterator[None]:
 
 def _trace(graph: BoundGraph) -> ir.Model:
     args = example_inputs(graph.inputs, batch=2)
-    with quiet(), torch.no_grad():
+    with quiet(), torch.no_grad(), one_operator(graph.module):
         program = torch.onnx.export(
             graph.module,
             args,

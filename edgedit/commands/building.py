@@ -36,10 +36,10 @@ class Build(Reporting):
     bundle: OwnBundle
     """The bundle; the engines go into its engines/RUNTIME-TARGET-PRECISION/."""
     runtime: RuntimeName = "tensorrt-rtx"
-    """What will run them. TensorRT-RTX builds without a GPU, TensorRT for the GPU at hand; for ONNX Runtime a typed
-    graph is written."""
-    target: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: current; cpu for onnxruntime)")] = None
-    """GPU architectures such as sm86 or sm86,sm89, or current; cpu or cuda for onnxruntime."""
+    """What will run them. TensorRT-RTX builds without a GPU, TensorRT for the GPU at hand; for ONNX Runtime and
+    OpenVINO a typed graph is written."""
+    target: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: current, or cpu)")] = None
+    """GPU architectures such as sm86 or sm86,sm89, or current; cpu or cuda for onnxruntime, cpu for openvino."""
     precision: Precision = "fp16"
     """What at least 98 % of the multiply-accumulates must be in, with int8 and fp8 at least 90 % of those that have
     8-bit kernels (attention products and depthwise convolutions have none). These two need --faces, and fp8 sm89 or

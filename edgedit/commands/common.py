@@ -54,6 +54,9 @@ class Running(Reporting):
     """The bundle to run."""
     runtime: str = "onnxruntime"
     """What runs the graphs."""
+    precision: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: the runtime's own choice)")] = None
+    """Precision of the engines to run, such as int8; without it ONNX Runtime and OpenVINO run the bundle's own
+    graphs."""
     threads: int = 0
     """Threads for one network, never more than this process may use by its affinity and its control group's quota; 0:
     one per core."""
@@ -66,7 +69,7 @@ class Running(Reporting):
         Raises:
             EdgeditError: if the bundle or the runtime cannot be used.
         """
-        options = {"threads": self.threads} if self.threads else {}
+        options = {name: value for name in ("precision", "threads") if (value := getattr(self, name))}
         return Editor.load(self.bundle, self.runtime, public_key=self.public_key, progress=say, **options)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.bundle.engine_manifest import (
     EIGHT_BIT,
     ENGINE_SCHEMA,
+    ON_CPU,
+    ONNX_GRAPHS,
     BuiltWith,
     EngineGraph,
     EngineManifest,
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from engines.precision import TypedGraph
     from engines.precision.quantise import Peak
 
-ONNXRUNTIME_TARGETS = ("cpu", "cuda")
 
 Fit = Callable[[str], "tuple[frozenset[str], dict[str, JsonValue] | None]"]
 """A function from a graph to the nodes that its accuracy needs in FP32 beyond the rules, and its certificate; it raises
@@ -66,7 +68,7 @@ def build(
         bundle_path: the bundle's directory.
         runtime: what the engines are for.
         target: architectures separated by commas, or "current" (the default); for ONNX Runtime "cpu" (the default) or
-            "cuda".
+            "cuda", for OpenVINO "cpu".
         precision: what the share of MACs is held against.
         graphs: names of graphs, or of several, see `engines.contracts.SELECTIONS`.
         options: profile and flags.
@@ -85,7 +87,7 @@ def build(
     # Every file that is read is checked when it is read.
     bundle = Bundle.load(bundle_path, verify=False)
     names = graph_names(bundle, graphs)
-    maker = _OnnxRuntime(target) if runtime == "onnxruntime" else _TensorRT(runtime, target, options)
+    maker = _OnnxGraph(runtime, target) if runtime in ONNX_GRAPHS else _TensorRT(runtime, target, options)
     check_targets(precision, maker.target.split("+"))
     measured = peaks if precision in EIGHT_BIT else None
     folder = engine_folder(runtime, maker.target, precision)
@@ -96,7 +98,8 @@ def build(
             keep_fp32, certificate = fit(name) if fit is not None else (frozenset[str](), None)
             started = time.perf_counter()
             ranges = Calibrated.of(name, measured(name)) if measured is not None else None
-            typed = _lower(bundle, name, precision, staging.work, keep_fp32, ranges.peaks if ranges else None)
+            peaks_of = ranges.peaks if ranges else None
+            typed = _lower(bundle, name, precision, staging.work, keep_fp32, peaks_of, runtime in ON_CPU)
             entry = maker.make(staging, typed, precision, options)
             maker.finish(staging, typed)
             if ranges is not None:
@@ -170,12 +173,13 @@ def _lower(
     folder: Path,
     keep_fp32: frozenset[str],
     peaks: Mapping[str, Peak] | None,
+    single: bool,
 ) -> TypedGraph:
     try:
         from engines.precision import lower
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(f"building engines needs {error.name}: pip install onnx onnx-ir") from error
-    return lower(bundle, graph, precision, folder, keep_fp32=keep_fp32, peaks=peaks)
+    return lower(bundle, graph, precision, folder, keep_fp32=keep_fp32, peaks=peaks, single=single)
 
 
 def _summary(name: str, entry: EngineGraph, staging: Staging) -> str:
@@ -237,16 +241,21 @@ class _TensorRT:
         )
 
 
-class _OnnxRuntime:
-    """The typed graph itself, with its weights beside it."""
+class _OnnxGraph:
+    """The typed graph itself, with its weights beside it, for ONNX Runtime or OpenVINO."""
 
-    def __init__(self, target: str | None) -> None:
+    def __init__(self, runtime: RuntimeName, target: str | None) -> None:
+        self.library = "ONNX Runtime" if runtime == "onnxruntime" else "OpenVINO"
         self.target = target or "cpu"
-        if self.target not in ONNXRUNTIME_TARGETS:
-            raise EngineError(f"unknown target {self.target!r}; ONNX Runtime runs on {', '.join(ONNXRUNTIME_TARGETS)}")
+        if self.target not in (targets := ("cpu",) if runtime in ON_CPU else ("cpu", "cuda")):
+            raise EngineError(f"unknown target {self.target!r}; {self.library} runs on {', '.join(targets)}")
         import onnxruntime
 
         self.api = onnxruntime
+        try:
+            self.version = onnxruntime.__version__ if runtime == "onnxruntime" else metadata.version(runtime)
+        except metadata.PackageNotFoundError:
+            raise RuntimeUnavailableError(f"building for OpenVINO needs it: pip install 'edgedit[{runtime}]'") from None
 
     def make(self, staging: Staging, typed: TypedGraph, precision: Precision, options: BuildOptions) -> dict[str, Any]:
         proof = prove(typed.report, precision)
@@ -273,8 +282,8 @@ class _OnnxRuntime:
 
     def built(self, command: str) -> BuiltWith:
         return BuiltWith(
-            library="ONNX Runtime",
-            version=self.api.__version__,
+            library=self.library,
+            version=self.version,
             compute_capabilities=[],
             hardware_compatible=False,
             version_compatible=False,

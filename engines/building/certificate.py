@@ -51,6 +51,10 @@ EMULATED_EIGHT_BIT = (
     "emulated on a CPU: 8-bit products multiply the values that QuantizeLinear and DequantizeLinear give, and sum in "
     "FP32; every other node as in FP16, its result rounded to FP16, range included"
 )
+SINGLE_EIGHT_BIT = (
+    "on a CPU: 8-bit products multiply the values that QuantizeLinear and DequantizeLinear give, and sum in FP32; "
+    "every other node in FP32"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +108,7 @@ class Certifier:
         source: the reference in words.
         judges: further comparisons.
         calibration: for 8 bits.
+        single: for engines of a CPU, see `precision.typed.lower`.
         batch: photos at a time.
         threads: of ONNX Runtime, see `engines.cpus.threads`.
 
@@ -120,6 +125,7 @@ class Certifier:
         source: str = f"ONNX Runtime {onnxruntime.__version__}, FP32",
         judges: Judges | None = None,
         calibration: Calibration | None = None,
+        single: bool = False,
         batch: int = 8,
         threads: int = 0,
     ) -> None:
@@ -127,7 +133,7 @@ class Certifier:
         if photos.ndim != 4 or photos.shape[1:] != (height, width, 3) or not len(photos):
             raise ValueError(f"certifying {bundle.name} takes photos of {width}x{height}, got {photos.shape}")
         self.bundle, self.photos, self.judges, self.threads = bundle, photos, judges or Judges(), threads
-        self.source, self.calibration = source, calibration
+        self.source, self.calibration, self.single = source, calibration, single
         self._make = reference or (lambda graph: create("onnxruntime", bundle, graph, threads=threads).run)
         self._references: dict[str, Run] = {}
         self._kept: tuple[str, dict[int, Mapping[str, np.ndarray]]] = ("", {})
@@ -156,7 +162,7 @@ class Certifier:
     def _retyped(self, graph: str, precision: str, keep_fp32: frozenset[str]) -> tuple[ir.Model, dict[str, str]]:
         model = self._source(graph)
         measured = self.calibration.peaks(graph) if precision in QUANTISED and self.calibration is not None else None
-        return model, retype(model, precision, keep_fp32, measured)
+        return model, retype(model, precision, keep_fp32, measured, single=self.single)
 
     def _source(self, graph: str) -> ir.Model:
         """A copy of the graph as `load_source` gives it; its constants are computed once for all that a search asks."""
@@ -245,7 +251,9 @@ class Certifier:
         """The certificate of a graph in a precision, emulated; `photos` limits how many are used."""
         model, _ = self._retyped(graph, precision, keep_fp32)
         emulated = Emulated(model, watch=precision != "fp32", threads=self.threads)
-        how = EMULATED_EIGHT_BIT if precision in QUANTISED else EMULATED
+        how = EMULATED
+        if precision in QUANTISED:
+            how = SINGLE_EIGHT_BIT if self.single else EMULATED_EIGHT_BIT
         certificate = self.measure(graph, emulated.run, how, precision=precision, photos=photos)
         if precision != "fp32":
             activations = ranges(emulated.peaks)

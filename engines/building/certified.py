@@ -69,6 +69,7 @@ def judged(
     reference: Callable[[str], Run] | None = None,
     source: str = "ONNX Runtime, FP32",
     judges: Judges | None = None,
+    single: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> CertificationInputs:
     """What the faces are for: each graph's certificate, and for 8 bits the ranges of its data.
@@ -80,6 +81,7 @@ def judged(
         reference: by graph, what runs it in FP32; None: the bundle's own graphs in ONNX Runtime.
         source: the reference in words.
         judges: further comparisons.
+        single: for engines of a CPU, see `precision.typed.lower`.
         progress: called with one line per step.
     """
     ranges = None
@@ -89,7 +91,9 @@ def judged(
         progress(f"ranges for {precision} from {ranges.photos} photos, {whose} certified on")
     progress(f"certifying on {len(faces.last)} photos against {source}")
     named: dict[str, Any] = {} if reference is None else {"reference": reference, "source": source}
-    certifier = Certifier(bundle, faces.last, judges=judges, batch=_batch(bundle), calibration=ranges, **named)
+    certifier = Certifier(
+        bundle, faces.last, judges=judges, single=single, batch=_batch(bundle), calibration=ranges, **named
+    )
 
     def fit(graph: str) -> tuple[frozenset[str], dict[str, Any] | None]:
         fitted = certifier.fit(graph, precision, progress=progress)

@@ -23,7 +23,7 @@ from engines.building.proof import DTYPES
 from engines.building.reuse import files_of, ordered, reuse_others
 from engines.building.staging import staged
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.bundle.engine_manifest import EIGHT_BIT, ENGINE_SCHEMA, EngineGraph, EngineManifest
+from engines.bundle.engine_manifest import EIGHT_BIT, ENGINE_SCHEMA, ONNX_GRAPHS, EngineGraph, EngineManifest
 from engines.bundle.folders import EngineFolder
 from engines.bundle.preflight import HostInfo, rebuild_command
 from engines.bundle.provenance import now, tool_versions
@@ -157,7 +157,7 @@ def check_refittable(manifest: EngineManifest, old: Bundle, new: Bundle) -> None
     """
     again = f"run `{rebuild_command(manifest, new.path)}`"
     name = manifest.folder
-    if manifest.runtime == "onnxruntime":
+    if manifest.runtime in ONNX_GRAPHS:
         raise EngineError(f"{name} holds ONNX graphs, into which nothing is refitted: {again}")
     if manifest.precision in EIGHT_BIT and any(entry.ranges is None for entry in manifest.graphs.values()):
         raise EngineError(f"{name} is quantised, and the ranges it was built with are not kept beside it: {again}")

@@ -23,7 +23,11 @@ ENGINE_FILE = "engine.json"
 ENGINE_DIGEST_FILE = "engine.sha256"
 MAX_ENGINE_MANIFEST_BYTES = 16 * 2**20
 
-RuntimeName = Literal["tensorrt", "tensorrt-rtx", "onnxruntime"]
+RuntimeName = Literal["tensorrt", "tensorrt-rtx", "onnxruntime", "openvino"]
+ON_CPU: tuple[RuntimeName, ...] = ("openvino",)
+"""Runtimes of the CPU alone. There FP16 gains nothing: what is not in 8 bits is in FP32."""
+ONNX_GRAPHS: tuple[RuntimeName, ...] = ("onnxruntime", "openvino")
+"""Runtimes whose engines are typed ONNX graphs, which are bound to no version and no machine."""
 FloatPrecision = Literal["fp32", "fp16"]
 """Precisions that need no measured ranges."""
 Precision = Literal[FloatPrecision, "int8", "fp8"]
@@ -81,7 +85,7 @@ class EngineGraph(Strict):
     """One graph of the folder."""
 
     file: RelativePath
-    """The serialised engine, or the typed ONNX graph for ONNX Runtime."""
+    """The serialised engine, or the typed ONNX graph for ONNX Runtime and OpenVINO."""
     layers: RelativePath | None
     """JSON of `engines.bundle.layers.LayerReport`: what `edgedit inspect` shows."""
     source_sha256: Sha256
@@ -106,7 +110,7 @@ class BuiltWith(Strict):
     """The tools that made the engines, and the requirements for running them."""
 
     library: str
-    """"TensorRT", "TensorRT-RTX" or "ONNX Runtime"."""
+    """"TensorRT", "TensorRT-RTX", "ONNX Runtime" or "OpenVINO"."""
     version: str
     compute_capabilities: list[str]
     """["8.6", ...]; empty for what is not bound to a GPU."""

@@ -23,6 +23,7 @@ from engines.bundle.engine_manifest import (
     ENGINE_FILE,
     ENGINES_FOLDER,
     MAX_ENGINE_MANIFEST_BYTES,
+    ONNX_GRAPHS,
     EngineGraph,
     EngineManifest,
     Precision,
@@ -191,7 +192,7 @@ def find_engine(
 
     Args:
         bundle: where to look.
-        runtime: "tensorrt", "tensorrt-rtx" or "onnxruntime".
+        runtime: as in engine.json.
         graph: the graph's name.
         precision: None takes the first there is of fp16, fp32, int8 and fp8.
         target: "sm86" also finds a folder for several targets; None takes any.
@@ -215,7 +216,7 @@ def find_engine(
     wanted = " ".join(filter(None, (runtime, precision, "engine", target and f"for {target}")))
     if target is None:
         gpu = host.compute_capability if host is not None else None
-        target = "cpu" if runtime == "onnxruntime" else target_of(gpu) if gpu else "current"
+        target = "cpu" if runtime in ONNX_GRAPHS else target_of(gpu) if gpu else "current"
     command = build_command(
         bundle.path, runtime, target, precision or PREFERRED[0], PARTS if graph in PARTS else [graph]
     )

@@ -12,12 +12,15 @@ from engines.errors import EngineError
 
 Count = Annotated[int, Field(ge=0)]
 
-NO_PRODUCT = "no product: FP16"
-"""The reason of what is in FP16, with 8 bits asked, because it has no MACs; too many layers to list one by one."""
+NO_PRODUCT = "no product: as wide as the graph"
+"""The reason of what is in FP16, or on a CPU in FP32, with 8 bits asked, because it has no MACs; too many layers to
+list one by one."""
 COMPUTED = "no constant weights on its right side: attention products, whose one factor is a softmax"
 GROUPED = "grouped convolution: bound by memory, a filter per channel"
-NO_GAIN = frozenset((COMPUTED, GROUPED))
-"""Reasons of products in FP16, with 8 bits asked, that have no 8-bit kernel to gain by, in any network. In a light one
+LITTLE = "little work early on, and every pixel depends on it"
+THIN = "few channels: bound by memory"
+NO_GAIN = frozenset((COMPUTED, GROUPED, LITTLE, THIN))
+"""Reasons of products in FP16 or FP32, with 8 bits asked, that have no 8-bit kernel to gain by. In a light network
 they are more than a tenth of the MACs: the proof holds the 8-bit share against the others."""
 
 

@@ -4,7 +4,7 @@ TensorRT itself only says "Serialization error". Its rules (NVIDIA, TensorRT 11.
 Compatibility"): an engine runs on the very version that built it (major, minor, patch and build) and on the GPU
 architectures it was built for. A version-compatible one also runs on later versions of the same major version, and one
 of TensorRT 10 on TensorRT 11; a hardware-compatible one on every GPU from Ampere (SM80) on. TensorRT-RTX knows neither.
-ONNX Runtime's folders hold ONNX graphs, which are bound to nothing.
+The folders of ONNX Runtime and OpenVINO hold ONNX graphs, which are bound to nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.bundle.contents import BundleContents
-from engines.bundle.engine_manifest import EIGHT_BIT, ENGINES_FOLDER, EngineManifest, OptimizationProfile
+from engines.bundle.engine_manifest import EIGHT_BIT, ENGINES_FOLDER, ONNX_GRAPHS, EngineManifest, OptimizationProfile
 from engines.bundle.manifest import WEIGHTS_FILE
 from engines.contracts import SELECTIONS
 from engines.errors import EngineError
@@ -34,7 +34,7 @@ class HostInfo:
     """The library, GPU and driver of a machine."""
 
     library: str
-    """"TensorRT", "TensorRT-RTX" or "ONNX Runtime"."""
+    """"TensorRT", "TensorRT-RTX", "ONNX Runtime" or "OpenVINO"."""
     version: str
     """The version as the library gives it: "11.4.0.24"."""
     compute_capability: str | None = None
@@ -186,7 +186,7 @@ def _runs_with(manifest: EngineManifest, version: str) -> bool:
     built = _numbers(manifest.built.version)
     own = _numbers(version)
     # An ONNX graph is not bound to the version that wrote it; one that is too new fails when it is loaded.
-    if manifest.runtime == "onnxruntime" or version == manifest.built.version or (own and own == built):
+    if manifest.runtime in ONNX_GRAPHS or version == manifest.built.version or (own and own == built):
         return True
     if not (built and own and manifest.built.version_compatible and own > built):
         return False

@@ -134,7 +134,7 @@ def open_engine(
 
     Args:
         bundle: holds the engine.
-        runtime: "tensorrt", "tensorrt-rtx" or "onnxruntime".
+        runtime: as in engine.json.
         graph: the graph's name.
         host: what the machine has.
         precision: as for `find_engine`.

@@ -23,8 +23,9 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from engines.bundle.layers import COMPUTED, GROUPED
+from engines.bundle.layers import COMPUTED, GROUPED, LITTLE, THIN
 from engines.errors import EngineError
+from engines.precision.macs import macs
 from engines.precision.rewrite import Modulated
 from engines.precision.source import Tensor, constant, initializer
 
@@ -44,10 +45,16 @@ _LEAST_SHARE = 2.0**-8
 _LEAST_SCALE = 2.0**-14
 """The least normal FP16 value: a scale below it would lose bits of its own."""
 
+LEAST_WORK = 0.005
+"""The share of a graph's multiplications that a product must have to be worth 8 bits on a CPU: codes and the smallest
+maps of a generator have less, and cost most of the accuracy."""
+LEAST_INTENSITY = 48
+"""Multiplications for each value that is read or written, likewise: with fewer a CPU waits for its memory."""
+
 TO_RGB = "ToRGB: its three channels are the picture"
 NARROW = f"its channels are no multiple of {CHANNELS}: pixels, single maps and poolings"
 VECTOR = "a vector per image: little work, and every pixel depends on it"
-HALF = "kept in FP16: the accuracy gate asked for it"
+HALF = "kept as wide as the graph: the accuracy gate asked for it"
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -89,15 +96,33 @@ def _obstacle(node: ir.Node, specs: Mapping[str, Tensor]) -> str | None:
     return VECTOR if int(np.prod(places)) == 1 or node.op_type == "Gemm" or weight.ndim not in (2, 4) else None
 
 
-def quantise(model: ir.Model, products: Collection[ir.Node], precision: str, peaks: Mapping[str, Peak]) -> None:
+def worth_it(products: Collection[ir.Node], specs: Mapping[str, Tensor]) -> tuple[list[ir.Node], dict[str, str]]:
+    """The products that gain by 8 bits on a CPU too, and by name of every other one why it does not."""
+    work = {str(node.name): macs(node, specs) for node in products}
+    least = LEAST_WORK * sum(work.values())
+    reasons = {}
+    for node in products:
+        name = str(node.name)
+        moved = sum(specs[str(value.name)].elements for value in (node.inputs[0], node.outputs[0]) if value is not None)
+        if work[name] < least:
+            reasons[name] = LITTLE
+        elif work[name] < LEAST_INTENSITY * moved:
+            reasons[name] = THIN
+    return [node for node in products if str(node.name) not in reasons], reasons
+
+
+def quantise(
+    model: ir.Model, products: Collection[ir.Node], precision: str, peaks: Mapping[str, Peak], *, single: bool = False
+) -> None:
     """Puts products between 8-bit data and 8-bit weights, in place. The weights then stand in the graph once, as
     8-bit values.
 
     Args:
-        model: typed in FP16, see `typed.retype`.
+        model: typed, see `typed.retype`; its products in FP16 or, for a CPU, FP32.
         products: of `chosen`.
         precision: one of `QUANTISED`.
         peaks: by product's name, the magnitude that the largest 8-bit value stands for, see `calibrate.calibrate`.
+        single: the graph's floating-point type is FP32.
 
     Raises:
         EngineError: if a product's range was not measured.
@@ -105,6 +130,7 @@ def quantise(model: ir.Model, products: Collection[ir.Node], precision: str, pea
     graph = model.graph
     _, _, top = QUANTISED[precision]
     made: dict[int, ir.Value] = {}
+    kind = ir.DataType.FLOAT if single else ir.DataType.FLOAT16
     for node in products:
         name, data = str(node.name), node.inputs[0]
         assert data is not None
@@ -117,10 +143,10 @@ def quantise(model: ir.Model, products: Collection[ir.Node], precision: str, pea
             magnitudes = magnitudes / shares
         if id(data) not in made:
             # Products of the same data share the first one's 8-bit values.
-            scale = np.float16(max(float(magnitudes.max()) / top, _LEAST_SCALE))
-            made[id(data)] = _round(graph, node, data, scale, precision)
+            scale = max(float(magnitudes.max()) / top, _LEAST_SCALE)
+            made[id(data)] = _round(graph, node, data, scale, precision, kind)
         node.replace_input_with(0, made[id(data)])
-        node.replace_input_with(1, _weights(graph, node, precision, shares))
+        node.replace_input_with(1, _weights(graph, node, precision, shares, kind))
 
 
 def balanced(node: ir.Node) -> ir.Node | None:
@@ -146,22 +172,24 @@ def _enlarge(graph: ir.Graph, filters: ir.Node, shares: np.ndarray) -> None:
     filters.replace_input_with(1, initializer(graph, f"{filters.name}/balanced", larger))
 
 
-def _round(graph: ir.Graph, before: ir.Node, data: ir.Value, scale: np.float16, precision: str) -> ir.Value:
+def _round(
+    graph: ir.Graph, before: ir.Node, data: ir.Value, scale: float, precision: str, kind: ir.DataType
+) -> ir.Value:
     numpy_type, onnx_type, _ = QUANTISED[precision]
     name = str(data.name)
     parameters = [
         initializer(graph, f"{name}/{what}", np.array(array))
-        for what, array in (("step", scale), ("zero", np.zeros((), numpy_type)))
+        for what, array in (("step", np.array(scale, kind.numpy())), ("zero", np.zeros((), numpy_type)))
     ]
     down = ir.node("QuantizeLinear", [data, *parameters], name=f"{name}/quantise")
     up = ir.node("DequantizeLinear", [down.outputs[0], *parameters], name=f"{name}/dequantise")
-    for node, dtype in ((down, onnx_type), (up, ir.DataType.FLOAT16)):
+    for node, dtype in ((down, onnx_type), (up, kind)):
         node.outputs[0].name, node.outputs[0].dtype = f"{node.name}.out", dtype
     graph.insert_before(before, [down, up])
     return up.outputs[0]
 
 
-def _weights(graph: ir.Graph, node: ir.Node, precision: str, shares: np.ndarray | None) -> ir.Value:
+def _weights(graph: ir.Graph, node: ir.Node, precision: str, shares: np.ndarray | None, kind: ir.DataType) -> ir.Value:
     numpy_type, _, top = QUANTISED[precision]
     weight = constant(node.inputs[1])
     assert weight is not None
@@ -170,13 +198,13 @@ def _weights(graph: ir.Graph, node: ir.Node, precision: str, shares: np.ndarray 
         weight = weight * shares[None, :, None, None]
     axis = 0 if node.op_type == "Conv" else 1
     rest = tuple(other for other in range(weight.ndim) if other != axis)
-    scale = np.maximum(np.abs(weight).max(axis=rest) / top, _LEAST_SCALE).astype(np.float16)
+    scale = np.maximum(np.abs(weight).max(axis=rest) / top, _LEAST_SCALE).astype(kind.numpy())
     scaled = weight / np.expand_dims(scale.astype(np.float32), rest)
     small = np.clip(np.round(scaled) if precision == "int8" else scaled, -top, top).astype(numpy_type)
     arrays = {"values": small, "scales": scale, "zeros": np.zeros(scale.shape, numpy_type)}
     inputs = [initializer(graph, f"{node.name}/{what}", array) for what, array in arrays.items()]
     up = ir.node("DequantizeLinear", inputs, {"axis": axis}, name=f"{node.name}/dequantise_weights")
-    up.outputs[0].name, up.outputs[0].dtype = f"{up.name}.out", ir.DataType.FLOAT16
+    up.outputs[0].name, up.outputs[0].dtype = f"{up.name}.out", kind
     graph.insert_before(node, up)
     return up.outputs[0]
 

@@ -16,7 +16,7 @@ from engines.contracts import TensorSpec
 from engines.errors import EngineError
 from engines.precision.fp32_rules import MOVES, fp32_nodes
 from engines.precision.macs import macs
-from engines.precision.quantise import QUANTISED, Peak, chosen, computes_in, quantise, split_kept
+from engines.precision.quantise import QUANTISED, Peak, chosen, computes_in, quantise, split_kept, worth_it
 from engines.precision.rewrite import fold_batch_norms, prenormalise
 from engines.precision.source import Tensor, constant, load_source, shapes
 from engines.store import cannot_write
@@ -51,6 +51,7 @@ def lower(
     *,
     keep_fp32: Collection[str] = frozenset(),
     peaks: Mapping[str, Peak] | None = None,
+    single: bool = False,
 ) -> TypedGraph:
     """Writes a graph of a bundle in a precision.
 
@@ -62,6 +63,7 @@ def lower(
         keep_fp32: names of nodes that stay one step wider than the rules have them: an 8-bit product in FP16, any other
             node in FP32.
         peaks: for 8 bits, the ranges of the data, see `calibrate.calibrate`.
+        single: for a CPU: what is not in 8 bits is in FP32, since FP16 gains nothing there.
 
     Raises:
         EngineError: for a precision that is not offered, 8 bits without ranges, a node to widen that is not there, or a
@@ -69,7 +71,7 @@ def lower(
         OutputError: if the folder cannot be written.
     """
     model = load_source(bundle, graph)
-    reasons = retype(model, precision, keep_fp32, peaks)
+    reasons = retype(model, precision, keep_fp32, peaks, single=single)
     report = describe(model, graph, precision, reasons)
     entry = bundle.graph(graph)
     file = write_model(model, folder / f"{graph}.onnx")
@@ -81,6 +83,8 @@ def retype(
     precision: str,
     keep_fp32: Collection[str] = frozenset(),
     peaks: Mapping[str, Peak] | None = None,
+    *,
+    single: bool = False,
 ) -> dict[str, str]:
     """Gives a source graph (see `source.load_source`) the types of a precision, in place.
 
@@ -93,6 +97,8 @@ def retype(
     """
     if precision not in PRECISIONS:
         raise EngineError(f"precision {precision!r} is not offered; there are {', '.join(PRECISIONS)}")
+    if single and precision == "fp16":
+        raise EngineError("FP16 gains nothing on a CPU; build int8 or fp32 for it")
     if precision in QUANTISED and peaks is None:
         raise EngineError(f"precision {precision} needs the ranges of activations, which are measured on photos")
     fold_batch_norms(model)
@@ -108,10 +114,17 @@ def retype(
     narrow: dict[str, str] = {}
     if precision in QUANTISED:
         every, narrow = chosen(model, specs, modulated, fp32_nodes(model, specs, modulated))
+        if single:
+            every, little = worth_it(every, specs)
+            narrow |= little
         products, back = split_kept(every, keep_fp32)
         narrow |= back
         keep_fp32 = set(keep_fp32) - set(back)
     reasons = fp32_nodes(model, specs, modulated, keep_fp32)
+    if single and peaks is not None:
+        quantise(model, [node for node in products if str(node.name) not in reasons], precision, peaks, single=True)
+        RemoveUnusedNodesPass()(model)
+        return narrow | reasons
     _Caster(model, specs, reasons).run()
     if peaks is not None:
         quantise(model, [node for node in products if str(node.name) not in reasons], precision, peaks)
@@ -241,7 +254,12 @@ def describe(model: ir.Model, graph: str, precision: str, reasons: dict[str, str
         computes = next((tensors[str(v.name)].dtype for v in (*data, *outputs) if str(v.name) in tensors), "none")
         computes = computes_in(node) or computes
         reason = reasons.get(str(node.name)) if node.op_type not in MOVES else None
-        if reason is None and precision in QUANTISED and computes == "float16" and node.op_type not in MOVES:
+        if (
+            reason is None
+            and precision in QUANTISED
+            and computes in ("float16", "float32")
+            and node.op_type not in MOVES
+        ):
             reason = NO_PRODUCT
         layers.append(
             Layer(

@@ -39,6 +39,12 @@ def _onnxruntime() -> type[Runtime]:
     return OnnxRuntime
 
 
+def _openvino() -> type[Runtime]:
+    from engines.runtimes.openvino import OpenVINO
+
+    return OpenVINO
+
+
 def _tensorrt() -> type[Runtime]:
     from engines.runtimes.tensorrt import TensorRT
 
@@ -53,6 +59,7 @@ def _tensorrt_rtx() -> type[Runtime]:
 
 _RUNTIMES = {
     "onnxruntime": _Entry(("onnxruntime",), "onnxruntime", _onnxruntime),
+    "openvino": _Entry(("openvino", "onnx"), "'edgedit[openvino]'", _openvino),
     "tensorrt": _Entry((LIBRARIES["tensorrt"].module, "pycuda"), "'edgedit[tensorrt]'", _tensorrt),
     "tensorrt-rtx": _Entry((LIBRARIES["tensorrt-rtx"].module, "pycuda"), "'edgedit[rtx]' pycuda", _tensorrt_rtx),
 }

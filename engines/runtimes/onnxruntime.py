@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -19,13 +18,14 @@ import onnxruntime as ort
 
 from engines.bundle import Bundle
 from engines.bundle.preflight import HostInfo
-from engines.bundle.signing import ensure_signed, open_engine
+from engines.bundle.signing import open_engine
 from engines.contracts import TensorSpec, mismatch
 from engines.cpus import threads as allowed
-from engines.errors import BundleError, EngineError, RuntimeUnavailableError, first_line
+from engines.errors import EngineError, RuntimeUnavailableError, first_line
 from engines.runtimes.ort import session as new_session
 from engines.runtimes.ort_values import OrtTensor, Values, dtype_name, tensor, to_host
 from engines.runtimes.protocol import Feed, check_run, extents, known_options, refuse_unknown, zeros
+from engines.runtimes.source import of_bundle, of_engine
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -38,25 +38,8 @@ _COMPUTE = ("Conv", "MatMul", "Gemm", "Attention", "Softmax", "Normalization", "
 """Parts of the names of operators that must not land on the CPU when another provider was asked for. Shape arithmetic
 may: ONNX Runtime keeps it on the host on purpose."""
 
-_EXTERNAL = (".safetensors", ".weights")
-"""Suffixes of the files that hold a graph's external data."""
-
 _SHAPES = 8
 """The number of sets of input shapes that keep their values; of more, those that were not used for longest go."""
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The place that a graph and its weights are read from, and what they should be."""
-
-    name: str
-    """The name in messages: "demo: graphs/edit.onnx"."""
-    file: str
-    inputs: list[TensorSpec]
-    outputs: list[TensorSpec]
-    files: Iterable[str]
-    read: Callable[[str], bytes]
-    error: type[BundleError] | type[EngineError]
 
 
 class OnnxRuntime:
@@ -129,15 +112,19 @@ class OnnxRuntime:
         count = allowed(threads)
         requested = _provider(provider)
         if precision is None and target is None:
-            source = _of_bundle(bundle, graph, public_key)
+            source = of_bundle(bundle, graph, public_key)
         else:
-            source = _of_engine(bundle, graph, precision, target, public_key)
+            host = HostInfo("ONNX Runtime", ort.__version__)
+            folder = open_engine(
+                bundle, "onnxruntime", graph, host, precision=precision, target=target, public_key=public_key
+            )
+            source = of_engine(bundle, folder, graph)
         model = source.read(source.file)
         options = ort.SessionOptions()
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         # ONNX Runtime copies what it needs while the session is made. Once a table is given it opens no file of its
         # own, so an empty one goes along with a graph that has no external data.
-        weights = _external_files(source, model) or {"-": b""}
+        weights = source.weights(model) or {"-": b""}
         options.add_external_initializers_from_files_in_memory(
             list(weights), list(weights.values()), [len(data) for data in weights.values()]
         )
@@ -217,49 +204,6 @@ def _provider(name: str) -> str:
             f"{', '.join(installed)}; install an ONNX Runtime package that has it"
         )
     return PROVIDERS[name]
-
-
-def _of_bundle(bundle: Bundle, graph: str, public_key: str | Path | None) -> _Source:
-    if public_key is not None:
-        ensure_signed(bundle, public_key)
-    entry = bundle.graph(graph)
-    return _Source(
-        f"{bundle.name}: {entry.file}",
-        entry.file,
-        entry.inputs,
-        entry.outputs,
-        bundle.manifest.files,
-        bundle.read,
-        BundleError,
-    )
-
-
-def _of_engine(
-    bundle: Bundle, graph: str, precision: str | None, target: str | None, public_key: str | Path | None
-) -> _Source:
-    host = HostInfo("ONNX Runtime", ort.__version__)
-    folder = open_engine(bundle, "onnxruntime", graph, host, precision=precision, target=target, public_key=public_key)
-    entry = folder.graph(graph)
-    return _Source(
-        f"{bundle.name}: engines/{folder.name}/{entry.file}",
-        entry.file,
-        entry.inputs,
-        entry.outputs,
-        folder.manifest.files,
-        folder.read,
-        EngineError,
-    )
-
-
-def _external_files(source: _Source, model: bytes) -> dict[str, bytes]:
-    """Files beside a graph that it names. A name is stored in it as plain text, so no parser is needed to find it."""
-    folder = PurePosixPath(source.file).parent
-    contents = {}
-    for listed in source.files:
-        path = PurePosixPath(listed)
-        if path.parent == folder and path.suffix in _EXTERNAL and path.name.encode() in model:
-            contents[path.name] = source.read(listed)
-    return contents
 
 
 def _assignment(session: ort.InferenceSession) -> dict[str, Counter[str]]:

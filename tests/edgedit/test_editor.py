@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -301,3 +302,34 @@ def test_an_installation_without_the_bundle_says_so(monkeypatch: pytest.MonkeyPa
     with pytest.raises(BundleError, match="the portrait bundle is not part of this installation") as caught:
         open_bundle(tmp_path / "portrait")
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_photo_is_rendered_without_an_edit_only_where_that_is_used(editor: Editor, head: np.ndarray) -> None:
+    portrait = editor.portrait(head)
+    replaced = portrait.edit({"smile": 1.0}, mode="replace")
+    assert "reconstruction" not in vars(portrait)
+    added = portrait.edit({"smile": 1.0}, mode="detail")
+    assert "reconstruction" in vars(portrait)
+    # However often and in whichever order the modes are taken, the pictures are the same.
+    assert np.array_equal(portrait.edit({"smile": 1.0}, mode="replace"), replaced)
+    assert np.array_equal(editor.edit_photo(head, {"smile": 1.0}, mode="detail"), added)
+
+
+def test_a_slider_inverts_once_and_gives_what_plain_edits_give(
+    editor: Editor, head: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    run = editor.session._run
+
+    def note(graph: str, *rest: Any) -> dict[str, Any]:
+        ran.append(graph)
+        return run(graph, *rest)
+
+    monkeypatch.setattr(editor.session, "_run", note)
+    portrait = editor.portrait(head)
+    steps = [portrait.edit({"smile": strength}, mode="replace") for strength in (-1.0, 0.5, 1.5)]
+    assert ran == ["invert", "edit", "edit", "edit"]
+    ran.clear()
+    plain = [editor.edit_photo(head, {"smile": strength}, mode="replace") for strength in (-1.0, 0.5, 1.5)]
+    assert ran == ["invert", "edit"] * 3
+    assert all(np.array_equal(step, one) for step, one in zip(steps, plain, strict=True))

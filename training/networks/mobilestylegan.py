@@ -23,20 +23,24 @@ SLOPE = 0.2
 """Slope of every leaky ReLU for negative values."""
 
 
+def grouped(channels: int, device: torch.device) -> Tensor:
+    """The order of sub-band channels in which each channel's four bands lie side by side: low, then its details."""
+    channel = torch.arange(channels // 4, device=device)[:, None]
+    return torch.cat([channel, channels // 4 + 3 * channel + torch.arange(3, device=device)], dim=1).flatten()
+
+
 def inverse_haar(x: Tensor) -> Tensor:
     """Sub-bands B x 4C x H x W to B x C x 2H x 2W, each output pixel the halved sum of the four bands, by sign.
 
     The first C channels are the low-pass band; the others are its three details per channel: vertical, horizontal,
     diagonal.
     """
-    return _band_sums(0.5 * x)
+    return band_sums(0.5 * x[:, grouped(x.shape[1], x.device)])
 
 
-def _band_sums(x: Tensor) -> Tensor:
-    """`inverse_haar` without the half, which a scale of x can take over."""
-    channels = x.shape[1] // 4
-    low = x[:, :channels]
-    vertical, horizontal, diagonal = (x[:, channels + band :: 3] for band in range(3))
+def band_sums(x: Tensor) -> Tensor:
+    """`inverse_haar` of bands in `grouped` order, without the half, which a scale of x can take over."""
+    low, vertical, horizontal, diagonal = x.unflatten(1, (-1, 4)).unbind(2)
     even, odd = low + vertical, low - vertical
     even_detail, odd_detail = horizontal + diagonal, horizontal - diagonal
     pixels = (even + even_detail, even - even_detail, odd + odd_detail, odd - odd_detail)
@@ -79,24 +83,36 @@ class StyledConv(nn.Module):
         self.register_buffer("noise", torch.zeros(1, 1, side, side))
         nn.init.ones_(self.modulation.bias)
 
-    def forward(self, x: Tensor, style: Tensor, noise: Tensor) -> Tensor:
-        x = x * (style * self.scale)[:, :, None, None]
+    def forward(self, x: Tensor, style: Tensor | None, noise: Tensor, order: Tensor | None = None) -> Tensor:
+        """Args: x, and its style, or None if x is scaled by it already; the noise; the order of the outputs' channels,
+        by default their own."""
+        if style is not None:
+            x = x * (style * self.scale)[:, :, None, None]
         if self.depthwise is not None:
             x = F.conv2d(x, self.depthwise, padding=1, groups=x.shape[1])
-        x = F.conv2d(x, self.weight, self.bias, padding=self.weight.shape[-1] // 2)
+        weight, bias = (self.weight, self.bias) if order is None else (self.weight[order], self.bias[order])
+        x = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
         return F.leaky_relu(x + noise, SLOPE)
 
 
 class Up(nn.Module):
-    """Style-scaled inverse Haar transform: B x 4C x H x W to B x C x 2H x 2W."""
+    """Style-scaled inverse Haar transform: B x 4C x H x W, bands in `grouped` order, to B x C x 2H x 2W.
+
+    `haar` computes `band_sums`; an export may put another form of it there.
+    """
 
     def __init__(self, channels: int, style_dim: int) -> None:
         super().__init__()
         self.modulation = nn.Linear(style_dim, channels)
+        self.haar = band_sums
         nn.init.ones_(self.modulation.bias)
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        return _band_sums(x * (0.5 * style)[:, :, None, None])
+    def forward(self, x: Tensor, style: Tensor, after: Tensor) -> Tensor:
+        """Args: x; its style B x 4C, in the layer's own order; scales B x C of what comes out, which cost a pass over
+        the smaller x only."""
+        low, details = (0.5 * style).split((after.shape[1], 3 * after.shape[1]), dim=1)
+        bands = torch.cat([low[:, :, None], details.unflatten(1, (-1, 3))], dim=2) * after[:, :, None]
+        return self.haar(x * bands.flatten(1)[:, :, None, None])
 
 
 class Block(nn.Module):
@@ -111,7 +127,10 @@ class Block(nn.Module):
 
 
 class ToImage(nn.Module):
-    """Style-scaled 1x1 convolution to the image's Haar sub-bands: B x I x S/2 x S/2 to B x 12 x S/2 x S/2."""
+    """Style-scaled 1x1 convolution to the image's Haar sub-bands, and their inverse transform.
+
+    B x I x S/2 x S/2 to B x 3 x S x S.
+    """
 
     def __init__(self, in_channels: int, style_dim: int) -> None:
         super().__init__()
@@ -119,10 +138,13 @@ class ToImage(nn.Module):
         self.scale = 1.0 / math.sqrt(in_channels)
         self.weight = nn.Parameter(torch.randn(12, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(12))
+        self.haar = band_sums
         nn.init.ones_(self.modulation.bias)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        return F.conv2d(x * (style * self.scale)[:, :, None, None], self.weight, self.bias)
+        order = grouped(len(self.bias), x.device)
+        weight, bias = 0.5 * self.weight[order], 0.5 * self.bias[order]
+        return self.haar(F.conv2d(x * (style * self.scale)[:, :, None, None], weight, bias))
 
 
 class MobileGenerator(nn.Module):
@@ -183,9 +205,7 @@ class MobileGenerator(nn.Module):
         _refuse_noise(random_noise)
         delta = self._split(style_delta)
         x = self.conv1(self.input(w_plus), self._style(self.conv1, 0, w_plus, delta), self.conv1.noise)
-        for index in range(self._feature_blocks):
-            x = self._block(index, x, w_plus, delta, None)
-        return x, None
+        return self._blocks(range(self._feature_blocks), x, w_plus, delta, None), None
 
     def upper(
         self,
@@ -213,11 +233,8 @@ class MobileGenerator(nn.Module):
         """
         _refuse_noise(random_noise)
         delta = self._split(style_delta)
-        x = feature
-        for index in range(self._feature_blocks, len(self.blocks)):
-            x = self._block(index, x, w_plus, delta, origin)
-        bands = self.to_image(x, self._style(self.to_image, len(self.family.style_channels) - 1, w_plus, delta))
-        return inverse_haar(bands)
+        x = self._blocks(range(self._feature_blocks, len(self.blocks)), feature, w_plus, delta, origin)
+        return self.to_image(x, self._style(self.to_image, len(self.family.style_channels) - 1, w_plus, delta))
 
     def upper_modules(self) -> list[nn.Module]:
         """The layers that `upper` runs."""
@@ -233,15 +250,27 @@ class MobileGenerator(nn.Module):
         """Blocks below the feature."""
         return (self.family.feature_conv - 1) // 2
 
-    def _block(
-        self, index: int, x: Tensor, w_plus: Tensor, delta: Sequence[Tensor] | None, origin: Tensor | None
+    def _blocks(
+        self,
+        indices: Sequence[int],
+        x: Tensor,
+        w_plus: Tensor,
+        delta: Sequence[Tensor] | None,
+        origin: Tensor | None,
     ) -> Tensor:
-        block = self.blocks[index]
-        first = 3 * index + 1
-        x = block.up(x, self._style(block.up, first, w_plus, delta))
-        for step, conv in enumerate((block.conv1, block.conv2), start=1):
-            noise = conv.noise if origin is None else _windows(conv.noise, origin, x.shape[-1], self.family)
-            x = conv(x, self._style(conv, first + step, w_plus, delta), noise)
+        if indices:
+            x = x[:, grouped(x.shape[1], x.device)]
+        for index in indices:
+            block, first = self.blocks[index], 3 * index + 1
+            after = self._style(block.conv1, first + 1, w_plus, delta) * block.conv1.scale
+            x = block.up(x, self._style(block.up, first, w_plus, delta), after)
+            noises = [conv.noise for conv in (block.conv1, block.conv2)]
+            if origin is not None:
+                noises = [_windows(noise, origin, x.shape[-1], self.family) for noise in noises]
+            x = block.conv1(x, None, noises[0])
+            # The order that the next block's transform takes costs nothing in a convolution's weights.
+            order = None if index == indices[-1] else grouped(len(block.conv2.bias), x.device)
+            x = block.conv2(x, self._style(block.conv2, first + 2, w_plus, delta), noises[1], order)
         return x
 
 

@@ -68,7 +68,7 @@ def test_builds_that_are_refused(cli: Cli, own_bundle: Path, words: tuple[str, .
 
 
 def test_words_that_do_not_exist(cli: Cli, own_bundle: Path) -> None:
-    for words in (("--runtime", "openvino"), ("--precision", "fp4"), ("--hardware", "any")):
+    for words in (("--runtime", "tensorflow"), ("--precision", "fp4"), ("--hardware", "any")):
         done = cli("build", "-b", own_bundle, *words)
         assert done.status == 2 and "see `edgedit build --help`" in done.error
 

@@ -278,3 +278,13 @@ def test_a_tone_is_written_and_read_exactly(alignment: Alignment) -> None:
 def test_what_is_no_tone_is_not_read_as_one(told: object) -> None:
     with pytest.raises(ValueError, match="light and colours"):
         Tone.from_json(told)
+
+
+@pytest.mark.parametrize("kind", ["colour", "sepia", "dark"])
+def test_a_large_face_has_the_tone_of_a_small_one(alignment: Alignment, kind: str) -> None:
+    photo = {"colour": astronaut(), "sepia": sepia(astronaut()), "dark": astronaut() // 4}[kind]
+    small, large = (read_tone(extract(photo, alignment, size)) for size in (256, 1024))
+    assert (small.line is None) == (large.line is None) == (kind != "sepia")
+    assert large.gain == pytest.approx(small.gain, rel=0.02)
+    if small.line is not None and large.line is not None:
+        assert np.abs(small.line - large.line)[128:384].max() < 4

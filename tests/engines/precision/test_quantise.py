@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import ml_dtypes
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import helper
 
-from engines.bundle.layers import NO_PRODUCT
+from engines.bundle.layers import LITTLE, NO_PRODUCT, THIN
 from engines.errors import EngineError
 from engines.precision import lower, quantise
 from engines.precision.calibrate import calibrate
@@ -226,3 +227,15 @@ def test_ranges_that_are_missing(shipped, tmp_path):
         lower(shipped, "reconstruct", "int8", tmp_path)
     with pytest.raises(EngineError, match=r"fp8 needs the range of what enters node_conv.*, and it was not measured"):
         lower(shipped, "reconstruct", "fp8", tmp_path, peaks={})
+
+
+def test_on_a_cpu_little_work_and_few_channels_stay_wide() -> None:
+    """A chain of 1x1 convolutions at 32 x 32: 512 to 512 channels, 512 to 16, 16 to 16, 16 to 512."""
+    widths = (512, 512, 16, 16, 512)
+    pairs = list(itertools.pairwise(widths))
+    nodes = [helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"x{i + 1}"], name=f"c{i}") for i in range(len(pairs))]
+    weights = {f"w{n}": np.ones((o, i, 1, 1), np.float32) for n, (i, o) in enumerate(pairs)}
+    lowered = make_model(nodes, {"x0": ["batch", 512, 32, 32]}, [f"x{len(pairs)}"], weights)
+    reasons = retype(lowered, "int8", peaks={f"c{i}": 1.0 for i in range(len(pairs))}, single=True)
+    assert reasons == {"c1": THIN, "c2": LITTLE, "c3": THIN}
+    assert {str(value.dtype) for value in lowered.graph.initializers.values()} == {"INT8", "FLOAT"}

@@ -115,7 +115,9 @@ def test_a_graph_that_is_not_what_the_manifest_says(tiny_bundle: Bundle, tmp_pat
 
 
 def test_unknown_and_missing_runtimes(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RuntimeUnavailableError, match="unknown runtime 'teapot'; there are onnxruntime, tensorrt"):
+    with pytest.raises(
+        RuntimeUnavailableError, match="unknown runtime 'teapot'; there are onnxruntime, openvino, tensorrt"
+    ):
         create("teapot", tiny_bundle, "edit")
 
     monkeypatch.setattr(runtimes, "_RUNTIMES", dict(runtimes._RUNTIMES))
