@@ -40,7 +40,15 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 def test_the_package_names_its_parts() -> None:
     parts = {"Direction", "EdgeditError", "Editor", "Inversion", "PORTRAIT_BUNDLE", "Portrait", "Strength"}
     functions = {"build", "certify", "estimate", "refit", "export", "train", "evaluate"}
-    functions |= {"fit_directions", "calibrate_directions", "import_direction", "import_mapper", "import_weights"}
+    functions |= {
+        "batch",
+        "pack",
+        "fit_directions",
+        "calibrate_directions",
+        "import_direction",
+        "import_mapper",
+        "import_weights",
+    }
     assert set(edgedit.__all__) == parts | {"AsyncClient", "Client"} | functions
     assert set(edgedit.__all__) <= set(dir(edgedit))
     assert all(hasattr(edgedit, name) for name in edgedit.__all__) and not hasattr(edgedit, "Servant")
