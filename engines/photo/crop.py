@@ -96,27 +96,32 @@ class Cropper:
             return Cut(photo, square, None, read_tone(square))
         if not faces:
             raise ImageError(f"{model} is not of faces: pass an image that is framed, with --aligned")
-        if self._detector is None:
-            self._detector = FaceDetector(progress=self._progress)
-        detected = _find(self._detector, photo.pixels, face, name)
+        detected = choose_face(self.faces(photo), face, name=name)
         cut = _cut(photo, detected, width)
         if cut.tone.gain > 1:
             # Landmarks are exact in ordinary light only.
-            lighter = [
-                one for one in self._detector(cut.tone.crop(photo.pixels)) if one.clear and one.matches(detected)
-            ]
+            lighter = [one for one in self._detect(cut.tone.crop(photo.pixels)) if one.clear and one.matches(detected)]
             cut = _cut(photo, max(lighter, key=lambda one: one.evidence), width) if lighter else cut
         return cut
 
+    def faces(self, photo: Photo) -> list[Face]:
+        """The faces of a photo, the largest first: number `face` of a call is the one at that place.
 
-def _find(detector: FaceDetector, pixels: Pixels, index: int | None, name: str) -> Face:
-    detected = detector(pixels)
-    median = float(np.median(pixels[::8, ::8] @ LUMA))
-    for lift in LIFTS[1:]:
-        if detected or median * lift > 255:
-            break
-        detected = detector(Tone(lift).crop(pixels))
-    return choose_face(detected, index, name=name)
+        Raises:
+            RuntimeUnavailableError, PackageError, OutputError: as `FaceDetector`.
+        """
+        detected = self._detect(photo.pixels)
+        median = float(np.median(photo.pixels[::8, ::8] @ LUMA))
+        for lift in LIFTS[1:]:
+            if detected or median * lift > 255:
+                break
+            detected = self._detect(Tone(lift).crop(photo.pixels))
+        return detected
+
+    def _detect(self, pixels: Pixels) -> list[Face]:
+        if self._detector is None:
+            self._detector = FaceDetector(progress=self._progress)
+        return self._detector(pixels)
 
 
 def _cut(photo: Photo, face: Face, size: int) -> Cut:

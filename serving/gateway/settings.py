@@ -40,6 +40,11 @@ class GatewaySettings:
     megapixels: float = 32.0
     """Largest photo, decoded."""
 
+    photo_seconds: float = 0.0
+    """How long a photo is kept in memory after its last use; 0 keeps none."""
+    photo_memory: int = 512 * 1024 * 1024
+    """What photos that are kept may take; those longest unused leave first."""
+
     rate: float = 10.0
     """Requests a second that one key may make for long."""
     burst: int = 20
@@ -80,7 +85,9 @@ class GatewaySettings:
             value = getattr(self, field.name)
             if not isinstance(value, int | float) or field.name == "port":
                 continue
-            floor_ok = value >= 0 if field.name in ("waiting", "drain_delay", "canary_cache") else value > 0
+            floor_ok = (
+                value >= 0 if field.name in ("waiting", "drain_delay", "canary_cache", "photo_seconds") else value > 0
+            )
             if not floor_ok or not math.isfinite(value):
                 raise GatewayError(f"{field.name.replace('_', '-')} must be positive and finite, got {value}")
         if not 0 <= self.port <= 65535:
