@@ -193,11 +193,9 @@ async def _edit_handle(gateway: Gateway, call: Call, wanted: EditRequest) -> Res
     handle, paste = Handle(wanted.handle), wanted.paste_back
     async with _turn(gateway, call):
         with _stage(gateway, call, "backend"):
-            if wanted.rendering == "edit":
-                face, base = await _render(gateway, handle, edits, cut if paste else None)
-            else:
-                face, base = await _explain(gateway, handle, edits, wanted.rendering), None
-                cut, paste = None if wanted.rendering == "map" else cut, False
+            face, base = await _render(gateway, handle, edits, cut if paste else None, wanted.rendering)
+            if wanted.rendering == "map":
+                cut, paste = None, False
         with _stage(gateway, call, "encode"):
             encoded = await gateway.pool.run(finish, face, cut, base, paste, wanted.format, wanted.quality, wanted.side)
     return _image(encoded, wanted.format, wanted.handle)
@@ -228,13 +226,14 @@ async def _edit_photo(gateway: Gateway, call: Call, photo: bytes, wanted: EditFo
 
 
 async def _render(
-    gateway: Gateway, handle: Handle, edits: dict[str, float], into: Cut | None
+    gateway: Gateway, handle: Handle, edits: dict[str, float], into: Cut | None, rendering: Rendering = "edit"
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """An edit and, where it is to be put back into a photo that needs it, the rendering without the edit."""
-    if into is None or not needs_reconstruction(into):
-        return await gateway.backend.edit(handle, edits), None
+    edited = gateway.backend.edit(handle, edits) if rendering == "edit" else _explain(gateway, handle, edits, rendering)
+    if into is None or rendering == "map" or not needs_reconstruction(into):
+        return await edited, None
     # At the same time, so that a server can batch them.
-    face, base = await asyncio.gather(gateway.backend.edit(handle, edits), gateway.backend.edit(handle, {}))
+    face, base = await asyncio.gather(edited, gateway.backend.edit(handle, {}))
     return face, base
 
 
