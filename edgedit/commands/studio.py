@@ -65,7 +65,7 @@ class Studio(Running):
             say(f"whole photos will be refused: {error}")
 
         def listening(url: str) -> None:
-            for name in (LOGGER, "uvicorn"):
+            for name in (LOGGER, "uvicorn", "uvicorn.error"):
                 # A person reads this terminal: no line for each picture.
                 logging.getLogger(name).setLevel(logging.WARNING)
             console.print(f"studio on {url}, its HTTP interface on {url}/docs; Ctrl-C stops it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,7 @@ class Cropper:
         *,
         aligned: bool = False,
         face: int | None = None,
+        faces: Sequence[Face] | None = None,
         name: str = "the photo",
         model: str = "the model",
     ) -> Cut:
@@ -79,6 +81,7 @@ class Cropper:
             shape: height and width of the model's images; a model whose images are not square is not of faces.
             aligned: the photo is framed as the model takes it and is only resized.
             face: which face, 0 the largest; None takes the largest.
+            faces: those of this photo, if they have been found; None looks for them.
             name: what messages call the photo.
             model: what messages call the model.
 
@@ -87,16 +90,16 @@ class Cropper:
             RuntimeUnavailableError, PackageError, OutputError: as `FaceDetector`.
         """
         height, width = shape
-        faces = height == width
-        if aligned and not faces:
+        of_faces = height == width
+        if aligned and not of_faces:
             framed = np.array(Image.fromarray(photo.pixels).resize((width, height), Image.Resampling.LANCZOS))
             return Cut(photo, framed, None)
         if aligned:
             square = aligned_square(photo.pixels, width)
             return Cut(photo, square, None, read_tone(square))
-        if not faces:
+        if not of_faces:
             raise ImageError(f"{model} is not of faces: pass an image that is framed, with --aligned")
-        detected = choose_face(self.faces(photo), face, name=name)
+        detected = choose_face(self.faces(photo) if faces is None else faces, face, name=name)
         cut = _cut(photo, detected, width)
         if cut.tone.gain > 1:
             # Landmarks are exact in ordinary light only.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -26,6 +26,7 @@ from serving.gateway.limits import Admission, CpuPool
 from serving.gateway.logs import log
 from serving.gateway.metrics import Metrics
 from serving.gateway.openapi import describe
+from serving.gateway.photos import FoundFaces
 from serving.gateway.problems import MEDIA_TYPE, Problem, busy, invalid, scrub
 from serving.gateway.routes import router
 from serving.gateway.settings import GatewaySettings
@@ -47,6 +48,9 @@ class Gateway:
         self.keys = None if settings.api_keys is None else KeyRing(settings.api_keys)
         self.crop = Cropper()
         self.photos = Shelf[Cut](settings.photo_memory, settings.photo_seconds) if settings.photo_seconds else None
+        """By handle; None where photos are not kept."""
+        self.faces = Shelf[FoundFaces](settings.photo_memory, settings.photo_seconds)
+        """By digest of the photo as it was sent; used where photos are kept."""
         self.draining = False
         self.metrics.watch("admitted", "Requests inside: sending, waiting, running.", lambda: self.admission.inside)
         self.metrics.watch("running", "Requests that have their turn.", lambda: self.admission.working)
@@ -77,9 +81,11 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        keeping = nullcontext() if gateway.photos is None else gateway.photos.tended()
-        async with keeping, connect() as backend:
-            gateway.start(backend)
+        async with AsyncExitStack() as stack:
+            if gateway.photos is not None:
+                await stack.enter_async_context(gateway.photos.tended())
+                await stack.enter_async_context(gateway.faces.tended())
+            gateway.start(await stack.enter_async_context(connect()))
             try:
                 yield
             finally:

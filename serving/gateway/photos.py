@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image
 
-from engines.photo import Cut, paste_mode
+from engines.photo import Cut, Face, Photo, paste_mode
 from engines.photo.images import encode_image
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+
+@dataclass(frozen=True, eq=False)
+class FoundFaces:
+    """A photo that was decoded, and its faces, the largest first."""
+
+    photo: Photo
+    faces: list[Face]
 
 
 def needs_reconstruction(cut: Cut) -> bool:
@@ -52,9 +62,9 @@ def grey_levels(values: np.ndarray) -> np.ndarray:
     return levels[:, :, None].repeat(3, axis=2)
 
 
-def memory(cut: Cut) -> int:
-    """Bytes that a cut holds on to."""
-    arrays = (cut.photo.pixels, cut.photo.alpha, cut.face)
+def memory(photo: Photo, *more: np.ndarray) -> int:
+    """Bytes of a photo and of further arrays."""
+    arrays = (photo.pixels, photo.alpha, *more)
     return sum(array.nbytes for array in arrays if array is not None)
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
-from engines.photo import Alignment, Cut, Face, Photo, open_image
+from engines.photo import Alignment, Cut, Photo, open_image
 from engines.photo.tone import PLAIN
+from engines.store import Digest
 from serving.client.handle import Handle
 from serving.gateway.backend import LocalModel
 from serving.gateway.forms import parse_form
@@ -22,7 +23,7 @@ from serving.gateway.guard import FORM, JSON, Call
 from serving.gateway.logs import shorten
 from serving.gateway.metrics import CONTENT_TYPE
 from serving.gateway.openapi import EDITS, HEALTH, IMAGE_ANSWER, METRICS, PHOTO, READY, problems
-from serving.gateway.photos import MEDIA_TYPES, finish, grey_levels, memory, needs_reconstruction
+from serving.gateway.photos import MEDIA_TYPES, FoundFaces, finish, grey_levels, memory, needs_reconstruction
 from serving.gateway.problems import Problem, busy, invalid
 from serving.gateway.schemas import (
     AlignmentAnswer,
@@ -65,16 +66,11 @@ async def faces(request: Request) -> FacesAnswer:
     """Find the faces in a photo, to choose one of several; a photo without any gives an empty list."""
     gateway, call = _gateway(request), request.state.call
     body = await _sole_photo(request)
-
-    def work() -> tuple[Photo, list[Face]]:
-        photo = open_image(body, max_megapixels=gateway.settings.megapixels)
-        return photo, gateway.crop.faces(photo)
-
     async with _turn(gateway, call):
         with _stage(gateway, call, "photo"):
-            photo, there = await gateway.pool.run(work)
-    height, width = photo.pixels.shape[:2]
-    answers = [FaceAnswer(box=one.box, landmarks=one.landmarks.tolist(), score=one.score) for one in there]
+            there = await gateway.pool.run(_find, gateway, body)
+    height, width = there.photo.pixels.shape[:2]
+    answers = [FaceAnswer(box=one.box, landmarks=one.landmarks.tolist(), score=one.score) for one in there.faces]
     return FacesAnswer(width=width, height=height, faces=answers)
 
 
@@ -93,7 +89,7 @@ async def invert(request: Request, query: Annotated[InversionQuery, Query()]) ->
         cut = await _open(gateway, call, body, query.aligned, query.face)
         handle = await _invert(gateway, call, cut)
     if gateway.photos is not None:
-        gateway.photos.put(handle.id, cut, memory(cut))
+        gateway.photos.put(handle.id, cut, memory(cut.photo, cut.face))
     height, width = cut.photo.pixels.shape[:2]
     return InversionAnswer(
         handle=handle.id,
@@ -241,11 +237,29 @@ async def _open(gateway: Gateway, call: Call, data: bytes, aligned: bool, face: 
     shape = (await gateway.model.profile()).shape
 
     def work() -> Cut:
-        photo = open_image(data, max_megapixels=gateway.settings.megapixels)
-        return gateway.crop(photo, shape, aligned=aligned, face=face)
+        if aligned or shape[0] != shape[1]:
+            return gateway.crop(_decode(gateway, data), shape, aligned=aligned)
+        there = _find(gateway, data)
+        return gateway.crop(there.photo, shape, face=face, faces=there.faces)
 
     with _stage(gateway, call, "photo"):
         return await gateway.pool.run(work)
+
+
+def _decode(gateway: Gateway, data: bytes) -> Photo:
+    return open_image(data, max_megapixels=gateway.settings.megapixels)
+
+
+def _find(gateway: Gateway, data: bytes) -> FoundFaces:
+    """The faces of a photo; of one that is kept they are known."""
+    key = Digest.of(data).sha256
+    if (known := gateway.faces.get(key)) is not None:
+        return known
+    photo = _decode(gateway, data)
+    there = FoundFaces(photo, gateway.crop.faces(photo))
+    if gateway.photos is not None:
+        gateway.faces.put(key, there, memory(photo))
+    return there
 
 
 async def _invert(gateway: Gateway, call: Call, cut: Cut) -> Handle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,8 @@ _SWEEPS = 20
 
 
 class Shelf(Generic[T]):
-    """Values by key; those longest unused leave first when all of them take more than `memory` bytes.
+    """Values by key; those longest unused leave first when all of them take more than `memory` bytes. Threads may share
+    one.
 
     Args:
         memory: bytes; a value that takes more by itself is not kept.
@@ -28,6 +30,7 @@ class Shelf(Generic[T]):
     def __init__(self, memory: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._memory, self._seconds, self._clock = memory, seconds, clock
         self._values: OrderedDict[str, tuple[T, int, float]] = OrderedDict()
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._values)
@@ -35,33 +38,38 @@ class Shelf(Generic[T]):
     @property
     def size(self) -> int:
         """Bytes of all that is kept."""
-        return sum(size for _, size, _ in self._values.values())
+        with self._lock:
+            return sum(size for _, size, _ in self._values.values())
 
     def put(self, key: str, value: T, size: int) -> None:
         """Keeps a value of so many bytes, in place of what the key had."""
-        self._values.pop(key, None)
-        self._values[key] = (value, size, self._clock())
-        while self.size > self._memory:
-            self._values.popitem(last=False)
+        with self._lock:
+            self._values.pop(key, None)
+            self._values[key] = (value, size, self._clock())
+            while self.size > self._memory:
+                self._values.popitem(last=False)
 
     def get(self, key: str) -> T | None:
         """The value, which counts as used; None if there is none, or no longer."""
-        self.expire()
-        if key not in self._values:
-            return None
-        value, size, _ = self._values.pop(key)
-        self._values[key] = (value, size, self._clock())
-        return value
+        with self._lock:
+            self.expire()
+            if key not in self._values:
+                return None
+            value, size, _ = self._values.pop(key)
+            self._values[key] = (value, size, self._clock())
+            return value
 
     def clear(self) -> None:
         """Forgets everything."""
-        self._values.clear()
+        with self._lock:
+            self._values.clear()
 
     def expire(self) -> None:
         """Forgets what was not used for too long."""
-        oldest = self._clock() - self._seconds
-        while self._values and next(iter(self._values.values()))[2] <= oldest:
-            self._values.popitem(last=False)
+        with self._lock:
+            oldest = self._clock() - self._seconds
+            while self._values and next(iter(self._values.values()))[2] <= oldest:
+                self._values.popitem(last=False)
 
     @asynccontextmanager
     async def tended(self) -> AsyncIterator[None]:

@@ -41,12 +41,14 @@ async function take(photo, name) {
   const url = URL.createObjectURL(photo);
   session = { photo, name, url, face: 0, aligned: false, handle: null, keeps: model.keeps_photos };
   go("faces");
+  document.body.classList.add("busy");
   try {
     const there = await api.faces(photo);
     if (mine !== opening) return;
     timed("Find faces", there.timing);
     Object.assign(session, { width: there.width, height: there.height, faces: there.faces });
     if (!there.faces.length) {
+      document.body.classList.remove("busy");
       go("empty");
       return problem("No face was found in this photo.", true);
     }
@@ -57,13 +59,14 @@ async function take(photo, name) {
 }
 
 function choose() {
+  document.body.classList.remove("busy");
   go("faces");
   chooseFace(session, (face) => edit({ face, aligned: false }));
 }
 
 async function edit({ face, aligned }) {
   const mine = ++opening;
-  go("faces");
+  if (document.body.dataset.step !== "faces") go("faces");
   document.body.classList.add("busy");
   $("faces-title").textContent = "Reading the face…";
   try {
@@ -92,6 +95,7 @@ async function edit({ face, aligned }) {
 
 /** What cannot be done with a photo at all leads back to the start; a server that is away is tried again. */
 function refused(error, again) {
+  document.body.classList.remove("busy");
   if (error instanceof Away) return away(again);
   go("empty");
   failed(error, again);
