@@ -252,7 +252,7 @@ class EditSession:
         if not self.explains:
             lacking = next((p for p in _PARTS["edit"] if p not in self.bundle.manifest.graphs), None)
             what = f"there is no graph {lacking}" if lacking else f"its method is {self.bundle.method}"
-            raise BundleError(f"{self.bundle.name}: the steps of an edit cannot be looked at, {what}; use `edit`")
+            raise BundleError(f"{self.bundle.name}: the steps of an edit cannot be looked at: {what}; use `edit`")
         feeds = {"w_plus": inversion.w_e + delta_w, "style_delta": style_delta}
         return self._run("features", feeds)["generator_feature"]
 

@@ -100,7 +100,7 @@ function operationOf(path, verb, operation) {
   if (bodies.length) {
     const all = bodies.map(([kind, { schema }]) => {
       const row = entry(kind, schema, false, "");
-      if (schema.properties) row.append(properties(schema));
+      if (schema.properties) row.append(h("dd", {}, properties(schema)));
       return row;
     });
     parts.push(h("h3", {}, "Body"), h("dl", {}, ...all));
