@@ -91,9 +91,9 @@ class LocalBackend:
         def work(held: _Held) -> np.ndarray:
             if edits:
                 return self._session.edit(held.inversion, *self._deltas(edits))[0]
-            if held.reconstruction is None:
-                held.reconstruction = self._session.reconstruct(held.inversion)[0]
-            return held.reconstruction
+            if (picture := held.reconstruction) is None:
+                picture = held.reconstruction = self._session.reconstruct(held.inversion)[0]
+            return picture
 
         return await self._run(handle, work)
 
