@@ -17,7 +17,8 @@ import pytest
 from edgedit.demo import ASTRONAUT
 from edgedit.editor import Editor
 from serving.gateway.keys import EDIT, add_key
-from tests.serving.gateway.conftest import Running, encoded
+from serving.studio.page import attach
+from tests.serving.gateway.conftest import EditorBackend, Running, encoded, served
 from tests.serving.studio.conftest import edited, running
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright (the dev extra)")
@@ -290,7 +291,8 @@ def test_a_server_that_goes_and_comes_back(browse: Open, editor: Editor) -> None
 
 def test_a_gateway_with_keys_asks_for_one(browse: Open, editor: Editor, tmp_path: Path) -> None:
     key = add_key(tmp_path / "keys", "page", (EDIT,))
-    with running(editor, api_keys=tmp_path / "keys", photo_seconds=0.0) as secured:
+    # Its model is elsewhere, as a Triton's is, and photos are not kept.
+    with served(EditorBackend(editor), attach(ASTRONAUT), api_keys=tmp_path / "keys") as secured:
         tab = browse(secured.url, allowed="401")
         tab.page.fill("#key", "wrong")
         tab.page.keyboard.press("Enter")
@@ -298,8 +300,9 @@ def test_a_gateway_with_keys_asks_for_one(browse: Open, editor: Editor, tmp_path
         tab.page.fill("#key", key)
         tab.page.keyboard.press("Enter")
         expect(tab.page.locator("#privacy")).to_contain_text("Photos are not kept")
-        # The photo is sent along where it is not kept.
         tab.start()
+        expect(tab.page.get_by_label("Where it acts")).to_be_hidden()
+        assert tab.page.locator("#compare option[value=linear]").is_disabled()
         tab.slide("smile", "2")
         tab.page.get_by_text("In the photo").click()
         tab.settled()
