@@ -24,8 +24,8 @@ class GatewaySettings:
     """Limits and addresses of one gateway; times in seconds, sizes in bytes.
 
     The memory that requests may take is bounded by `running` photos decoded (3 bytes a pixel, three of them while a
-    face is put back) and `running + waiting` bodies of `body_bytes`; photos that are kept take
-    twice `photo_memory` more.
+    face is put back) and `running + waiting` bodies of `body_bytes`; where photos are kept, those
+    take `photo_memory` more, and so does what was found in them.
 
     Raises:
         GatewayError: at construction, for a limit that allows nothing, or an address that needs keys and has none.

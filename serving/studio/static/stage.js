@@ -126,7 +126,7 @@ export class Stage {
       // On the way of a slider that goes on: the next one is under way already.
       if (JSON.stringify(this.wanted()) !== JSON.stringify(wanted)) return;
       $("after").alt = this.inPhoto ? "The edited photo" : "The edited face";
-      $("timing").textContent = `${duration(picture.timing.total)}`;
+      $("timing").textContent = `Edited in ${duration(picture.timing.total)}`;
       $("timing").title = "From the request to the picture";
       this.busy(false);
       this.beside();
