@@ -23,8 +23,8 @@ const pause = (ms, signal) =>
 
 /** Milliseconds by step, from the header Server-Timing. */
 export function steps(header) {
-  const found = [...(header ?? "").matchAll(/([\w-]+);dur=([\d.]+)/g)];
-  return Object.fromEntries(found.map(([, name, ms]) => [name, Number(ms)]));
+  const matches = [...(header ?? "").matchAll(/([\w-]+);dur=([\d.]+)/g)];
+  return Object.fromEntries(matches.map(([, name, ms]) => [name, Number(ms)]));
 }
 
 export class Api {

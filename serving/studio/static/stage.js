@@ -144,12 +144,13 @@ export class Stage {
   beside() {
     if (!this.session) return;
     const compare = $("compare").value;
-    const on = compare !== "off";
-    $("before-tag").textContent = { photo: "Photo", reconstruction: "Reconstruction", linear: "Linear editing" }[compare];
+    const names = { photo: "Photo", reconstruction: "Reconstruction", linear: "Linear editing" };
     const reveal = async (url) => {
-      if (await show($("before"), url)) this.divide($("compare").value !== "off");
+      if ($("compare").value !== compare || !(await show($("before"), url))) return;
+      $("before-tag").textContent = names[compare];
+      this.divide($("compare").value !== "off");
     };
-    if (!on) this.divide(false);
+    if (compare === "off") this.divide(false);
     else if (compare === "photo") reveal(this.inPhoto ? this.session.url : this.session.crop);
     else if (compare === "reconstruction") this.picture("before", this.wanted({ edits: {} }), ({ url }) => reveal(url));
     else this.picture("before", this.wanted({ rendering: "linear" }), ({ url }) => reveal(url));

@@ -83,8 +83,10 @@ class Tab:
     def axe(self) -> None:
         from axe_playwright_python.sync_playwright import Axe
 
-        found = Axe().run(self.page).response["violations"]
-        assert not found, json.dumps([(one["id"], [n["html"][:200] for n in one["nodes"]]) for one in found], indent=1)
+        violations = Axe().run(self.page).response["violations"]
+        assert not violations, json.dumps(
+            [(one["id"], [n["html"][:200] for n in one["nodes"]]) for one in violations], indent=1
+        )
 
 
 Open = Callable[..., Tab]
@@ -164,13 +166,14 @@ def test_comparing_the_map_and_the_strip(browse: Open, server: Running) -> None:
     tab.start()
     page = tab.page
     tab.slide("smile", "3")
-    seen = set()
+    befores = set()
     for choice, label in (("photo", "Photo"), ("reconstruction", "Reconstruction"), ("linear", "Linear editing")):
         page.select_option("#compare", choice)
         expect(page.locator("#before-tag")).to_have_text(label)
         expect(page.locator("#before")).to_be_visible()
-        seen.add(page.locator("#before").get_attribute("src"))
+        befores.add(page.locator("#before").get_attribute("src"))
         tab.settled()
+    assert len(befores) == 3
     page.locator("#divider").focus()
     page.keyboard.press("Home")
     assert page.locator("#divider").get_attribute("aria-valuetext") == "0 % before"

@@ -101,9 +101,9 @@ async def test_faces_are_listed_and_none_is_no_error(editor: Editor) -> None:
     two = np.concatenate([pixels, pixels[:, ::-1]], axis=1)
     async with studio(editor) as client:
         answer = await client.post("/v1/faces", content=encoded(two), headers={"content-type": "image/png"})
-        found = answer.json()
-        assert (found["width"], found["height"]) == (two.shape[1], two.shape[0])
-        centres = sorted((face["box"][0] + face["box"][2]) / 2 for face in found["faces"])
+        listed = answer.json()
+        assert (listed["width"], listed["height"]) == (two.shape[1], two.shape[0])
+        centres = sorted((face["box"][0] + face["box"][2]) / 2 for face in listed["faces"])
         assert len(centres) == 2 and centres[0] < two.shape[1] / 2 < centres[1]
         assert "photo;dur=" in answer.headers["server-timing"]
         grey = encoded(np.full((200, 300, 3), 120, np.uint8))
