@@ -32,6 +32,7 @@ from edgedit.commands.photos import Demo, Edit, Reconstruct
 from edgedit.commands.refitting import Refit
 from edgedit.commands.serving import Serve
 from edgedit.commands.signing import Sign, Verify
+from edgedit.commands.studio import Studio
 from edgedit.commands.training import Evaluate, Train
 from engines.errors import EdgeditError, OutputError, StrengthWarning
 from engines.store import write
@@ -40,6 +41,7 @@ Verb = (
     Annotated[Edit, tyro.conf.subcommand("edit")]
     | Annotated[Batch, tyro.conf.subcommand("batch")]
     | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+    | Annotated[Studio, tyro.conf.subcommand("studio")]
     | Annotated[Directions, tyro.conf.subcommand("directions")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Info, tyro.conf.subcommand("info")]

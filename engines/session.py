@@ -156,12 +156,7 @@ class EditSession:
                 large that the picture is lost.
             ValueError: for a shape that does not fit, or deltas that are not finite.
         """
-        batch = self._check(inversion)
-        delta_w = _per_photo("delta_w", delta_w, batch, (self.family.w_rows, self.family.style_dim))
-        if style_delta is None:
-            style_delta = self._zeros(batch)
-        else:
-            style_delta = _per_photo("style_delta", style_delta, batch, (style_width(self.family),))
+        delta_w, style_delta = self._deltas(inversion, delta_w, style_delta)
         parts = self._parts(inversion)
         if self._graphs("edit") == ("edit",):
             feeds = {**self._read("edit", parts), "delta_w": delta_w}
@@ -184,6 +179,49 @@ class EditSession:
         feature = self._run("editor", feeds, ("edited_feature",))["edited_feature"]
         return _picture(self._render(feature, inversion.w + delta_w, style_delta), delta_w, style_delta)
 
+    @property
+    def explains(self) -> bool:
+        """Whether `edit_linear` and `edit_map` can run: for our method, with the separate graphs in the bundle."""
+        return self.bundle.method == OURS and set(_PARTS["edit"]) <= set(self.bundle.manifest.graphs)
+
+    def edit_linear(
+        self, inversion: Inversion, delta_w: np.ndarray, style_delta: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Renders an edit as linear editing does, without the editor, to compare with: f' + G(w + Δ) − G(w).
+
+        Args and errors are those of `edit`.
+
+        Returns:
+            uint8 B x h x w x 3.
+
+        Raises:
+            BundleError: if the bundle lacks a separate graph (see `explains`).
+        """
+        delta_w, style_delta = self._deltas(inversion, delta_w, style_delta)
+        edited = self._edited_feature(inversion, delta_w, style_delta)
+        feature = inversion.array("feature") + edited - inversion.array("generator_feature")
+        return _picture(self._render(feature, inversion.w + delta_w, style_delta), delta_w, style_delta)
+
+    def edit_map(self, inversion: Inversion, delta_w: np.ndarray, style_delta: np.ndarray | None = None) -> np.ndarray:
+        """Where an edit acts: the norm over the channels of f'' − f', what the editor makes of the feature tensor.
+
+        Args and errors are those of `edit`.
+
+        Returns:
+            float32 B x H x W, 0 and more, of the feature tensor's own size.
+
+        Raises:
+            BundleError: if the bundle lacks a separate graph (see `explains`).
+        """
+        delta_w, style_delta = self._deltas(inversion, delta_w, style_delta)
+        feature = inversion.array("feature")
+        feeds = {
+            "generator_feature": inversion.array("generator_feature"),
+            "edited_generator_feature": self._edited_feature(inversion, delta_w, style_delta),
+            "feature": feature,
+        }
+        return np.linalg.norm(self._run("editor", feeds)["edited_feature"] - feature, axis=1)
+
     def reconstruct(self, inversion: Inversion) -> np.ndarray:
         """Renders the inversion unedited.
 
@@ -198,6 +236,25 @@ class EditSession:
         if self._graphs("reconstruct") == ("reconstruct",):
             return self._run("reconstruct", self._read("reconstruct", parts))["image"]
         return self._render(parts["feature"], parts["w"], self._zeros(batch))
+
+    def _deltas(
+        self, inversion: Inversion, delta_w: np.ndarray, style_delta: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Both deltas, checked, one for each photo."""
+        batch = self._check(inversion)
+        delta_w = _per_photo("delta_w", delta_w, batch, (self.family.w_rows, self.family.style_dim))
+        if style_delta is None:
+            return delta_w, self._zeros(batch)
+        return delta_w, _per_photo("style_delta", style_delta, batch, (style_width(self.family),))
+
+    def _edited_feature(self, inversion: Inversion, delta_w: np.ndarray, style_delta: np.ndarray) -> np.ndarray:
+        """G(w + Δ), B x C x H x W."""
+        if not self.explains:
+            lacking = next((p for p in _PARTS["edit"] if p not in self.bundle.manifest.graphs), None)
+            what = f"there is no graph {lacking}" if lacking else f"its method is {self.bundle.method}"
+            raise BundleError(f"{self.bundle.name}: the steps of an edit cannot be looked at: {what}; use `edit`")
+        feeds = {"w_plus": inversion.w_e + delta_w, "style_delta": style_delta}
+        return self._run("features", feeds)["generator_feature"]
 
     def _render(self, feature: Feed, w_plus: Feed, style_delta: np.ndarray) -> np.ndarray:
         feeds = {"w_plus": w_plus, "style_delta": style_delta}

@@ -28,6 +28,7 @@ SERVING = {
     "local": ("repository",),
     "client": ("models",),
     "gateway": ("client",),
+    "studio": ("client", "gateway"),
 }
 """The rooms of `serving`, and those that each may import."""
 ROOMS = {

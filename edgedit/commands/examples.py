@@ -7,6 +7,7 @@ EXAMPLES = {
     "edit": "edgedit edit photo.jpg -d smile:2 -d age:-1 -o smiling.png",
     "batch": "edgedit batch photos edited --edits edits.yaml --batch 4",
     "reconstruct": "edgedit reconstruct photo.jpg -o seen.png",
+    "studio": "edgedit studio --port 8090",
     "directions": "edgedit directions list -b BUNDLE",
     "directions list": "edgedit directions list -b BUNDLE",
     "directions fit": "edgedit directions fit --run RUN --faces FACES --recipe faces-1024-mobile "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from edgedit.commands.common import OptionalFile, Reporting, console, say
+from edgedit.demo import ASTRONAUT
 from engines.errors import EdgeditError, RuntimeUnavailableError
 from engines.packages import FACE_DETECTOR
 
@@ -81,6 +82,7 @@ class ServeGateway(Reporting):
         try:
             from serving.client import AsyncClient
             from serving.gateway.server import serve
+            from serving.studio.page import attach
         except ModuleNotFoundError as error:
             raise RuntimeUnavailableError(
                 f"the gateway needs the package {error.name}: pip install 'edgedit[serve,gateway]'"
@@ -93,7 +95,9 @@ class ServeGateway(Reporting):
             say(f"whole photos will be refused: {error}")
 
         def listening(url: str) -> None:
-            console.print(f"gateway on {url}, Triton at {self.triton}; {url}/openapi.json tells what it does")
+            console.print(
+                f"gateway on {url}, Triton at {self.triton}; {url}/docs tells what it does, {url} is the studio"
+            )
             if settings.api_keys is None:
                 console.print("no --api-keys: whoever can reach this address from this machine may use it")
 
@@ -101,7 +105,7 @@ class ServeGateway(Reporting):
             # Two requests of the client at a time for each of the gateway's: the edit and what it is compared with.
             return AsyncClient(self.triton, timeout=settings.max_timeout, concurrency=2 * settings.running)
 
-        serve(connect, settings, listening)
+        serve(connect, settings, listening, attach(ASTRONAUT))
         console.print("stopped")
         return {"triton": self.triton, "host": self.host, "port": self.port}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,7 @@ class Cropper:
         *,
         aligned: bool = False,
         face: int | None = None,
+        faces: Sequence[Face] | None = None,
         name: str = "the photo",
         model: str = "the model",
     ) -> Cut:
@@ -79,6 +81,7 @@ class Cropper:
             shape: height and width of the model's images; a model whose images are not square is not of faces.
             aligned: the photo is framed as the model takes it and is only resized.
             face: which face, 0 the largest; None takes the largest.
+            faces: those of this photo, if they have been found; None looks for them.
             name: what messages call the photo.
             model: what messages call the model.
 
@@ -87,36 +90,41 @@ class Cropper:
             RuntimeUnavailableError, PackageError, OutputError: as `FaceDetector`.
         """
         height, width = shape
-        faces = height == width
-        if aligned and not faces:
+        of_faces = height == width
+        if aligned and not of_faces:
             framed = np.array(Image.fromarray(photo.pixels).resize((width, height), Image.Resampling.LANCZOS))
             return Cut(photo, framed, None)
         if aligned:
             square = aligned_square(photo.pixels, width)
             return Cut(photo, square, None, read_tone(square))
-        if not faces:
+        if not of_faces:
             raise ImageError(f"{model} is not of faces: pass an image that is framed, with --aligned")
-        if self._detector is None:
-            self._detector = FaceDetector(progress=self._progress)
-        detected = _find(self._detector, photo.pixels, face, name)
+        detected = choose_face(self.faces(photo) if faces is None else faces, face, name=name)
         cut = _cut(photo, detected, width)
         if cut.tone.gain > 1:
             # Landmarks are exact in ordinary light only.
-            lighter = [
-                one for one in self._detector(cut.tone.crop(photo.pixels)) if one.clear and one.matches(detected)
-            ]
+            lighter = [one for one in self._detect(cut.tone.crop(photo.pixels)) if one.clear and one.matches(detected)]
             cut = _cut(photo, max(lighter, key=lambda one: one.evidence), width) if lighter else cut
         return cut
 
+    def faces(self, photo: Photo) -> list[Face]:
+        """The faces of a photo, the largest first: number `face` of a call is the one at that place.
 
-def _find(detector: FaceDetector, pixels: Pixels, index: int | None, name: str) -> Face:
-    detected = detector(pixels)
-    median = float(np.median(pixels[::8, ::8] @ LUMA))
-    for lift in LIFTS[1:]:
-        if detected or median * lift > 255:
-            break
-        detected = detector(Tone(lift).crop(pixels))
-    return choose_face(detected, index, name=name)
+        Raises:
+            RuntimeUnavailableError, PackageError, OutputError: as `FaceDetector`.
+        """
+        detected = self._detect(photo.pixels)
+        median = float(np.median(photo.pixels[::8, ::8] @ LUMA))
+        for lift in LIFTS[1:]:
+            if detected or median * lift > 255:
+                break
+            detected = self._detect(Tone(lift).crop(photo.pixels))
+        return detected
+
+    def _detect(self, pixels: Pixels) -> list[Face]:
+        if self._detector is None:
+            self._detector = FaceDetector(progress=self._progress)
+        return self._detector(pixels)
 
 
 def _cut(photo: Photo, face: Face, size: int) -> Cut:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from engines.errors import DirectionError, EdgeditError, ImageError, ImageTooLargeError, NoFaceError
-from engines.photo import Cropper
+from engines.photo import Cropper, Cut
 from serving.client.errors import (
     DeadlineError,
     NotFoundError,
@@ -26,9 +26,11 @@ from serving.gateway.limits import Admission, CpuPool
 from serving.gateway.logs import log
 from serving.gateway.metrics import Metrics
 from serving.gateway.openapi import describe
+from serving.gateway.photos import FoundFaces
 from serving.gateway.problems import MEDIA_TYPE, Problem, busy, invalid, scrub
 from serving.gateway.routes import router
 from serving.gateway.settings import GatewaySettings
+from serving.gateway.shelf import Shelf
 
 
 class Gateway:
@@ -45,6 +47,10 @@ class Gateway:
         self.admission = Admission(settings.running, settings.waiting, settings.per_key)
         self.keys = None if settings.api_keys is None else KeyRing(settings.api_keys)
         self.crop = Cropper()
+        self.photos = Shelf[Cut](settings.photo_memory, settings.photo_seconds) if settings.photo_seconds else None
+        """By handle; None where photos are not kept."""
+        self.faces = Shelf[FoundFaces](settings.photo_memory, settings.photo_seconds)
+        """By digest of the photo as it was sent; used where photos are kept."""
         self.draining = False
         self.metrics.watch("admitted", "Requests inside: sending, waiting, running.", lambda: self.admission.inside)
         self.metrics.watch("running", "Requests that have their turn.", lambda: self.admission.working)
@@ -56,12 +62,17 @@ class Gateway:
         self.canary = EditCanary(backend, self.model, self.settings.canary_timeout, self.settings.canary_cache)
 
 
-def create_app(connect: Callable[[], AbstractAsyncContextManager[Backend]], settings: GatewaySettings) -> FastAPI:
+def create_app(
+    connect: Callable[[], AbstractAsyncContextManager[Backend]],
+    settings: GatewaySettings,
+    extend: Callable[[FastAPI], None] = lambda app: None,
+) -> FastAPI:
     """The gateway as an ASGI application; its `state.gateway` is the `Gateway`.
 
     Args:
         connect: opens the backend, on the event loop that serves; it need not reach the server yet.
         settings: the limits.
+        extend: adds pages to the application; they are behind the same door.
 
     Raises:
         GatewayError: if the file of keys will not do.
@@ -70,8 +81,11 @@ def create_app(connect: Callable[[], AbstractAsyncContextManager[Backend]], sett
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with connect() as backend:
-            gateway.start(backend)
+        async with AsyncExitStack() as stack:
+            if gateway.photos is not None:
+                await stack.enter_async_context(gateway.photos.tended())
+                await stack.enter_async_context(gateway.faces.tended())
+            gateway.start(await stack.enter_async_context(connect()))
             try:
                 yield
             finally:
@@ -81,6 +95,7 @@ def create_app(connect: Callable[[], AbstractAsyncContextManager[Backend]], sett
     app = FastAPI(title="edgedit", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.gateway = gateway
     app.include_router(router)
+    extend(app)
     for kind in (Problem, EdgeditError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
     app.add_middleware(

@@ -6,7 +6,8 @@ import asyncio
 import difflib
 import time
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -35,6 +36,37 @@ class Backend(Protocol):
 
     async def edit(self, handle: Handle, edits: Mapping[str, float]) -> np.ndarray:
         """Renders an edit, uint8 h x w x 3; a handle with a crop is inverted again if the server has dropped it."""
+        ...
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a model that runs in this process."""
+
+    name: str
+    """The bundle's."""
+    family: str
+    precision: str
+    runtime: str
+    explains: bool
+    """Whether `linear` and `map` can be asked for."""
+
+
+@runtime_checkable
+class LocalModel(Backend, Protocol):
+    """A backend whose model runs in this process, where the steps of an edit can be looked at."""
+
+    @property
+    def about(self) -> About:
+        """What it is."""
+        ...
+
+    async def linear(self, handle: Handle, edits: Mapping[str, float]) -> np.ndarray:
+        """Renders an edit by linear editing, uint8 h x w x 3."""
+        ...
+
+    async def map(self, handle: Handle, edits: Mapping[str, float]) -> np.ndarray:
+        """Where an edit acts: float32 h x w, 0 and more, coarser than the image."""
         ...
 
 

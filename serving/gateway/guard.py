@@ -30,11 +30,11 @@ JSON, FORM = "application/json", "multipart/form-data"
 IMAGES = ("image/jpeg", "image/png", "image/webp")
 _ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 """Names that are not registered, and that clients send all the same."""
-BODIES = {"/v1/inversions": (*IMAGES, FORM), "/v1/edits": (JSON, FORM)}
+BODIES = {"/v1/faces": (*IMAGES, FORM), "/v1/inversions": (*IMAGES, FORM), "/v1/edits": (JSON, FORM)}
 """What may be posted where."""
 
 OPEN = ("/healthz", "/readyz", "/openapi.json")
-ROUTES = (*BODIES, "/v1/directions", "/metrics", *OPEN)
+ROUTES = (*BODIES, "/v1/directions", "/v1/model", "/metrics", *OPEN)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
 _NOBODY = "local"
@@ -60,6 +60,8 @@ class Call:
     problem: str | None = None
     started: bool = False
     complete: bool = False
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage of the work, as the answer's Server-Timing tells them."""
     fields: dict[str, Any] = field(default_factory=dict)
     """More members of the line in the log."""
 
@@ -176,12 +178,15 @@ class Guard:
         return min(seconds, self._settings.max_timeout)
 
     def _check_host(self, headers: Headers) -> None:
-        """Without keys, a page in the user's own browser must not reach us under a name that points here."""
+        """Without keys, a page in the user's own browser must not reach us: under a name that points here, or as
+        another origin than our own page's."""
         if self._keys is not None:
             return
         host = headers.get("host", "")
         if not is_loopback(host if host.endswith("]") else re.sub(r":\d*$", "", host)):
             raise Problem(421, "misdirected", "without API keys this gateway answers to loopback names only")
+        if (origin := headers.get("origin")) is not None and origin.partition("://")[2].lower() != host.lower():
+            raise Problem(403, "foreign-origin", "without API keys this gateway answers to its own page only")
 
     def _authenticate(self, headers: Headers, scope: str) -> str:
         if self._keys is None:
@@ -266,6 +271,9 @@ class Guard:
                 headers["X-Request-Id"] = call.id
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers.setdefault("Cache-Control", "no-store")
+                if call.stages:
+                    steps = (f"{name};dur={seconds * 1e3:.1f}" for name, seconds in call.stages.items())
+                    headers["Server-Timing"] = ", ".join(steps)
                 if self._draining():
                     headers["Connection"] = "close"
             elif message["type"] == "http.response.body":

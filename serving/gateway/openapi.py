@@ -16,7 +16,7 @@ from serving.gateway.schemas import EditForm, EditRequest, ProblemAnswer, refere
 _TEXT = {
     400: "The request is malformed.",
     401: "No API key, or one that is not known.",
-    403: "The API key is not for this.",
+    403: "The API key is not for this, or a page of another origin asks.",
     404: "The inversion is no longer held: send the photo again.",
     408: "The body did not arrive in time.",
     413: "The body, or the photo in it, is too large.",
@@ -30,6 +30,9 @@ _TEXT = {
     504: "No answer before the deadline.",
 }
 _RETRY = {"Retry-After": {"description": "Whole seconds.", "schema": {"type": "integer", "minimum": 1}}}
+_TIMING = {
+    "Server-Timing": {"description": "Milliseconds of each step of the work.", "schema": {"type": "string"}},
+}
 _ID = {"X-Request-Id": {"description": "Names this request in the logs.", "schema": {"type": "string"}}}
 _BINARY = {"type": "string", "format": "binary"}
 _PHOTO = {**_BINARY, "description": "JPEG, PNG or WebP."}
@@ -37,7 +40,8 @@ _PHOTO = {**_BINARY, "description": "JPEG, PNG or WebP."}
 IMAGE_ANSWER: dict[str, Any] = {
     "description": "The image.",
     "content": {kind: {"schema": _BINARY} for kind in MEDIA_TYPES.values()},
-    "headers": {"Edgedit-Handle": {"description": "Of the inversion that was edited.", "schema": {"type": "string"}}},
+    "headers": _TIMING
+    | {"Edgedit-Handle": {"description": "Of the inversion that was edited.", "schema": {"type": "string"}}},
 }
 METRICS: dict[str, Any] = {
     "description": "Text exposition.",
@@ -45,7 +49,7 @@ METRICS: dict[str, Any] = {
 }
 HEALTH: dict[str, Any] = {"security": []}
 READY: dict[str, Any] = {"security": []}
-INVERSIONS: dict[str, Any] = {
+PHOTO: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {kind: {"schema": _BINARY} for kind in IMAGES}
@@ -125,11 +129,11 @@ def describe(app: FastAPI, secured: bool) -> dict[str, Any]:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}}
     for path, methods in document["paths"].items():
         for operation in methods.values():
-            always = [400, 421, 500, 503, 504]
+            always = [400, 403, 421, 500, 503, 504]
             guarded = path.startswith("/v1/") or path == "/metrics"
             if secured and guarded:
                 operation["security"] = [{"key": []}]
-                always += [401, 403]
+                always.append(401)
             if path.startswith("/v1/"):
                 always.append(429)
             operation["parameters"] = [*operation.get("parameters", []), _DEADLINE, _NAME]

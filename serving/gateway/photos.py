@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
 
-from engines.photo import Cut, paste_mode
+import numpy as np
+from PIL import Image
+
+from engines.photo import Cut, Face, Photo, paste_mode
 from engines.photo.images import encode_image
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+
+@dataclass(frozen=True, eq=False)
+class FoundFaces:
+    """A photo that was decoded, and its faces, the largest first."""
+
+    photo: Photo
+    faces: list[Face]
 
 
 def needs_reconstruction(cut: Cut) -> bool:
@@ -16,7 +27,13 @@ def needs_reconstruction(cut: Cut) -> bool:
 
 
 def finish(
-    face: np.ndarray, cut: Cut | None, base: np.ndarray | None, paste: bool, file_format: str, quality: int
+    face: np.ndarray,
+    cut: Cut | None,
+    base: np.ndarray | None,
+    paste: bool,
+    file_format: str,
+    quality: int,
+    side: int | None = None,
 ) -> bytes:
     """The answer's bytes.
 
@@ -27,9 +44,31 @@ def finish(
         paste: put it back into the photo.
         file_format: one of `MEDIA_TYPES`.
         quality: 1 to 100.
+        side: the longer side to which a larger picture is reduced; None leaves it as it is.
     """
     pixels, alpha = face, None
     if cut is not None:
         pixels = cut.put_back(face, face if base is None else base) if paste else cut.in_tone(face)
         alpha = cut.photo.alpha if paste and cut.alignment is not None else None
+    if side is not None and max(pixels.shape[:2]) > side:
+        pixels, alpha = (None if plane is None else _reduced(plane, side) for plane in (pixels, alpha))
+        assert pixels is not None
     return encode_image(pixels, file_format.upper(), quality=quality, alpha=alpha)
+
+
+def grey_levels(values: np.ndarray) -> np.ndarray:
+    """Values of 0 and more, h x w, as uint8 h x w x 3: 255 is the largest of them."""
+    levels = np.rint(values * (255 / max(float(values.max()), 1e-12))).astype(np.uint8)
+    return levels[:, :, None].repeat(3, axis=2)
+
+
+def memory(photo: Photo, *more: np.ndarray) -> int:
+    """Bytes of a photo and of further arrays."""
+    arrays = (photo.pixels, photo.alpha, *more)
+    return sum(array.nbytes for array in arrays if array is not None)
+
+
+def _reduced(plane: np.ndarray, side: int) -> np.ndarray:
+    image = Image.fromarray(plane)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return np.asarray(image)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
-from engines.photo import Alignment, Cut, open_image
+from engines.photo import Alignment, Cut, Photo, open_image
 from engines.photo.tone import PLAIN
+from engines.store import Digest
 from serving.client.handle import Handle
+from serving.gateway.backend import LocalModel
 from serving.gateway.forms import parse_form
 from serving.gateway.guard import FORM, JSON, Call
 from serving.gateway.logs import shorten
 from serving.gateway.metrics import CONTENT_TYPE
-from serving.gateway.openapi import EDITS, HEALTH, IMAGE_ANSWER, INVERSIONS, METRICS, READY, problems
-from serving.gateway.photos import MEDIA_TYPES, finish, needs_reconstruction
+from serving.gateway.openapi import EDITS, HEALTH, IMAGE_ANSWER, METRICS, PHOTO, READY, problems
+from serving.gateway.photos import MEDIA_TYPES, FoundFaces, finish, grey_levels, memory, needs_reconstruction
 from serving.gateway.problems import Problem, busy, invalid
 from serving.gateway.schemas import (
     AlignmentAnswer,
@@ -27,9 +31,13 @@ from serving.gateway.schemas import (
     DirectionsAnswer,
     EditForm,
     EditRequest,
+    FaceAnswer,
+    FacesAnswer,
     InversionAnswer,
     InversionQuery,
     Links,
+    ModelAnswer,
+    Rendering,
     StatusAnswer,
 )
 
@@ -48,24 +56,40 @@ def _media_type(request: Request) -> str:
 
 
 @router.post(
+    "/v1/faces",
+    response_model=FacesAnswer,
+    responses=problems(400, 408, 413, 415, 422, 503, 504),
+    openapi_extra=PHOTO,
+    operation_id="faces",
+)
+async def faces(request: Request) -> FacesAnswer:
+    """Find the faces in a photo, to choose one of several; a photo without any gives an empty list."""
+    gateway, call = _gateway(request), request.state.call
+    body = await _sole_photo(request)
+    async with _turn(gateway, call):
+        with _stage(gateway, call, "photo"):
+            there = await gateway.pool.run(_find, gateway, body)
+    height, width = there.photo.pixels.shape[:2]
+    answers = [FaceAnswer(box=one.box, landmarks=one.landmarks.tolist(), score=one.score) for one in there.faces]
+    return FacesAnswer(width=width, height=height, faces=answers)
+
+
+@router.post(
     "/v1/inversions",
     response_model=InversionAnswer,
     responses=problems(400, 408, 413, 415, 422, 502, 503, 504),
-    openapi_extra=INVERSIONS,
+    openapi_extra=PHOTO,
     operation_id="invert",
 )
 async def invert(request: Request, query: Annotated[InversionQuery, Query()]) -> InversionAnswer:
     """Find the face in a photo and invert it, once for any number of edits."""
     gateway, call = _gateway(request), request.state.call
-    body = await request.body()
-    if _media_type(request) == FORM:
-        parts = await gateway.pool.run(parse_form, request.headers["content-type"], body)
-        body = _photo(parts)
-        if parts:
-            raise Problem(422, "invalid-request", f"the form has a part {next(iter(parts))[:64]!r} besides photo")
-    async with _turn(gateway):
-        cut = await _open(gateway, body, query.aligned, query.face)
+    body = await _sole_photo(request)
+    async with _turn(gateway, call):
+        cut = await _open(gateway, call, body, query.aligned, query.face)
         handle = await _invert(gateway, call, cut)
+    if gateway.photos is not None:
+        gateway.photos.put(handle.id, cut, memory(cut.photo, cut.face))
     height, width = cut.photo.pixels.shape[:2]
     return InversionAnswer(
         handle=handle.id,
@@ -108,6 +132,28 @@ async def directions(request: Request) -> DirectionsAnswer:
     return DirectionsAnswer(directions=known)
 
 
+@router.get("/v1/model", responses=problems(502, 503, 504), operation_id="model")
+async def model(request: Request) -> ModelAnswer:
+    """Tell what is served, and what may be asked of it."""
+    gateway = _gateway(request)
+    height, width = (await gateway.model.profile()).shape
+    about = gateway.backend.about if isinstance(gateway.backend, LocalModel) else None
+    offered: list[Rendering] = ["edit", "linear", "map"] if about and about.explains else ["edit"]
+    return ModelAnswer(
+        name=about.name if about else None,
+        family=about.family if about else None,
+        precision=about.precision if about else None,
+        runtime=about.runtime if about else "triton",
+        width=width,
+        height=height,
+        renderings=offered,
+        keeps_photos=gateway.photos is not None,
+        photo_seconds=gateway.settings.photo_seconds,
+        photo_bytes=gateway.settings.body_bytes,
+        photo_megapixels=gateway.settings.megapixels,
+    )
+
+
 @router.get("/healthz", operation_id="health", openapi_extra=HEALTH)
 async def health() -> StatusAnswer:
     """Whether this process answers."""
@@ -134,64 +180,124 @@ async def metrics(request: Request) -> Response:
 
 
 async def _edit_handle(gateway: Gateway, call: Call, wanted: EditRequest) -> Response:
-    if wanted.paste_back:
-        detail = "photos are not kept, so to have the face put back send the photo along, as multipart/form-data"
+    cut = None if gateway.photos is None else gateway.photos.get(wanted.handle)
+    if wanted.paste_back and cut is None:
+        detail = "this photo is not kept, so to have the face put back send it along, as multipart/form-data"
         raise Problem(422, "photo-needed", detail)
     call.fields["handle"] = shorten(wanted.handle)
     edits = await gateway.model.strengths(wanted.edits, wanted.clamp)
-    async with _turn(gateway):
-        with gateway.metrics.stage("backend"):
-            face = await gateway.backend.edit(Handle(wanted.handle), edits)
-        with gateway.metrics.stage("encode"):
-            encoded = await gateway.pool.run(finish, face, None, None, False, wanted.format, wanted.quality)
+    handle, paste = Handle(wanted.handle), wanted.paste_back
+    async with _turn(gateway, call):
+        with _stage(gateway, call, "backend"):
+            face, base = await _render(gateway, handle, edits, cut if paste else None, wanted.rendering)
+            if wanted.rendering == "map":
+                cut, paste = None, False
+        with _stage(gateway, call, "encode"):
+            encoded = await gateway.pool.run(finish, face, cut, base, paste, wanted.format, wanted.quality, wanted.side)
     return _image(encoded, wanted.format, wanted.handle)
+
+
+async def _explain(gateway: Gateway, handle: Handle, edits: dict[str, float], rendering: Rendering) -> np.ndarray:
+    """A rendering that only a model in this process gives."""
+    backend = gateway.backend
+    if not (isinstance(backend, LocalModel) and backend.about.explains):
+        raise Problem(422, "not-offered", f"the rendering {rendering} is not offered here; /v1/model lists what is")
+    if rendering == "linear":
+        return await backend.linear(handle, edits)
+    return grey_levels(await backend.map(handle, edits))
 
 
 async def _edit_photo(gateway: Gateway, call: Call, photo: bytes, wanted: EditForm) -> Response:
     # Before the photo, which takes long: a name may be misspelt.
     edits = await gateway.model.strengths(wanted.edits, wanted.clamp)
-    async with _turn(gateway):
-        cut = await _open(gateway, photo, wanted.aligned, wanted.face)
+    async with _turn(gateway, call):
+        cut = await _open(gateway, call, photo, wanted.aligned, wanted.face)
         handle = await _invert(gateway, call, cut)
-        base = None
-        with gateway.metrics.stage("backend"):
-            if wanted.paste_back and needs_reconstruction(cut):
-                # At the same time, so that the server can batch them.
-                face, base = await asyncio.gather(gateway.backend.edit(handle, edits), gateway.backend.edit(handle, {}))
-            else:
-                face = await gateway.backend.edit(handle, edits)
-        with gateway.metrics.stage("encode"):
+        with _stage(gateway, call, "backend"):
+            face, base = await _render(gateway, handle, edits, cut if wanted.paste_back else None)
+        with _stage(gateway, call, "encode"):
             paste, form = wanted.paste_back, wanted.format
-            encoded = await gateway.pool.run(finish, face, cut, base, paste, form, wanted.quality)
+            encoded = await gateway.pool.run(finish, face, cut, base, paste, form, wanted.quality, wanted.side)
     return _image(encoded, wanted.format, handle.id)
 
 
-async def _open(gateway: Gateway, data: bytes, aligned: bool, face: int | None) -> Cut:
+async def _render(
+    gateway: Gateway, handle: Handle, edits: dict[str, float], into: Cut | None, rendering: Rendering = "edit"
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """An edit and, where it is to be put back into a photo that needs it, the rendering without the edit."""
+    edited = gateway.backend.edit(handle, edits) if rendering == "edit" else _explain(gateway, handle, edits, rendering)
+    if into is None or rendering == "map" or not needs_reconstruction(into):
+        return await edited, None
+    # At the same time, so that a server can batch them.
+    face, base = await asyncio.gather(edited, gateway.backend.edit(handle, {}))
+    return face, base
+
+
+async def _open(gateway: Gateway, call: Call, data: bytes, aligned: bool, face: int | None) -> Cut:
     shape = (await gateway.model.profile()).shape
 
     def work() -> Cut:
-        photo = open_image(data, max_megapixels=gateway.settings.megapixels)
-        return gateway.crop(photo, shape, aligned=aligned, face=face)
+        if aligned or shape[0] != shape[1]:
+            return gateway.crop(_decode(gateway, data), shape, aligned=aligned)
+        there = _find(gateway, data)
+        return gateway.crop(there.photo, shape, face=face, faces=there.faces)
 
-    with gateway.metrics.stage("photo"):
+    with _stage(gateway, call, "photo"):
         return await gateway.pool.run(work)
 
 
+def _decode(gateway: Gateway, data: bytes) -> Photo:
+    return open_image(data, max_megapixels=gateway.settings.megapixels)
+
+
+def _find(gateway: Gateway, data: bytes) -> FoundFaces:
+    """The faces of a photo; of one that is kept they are known."""
+    key = Digest.of(data).sha256
+    if (known := gateway.faces.get(key)) is not None:
+        return known
+    photo = _decode(gateway, data)
+    there = FoundFaces(photo, gateway.crop.faces(photo))
+    if gateway.photos is not None:
+        gateway.faces.put(key, there, memory(photo))
+    return there
+
+
 async def _invert(gateway: Gateway, call: Call, cut: Cut) -> Handle:
-    with gateway.metrics.stage("backend"):
+    with _stage(gateway, call, "backend"):
         handle = await gateway.backend.invert(cut.crop, aligned=True)
     call.fields["handle"] = shorten(handle.id)
     # The cut, which has the photo, gives its light and colours back: the model's own picture is asked for.
     return replace(handle, tone=PLAIN)
 
 
+@contextmanager
+def _stage(gateway: Gateway, call: Call, name: str) -> Iterator[None]:
+    """Times a stage, for the metrics and for the caller."""
+    began = time.monotonic()
+    with gateway.metrics.stage(name):
+        yield
+    call.stages[name] = call.stages.get(name, 0.0) + time.monotonic() - began
+
+
 @asynccontextmanager
-async def _turn(gateway: Gateway) -> AsyncIterator[None]:
+async def _turn(gateway: Gateway, call: Call) -> AsyncIterator[None]:
     """A running place of the queue, with the wait for it timed."""
     async with AsyncExitStack() as stack:
-        with gateway.metrics.stage("queue"):
+        with _stage(gateway, call, "queue"):
             await stack.enter_async_context(gateway.admission.turn())
         yield
+
+
+async def _sole_photo(request: Request) -> bytes:
+    """The photo that a body is, or that a form has and nothing else."""
+    body = await request.body()
+    if _media_type(request) != FORM:
+        return body
+    parts = await _gateway(request).pool.run(parse_form, request.headers["content-type"], body)
+    photo = _photo(parts)
+    if parts:
+        raise Problem(422, "invalid-request", f"the form has a part {next(iter(parts))[:64]!r} besides photo")
+    return photo
 
 
 def _photo(parts: dict[str, bytes]) -> bytes:

@@ -10,6 +10,7 @@ from engines.contracts import Name
 from serving.contract import HANDLE_DIGITS, MAX_EDITS
 
 Format = Literal["png", "jpeg", "webp"]
+Rendering = Literal["edit", "linear", "map"]
 
 Handle = Annotated[
     str,
@@ -34,6 +35,10 @@ Face = Annotated[
 Aligned = Annotated[
     bool, Field(description="The image is an aligned face already (square, FFHQ framing): take it whole.")
 ]
+Side = Annotated[
+    int | None,
+    Field(ge=16, le=4096, description="Longer side of the answer, in pixels: a larger one is reduced to it."),
+]
 FORMAT = Field(description="Format of the answer.")
 QUALITY = Field(ge=1, le=100, description="For JPEG and WebP.")
 CLAMP = Field(description="Limit strengths to the directions' usable ranges.")
@@ -51,7 +56,7 @@ class InversionQuery(_Request):
 
 
 class EditRequest(_Request):
-    """An edit of an inversion that Triton holds."""
+    """An edit of an inversion that is held."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -60,8 +65,17 @@ class EditRequest(_Request):
     format: Annotated[Format, FORMAT] = "png"
     quality: Annotated[int, QUALITY] = 95
     clamp: Annotated[bool, CLAMP] = False
+    side: Side = None
+    rendering: Annotated[
+        Rendering,
+        Field(
+            description="The edit; the same by linear editing, without the editor; or where the edit acts, as grey "
+            "levels. /v1/model lists those that are offered."
+        ),
+    ] = "edit"
     paste_back: Annotated[
-        bool, Field(description="Only with the photo itself, as a form: photos are not kept here.")
+        bool,
+        Field(description="Put the face back. Only where photos are kept (/v1/model); elsewhere send it along."),
     ] = False
 
 
@@ -75,8 +89,27 @@ class EditForm(_Request):
     paste_back: Annotated[
         bool, Field(description="Answer with the whole photo, the face put back; otherwise with the face alone.")
     ] = True
+    side: Side = None
     aligned: Aligned = False
     face: Face = None
+
+
+class FaceAnswer(BaseModel):
+    """A face that was found, in pixels from the photo's upper left corner; the photo is upright."""
+
+    box: tuple[float, float, float, float] = Field(description="Left, top, right, bottom; may reach outside the photo.")
+    landmarks: list[tuple[float, float]] = Field(
+        min_length=5, max_length=5, description="Left eye, right eye, nose, left and right corner of the mouth."
+    )
+    score: float = Field(description="Probability that it is a face.")
+
+
+class FacesAnswer(BaseModel):
+    """The faces of a photo, the largest first: `face` of other requests is the place in this list."""
+
+    width: int = Field(description="Of the photo, upright, in pixels.")
+    height: int
+    faces: list[FaceAnswer]
 
 
 class AlignmentAnswer(BaseModel):
@@ -97,7 +130,7 @@ class Links(BaseModel):
 
 
 class InversionAnswer(BaseModel):
-    """An inversion, held by Triton for a while."""
+    """An inversion, held for a while."""
 
     handle: Handle
     width: int = Field(description="Of the photo, upright, in pixels.")
@@ -119,6 +152,24 @@ class DirectionsAnswer(BaseModel):
     """All directions of the model that is served."""
 
     directions: list[DirectionAnswer]
+
+
+class ModelAnswer(BaseModel):
+    """The model that is served, as far as the gateway knows it, and what may be asked of it."""
+
+    name: str | None = Field(description="The bundle's name.")
+    family: str | None
+    precision: str | None
+    runtime: str = Field(description="What runs its graphs.")
+    width: int = Field(description="Of its images, in pixels.")
+    height: int
+    renderings: list[Rendering] = Field(description="What /v1/edits offers for inversions that are held.")
+    keeps_photos: bool = Field(
+        description="Whether a photo is kept beside its inversion, so that faces can be put back."
+    )
+    photo_seconds: float = Field(description="How long it is kept without being used; 0 where none is.")
+    photo_bytes: int = Field(description="Largest photo, as sent.")
+    photo_megapixels: float = Field(description="Largest photo, decoded.")
 
 
 class StatusAnswer(BaseModel):

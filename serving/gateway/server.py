@@ -129,6 +129,7 @@ def serve(
     connect: Callable[[], AbstractAsyncContextManager[Backend]],
     settings: GatewaySettings,
     listening: Callable[[str], None] = lambda url: None,
+    extend: Callable[[FastAPI], None] = lambda app: None,
 ) -> None:
     """Serves until it is told to stop by a signal.
 
@@ -136,11 +137,12 @@ def serve(
         connect: opens the backend, see `create_app`.
         settings: the limits.
         listening: called with the URL once the address is bound.
+        extend: adds pages, see `create_app`.
 
     Raises:
         GatewayError: if the file of keys will not do or the address cannot be bound.
     """
-    server = GatewayServer(create_app(connect, settings), settings)
+    server = GatewayServer(create_app(connect, settings, extend), settings)
     with contextlib.closing(bind(settings)) as listener:
         configure()
         host = settings.host.strip("[]")

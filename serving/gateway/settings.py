@@ -24,7 +24,8 @@ class GatewaySettings:
     """Limits and addresses of one gateway; times in seconds, sizes in bytes.
 
     The memory that requests may take is bounded by `running` photos decoded (3 bytes a pixel, three of them while a
-    face is put back) and `running + waiting` bodies of `body_bytes`.
+    face is put back) and `running + waiting` bodies of `body_bytes`; where photos are kept, those
+    take `photo_memory` more, and so does what was found in them.
 
     Raises:
         GatewayError: at construction, for a limit that allows nothing, or an address that needs keys and has none.
@@ -39,6 +40,11 @@ class GatewaySettings:
     """Largest photo, as sent."""
     megapixels: float = 32.0
     """Largest photo, decoded."""
+
+    photo_seconds: float = 0.0
+    """How long a photo is kept in memory after its last use; 0 keeps none."""
+    photo_memory: int = 512 * 1024 * 1024
+    """What photos that are kept may take; those longest unused leave first."""
 
     rate: float = 10.0
     """Requests a second that one key may make for long."""
@@ -80,7 +86,9 @@ class GatewaySettings:
             value = getattr(self, field.name)
             if not isinstance(value, int | float) or field.name == "port":
                 continue
-            floor_ok = value >= 0 if field.name in ("waiting", "drain_delay", "canary_cache") else value > 0
+            floor_ok = (
+                value >= 0 if field.name in ("waiting", "drain_delay", "canary_cache", "photo_seconds") else value > 0
+            )
             if not floor_ok or not math.isfinite(value):
                 raise GatewayError(f"{field.name.replace('_', '-')} must be positive and finite, got {value}")
         if not 0 <= self.port <= 65535:

@@ -111,6 +111,42 @@ def test_an_edit_is_the_formula(session: EditSession, tiny_bundle: Bundle) -> No
     assert np.abs(image - expected).max() <= 0.51
 
 
+def test_linear_editing_is_the_formula(tiny_bundle: Bundle) -> None:
+    """f' + G(w + Δ) − G(w): the tiny editor is the linear one with a gain, so that dividing by it gives the edit."""
+    session = EditSession(tiny_bundle, threads=1)
+    weights = {name: value.astype(np.float32) for name, value in load(tiny_bundle.read(WEIGHTS_FILE)).items()}
+    inversion = session.invert(photos(session.family, 2))
+    edit = resolve(load_directions(tiny_bundle), {"smile": 0.7, "hair": -0.4}, session.family)
+    lower = (inversion.w_e + edit.delta_w).mean(1) @ weights["generator.lower"]
+    lower = lower + edit.style_delta @ weights["generator.lower_style"]
+    moved = lower[:, :, None, None] * weights["generator.const"] - inversion.generator_feature
+    upper = np.einsum("bchw,cokl->bohkwl", inversion.feature + moved, weights["generator.upper"])
+    upper = (
+        upper.reshape(2, 3, 16, 16)
+        + ((inversion.w + edit.delta_w).mean(1) @ weights["generator.upper_w"])[:, :, None, None]
+    )
+    expected = (upper[:, :, 2:14].clip(-1, 1) * 127.5 + 127.5).transpose(0, 2, 3, 1)
+    assert np.abs(session.edit_linear(inversion, edit.delta_w, edit.style_delta) - expected).max() <= 0.51
+    # And where an edit acts is where the editor moves the feature.
+    acts = session.edit_map(inversion, edit.delta_w, edit.style_delta)
+    assert acts.dtype == np.float32 and acts.shape == (2, *inversion.feature.shape[2:])
+    np.testing.assert_allclose(acts, np.linalg.norm(weights["editor.gain"] * moved, axis=1), rtol=1e-4, atol=1e-5)
+    none = np.zeros_like(edit.delta_w)
+    np.testing.assert_allclose(session.edit_map(inversion, none), 0, atol=1e-4)
+    with pytest.raises(ValueError, match="delta_w must be"):
+        session.edit_map(inversion, none[:1])
+
+
+def test_the_steps_of_an_edit_need_the_separate_graphs(make_tiny_bundle: Callable[..., Path]) -> None:
+    session = EditSession(make_tiny_bundle(graphs=PIPELINES), threads=1)
+    inversion = session.invert(photos(session.family, 1))
+    delta = np.zeros((session.family.w_rows, session.family.style_dim), np.float32)
+    assert not session.explains and EditSession(make_tiny_bundle(graphs=PARTS), threads=1).explains
+    for ask in (session.edit_linear, session.edit_map):
+        with pytest.raises(BundleError, match="there is no graph features; use `edit`"):
+            ask(inversion, delta)
+
+
 def test_batches_are_photos_side_by_side(session: EditSession) -> None:
     images = photos(session.family, 4)
     inversion = session.invert(images)

@@ -24,6 +24,7 @@ from serving.client.handle import Handle
 from serving.client.wire import DirectionInfo, Profile
 from serving.contract import bundle_digest, handle_of
 from serving.gateway.app import create_app
+from serving.gateway.backend import Backend
 from serving.gateway.server import GatewayServer, bind
 from serving.gateway.settings import GatewaySettings
 from tests.random_bundle import RANDOM_BUNDLE
@@ -149,9 +150,11 @@ Client = AbstractAsyncContextManager[httpx.AsyncClient]
 
 
 @asynccontextmanager
-async def gateway(backend: EditorBackend, **limits: object) -> AsyncIterator[httpx.AsyncClient]:
+async def gateway(
+    backend: Backend, extend: Callable[[FastAPI], None] = lambda app: None, **limits: object
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the ASGI application itself; `client.app` is the application."""
-    app = create_app(lambda: backend, settings(**limits))
+    app = create_app(lambda: backend, settings(**limits), extend)  # type: ignore[arg-type]
     async with app.router.lifespan_context(app):
         # What is not answered is an error here, not a 500 of the transport's.
         transport = httpx.ASGITransport(app, raise_app_exceptions=True)
@@ -175,10 +178,12 @@ class Running:
 
 
 @contextmanager
-def served(backend: EditorBackend, **limits: object) -> Iterator[Running]:
+def served(
+    backend: Backend, extend: Callable[[FastAPI], None] = lambda app: None, **limits: object
+) -> Iterator[Running]:
     """Starts and stops a real server."""
     chosen = settings(**limits)
-    app = create_app(lambda: backend, chosen)
+    app = create_app(lambda: backend, chosen, extend)  # type: ignore[arg-type]
     server = GatewayServer(app, chosen)
     listener = bind(chosen)
     ready = threading.Event()

@@ -24,7 +24,9 @@ _EXAMPLES = 12
 _ROUTES = [
     ("POST", "/v1/inversions"),
     ("POST", "/v1/edits"),
+    ("POST", "/v1/faces"),
     ("GET", "/v1/directions"),
+    ("GET", "/v1/model"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),

@@ -335,7 +335,9 @@ def test_the_detectors_weights_are_looked_for_at_the_start(
     """Where they cannot be had it serves all the same, for those who send aligned faces."""
     from edgedit.commands.serve_gateway import ServeGateway
 
-    monkeypatch.setattr("serving.gateway.server.serve", lambda connect, settings, listening: listening("http://here"))
+    monkeypatch.setattr(
+        "serving.gateway.server.serve", lambda connect, settings, listening, extend: listening("http://here")
+    )
     monkeypatch.setattr("engines.packages.Package.installed", lambda package: None)
     ServeGateway().run()
     first, *refused, listening = " ".join(capsys.readouterr().out.split()).partition("whole photos will be refused: ")
