@@ -22,6 +22,7 @@ from edgedit.commands.benching import Bench
 from edgedit.commands.building import Build, Estimate
 from edgedit.commands.bundles import Info
 from edgedit.commands.common import check_output, console
+from edgedit.commands.credentials import CredentialsOf
 from edgedit.commands.directions import Directions, spelt_out
 from edgedit.commands.examples import EXAMPLES
 from edgedit.commands.exporting import Export
@@ -56,6 +57,7 @@ Verb = (
     | Annotated[Pack, tyro.conf.subcommand("pack")]
     | Annotated[Sign, tyro.conf.subcommand("sign")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[CredentialsOf, tyro.conf.subcommand("credentials")]
 )
 
 _CONFIG = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -36,8 +36,10 @@ class Picture:
 
     width: int
     height: int
-    credentials: str
-    """How it says that it was edited, in words."""
+    form: str
+    """How it says that it was edited: "c2pa", "xmp" or "none"."""
+    words: str
+    """The same in words."""
     edits: Edits
     psnr_db: float | None = None
     """Of a reconstruction: how near the aligned face it is."""
@@ -60,8 +62,10 @@ class Output:
         if self.mark is not None:
             pixels = mark_picture(pixels, f"{MARK}: {', '.join(edits)}" if edits and self.mark == "names" else MARK)
         editor.save(self.path, pixels, edits, photo=photo, alpha=alpha, credentials=self.credentials)
-        kind = self.credentials.kind if isinstance(self.credentials, Credentials) else "nothing that says it was edited"
-        return Picture(pixels.shape[1], pixels.shape[0], kind, edits)
+        how = ("none", "nothing that says it was edited")
+        if isinstance(self.credentials, Credentials):
+            how = (self.credentials.form, self.credentials.words)
+        return Picture(pixels.shape[1], pixels.shape[0], *how, edits)
 
 
 def edit_file(
@@ -112,7 +116,7 @@ def reconstruct_file(
     written = out.write(editor, portrait.reconstruct(mode=mode), {}, portrait.photo, portrait.alpha)
     error = np.square(portrait.reconstruction.astype(np.float64) - portrait.aligned).mean()
     psnr = float(10 * np.log10(255**2 / max(error, 1e-9)))
-    return Picture(written.width, written.height, written.credentials, {}, psnr)
+    return replace(written, psnr_db=psnr)
 
 
 def demo_file(
@@ -126,7 +130,7 @@ def demo_file(
     mode: PasteMode = "auto",
     progress: Progress = lambda line: None,
 ) -> Picture:
-    """Writes a contact sheet; `directions` and `progress` are those of `edgedit.demo.demo_sheet`, else as `edit_file`."""
+    """Writes a contact sheet; `directions` and `progress` as of `edgedit.demo.demo_sheet`, all else as `edit_file`."""
     source = open_image(photo)
     options = {"aligned": aligned, "face": face, "mode": mode}
     sheet, names = demo_sheet(editor, photo, directions, **options, progress=progress)

@@ -51,5 +51,6 @@ EXAMPLES = {
     "pack": "edgedit pack -b BUNDLE --platform linux-aarch64 --python 3.12 -o PACK",
     "sign": "edgedit sign -b BUNDLE --private-key private.pem",
     "verify": "edgedit verify -b BUNDLE --public-key public.pem",
+    "credentials": "edgedit credentials smiling.png",
 }
 """By the words of the verb, `edgedit` left out."""

@@ -62,9 +62,9 @@ class Picturing(Running):
 
     def written(self, picture: Picture, photo: Path, **more: Any) -> dict[str, Any]:
         """Says what was written; returns the summary."""
-        console.print(f"wrote {self.out} ({picture.width}x{picture.height}), with {picture.credentials}", markup=False)
+        console.print(f"wrote {self.out} ({picture.width}x{picture.height}), with {picture.words}", markup=False)
         size = {"width": picture.width, "height": picture.height}
-        told = {"out": str(self.out), **size, "bundle": str(self.bundle), "credentials": picture.credentials}
+        told = {"out": str(self.out), **size, "bundle": str(self.bundle), "credentials": picture.form}
         return told | {"photo": str(photo)} | more
 
 

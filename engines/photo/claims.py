@@ -47,6 +47,16 @@ class PictureClaims:
     problem: str | None
     """Why a signature does not hold or cannot be checked."""
 
+    @property
+    def in_words(self) -> str:
+        """What it says, and how far to believe it."""
+        source = f"source type {self.digital_source_type}" if self.digital_source_type else "no source type"
+        if not self.signed:
+            return f"not signed; {source}"
+        vouched = "an authority vouches for the signer" if self.trusted else "nobody that readers know vouches for them"
+        intact = {True: "as it was signed", False: "NOT as it was signed", None: "signature not checked"}[self.intact]
+        return f"{source}; {intact}; signed by {self.signer or 'nobody named'} ({vouched}), with {self.software}"
+
 
 def read_credentials(picture: str | os.PathLike[str] | bytes) -> PictureClaims:
     """Reads what a picture says of how it was made.

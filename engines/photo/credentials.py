@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
 
 from engines import store
@@ -145,8 +145,13 @@ class Credentials:
             self.key, self.problem = None, str(error)
 
     @property
-    def kind(self) -> str:
-        """How pictures say it, in words."""
+    def form(self) -> Literal["c2pa", "xmp"]:
+        """How pictures say it: in a signed manifest with an XMP packet beside it, or in that alone."""
+        return "xmp" if self.key is None else "c2pa"
+
+    @property
+    def words(self) -> str:
+        """The same in words."""
         if self.key is None:
             return f"an unsigned XMP note that it was edited ({self.problem})"
         return f"Content Credentials signed by {self.key.name}"

@@ -45,6 +45,7 @@ class Gateway:
         self.admission = Admission(settings.running, settings.waiting, settings.per_key)
         self.keys = None if settings.api_keys is None else KeyRing(settings.api_keys)
         self.crop = Cropper()
+        self.credentials = settings.open_credentials()
         self.draining = False
         self.metrics.watch("admitted", "Requests inside: sending, waiting, running.", lambda: self.admission.inside)
         self.metrics.watch("running", "Requests that have their turn.", lambda: self.admission.working)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from engines.photo import Cut, paste_mode
+from engines.photo.credentials import MEDIA_TYPES as BY_FORMAT
+from engines.photo.credentials import Credentials, Statement
 from engines.photo.images import encode_image
 
-MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+MEDIA_TYPES = {file_format.lower(): media_type for file_format, media_type in BY_FORMAT.items()}
 
 
 def needs_reconstruction(cut: Cut) -> bool:
@@ -16,7 +18,14 @@ def needs_reconstruction(cut: Cut) -> bool:
 
 
 def finish(
-    face: np.ndarray, cut: Cut | None, base: np.ndarray | None, paste: bool, file_format: str, quality: int
+    face: np.ndarray,
+    cut: Cut | None,
+    base: np.ndarray | None,
+    paste: bool,
+    file_format: str,
+    quality: int,
+    credentials: Credentials | None,
+    statement: Statement,
 ) -> bytes:
     """The answer's bytes.
 
@@ -27,9 +36,13 @@ def finish(
         paste: put it back into the photo.
         file_format: one of `MEDIA_TYPES`.
         quality: 1 to 100.
+        credentials: what writes the statement into the file; None writes none.
+        statement: what was done.
     """
     pixels, alpha = face, None
     if cut is not None:
         pixels = cut.put_back(face, face if base is None else base) if paste else cut.in_tone(face)
         alpha = cut.photo.alpha if paste and cut.alignment is not None else None
-    return encode_image(pixels, file_format.upper(), quality=quality, alpha=alpha)
+    if credentials is None:
+        return encode_image(pixels, file_format.upper(), quality=quality, alpha=alpha)
+    return credentials.encode(pixels, file_format.upper(), statement, quality=quality, alpha=alpha)

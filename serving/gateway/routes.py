@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
-from engines.photo import Alignment, Cut, open_image
+from engines.photo import Alignment, Cut, Photo, open_image
+from engines.photo.credentials import Statement
 from engines.photo.tone import PLAIN
 from serving.client.handle import Handle
 from serving.gateway.forms import parse_form
@@ -143,7 +144,9 @@ async def _edit_handle(gateway: Gateway, call: Call, wanted: EditRequest) -> Res
         with gateway.metrics.stage("backend"):
             face = await gateway.backend.edit(Handle(wanted.handle), edits)
         with gateway.metrics.stage("encode"):
-            encoded = await gateway.pool.run(finish, face, None, None, False, wanted.format, wanted.quality)
+            said = await _statement(gateway, edits)
+            how = wanted.format, wanted.quality, gateway.credentials, said
+            encoded = await gateway.pool.run(finish, face, None, None, False, *how)
     return _image(encoded, wanted.format, wanted.handle)
 
 
@@ -161,9 +164,14 @@ async def _edit_photo(gateway: Gateway, call: Call, photo: bytes, wanted: EditFo
             else:
                 face = await gateway.backend.edit(handle, edits)
         with gateway.metrics.stage("encode"):
-            paste, form = wanted.paste_back, wanted.format
-            encoded = await gateway.pool.run(finish, face, cut, base, paste, form, wanted.quality)
+            said = await _statement(gateway, edits, cut.photo)
+            how = wanted.format, wanted.quality, gateway.credentials, said
+            encoded = await gateway.pool.run(finish, face, cut, base, wanted.paste_back, *how)
     return _image(encoded, wanted.format, handle.id)
+
+
+async def _statement(gateway: Gateway, edits: dict[str, float], photo: Photo | None = None) -> Statement:
+    return Statement((await gateway.model.profile()).bundle_sha256, edits=edits, photo=photo)
 
 
 async def _open(gateway: Gateway, data: bytes, aligned: bool, face: int | None) -> Cut:

@@ -51,6 +51,7 @@ VERBS = (
     "bench serve",
     "sign",
     "verify",
+    "credentials",
 )
 
 _NO_TORCH = """

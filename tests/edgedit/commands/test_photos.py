@@ -72,6 +72,7 @@ def test_edit_is_the_python_edit(edits: Edits, editor: Editor, head_path: Path) 
         "width": 260,
         "height": 260,
         "bundle": edits.summary["bundle"],
+        "credentials": edits.summary["credentials"],
         "edits": {"smile": 2.0, "age": -1.0},
         "photo": str(head_path),
         "warnings": [],
