@@ -248,10 +248,17 @@ def _agent() -> dict[str, str]:
 
 
 def _plain(strength: float | Strength | Sequence[float]) -> Any:
-    if isinstance(strength, Strength):
-        whole = strength.rows is None and strength.ramp == (1.0, 1.0)
-        return strength.value if whole else {"strength": strength.value, "rows": strength.rows, "ramp": strength.ramp}
-    return float(strength) if isinstance(strength, int | float) else [float(one) for one in strength]
+    """A strength without lists of numbers: c2pa-python 0.38 takes those for bytes, and damages some."""
+    if isinstance(strength, int | float):
+        return float(strength)
+    if not isinstance(strength, Strength):
+        return [{"strength": float(one)} for one in strength]
+    told: dict[str, Any] = {"strength": float(strength.value)}
+    if strength.rows is not None:
+        told["rows"] = dict(zip(("first", "end"), strength.rows, strict=True))
+    if strength.ramp != (1.0, 1.0):
+        told["ramp"] = dict(zip(("first", "last"), strength.ramp, strict=True))
+    return told if len(told) > 1 else told["strength"]
 
 
 def _context(key: SigningKey) -> Any:
