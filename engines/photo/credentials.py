@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
-from xml.sax.saxutils import quoteattr
 
 from engines import store
 from engines.bundle import Bundle
@@ -45,7 +44,7 @@ _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">\
 <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" \
 xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" \
-Iptc4xmpExt:DigitalSourceType={source} xmp:CreatorTool={tool}/></rdf:RDF></x:xmpmeta>
+Iptc4xmpExt:DigitalSourceType="{source}" xmp:CreatorTool="{tool}"/></rdf:RDF></x:xmpmeta>
 <?xpacket end="r"?>"""
 
 Edits = Mapping[str, "float | Strength | Sequence[float]"]
@@ -175,7 +174,7 @@ class Credentials:
             ImageError, OutputError: as `encode_image`.
             CredentialsError: if the key cannot sign it.
         """
-        xmp = _PACKET.format(source=quoteattr(SOURCE_TYPE), tool=quoteattr(" ".join(_agent().values()))).encode()
+        xmp = _PACKET.format(source=SOURCE_TYPE, tool=" ".join(_agent().values())).encode()
         encoded = encode_image(pixels, file_format, quality=quality, alpha=alpha, xmp=xmp)
         if self.key is None:
             return encoded
