@@ -1,6 +1,6 @@
 """What Content Credentials cost beside an edit: time and bytes per picture.
 
-    python -m bench.credentials --out FILE
+python -m bench.credentials --out FILE
 """
 
 from __future__ import annotations

@@ -5,19 +5,53 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
 
 from edgedit.editor import PORTRAIT_BUNDLE, Editor, open_bundle
 from engines.bundle import Bundle
 from engines.errors import EngineError, OutputError
+from engines.packages import Progress
 
-console = Console(highlight=False, soft_wrap=True)
+STANDARD_OUTPUT = Path("-")
+"""What `--json` takes for standard output."""
+
+
+class Screen(Console):
+    """Tables are drawn on a terminal; in a pipe, or on one that cannot, they are lines of columns that nothing cuts."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether this is a terminal that moves its cursor."""
+        return self.is_terminal and not self.is_dumb_terminal
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        tables = [one for one in objects if isinstance(one, Table)]
+        if tables and not self.draws:
+            for table in tables:
+                table.box, table.pad_edge = None, False
+                for column in table.columns:
+                    column.no_wrap, column.overflow = True, "ignore"
+            usual, self.width = self.width, _WIDEST
+            super().print(*objects, **options)
+            self.width = usual
+            return
+        super().print(*objects, **options)
+
+
+_WIDEST = 10_000
+"""More columns than any table has."""
+
+console = Screen(highlight=False, soft_wrap=True)
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
@@ -43,7 +77,7 @@ class Reporting:
     """Options of every verb."""
 
     json: OptionalFile = None
-    """Also write the summary to this file."""
+    """Also write the summary to this file; "-" is standard output, where nothing else is then printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +110,18 @@ class Running(Reporting):
 def say(line: str) -> None:
     """Prints a line of progress."""
     console.print(line, markup=False)
+
+
+@contextmanager
+def progressing(total: int) -> Iterator[Progress]:
+    """Shows how far a known number of steps is: as a bar on a terminal, else as a line per step."""
+    if not console.draws:
+        yield say
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda line: bar.update(task, advance=1, description=line)
 
 
 def opened(path: Path, verify: bool = True) -> Bundle:

@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from engines.errors import CredentialsError
-from engines.photo.credentials import ASSERTION, EXTRA, MEDIA_TYPES, SETTINGS
+from engines.photo.credentials import ASSERTION, EXTRA, LIBRARY, MEDIA_TYPES, SETTINGS
 from engines.photo.sources import FORMATS, without_text
 
 MAX_BYTES = 256 << 20
@@ -88,7 +88,7 @@ def read_credentials(picture: str | os.PathLike[str] | bytes) -> PictureClaims:
     noted = term[1] if term else None
     if importlib.util.find_spec("c2pa") is None:
         signed = b"jumb" in data and b"c2pa" in data
-        problem = f"signatures cannot be checked without c2pa-python: {EXTRA}" if signed else None
+        problem = f"signatures cannot be checked without {LIBRARY}: {EXTRA}" if signed else None
         return PictureClaims(signed, None, False, None, noted, None, None, problem)
     return _manifest(data, media_type, noted)
 

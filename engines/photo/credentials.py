@@ -33,6 +33,8 @@ SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrain
 ASSERTION = "edgedit.edit"
 """The label of what edgedit says of an edit in a manifest."""
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+LIBRARY = "c2pa-python"
+"""What signs, as it is installed."""
 EXTRA = "pip install 'edgedit[credentials]'"
 SETTINGS = {
     # A thumbnail would be one more copy of the face; and nothing here asks a network.
@@ -131,7 +133,7 @@ class Credentials:
         self._context: Any = None
         try:
             if importlib.util.find_spec("c2pa") is None:
-                raise ModuleNotFoundError(f"c2pa-python is not installed: {EXTRA}")
+                raise ModuleNotFoundError(f"{LIBRARY} is not installed: {EXTRA}")
             if private_key is not None and certificate is not None:
                 self.key = own_key(private_key, certificate)
             else:
@@ -242,6 +244,7 @@ def own_credentials() -> Credentials:
     return Credentials()
 
 
+@functools.cache
 def _agent() -> dict[str, str]:
     return {"name": "edgedit", "version": metadata.version("edgedit")}
 
