@@ -60,7 +60,7 @@ def main() -> None:
     edits = {"smile": 1.5}
     face = portrait.edit_face(edits)
     statement = Statement.of(editor.session.bundle, edits, portrait.photo)
-    calls = {"edit": lambda: portrait.edit_face(edits)}
+    calls: dict[str, Callable[[], object]] = {"edit": lambda: portrait.edit_face(edits)}
     for form in FORMATS:
         calls[f"plain {form}"] = lambda form=form: encode_image(face, form)
         calls[f"signed {form}"] = lambda form=form: credentials.encode(face, form, statement)

@@ -26,7 +26,14 @@ STANDARD_OUTPUT = Path("-")
 """What `--json` takes for standard output."""
 
 
-class Screen(Console):
+class Lines(Console):
+    """Output whose reader may go away: that ends the verb, as any error of writing does, and not the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class Screen(Lines):
     """Tables are drawn on a terminal; in a pipe, or on one that cannot, they are lines of columns that nothing cuts."""
 
     @property
@@ -41,11 +48,9 @@ class Screen(Console):
                 table.box, table.pad_edge = None, False
                 for column in table.columns:
                     column.no_wrap, column.overflow = True, "ignore"
-            usual, self.width = self.width, _WIDEST
+            Lines(file=self.file, force_terminal=False, width=_WIDEST, highlight=False).print(*objects, **options)
+        else:
             super().print(*objects, **options)
-            self.width = usual
-            return
-        super().print(*objects, **options)
 
 
 _WIDEST = 10_000

@@ -52,6 +52,8 @@ VERBS = (
     "sign",
     "verify",
     "credentials",
+    "doctor",
+    "completion",
 )
 
 _NO_TORCH = """

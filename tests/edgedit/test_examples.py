@@ -27,7 +27,7 @@ from tests.edgedit.conftest import Cli
 from tests.engines.engine_folders import write_keys
 from tests.random_bundle import RANDOM_BUNDLE
 
-BUNDLES = ("edit", "batch", "reconstruct", "demo")
+BUNDLES = ("edit", "batch", "reconstruct", "demo", "doctor")
 """Verbs that would run the portrait bundle, which takes longer than the tests' own."""
 RUN = (
     "edit",
@@ -45,6 +45,8 @@ RUN = (
     "sign",
     "verify",
     "credentials",
+    "doctor",
+    "completion",
 )
 """Verbs whose example runs here: the others need a GPU, a training run, files of others or a server, or take long."""
 PARSED = (
