@@ -19,7 +19,7 @@ from rich.table import Table
 
 from edgedit.editor import PORTRAIT_BUNDLE, Editor, open_bundle
 from engines.bundle import Bundle
-from engines.errors import EngineError, OutputError
+from engines.errors import CredentialsError, EngineError, OutputError
 from engines.packages import Progress
 
 STANDARD_OUTPUT = Path("-")
@@ -110,6 +110,35 @@ class Running(Reporting):
         """
         options = {name: value for name in ("precision", "threads") if (value := getattr(self, name))}
         return Editor.load(self.bundle, self.runtime, public_key=self.public_key, progress=say, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crediting(Running):
+    """Options of the verbs whose pictures say that they were edited."""
+
+    private_key: OptionalFile = None
+    """A key (PEM) that signs the picture's Content Credentials, with --certificate; without it that is a key of this
+    user's own, made once, which nobody vouches for."""
+    certificate: OptionalFile = None
+    """The certificate of --private-key (PEM), then those that vouch for it."""
+    no_edit_list: bool = False
+    """Let the credentials say that the picture was edited, but not how: no edits, no digest of the original."""
+    no_credentials: bool = False
+    """Write nothing of the edit into the file; to say that the picture was edited is then up to you."""
+
+    def wants_credentials(self) -> bool:
+        """Whether the pictures say so.
+
+        Raises:
+            CredentialsError: if how is said beside that they do not.
+        """
+        if self.no_credentials and (self.private_key or self.certificate or self.no_edit_list):
+            raise CredentialsError("--private-key, --certificate and --no-edit-list do not go with --no-credentials")
+        return not self.no_credentials
+
+    def signing(self) -> dict[str, Any]:
+        """Arguments of `engines.photo.credentials.Credentials`."""
+        return {"private_key": self.private_key, "certificate": self.certificate, "edits": not self.no_edit_list}
 
 
 def say(line: str) -> None:

@@ -8,17 +8,16 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import OptionalFile, Running, check_output, console, say
+from edgedit.commands.common import Crediting, check_output, console, say
 from edgedit.demo import ASTRONAUT
 from edgedit.pictures import MarkKind, Output, Picture, demo_file, edit_file, edits_of, reconstruct_file
-from engines.errors import CredentialsError
 from engines.photo import PasteMode
 from engines.photo.credentials import Credentials
 from engines.photo.sources import SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picturing(Running):
+class Picturing(Crediting):
     """Options of the verbs that take a photo and write a picture."""
 
     aligned: bool = False
@@ -32,15 +31,6 @@ class Picturing(Running):
     """Where to write; the suffix chooses PNG, JPEG or WebP."""
     mark: Annotated[MarkKind | None, tyro.conf.arg(help_behavior_hint="(default: no mark)")] = None
     """Also mark a corner of the picture for people to see: with the word "edited", or with the edits' names too."""
-    private_key: OptionalFile = None
-    """A key (PEM) that signs the picture's Content Credentials, with --certificate; without it that is a key of this
-    user's own, made once, which nobody vouches for."""
-    certificate: OptionalFile = None
-    """The certificate of --private-key (PEM), then those that vouch for it."""
-    no_edit_list: bool = False
-    """Let the credentials say that the picture was edited, but not how: no edits, no digest of the original."""
-    no_credentials: bool = False
-    """Write nothing of the edit into the file; to say that the picture was edited is then up to you."""
 
     def output(self) -> Output:
         """Where the picture goes, with what signs it: opened before any work.
@@ -49,11 +39,8 @@ class Picturing(Running):
             OutputError, CredentialsError: if the file, the options or the key will not do.
         """
         check_output(self.out, SUFFIXES)
-        credentials: Credentials | bool = False
-        if not self.no_credentials:
-            credentials = Credentials(self.private_key, self.certificate, edits=not self.no_edit_list, progress=say)
-        elif self.private_key or self.certificate or self.no_edit_list:
-            raise CredentialsError("--private-key, --certificate and --no-edit-list do not go with --no-credentials")
+        wanted = self.wants_credentials()
+        credentials = Credentials(**self.signing(), progress=say) if wanted else False
         return Output(self.out, credentials, self.mark)
 
     def picking(self) -> dict[str, Any]:
