@@ -117,7 +117,7 @@ def _runtimes() -> Iterator[Finding]:
             yield Finding(library.title, "good", version)
         else:
             yield Finding(library.title, "absent", "not installed", f"pip install 'edgedit[{library.extra}]'")
-    for name, remedy in (("openvino", "pip install openvino"), ("torch", "pip install 'edgedit[train]'")):
+    for name, remedy in (("openvino", "pip install 'edgedit[openvino]'"), ("torch", "pip install 'edgedit[train]'")):
         version = _version(name)
         title = {"openvino": "OpenVINO", "torch": "PyTorch"}[name]
         yield Finding(title, "good", version) if version else Finding(title, "absent", "not installed", remedy)
