@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import statistics
-import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import psutil
 from bench.timing import Call, passes
 from engines.bundle.provenance import peak_memory, provenance
 from engines.cpus import threads as allowed
+from engines.nvidia import nvidia_smi
 from engines.runtimes.trt_engine import driver_version
 
 COPY = "copy"
@@ -61,20 +60,6 @@ def about(device: str, command: str) -> dict[str, Any]:
 def clocks(device: str) -> dict[str, str]:
     """Clocks (MHz), power limit (W) and temperature (°C) of a GPU; empty where nvidia-smi does not tell."""
     return nvidia_smi(*_CLOCKS) if device != "cpu" else {}
-
-
-def nvidia_smi(*fields: str) -> dict[str, str]:
-    """Fields of the first GPU by name; empty where nvidia-smi does not tell."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return {}
-    query = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    values = [value.strip() for value in done.stdout.splitlines()[0].split(",")] if done.stdout else []
-    return dict(zip(fields, values, strict=False))
 
 
 @dataclass(frozen=True)

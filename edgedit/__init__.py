@@ -12,6 +12,8 @@ from edgedit.collisions import check_own
 from edgedit.editor import PORTRAIT_BUNDLE, Editor, Portrait
 from engines.directions import Direction, Strength
 from engines.errors import EdgeditError
+from engines.photo.claims import read_credentials
+from engines.photo.credentials import Credentials
 from engines.session import Inversion
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ __all__ = [
     "PORTRAIT_BUNDLE",
     "AsyncClient",
     "Client",
+    "Credentials",
     "Direction",
     "EdgeditError",
     "Editor",
@@ -46,6 +49,7 @@ __all__ = [
     "import_mapper",
     "import_weights",
     "pack",
+    "read_credentials",
     "refit",
     "train",
 ]

@@ -1,12 +1,13 @@
 """The `edgedit` command: one typed dataclass per verb.
 
 Every verb says what it will do, does it, prints a summary (and writes it with `--json`). A user's mistake is one line
-on stderr that begins with "error:", and exit status 1; for a malformed command line it is 2.
+on stderr that begins with "error:".
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import warnings
@@ -21,8 +22,11 @@ from edgedit.commands.batching import Batch
 from edgedit.commands.benching import Bench
 from edgedit.commands.building import Build, Estimate
 from edgedit.commands.bundles import Info
-from edgedit.commands.common import check_output, console
+from edgedit.commands.common import STANDARD_OUTPUT, check_output, console
+from edgedit.commands.completing import Completion
+from edgedit.commands.credentials import CredentialsOf
 from edgedit.commands.directions import Directions, spelt_out
+from edgedit.commands.doctor import Doctor
 from edgedit.commands.examples import EXAMPLES
 from edgedit.commands.exporting import Export
 from edgedit.commands.importing import Import
@@ -58,6 +62,9 @@ Verb = (
     | Annotated[Pack, tyro.conf.subcommand("pack")]
     | Annotated[Sign, tyro.conf.subcommand("sign")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[CredentialsOf, tyro.conf.subcommand("credentials")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+    | Annotated[Completion, tyro.conf.subcommand("completion")]
 )
 
 _CONFIG = (
@@ -67,6 +74,17 @@ _CONFIG = (
     tyro.conf.DisallowNone,
     tyro.conf.FlagCreatePairsOff,
 )
+
+
+DONE, FAILED, MALFORMED, STOPPED, UNREAD = 0, 1, 2, 130, 141
+STATUSES = {
+    DONE: "done",
+    FAILED: "refused or failed, and a line that begins with `error:` says why; or what was checked does not hold",
+    MALFORMED: "the command line is malformed",
+    STOPPED: "stopped by Ctrl-C",
+    UNREAD: "whatever read the output went away",
+}
+"""What the exit status says."""
 
 
 class _UsageError(Exception):
@@ -88,30 +106,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         verb = parse(arguments)
         if verb is None:
-            return 0
-        if verb.json is not None:
+            return DONE
+        if verb.json is not None and verb.json != STANDARD_OUTPUT:
             check_output(verb.json)
             if verb.json == getattr(verb, "out", None):
                 raise OutputError(f"--json and --out both name {verb.json}; give each its own file")
         with warnings.catch_warnings():
             warnings.simplefilter("always", StrengthWarning)
             warnings.showwarning = show_warning  # type: ignore[assignment]
+            # What would be printed goes where it is still seen.
+            console.stderr = verb.json == STANDARD_OUTPUT
             summary = verb.run() | {"warnings": shown}
         if verb.json is not None:
-            write(verb.json, (json.dumps(summary, indent=1) + "\n").encode())
+            text = json.dumps(summary, indent=1) + "\n"
+            if verb.json == STANDARD_OUTPUT:
+                sys.stdout.write(text)
+            else:
+                write(verb.json, text.encode())
+        sys.stdout.flush()
     except _UsageError as error:
         errors.print(f"error: {error}", markup=False)
-        return 2
+        return MALFORMED
+    except BrokenPipeError:
+        # Python flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
     except (EdgeditError, ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         errors.print(f"error: {_line(error)}", markup=False)
-        return 1
+        return FAILED
     except KeyboardInterrupt:
         errors.print("stopped")
-        return 130
+        return STOPPED
+    finally:
+        console.stderr = False
     if problem := summary.get("error"):
         errors.print(f"error: {problem}", markup=False)
-        return 1
-    return 0
+        return FAILED
+    return DONE
 
 
 def _line(error: BaseException) -> str:
@@ -135,19 +166,28 @@ def parse(arguments: list[str]) -> Any:
         # tyro has no exception of its own for this, and draws a box; what it gives is this hook, which pyproject.toml
         # pins the version for.
         with parsing.on_parse_error(refuse):
-            verb: Any = tyro.cli(
-                Verb,  # type: ignore[arg-type]
-                prog="edgedit",
-                description="Edits real photos by StyleGAN2 inversion, and takes such models from training to engines.",
-                args=arguments,
-                config=_CONFIG,
-            )
+            verb = command_line(arguments)
     except SystemExit:
+        if not words:
+            console.print("exit status:")
+            for status, meaning in STATUSES.items():
+                console.print(f"  {status:3d}  {meaning}", markup=False)
         console.print(f"example: {EXAMPLES[' '.join(words)]}", markup=False)
         return None
     while hasattr(verb, "verb"):
         verb = verb.verb
     return verb
+
+
+def command_line(arguments: list[str]) -> Any:
+    """What tyro makes of a command line; it ends the program (SystemExit) once it has printed something."""
+    return tyro.cli(
+        Verb,  # type: ignore[arg-type]
+        prog="edgedit",
+        description="Edits real photos by StyleGAN2 inversion, and takes such models from training to engines.",
+        args=arguments,
+        config=_CONFIG,
+    )
 
 
 def _verb(arguments: list[str]) -> list[str]:

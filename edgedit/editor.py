@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from edgedit.portrait import Portrait
 from engines.bundle import Bundle
 from engines.bundle.signing import ensure_signed
 from engines.directions import Direction, Strength, load_directions, pick, resolve
 from engines.errors import BundleError, DirectionError
 from engines.packages import Progress
-from engines.photo import Alignment, Cropper, Cut, PasteMode, Photo, open_image, paste_mode, photo_name
+from engines.photo import Cropper, Cut, PasteMode, Photo, open_image, photo_name, save_image
+from engines.photo.credentials import Credentials, Edits, Statement, own_credentials
 from engines.photo.images import Source
 from engines.session import EditSession, Inversion
 
@@ -40,61 +40,6 @@ def open_bundle(
     if Path(bundle) == PORTRAIT_BUNDLE and not PORTRAIT_BUNDLE.is_dir():
         raise BundleError("the portrait bundle is not part of this installation; name the directory of another bundle")
     return Bundle.load(bundle, verify, progress)
-
-
-@dataclass(frozen=True, eq=False)
-class Portrait:
-    """A photo with one of its faces found, aligned and inverted, ready for any number of edits.
-
-    Example:
-        >>> portrait = edgedit.Editor.load(bundle).portrait(photo)
-        >>> pictures = [portrait.edit({"smile": strength}) for strength in (-2, 2)]
-    """
-
-    editor: Editor
-    cut: Cut
-    """The photo, and the face that was cut out of it."""
-    inversion: Inversion
-
-    @cached_property
-    def reconstruction(self) -> np.ndarray:
-        """uint8 S x S x 3: the face as the model renders it without an edit, in its own light and colours.
-
-        Rendered when it is first needed: an edit that takes the model's pixels has no use for it.
-        """
-        return self.editor.session.reconstruct(self.inversion)[0]
-
-    @property
-    def photo(self) -> Photo:
-        """The photo."""
-        return self.cut.photo
-
-    @property
-    def aligned(self) -> np.ndarray:
-        """The face as the model sees it, uint8 S x S x 3: that of a dark photo is lighter than the photo."""
-        return self.cut.crop
-
-    @property
-    def alignment(self) -> Alignment | None:
-        """Where the face lies in the photo; None if the photo was given as an aligned face."""
-        return self.cut.alignment
-
-    def edit(
-        self, edits: Mapping[str, float | Strength], *, clamp: bool = False, mode: PasteMode = "auto"
-    ) -> np.ndarray:
-        """The photo with the face edited and put back, uint8 H x W x 3; see `Editor.edit_photo`."""
-        edited = self.editor.render(self.inversion, edits, clamp=clamp)
-        if mode == "auto" and self.alignment is not None:
-            mode = paste_mode(self.alignment, len(edited))
-        return self.cut.put_back(edited, self.reconstruction if mode == "detail" else edited, mode)
-
-    def edit_face(self, edits: Mapping[str, float | Strength], *, clamp: bool = False) -> np.ndarray:
-        """The edited face alone, uint8 S x S x 3, in the photo's light and colours."""
-        return self.cut.in_tone(self.editor.render(self.inversion, edits, clamp=clamp))
-
-    def reconstruct(self, *, mode: PasteMode = "auto") -> np.ndarray:
-        """The photo with the face as the model renders it, put back, uint8 H x W x 3."""
-        return self.cut.put_back(self.reconstruction, self.aligned, mode)
 
 
 class Editor:
@@ -328,3 +273,32 @@ class Editor:
             ImageError, NoFaceError, DirectionError: as `invert` and `edit`.
         """
         return self.portrait(photo, aligned, face=face).edit(edits, clamp=clamp, mode=mode)
+
+    def save(
+        self,
+        path: str | Path,
+        pixels: np.ndarray,
+        edits: Edits,
+        *,
+        photo: Photo | None = None,
+        alpha: np.ndarray | None = None,
+        credentials: Credentials | bool = True,
+    ) -> Path:
+        """Writes a picture of this editor's, with what it says of how it was made.
+
+        Args:
+            path: its suffix chooses PNG, JPEG or WebP.
+            pixels: uint8 H x W x 3.
+            edits: what the picture says of it; empty for a reconstruction.
+            photo: the original, if it is at hand.
+            alpha: opacity, uint8 H x W.
+            credentials: what signs; True takes this user's own key. False writes nothing of the edit into the file,
+                and that the picture was edited is then yours to say.
+
+        Raises:
+            OutputError, ImageError, CredentialsError: as `engines.photo.credentials.Credentials.save`.
+        """
+        if credentials is False:
+            return save_image(path, pixels, alpha=alpha)
+        writer = own_credentials() if credentials is True else credentials
+        return writer.save(path, pixels, Statement.of(self.session.bundle, edits, photo), alpha=alpha)

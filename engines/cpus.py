@@ -9,6 +9,11 @@ from numbers import Integral
 from pathlib import Path, PurePosixPath
 
 _ROOT = Path("/")
+_FASTER = frozenset(
+    "avx avx2 fma f16c avx512f avx512_vnni avx512_bf16 avx_vnni amx_int8 amx_bf16"
+    " asimd asimdhp asimddp i8mm bf16 sve".split()
+)
+"""Of x86 and of ARM, as Linux calls them."""
 
 
 def usable(root: Path = _ROOT) -> int:
@@ -22,6 +27,25 @@ def usable(root: Path = _ROOT) -> int:
     """
     cpus = len(_affinity()) or os.cpu_count() or 1
     return max(1, min([cpus, *map(int, _quotas(root))]))
+
+
+def total() -> int:
+    """Processors that the machine has, whoever may use them."""
+    return os.cpu_count() or 1
+
+
+def features(root: Path = _ROOT) -> list[str]:
+    """Sets of instructions that the processor has and for which ONNX Runtime has faster kernels, such as avx2 or
+    asimddp; empty where the system does not tell.
+
+    Args:
+        root: as for `usable`.
+    """
+    for line in _read(root / "proc/cpuinfo").splitlines():
+        name, _, words = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return [word for word in words.split() if word in _FASTER]
+    return []
 
 
 def threads(requested: int, root: Path = _ROOT) -> int:
@@ -62,7 +86,7 @@ def _read(file: Path) -> str:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Processors that control groups of this process allow."""
-    for folder in _control_groups(root):
+    for folder in control_groups(root):
         # Version 2 has both numbers in a file ("max" for no quota), version 1 each in its own (-1 for none).
         words = _read(folder / "cpu.max").split()
         words = words or [_read(folder / f"cpu.cfs_{which}_us") for which in ("quota", "period")]
@@ -74,7 +98,7 @@ def _quotas(root: Path) -> Iterator[float]:
             yield quota / period
 
 
-def _control_groups(root: Path) -> Iterator[Path]:
+def control_groups(root: Path) -> Iterator[Path]:
     """Folders of the groups that share out processors among which this process is, up to those that are mounted.
 
     See proc_pid_mountinfo(5) and cgroups(7). Inside a container the process' own path may be the host's, and then the

@@ -33,6 +33,10 @@ class SignatureError(EdgeditError):
     """A signature is missing, does not match or cannot be made."""
 
 
+class CredentialsError(EdgeditError):
+    """A key or certificate cannot sign pictures, or what a picture says of itself cannot be read."""
+
+
 class ImageError(EdgeditError):
     """A file is not an image that can be read, or is out of bounds."""
 

@@ -90,6 +90,11 @@ class Package:
             raise PackageError(f"{path} does not exist; name the wheel of {self} or the folder it is in")
         return path / self.module if (path / self.module).is_dir() else path
 
+    def at_hand(self) -> Path | None:
+        """As `find`, but None where it would have to be fetched."""
+        wheel = self._place() / self.wheel
+        return self.installed() or (wheel if self._is_wheel(wheel) else None)
+
     def read(self, source: Path, member: str) -> bytes:
         """A member, checked.
 
@@ -119,7 +124,7 @@ class Package:
         return data
 
     def _fetched(self, progress: Progress) -> Path:
-        place = cache_folder() / "packages" / f"{self.name}-{self.version}"
+        place = self._place()
 
         def fetch(staging: Path) -> None:
             progress(f"fetching the package {self} with pip, once, into {place}")
@@ -143,6 +148,9 @@ class Package:
         waiting = f"waiting for another process that fetches {self.name} or its like"
         made_once(place, lambda: self._is_wheel(place / self.wheel), fetch, lambda: progress(waiting))
         return place / self.wheel
+
+    def _place(self) -> Path:
+        return cache_folder() / "packages" / f"{self.name}-{self.version}"
 
     def _is_wheel(self, path: Path) -> bool:
         try:

@@ -5,12 +5,7 @@ Tensors of the graphs are those of `engines.contracts`, with a batch dimension o
 
 from __future__ import annotations
 
-from engines.bundle import Bundle
-from engines.bundle.integrity import FileProblem, read_regular
-from engines.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from engines.contracts import PARTS, PIPELINES
-from engines.errors import BundleError
-from engines.store import Digest
 from serving.models.edit_session.session_core import (
     CACHE_BYTES,
     HANDLE_DIGITS,
@@ -40,7 +35,6 @@ __all__ = [
     "RESEND",
     "TRITON_TYPES",
     "VERSION",
-    "bundle_digest",
     "handle_of",
 ]
 
@@ -86,7 +80,7 @@ CACHE_BYTES_PARAMETER = "cache_bytes"
 """Parameter of `edit_session`: what its inversions may take, in bytes."""
 
 BUNDLE_SHA256 = "bundle_sha256"
-"""Parameter of `edit_session`: `bundle_digest` of its latest version, which handles are made with."""
+"""Parameter of `edit_session`: the digest of its latest version's bundle, which handles are made with."""
 
 TRITON_TYPES = {
     "bool": "BOOL",
@@ -103,15 +97,3 @@ TRITON_TYPES = {
     "float64": "FP64",
 }
 """Triton's names of NumPy's types, as clients say them; a configuration puts TYPE_ before."""
-
-
-def bundle_digest(bundle: Bundle) -> str:
-    """SHA-256 of the bundle's manifest, which holds the digests of all else.
-
-    Raises:
-        BundleError: if the manifest can no longer be read.
-    """
-    raw = read_regular(bundle.path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
-    if isinstance(raw, FileProblem):
-        raise BundleError(raw.refusal(bundle.name))
-    return Digest.of(raw).sha256

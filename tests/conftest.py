@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -145,6 +146,15 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"the shared material is not here ({'EDGEDIT_SHARED' if named else 'set EDGEDIT_SHARED'})")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _key_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Pictures are signed by a key of this run, and not by the one of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        place = tmp_path_factory.mktemp("key") / "credentials"
+        patch.setattr("engines.photo.signer.local_folder", lambda: place)
+        yield
 
 
 @pytest.fixture

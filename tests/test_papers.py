@@ -22,6 +22,8 @@ PAPERS = (
     "CHANGELOG.md",
     "SECURITY.md",
     PAGE,
+    "docs/command-line.md",
+    "docs/credentials.md",
     "docs/jetson.md",
     "docs/platforms.md",
     "docs/portrait-data.md",

@@ -25,6 +25,7 @@ from engines.bundle.signing import ensure_signed
 from engines.cpus import usable
 from engines.errors import EngineError, ImageError, OutputError
 from engines.packages import Progress
+from engines.photo.credentials import Credentials
 from engines.store import Digest, cannot_write, lock, scratch_directory, write
 
 MAX_BATCH = 16
@@ -48,6 +49,10 @@ def batch(
     aligned: bool = False,
     face: int | None = None,
     retry_failed: bool = False,
+    credentials: bool = True,
+    edit_list: bool = True,
+    private_key: str | Path | None = None,
+    certificate: str | Path | None = None,
     ray: str | None = None,
     workers: int = 0,
     progress: Callable[[Status], None] = lambda status: None,
@@ -57,7 +62,8 @@ def batch(
     """Edits many photos, each with every one of some named edits; what is done already is not done again.
 
     A result is `OUT/EDIT/PHOTO`, the photo's path in its folder or archive, with a suffix more if the edit asks for
-    another format (`a.png.jpg`); its bytes are those that `edgedit edit` writes. Results appear whole or not at all,
+    another format (`a.png.jpg`); its bytes are those that `edgedit edit` writes, but
+    for what its credentials hold of chance. Results appear whole or not at all,
     and a journal in `OUT/.edgedit` says which are there: a run that was stopped or killed at any moment goes on where
     it was, and one with other photos, edits or another bundle makes what is new or has changed. Results of edits that
     are no longer named stay.
@@ -73,6 +79,10 @@ def batch(
         aligned: the photos are aligned faces already: they are edited whole.
         face: which face of a photo with several, 0 the largest; None takes the largest.
         retry_failed: try photos again that failed in an earlier run.
+        credentials: let results say that they were edited (see `engines.photo.credentials`); without it that is yours
+            to say.
+        edit_list: let them name the edits too.
+        private_key, certificate: PEM files of what signs that; None takes this user's own key.
         ray: do the work on the machines of a Ray cluster at this address; "local" for processes on this one. The bundle
             must lie at the same path on all; photos and results go through this machine.
         workers: processes of Ray that each load the bundle; 0 is one for each processor that Ray has, or for as many
@@ -97,6 +107,11 @@ def batch(
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or not 1 <= batch_size <= MAX_BATCH:
         raise EngineError(f"the batch must be 1 to {MAX_BATCH} photos, got {batch_size!r}")
     named = read_edits(edits)
+    says = None
+    if credentials:
+        says = {"private_key": private_key, "certificate": certificate, "edits": edit_list}
+        # A key that will not do is found before any work, and this user's is made.
+        Credentials(**says, progress=say)
     place = Path(out)
     with ExitStack() as stack:
         listed = stack.enter_context(open_photos(Path(photos), place))
@@ -112,6 +127,7 @@ def batch(
             runtime=runtime,
             public_key=None if public_key is None else Path(public_key),
             options=options,
+            credentials=says,
         )
         job = _Job(listed, place, settings, Estimate(batch_size), retry_failed, progress, stack)
         started = time.monotonic()

@@ -16,7 +16,6 @@ from edgedit.batching.edits import NamedEdit
 from edgedit.batching.journal import Failure
 from edgedit.editor import PORTRAIT_BUNDLE, Editor
 from engines.bundle import Bundle
-from engines.bundle.manifest import MANIFEST_FILE
 from engines.directions import load_directions, resolve
 from engines.errors import (
     BundleError,
@@ -29,9 +28,9 @@ from engines.errors import (
 )
 from engines.inversion import Inversion
 from engines.photo import Cut, PasteMode, paste_mode
+from engines.photo.credentials import Credentials, Statement
 from engines.photo.images import encode_image
 from engines.photo.sources import SUFFIXES
-from engines.store import Digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +38,8 @@ class Recipe:
     """One edit, with its directions added up."""
 
     name: str
+    strengths: Mapping[str, float]
+    """By direction: what the results say of it."""
     delta_w: np.ndarray
     style_delta: np.ndarray
     mode: PasteMode | None
@@ -72,6 +73,8 @@ class Settings:
     public_key: Path | None
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of the runtime."""
+    credentials: Mapping[str, Any] | None = field(default_factory=dict)
+    """Arguments of `engines.photo.credentials.Credentials`; None for results that say nothing of their edits."""
     aligned: bool
     face: int | None
     finding: str
@@ -80,7 +83,14 @@ class Settings:
 
     @classmethod
     def of(
-        cls, bundle: Bundle, edits: Mapping[str, NamedEdit], *, aligned: bool, face: int | None, **others: Any
+        cls,
+        bundle: Bundle,
+        edits: Mapping[str, NamedEdit],
+        *,
+        aligned: bool,
+        face: int | None,
+        credentials: Mapping[str, Any] | None = None,
+        **others: Any,
     ) -> Settings:
         """The settings for some edits with a bundle.
 
@@ -90,7 +100,7 @@ class Settings:
         Warns:
             StrengthWarning: for a strength outside its direction's usable range.
         """
-        manifest = Digest.of((bundle.path / MANIFEST_FILE).read_bytes()).sha256
+        manifest = bundle.digest()
         common = {"manifest": manifest, "aligned": aligned, "face": face}
         directions = load_directions(bundle)
         recipes = []
@@ -105,12 +115,15 @@ class Settings:
                 "format": edit.options.format and edit.options.format.upper(),
                 "quality": edit.options.quality,
             }
-            digest = sha256(json.dumps(common | way).encode())
+            says = None if credentials is None else credentials.get("edits", True)
+            digest = sha256(json.dumps(common | way | {"says": says}).encode())
             digest.update(change.delta_w.tobytes())
             digest.update(change.style_delta.tobytes())
-            recipes.append(Recipe(name, change.delta_w, change.style_delta, **way, digest=digest.hexdigest()))
+            moves = change.delta_w, change.style_delta
+            recipes.append(Recipe(name, edit.strengths, *moves, **way, digest=digest.hexdigest()))
         finding = sha256(json.dumps(common).encode()).hexdigest()
-        return cls(manifest=manifest, aligned=aligned, face=face, finding=finding, recipes=tuple(recipes), **others)
+        known = {"manifest": manifest, "aligned": aligned, "face": face, "finding": finding}
+        return cls(**known, credentials=credentials, recipes=tuple(recipes), **others)
 
 
 class Task(NamedTuple):
@@ -155,8 +168,9 @@ class Worker:
             settings.path or PORTRAIT_BUNDLE, settings.runtime, public_key=settings.public_key, **settings.options
         )
         bundle = self._editor.session.bundle
-        if Digest.of((bundle.path / MANIFEST_FILE).read_bytes()).sha256 != settings.manifest:
+        if bundle.digest() != settings.manifest:
             raise BundleError(f"{bundle.name} is another bundle on this machine than on that which began the batch")
+        self._credentials = None if settings.credentials is None else Credentials(**settings.credentials)
 
     def prepare(self, task: Task) -> Cut | Failure:
         """Decodes a photo and cuts its face out, or says why not.
@@ -235,7 +249,10 @@ class Worker:
             pixels = cut.put_back(face, face if rendered is None else rendered, recipe.mode)
             alpha = None if cut.alignment is None else cut.photo.alpha
         kind = recipe.format or SUFFIXES[PurePosixPath(name).suffix.lower()]
-        return encode_image(pixels, kind, quality=recipe.quality, alpha=alpha)
+        if self._credentials is None:
+            return encode_image(pixels, kind, quality=recipe.quality, alpha=alpha)
+        statement = Statement(self._settings.manifest, self._editor.session.bundle.name, recipe.strengths, cut.photo)
+        return self._credentials.encode(pixels, kind, statement, quality=recipe.quality, alpha=alpha)
 
     def process(self, tasks: Sequence[Task]) -> list[Outcome]:
         """All of it for a few photos, one step behind the other."""

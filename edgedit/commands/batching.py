@@ -18,7 +18,7 @@ from edgedit.batching.edits import EXAMPLE
 from edgedit.batching.job import batch
 from edgedit.batching.progress import Status
 from edgedit.batching.report import FILE, Report
-from edgedit.commands.common import OptionalFile, OptionalText, Running, console, say
+from edgedit.commands.common import Crediting, OptionalFile, OptionalText, console, say
 from engines.errors import EdgeditError
 
 EVERY = 10.0
@@ -28,7 +28,7 @@ SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch(Running):
+class Batch(Crediting):
     """Edit many photos, each with every edit of a file; a run that was stopped or killed goes on where it was."""
 
     photos: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="IN", help_behavior_hint="")] = None
@@ -75,6 +75,10 @@ class Batch(Running):
                 aligned=self.aligned,
                 face=self.face,
                 retry_failed=self.retry_failed,
+                credentials=self.wants_credentials(),
+                edit_list=not self.no_edit_list,
+                private_key=self.private_key,
+                certificate=self.certificate,
                 ray=self.ray,
                 workers=self.workers,
                 progress=progress,
@@ -92,7 +96,7 @@ class Batch(Running):
 @contextmanager
 def _progress() -> Iterator[Callable[[Status], None]]:
     """Shows progress: a bar on a terminal, else a line now and then."""
-    if not console.is_terminal:
+    if not console.draws:
         last = time.monotonic()
 
         def line(status: Status) -> None:

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from edgedit.commands.common import OptionalFile, Reporting, check_output, command_line, console, given
+from edgedit.commands.common import OptionalFile, Reporting, check_output, command_line, console, given, progressing
 from engines.bundle.engine_manifest import FloatPrecision
 from engines.errors import EdgeditError, OutputError
 from engines.family import family
-
-_COLUMNS = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +110,7 @@ class BenchTime(Reporting):
             check_output(self.keep_graphs / "graphs")
         times.check_fits(keys, setting)
         told = about(self.device, command_line("edgedit bench time", given(self)))
-        with Progress(*_COLUMNS, console=console, transient=True) as bar:
-            task = bar.add_task("", total=times.steps(keys, setting, self.passes, self.warmup, not self.no_memory))
+        with progressing(times.steps(keys, setting, self.passes, self.warmup, not self.no_memory)) as progress:
             result = times.measure(
                 keys,
                 setting,
@@ -123,7 +119,7 @@ class BenchTime(Reporting):
                 memory=not self.no_memory,
                 graphs=self.keep_graphs,
                 left=lambda: deadline - time.monotonic(),
-                progress=lambda line: bar.update(task, advance=1, description=line),
+                progress=progress,
             )
         report(result, console)
         result = told | result

@@ -5,19 +5,58 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
 
 from edgedit.editor import PORTRAIT_BUNDLE, Editor, open_bundle
 from engines.bundle import Bundle
-from engines.errors import EngineError, OutputError
+from engines.errors import CredentialsError, EngineError, OutputError
+from engines.packages import Progress
 
-console = Console(highlight=False, soft_wrap=True)
+STANDARD_OUTPUT = Path("-")
+"""What `--json` takes for standard output."""
+
+
+class Lines(Console):
+    """Output whose reader may go away: that ends the verb, as any error of writing does, and not the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class Screen(Lines):
+    """Tables are drawn on a terminal; in a pipe, or on one that cannot, they are lines of columns that nothing cuts."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether this is a terminal that moves its cursor."""
+        return self.is_terminal and not self.is_dumb_terminal
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        tables = [one for one in objects if isinstance(one, Table)]
+        if tables and not self.draws:
+            for table in tables:
+                table.box, table.pad_edge = None, False
+                for column in table.columns:
+                    column.no_wrap, column.overflow = True, "ignore"
+            Lines(file=self.file, force_terminal=False, width=_WIDEST, highlight=False).print(*objects, **options)
+        else:
+            super().print(*objects, **options)
+
+
+_WIDEST = 10_000
+"""More columns than any table has."""
+
+console = Screen(highlight=False, soft_wrap=True)
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
@@ -43,7 +82,7 @@ class Reporting:
     """Options of every verb."""
 
     json: OptionalFile = None
-    """Also write the summary to this file."""
+    """Also write the summary to this file; "-" is standard output, where nothing else is then printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +112,50 @@ class Running(Reporting):
         return Editor.load(self.bundle, self.runtime, public_key=self.public_key, progress=say, **options)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Crediting(Running):
+    """Options of the verbs whose pictures say that they were edited."""
+
+    private_key: OptionalFile = None
+    """A key (PEM) that signs the picture's Content Credentials, with --certificate; without it that is a key of this
+    user's own, made once, which nobody vouches for."""
+    certificate: OptionalFile = None
+    """The certificate of --private-key (PEM), then those that vouch for it."""
+    no_edit_list: bool = False
+    """Let the credentials say that the picture was edited, but not how: no edits, no digest of the original."""
+    no_credentials: bool = False
+    """Write nothing of the edit into the file; to say that the picture was edited is then up to you."""
+
+    def wants_credentials(self) -> bool:
+        """Whether the pictures say so.
+
+        Raises:
+            CredentialsError: if how is said beside that they do not.
+        """
+        if self.no_credentials and (self.private_key or self.certificate or self.no_edit_list):
+            raise CredentialsError("--private-key, --certificate and --no-edit-list do not go with --no-credentials")
+        return not self.no_credentials
+
+    def signing(self) -> dict[str, Any]:
+        """Arguments of `engines.photo.credentials.Credentials`."""
+        return {"private_key": self.private_key, "certificate": self.certificate, "edits": not self.no_edit_list}
+
+
 def say(line: str) -> None:
     """Prints a line of progress."""
     console.print(line, markup=False)
+
+
+@contextmanager
+def progressing(total: int) -> Iterator[Progress]:
+    """Shows how far a known number of steps is: as a bar on a terminal, else as a line per step."""
+    if not console.draws:
+        yield say
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda line: bar.update(task, advance=1, description=line)
 
 
 def opened(path: Path, verify: bool = True) -> Bundle:

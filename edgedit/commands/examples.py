@@ -52,5 +52,8 @@ EXAMPLES = {
     "pack": "edgedit pack -b BUNDLE --platform linux-aarch64 --python 3.12 -o PACK",
     "sign": "edgedit sign -b BUNDLE --private-key private.pem",
     "verify": "edgedit verify -b BUNDLE --public-key public.pem",
+    "credentials": "edgedit credentials smiling.png",
+    "doctor": "edgedit doctor --json machine.json",
+    "completion": "edgedit completion bash",
 }
 """By the words of the verb, `edgedit` left out."""

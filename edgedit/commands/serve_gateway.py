@@ -29,6 +29,15 @@ class ServeGateway(Reporting):
     """Port to listen on; 0 for any that is free."""
     api_keys: OptionalFile = None
     """File of API keys, as `edgedit serve key` writes it; read again on SIGHUP."""
+    private_key: OptionalFile = None
+    """A key (PEM) that signs the pictures' Content Credentials, with --certificate; without it that is a key of this
+    user's own, made once, which nobody vouches for."""
+    certificate: OptionalFile = None
+    """The certificate of --private-key (PEM), then those that vouch for it."""
+    no_edit_list: bool = False
+    """Let the credentials say that pictures were edited, but not how: no edits, no digest of the original."""
+    no_credentials: bool = False
+    """Write nothing of the edit into pictures; to say that they were edited is then up to you."""
     rate: float = 10.0
     """Requests a second that one key may make for long."""
     burst: int = 20
@@ -64,6 +73,10 @@ class ServeGateway(Reporting):
             host=self.host,
             port=self.port,
             api_keys=self.api_keys,
+            credentials=not self.no_credentials,
+            private_key=self.private_key,
+            certificate=self.certificate,
+            edit_list=not self.no_edit_list,
             rate=self.rate,
             burst=self.burst,
             running=self.running,

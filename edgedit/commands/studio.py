@@ -31,6 +31,8 @@ class Studio(Running):
     """gRPC address of a Triton that serves a bundle, to run that one instead of --bundle in this process."""
     minutes: float = 30.0
     """How long a photo and its inversion stay in memory after their last use."""
+    no_credentials: bool = False
+    """Write nothing of the edit into pictures; to say that they were edited is then up to you."""
 
     def run(self) -> dict[str, Any]:
         try:
@@ -47,6 +49,7 @@ class Studio(Running):
         settings = GatewaySettings(
             port=self.port,
             photo_seconds=seconds,
+            credentials=not self.no_credentials,
             # The page asks for one picture after another, as fast as they come.
             rate=100.0,
             burst=1000,

@@ -18,6 +18,7 @@ from engines.bundle.manifest import (
 )
 from engines.contracts import OURS, TensorSpec, graph_contract
 from engines.errors import BundleError
+from engines.store import Digest
 
 
 class BundleContents:
@@ -36,6 +37,17 @@ class BundleContents:
     def method(self) -> str:
         """The key of the method that the graphs are of."""
         return self.manifest.method
+
+    def digest(self) -> str:
+        """SHA-256 of the manifest on disk, which holds the digests of all else.
+
+        Raises:
+            BundleError: if it can no longer be read.
+        """
+        raw = read_regular(self.path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+        if isinstance(raw, FileProblem):
+            raise BundleError(raw.refusal(self.name))
+        return Digest.of(raw).sha256
 
     @property
     def inversion(self) -> list[TensorSpec]:

@@ -9,13 +9,13 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
 from engines import store
 from engines.errors import ImageError, ImageTooLargeError, OutputError
@@ -53,6 +53,8 @@ class Photo:
     """The profile embedded in the source; the pixels have already been converted from it to sRGB."""
     format: str = "array"
     """"PNG", "JPEG", "WEBP", or "array" for a source that was never a file."""
+    sha256: str | None = None
+    """Of the file's bytes, hexadecimal; None for a source that was never a file."""
 
 
 def open_image(source: Source, *, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
@@ -177,7 +179,7 @@ def _read(data: bytes, name: str, limit: float) -> Photo:
     except _DECODE_ERRORS as error:
         raise ImageError(f"{name} is damaged or truncated: {_one_line(error)}") from error
     with image:
-        return _decode(image, name, limit)
+        return replace(_decode(image, name, limit), sha256=store.Digest.of(data).sha256)
 
 
 def _one_line(error: BaseException) -> str:
@@ -288,7 +290,9 @@ def save_image(path: str | os.PathLike[str], pixels: Pixels, *, quality: int = 9
     return path
 
 
-def encode_image(pixels: Pixels, file_format: str, *, quality: int = 95, alpha: Pixels | None = None) -> bytes:
+def encode_image(
+    pixels: Pixels, file_format: str, *, quality: int = 95, alpha: Pixels | None = None, xmp: bytes | None = None
+) -> bytes:
     """The bytes of a file of sRGB pixels.
 
     EXIF of the source photo is dropped on purpose: it holds places, times and serial numbers of cameras, and often a
@@ -296,6 +300,7 @@ def encode_image(pixels: Pixels, file_format: str, *, quality: int = 95, alpha: 
 
     Args:
         file_format: one of `FORMATS`; the other arguments are those of `save_image`.
+        xmp: an XMP packet, UTF-8, to write into the file.
 
     Raises:
         ImageError: if the arrays are not of those shapes.
@@ -320,6 +325,11 @@ def encode_image(pixels: Pixels, file_format: str, *, quality: int = 95, alpha: 
         # A warm edit would wait twice as long for zlib's default, which saves a twentieth of the file.
         "PNG": {"compress_level": 3},
     }.get(file_format, {})
+    if xmp is not None and file_format == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
+    elif xmp is not None:
+        options["xmp"] = xmp
     encoded = io.BytesIO()
     try:
         image.save(encoded, file_format, **options)

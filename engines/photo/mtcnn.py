@@ -11,15 +11,18 @@ Coordinates are continuous: x runs from 0 to the width, and the centre of the fi
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
 from engines.packages import FACE_DETECTOR, Progress
 from engines.photo.align import Alignment, extract, square_quad, upright_axis
 from engines.runtimes.ort import session
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 FloatArray = NDArray[np.float32]
 
@@ -109,6 +112,8 @@ class Mtcnn:
     """
 
     def __init__(self, *, threads: int = 1, progress: Progress = lambda line: None) -> None:
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.inter_op_num_threads = 1
         source = FACE_DETECTOR.find(progress=progress)

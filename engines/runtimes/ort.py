@@ -7,11 +7,13 @@ import os
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import onnxruntime
+from typing import TYPE_CHECKING, Any
 
 from engines.cpus import threads as allowed
+
+# Loaded with the first session: help and completion of the command line need none, and it takes a while.
+if TYPE_CHECKING:
+    import onnxruntime
 
 CPU = "CPUExecutionProvider"
 
@@ -37,6 +39,8 @@ def session(
         ValueError: if `threads` is negative.
         Exception: of ONNX Runtime's own kinds, which have no common base, if it cannot load the model.
     """
+    import onnxruntime
+
     settings = onnxruntime.SessionOptions() if options is None else options
     settings.intra_op_num_threads = allowed(threads)
     settings.log_severity_level = 3

@@ -51,6 +51,7 @@ class Gateway:
         """By handle; None where photos are not kept."""
         self.faces = Shelf[FoundFaces](settings.photo_memory, settings.photo_seconds)
         """By digest of the photo as it was sent; used where photos are kept."""
+        self.credentials = settings.open_credentials()
         self.draining = False
         self.metrics.watch("admitted", "Requests inside: sending, waiting, running.", lambda: self.admission.inside)
         self.metrics.watch("running", "Requests that have their turn.", lambda: self.admission.working)

@@ -8,9 +8,11 @@ import numpy as np
 from PIL import Image
 
 from engines.photo import Cut, Face, Photo, paste_mode
+from engines.photo.credentials import MEDIA_TYPES as BY_FORMAT
+from engines.photo.credentials import Credentials, Statement
 from engines.photo.images import encode_image
 
-MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+MEDIA_TYPES = {file_format.lower(): media_type for file_format, media_type in BY_FORMAT.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,9 @@ def finish(
     paste: bool,
     file_format: str,
     quality: int,
-    side: int | None = None,
+    side: int | None,
+    credentials: Credentials | None,
+    statement: Statement,
 ) -> bytes:
     """The answer's bytes.
 
@@ -45,6 +49,8 @@ def finish(
         file_format: one of `MEDIA_TYPES`.
         quality: 1 to 100.
         side: the longer side to which a larger picture is reduced; None leaves it as it is.
+        credentials: what writes the statement into the file; None writes none.
+        statement: what was done.
     """
     pixels, alpha = face, None
     if cut is not None:
@@ -53,7 +59,9 @@ def finish(
     if side is not None and max(pixels.shape[:2]) > side:
         pixels, alpha = (None if plane is None else _reduced(plane, side) for plane in (pixels, alpha))
         assert pixels is not None
-    return encode_image(pixels, file_format.upper(), quality=quality, alpha=alpha)
+    if credentials is None:
+        return encode_image(pixels, file_format.upper(), quality=quality, alpha=alpha)
+    return credentials.encode(pixels, file_format.upper(), statement, quality=quality, alpha=alpha)
 
 
 def grey_levels(values: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from engines.photo import Alignment, Cut, Photo, open_image
+from engines.photo.credentials import Statement
 from engines.photo.tone import PLAIN
 from engines.store import Digest
 from serving.client.handle import Handle
@@ -186,14 +187,17 @@ async def _edit_handle(gateway: Gateway, call: Call, wanted: EditRequest) -> Res
         raise Problem(422, "photo-needed", detail)
     call.fields["handle"] = shorten(wanted.handle)
     edits = await gateway.model.strengths(wanted.edits, wanted.clamp)
-    handle, paste = Handle(wanted.handle), wanted.paste_back
+    handle, paste, credentials = Handle(wanted.handle), wanted.paste_back, gateway.credentials
     async with _turn(gateway, call):
         with _stage(gateway, call, "backend"):
             face, base = await _render(gateway, handle, edits, cut if paste else None, wanted.rendering)
             if wanted.rendering == "map":
-                cut, paste = None, False
+                # A map is no picture of anybody.
+                cut, paste, credentials = None, False, None
         with _stage(gateway, call, "encode"):
-            encoded = await gateway.pool.run(finish, face, cut, base, paste, wanted.format, wanted.quality, wanted.side)
+            said = await _statement(gateway, edits, None if cut is None else cut.photo)
+            how = wanted.format, wanted.quality, wanted.side, credentials, said
+            encoded = await gateway.pool.run(finish, face, cut, base, paste, *how)
     return _image(encoded, wanted.format, wanted.handle)
 
 
@@ -216,9 +220,14 @@ async def _edit_photo(gateway: Gateway, call: Call, photo: bytes, wanted: EditFo
         with _stage(gateway, call, "backend"):
             face, base = await _render(gateway, handle, edits, cut if wanted.paste_back else None)
         with _stage(gateway, call, "encode"):
-            paste, form = wanted.paste_back, wanted.format
-            encoded = await gateway.pool.run(finish, face, cut, base, paste, form, wanted.quality, wanted.side)
+            said = await _statement(gateway, edits, cut.photo)
+            how = wanted.format, wanted.quality, wanted.side, gateway.credentials, said
+            encoded = await gateway.pool.run(finish, face, cut, base, wanted.paste_back, *how)
     return _image(encoded, wanted.format, handle.id)
+
+
+async def _statement(gateway: Gateway, edits: dict[str, float], photo: Photo | None = None) -> Statement:
+    return Statement((await gateway.model.profile()).bundle_sha256, edits=edits, photo=photo)
 
 
 async def _render(

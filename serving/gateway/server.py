@@ -145,6 +145,9 @@ def serve(
     server = GatewayServer(create_app(connect, settings, extend), settings)
     with contextlib.closing(bind(settings)) as listener:
         configure()
+        credentials = server.gateway.credentials
+        words = credentials.words if credentials else "nothing that says so"
+        log.info("edited pictures carry credentials", extra={"fields": {"credentials": words}})
         host = settings.host.strip("[]")
         host = f"[{host}]" if ":" in host else host
         listening(f"http://{host}:{listener.getsockname()[1]}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engines.errors import EdgeditError
 from engines.photo import MAX_MEGAPIXELS
+from engines.photo.credentials import Credentials
 
 JSON_BYTES = 64 * 1024
 """Largest body that is not a photo; an edit takes a few hundred bytes."""
@@ -35,6 +36,14 @@ class GatewaySettings:
     port: int = 8080
     api_keys: Path | None = None
     """File of API keys (see `serving.gateway.keys`). Without one only a loopback address may be bound."""
+
+    credentials: bool = True
+    """Pictures say that they were edited, see `engines.photo.credentials`."""
+    private_key: Path | None = None
+    """What signs that, with `certificate`; None: a key of this user's own, made at first need."""
+    certificate: Path | None = None
+    edit_list: bool = True
+    """They name the edits too."""
 
     body_bytes: int = 20 * 1024 * 1024
     """Largest photo, as sent."""
@@ -84,7 +93,7 @@ class GatewaySettings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, int | float) or field.name == "port":
+            if isinstance(value, bool) or not isinstance(value, int | float) or field.name == "port":
                 continue
             floor_ok = (
                 value >= 0 if field.name in ("waiting", "drain_delay", "canary_cache", "photo_seconds") else value > 0
@@ -101,6 +110,16 @@ class GatewaySettings:
             raise GatewayError(
                 f"without --api-keys only loopback may be bound, not {self.host}; make a key with `edgedit serve key`"
             )
+
+    def open_credentials(self) -> Credentials | None:
+        """What writes into pictures that they were edited.
+
+        Raises:
+            CredentialsError: if the key or its certificate will not do.
+        """
+        if not self.credentials:
+            return None
+        return Credentials(self.private_key, self.certificate, edits=self.edit_list)
 
 
 def is_loopback(host: str) -> bool:

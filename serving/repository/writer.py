@@ -27,7 +27,7 @@ from engines.contracts import BATCH, PIPELINES
 from engines.directions import load_directions
 from engines.errors import BundleError, OutputError, RuntimeUnavailableError
 from engines.store import atomic_directory, cannot_write, scratch_directory
-from serving.contract import CACHE_BYTES, CPU_CONFIG, EDIT_IMAGE, EDIT_SESSION, GRAPH_MODELS, VERSION, bundle_digest
+from serving.contract import CACHE_BYTES, CPU_CONFIG, EDIT_IMAGE, EDIT_SESSION, GRAPH_MODELS, VERSION
 from serving.repository.engines import find_engines
 from serving.repository.session import session_files
 from serving.repository.typed import EnginePrecision, put_engine_source
@@ -43,7 +43,7 @@ class Repository:
     bundle: str
     """Name of the bundle that was written last."""
     bundle_sha256: str
-    """Its digest, see `serving.contract.bundle_digest`."""
+    """Its digest, see `engines.bundle.Bundle.digest`."""
     version: int
     """The version that holds it."""
     models: list[str]
@@ -202,7 +202,7 @@ def _write(bundle: Bundle, root: Path, version: int, options: RepositoryOptions)
     graphs = [name for name in GRAPH_MODELS if name in bundle.manifest.graphs]
     if not graphs:
         raise BundleError(f"{bundle.name}: there is no graph to serve; export the bundle with its graphs")
-    digest, (engines, notes) = bundle_digest(bundle), find_engines(bundle)
+    digest, (engines, notes) = bundle.digest(), find_engines(bundle)
     placed = _Weights(bundle)
     for name in graphs:
         entry, own = bundle.graph(name), engines.get(name, {})

@@ -56,7 +56,7 @@ class LocalBackend:
         # One at a time: the runtime spreads each over all cores.
         self._pool = CpuPool(1)
         self._stack = AsyncExitStack()
-        manifest = session.bundle.manifest
+        manifest, self._digest = session.bundle.manifest, session.bundle.digest()
         self.about = About(
             manifest.name, session.family.name, manifest.precision, session.runtime, explains=session.explains
         )
@@ -75,7 +75,7 @@ class LocalBackend:
             name: DirectionInfo(name, one.min_strength, one.max_strength, one.description)
             for name, one in self._directions.items()
         }
-        return Profile(self._session.family.image_shape, known)
+        return Profile(self._session.family.image_shape, known, self._digest)
 
     async def invert(self, photo: np.ndarray, *, aligned: bool = False) -> Handle:
         """Inverts a crop, uint8 h x w x 3, once: one that is held is not inverted again."""

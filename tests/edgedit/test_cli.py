@@ -51,6 +51,9 @@ VERBS = (
     "bench serve",
     "sign",
     "verify",
+    "credentials",
+    "doctor",
+    "completion",
 )
 
 _NO_TORCH = """
@@ -94,7 +97,7 @@ def test_help_lists_the_verbs_and_names_the_portrait_bundle(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], r"Expected one of \{edit, reconstruct, .*\}; see `edgedit --help`"),
+        ([], r"Expected one of \{edit, batch, reconstruct, .*\}; see `edgedit --help`"),
         (["edti"], r"edti.*; see `edgedit --help`"),
         (["edit"], r"Missing .* see `edgedit edit --help`"),
         (["edit", "a.png", "-d", "smile:1"], r"Missing .*--out PATH"),

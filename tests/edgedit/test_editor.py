@@ -39,10 +39,12 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_the_package_names_its_parts() -> None:
     parts = {"Direction", "EdgeditError", "Editor", "Inversion", "PORTRAIT_BUNDLE", "Portrait", "Strength"}
+    parts |= {"Credentials"}
     functions = {"build", "certify", "estimate", "refit", "export", "train", "evaluate"}
     functions |= {
         "batch",
         "pack",
+        "read_credentials",
         "fit_directions",
         "calibrate_directions",
         "import_direction",

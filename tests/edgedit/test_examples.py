@@ -27,7 +27,7 @@ from tests.edgedit.conftest import Cli
 from tests.engines.engine_folders import write_keys
 from tests.random_bundle import RANDOM_BUNDLE
 
-BUNDLES = ("edit", "batch", "reconstruct", "demo")
+BUNDLES = ("edit", "batch", "reconstruct", "demo", "doctor")
 """Verbs that would run the portrait bundle, which takes longer than the tests' own."""
 RUN = (
     "edit",
@@ -44,6 +44,9 @@ RUN = (
     "serve key",
     "sign",
     "verify",
+    "credentials",
+    "doctor",
+    "completion",
 )
 """Verbs whose example runs here: the others need a GPU, a training run, files of others or a server, or take long."""
 PARSED = (
@@ -102,6 +105,7 @@ def place(bundle_path: Path, head_path: Path, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("examples")
     shutil.copytree(bundle_path, folder / "BUNDLE")
     Image.open(head_path).save(folder / "photo.jpg", quality=95)
+    Image.open(head_path).save(folder / "smiling.png")
     np.save(folder / "age.npy", np.ones((1, 512), np.float32))
     (folder / "photos").mkdir()
     shutil.copy(head_path, folder / "photos")

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from engines.bundle import Bundle
 from engines.contracts import graph_contract
 from engines.errors import BundleError
-from serving.contract import GRAPH_MODELS, HANDLE_DIGITS, TRITON_TYPES, bundle_digest, handle_of
+from serving.contract import GRAPH_MODELS, HANDLE_DIGITS, TRITON_TYPES, handle_of
 from tests.engines.conftest import TINY, write_tiny
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -53,11 +53,11 @@ def test_what_is_no_image_has_no_handle(crop: object) -> None:
 
 def test_a_bundle_is_told_by_all_that_it_holds(tmp_path: Path) -> None:
     one, two = Bundle.load(write_tiny(tmp_path / "one")), Bundle.load(write_tiny(tmp_path / "two", seed=8))
-    assert bundle_digest(one) == hashlib.sha256((tmp_path / "one" / "manifest.json").read_bytes()).hexdigest()
-    assert bundle_digest(one) != bundle_digest(two)
+    assert one.digest() == hashlib.sha256((tmp_path / "one" / "manifest.json").read_bytes()).hexdigest()
+    assert one.digest() != two.digest()
     shutil.rmtree(tmp_path / "one")
     with pytest.raises(BundleError, match="copy the bundle again"):
-        bundle_digest(one)
+        one.digest()
 
 
 def test_every_model_of_a_graph_has_tensors_that_triton_has_types_for() -> None:

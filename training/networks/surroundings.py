@@ -52,7 +52,9 @@ class EditReach(nn.Module):
         strength = discrepancy.abs()
         parts = [(strength * share).mean(dim=(2, 3)) for share in self.share.split(1)]
         pooled = torch.cat(parts, dim=1)
-        return self.turns(F.layer_norm(pooled, pooled.shape[1:], eps=1e-12))
+        # Of unit length, so that its weights learn at the pace of the rest.
+        unit = F.layer_norm(pooled, pooled.shape[1:], eps=1e-12) * pooled.shape[1] ** -0.5
+        return self.turns(unit)
 
     def forward(self, discrepancy: Tensor) -> Tensor:
         """f_delta B x C x H x W to weights B x 1 x H x W in [0, 1] of what the editor adds to f'."""

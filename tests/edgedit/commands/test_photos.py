@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import struct
 import warnings
@@ -16,7 +15,8 @@ from edgedit.editor import Editor
 from edgedit.sheet import CELL, GAP, LABEL, LARGE, WIDTH
 from engines.bundle import WEIGHTS_FILE
 from engines.photo import open_image
-from tests.edgedit.conftest import FACES, Cli, Done, write_faces
+from tests.edgedit.commands.conftest import Edits
+from tests.edgedit.conftest import FACES, write_faces
 
 SMILE = ("-d", "smile:2")
 
@@ -31,37 +31,6 @@ def png_of_claimed_size(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-class Edits:
-    """`edgedit edit` (or another verb) on the tests' bundle, its output in a folder of its own."""
-
-    def __init__(self, cli: Cli, bundle: Path, folder: Path) -> None:
-        self._cli, self._bundle = cli, bundle
-        self.folder = folder / "out"
-        self.folder.mkdir()
-        self.out, self.json = self.folder / "out.png", self.folder / "out.json"
-
-    def __call__(self, *words: object, verb: str = "edit", out: Path | None = None, bundle: Path | None = None) -> Done:
-        common = ("-b", bundle or self._bundle, "--threads", 1, "--json", self.json)
-        return self._cli(verb, *common, "-o", out or self.out, *words)
-
-    @property
-    def pixels(self) -> np.ndarray:
-        return open_image(self.out).pixels
-
-    @property
-    def summary(self) -> dict:
-        return json.loads(self.json.read_text())
-
-    @property
-    def written(self) -> list[str]:
-        return sorted(os.listdir(self.folder))
-
-
-@pytest.fixture
-def edits(cli: Cli, bundle_path: Path, tmp_path: Path) -> Edits:
-    return Edits(cli, bundle_path, tmp_path)
-
-
 def test_edit_is_the_python_edit(edits: Edits, editor: Editor, head_path: Path) -> None:
     done = edits(head_path, "--direction", "smile", "--strength", "2", "--direction", "age:-1")
     assert (done.status, done.err) == (0, "")
@@ -72,6 +41,7 @@ def test_edit_is_the_python_edit(edits: Edits, editor: Editor, head_path: Path) 
         "width": 260,
         "height": 260,
         "bundle": edits.summary["bundle"],
+        "credentials": edits.summary["credentials"],
         "edits": {"smile": 2.0, "age": -1.0},
         "photo": str(head_path),
         "warnings": [],

@@ -22,7 +22,7 @@ from engines.session import Inversion
 from serving.client.errors import NotFoundError
 from serving.client.handle import Handle
 from serving.client.wire import DirectionInfo, Profile
-from serving.contract import bundle_digest, handle_of
+from serving.contract import handle_of
 from serving.gateway.app import create_app
 from serving.gateway.backend import Backend
 from serving.gateway.server import GatewayServer, bind
@@ -43,7 +43,7 @@ class EditorBackend:
         self.fault: Exception | None = None
         self.edit_fault: Exception | None = None
         self.inversions = self.edits = self.cancelled = self.most = self._now = 0
-        self._digest = bundle_digest(editor.session.bundle)
+        self._digest = editor.session.bundle.digest()
 
     async def __aenter__(self) -> EditorBackend:
         return self

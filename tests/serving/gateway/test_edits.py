@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 
 from edgedit.editor import Editor
-from engines.errors import StrengthWarning
+from engines.errors import CredentialsError, StrengthWarning
 from engines.lost_picture import LOST
+from engines.photo.claims import read_credentials
 from serving.client.errors import (
     DeadlineError,
     OverloadedError,
@@ -20,7 +22,8 @@ from serving.client.errors import (
     ServingError,
     UnavailableError,
 )
-from tests.serving.gateway.conftest import EditorBackend, decoded, encoded, gateway, problem
+from serving.gateway.app import create_app
+from tests.serving.gateway.conftest import EditorBackend, decoded, encoded, gateway, problem, settings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::engines.errors.StrengthWarning")]
 
@@ -292,3 +295,30 @@ async def test_faults_behind_the_gateway_tell_nothing_of_it(
             assert told["detail"] == str(fault)
         backend.fault = None
         problem(await client.post("/v1/edits", json={"handle": "0" * 32, "edits": {}}), 404)
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+async def test_pictures_say_that_they_were_edited(backend: EditorBackend, photo: np.ndarray, form: str) -> None:
+    pytest.importorskip("c2pa", reason="signing pictures needs the credentials extra")
+    sent = encoded(photo, "PNG")
+    async with gateway(backend) as client:
+        whole = await client.post(
+            "/v1/edits", files={"photo": ("me", sent)}, data={"edits": '{"smile": 2}', "format": form}
+        )
+        edits = {"handle": whole.headers["edgedit-handle"], "edits": {"age": -1.0}, "format": form}
+        face = await client.post("/v1/edits", json=edits)
+    claims = read_credentials(whole.content)
+    assert claims.intact and claims.edit and claims.edit["edits"] == {"smile": 2.0}
+    assert claims.edit["original"]["sha256"] == hashlib.sha256(sent).hexdigest()
+    claims = read_credentials(face.content)
+    assert claims.intact and claims.edit and claims.edit["edits"] == {"age": -1.0} and "original" not in claims.edit
+    assert claims.digital_source_type == "compositeWithTrainedAlgorithmicMedia"
+
+
+async def test_an_operator_may_leave_credentials_out(backend: EditorBackend, photo: np.ndarray) -> None:
+    async with gateway(backend, credentials=False) as client:
+        answer = await client.post("/v1/edits", files={"photo": ("me", encoded(photo, "PNG"))}, data={"edits": "{}"})
+    claims = read_credentials(answer.content)
+    assert not claims.signed and claims.digital_source_type is None
+    with pytest.raises(CredentialsError, match="go together"):
+        create_app(lambda: backend, settings(private_key=Path("key.pem")))

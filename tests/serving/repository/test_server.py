@@ -23,7 +23,7 @@ from engines.directions import load_directions, resolve
 from engines.lost_picture import LOST
 from engines.runtimes import create
 from engines.session import EditSession
-from serving.contract import EDIT_IMAGE, EDIT_SESSION, EDITED_IMAGE, RESEND, bundle_digest, handle_of
+from serving.contract import EDIT_IMAGE, EDIT_SESSION, EDITED_IMAGE, RESEND, handle_of
 from serving.local.install import Installation
 from serving.local.server import LocalTriton
 from serving.repository import RepositoryOptions, add_version, wait_until_loaded, write_repository
@@ -98,7 +98,7 @@ def test_a_session_equals_this_process(ask: Asker, editor: Editor, crops: np.nda
     for crop in crops:
         inversion = editor.invert(crop, aligned=True)
         handle, image = ask.session(crop)
-        assert handle == handle_of(crop, bundle_digest(editor.session.bundle)) and image is None
+        assert handle == handle_of(crop, editor.session.bundle.digest()) and image is None
         for edits in ({"smile": 2}, {"age": -1.5, "yaw": 1, "smile": 0.25}, dict.fromkeys(editor.directions, 0.5)):
             expected = editor.edit(inversion, edits)
             assert np.array_equal(ask.session(handle=handle, edits=edits)[1], expected)
@@ -264,7 +264,7 @@ def test_a_new_version_is_loaded_under_load_without_an_error(
     for version, bundle in bundles.items():
         session, edit = EditSession(bundle, threads=1), resolve(load_directions(bundle), {"smile": 2}, bundle.family)
         image = session.edit(session.invert(crop[None]), edit.delta_w, edit.style_delta)[0]
-        expected[handle_of(crop, bundle_digest(bundle))] = (version, image.tobytes())
+        expected[handle_of(crop, bundle.digest())] = (version, image.tobytes())
     assert len({image for _, image in expected.values()}) == 2
     repository = write_repository(tiny, tmp_path / "models")
     watching = ("--model-control-mode=poll", "--repository-poll-secs=1")

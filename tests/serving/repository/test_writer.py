@@ -16,7 +16,7 @@ from engines.bundle import Bundle
 from engines.contracts import PARTS, PIPELINES
 from engines.errors import BundleError, EngineError, OutputError
 from engines.session import EditSession
-from serving.contract import EDIT_IMAGE, EDIT_SESSION, EDITED_IMAGE, GRAPH_MODELS, MAX_BATCH, bundle_digest
+from serving.contract import EDIT_IMAGE, EDIT_SESSION, EDITED_IMAGE, GRAPH_MODELS, MAX_BATCH
 from serving.repository import RepositoryOptions, add_version, read_repository, write_repository
 from tests.edgedit.conftest import write_faces
 from tests.engines.conftest import TINY, write_tiny
@@ -103,7 +103,7 @@ def test_edit_session_says_what_it_takes_and_which_directions_it_has(models: Pat
     assert list(tensors(session.output)) == ["handle", "image"]
     assert [(group.count, group.kind) for group in session.instance_group] == [(1, pb.ModelInstanceGroup.KIND_CPU)]
     parameters = {name: value.string_value for name, value in session.parameters.items()}
-    assert parameters["bundle_sha256"] == bundle_digest(tiny)
+    assert parameters["bundle_sha256"] == tiny.digest()
     assert parameters["cache_bytes"] == str(256 * 2**20)
     directions = json.loads(parameters["directions"])
     assert list(directions) == tiny.manifest.directions
@@ -265,14 +265,14 @@ def test_a_new_version_stands_beside_the_old_one(tmp_path: Path, tiny: Bundle) -
     add_version(other, out, None, loaded)
     assert asked == [(list(GRAPH_MODELS), 2)]
     written = read_repository(out)
-    assert written.version == 2 and written.bundle_sha256 == bundle_digest(other) != bundle_digest(tiny)
+    assert written.version == 2 and written.bundle_sha256 == other.digest() != tiny.digest()
     for model in written.models:
         assert sorted(p.name for p in (out / model).iterdir() if p.is_dir() and p.name != "configs") == ["1", "2"]
     weights = [(out / "edit" / version / "weights.safetensors").read_bytes() for version in "12"]
     assert weights == [bundle.read("graphs/weights.safetensors") for bundle in (tiny, other)]
     digests = [json.loads((out / EDIT_SESSION / v / "session.json").read_text())["bundle_sha256"] for v in "12"]
-    assert digests == [bundle_digest(tiny), bundle_digest(other)]
-    assert config(out, EDIT_SESSION).parameters["bundle_sha256"].string_value == bundle_digest(other)
+    assert digests == [tiny.digest(), other.digest()]
+    assert config(out, EDIT_SESSION).parameters["bundle_sha256"].string_value == other.digest()
     # Triton loads every version again when a configuration was touched.
     assert (out / "edit" / "config.pbtxt").stat().st_mtime_ns == before
     # The server keeps the version before, which `edit_session` of that version calls.

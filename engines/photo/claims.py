@@ -1,0 +1,142 @@
+"""What a picture says of how it was made, whoever wrote it: Content Credentials and IPTC's digital source type.
+
+Pictures are strangers' files: form and size are looked at first, and nothing is asked of a network.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from engines.errors import CredentialsError
+from engines.photo.credentials import ASSERTION, EXTRA, LIBRARY, MEDIA_TYPES, SETTINGS
+from engines.photo.sources import FORMATS, without_text
+
+MAX_BYTES = 256 << 20
+"""Of a file that is read."""
+_TERM = re.compile(r"https?://cv\.iptc\.org/newscodes/digitalsourcetype/(\w{1,64})")
+_UNTRUSTED = "signingCredential.untrusted"
+
+
+@dataclass(frozen=True)
+class PictureClaims:
+    """What a picture says of itself."""
+
+    signed: bool
+    """It has a C2PA manifest, or may have one where the package that reads them is absent (see `problem`)."""
+    intact: bool | None
+    """Whether it is as it was signed; None if it is not signed, or that cannot be checked."""
+    trusted: bool
+    """Whether an authority that readers know vouches for the signer; never for a local key."""
+    signer: str | None
+    """The organisation in the signer's certificate, as it calls itself."""
+    digital_source_type: str | None
+    """IPTC's term, such as compositeWithTrainedAlgorithmicMedia: of the manifest, else of the XMP packet."""
+    software: str | None
+    """What wrote the manifest, with its version."""
+    edit: dict[str, Any] | None
+    """What edgedit says of its edit: bundle, edits, original."""
+    problem: str | None
+    """Why a signature does not hold or cannot be checked."""
+
+    @property
+    def in_words(self) -> str:
+        """What it says, and how far to believe it."""
+        source = f"source type {self.digital_source_type}" if self.digital_source_type else "no source type"
+        if not self.signed:
+            return f"not signed; {source}"
+        vouched = "an authority vouches for the signer" if self.trusted else "nobody that readers know vouches for them"
+        intact = {True: "as it was signed", False: "NOT as it was signed", None: "signature not checked"}[self.intact]
+        return f"{source}; {intact}; signed by {self.signer or 'nobody named'} ({vouched}), with {self.software}"
+
+
+def read_credentials(picture: str | os.PathLike[str] | bytes) -> PictureClaims:
+    """Reads what a picture says of how it was made.
+
+    Args:
+        picture: path or bytes of a PNG, JPEG or WebP.
+
+    Raises:
+        CredentialsError: if it cannot be read, or is not such a picture.
+
+    Example:
+        >>> edgedit.read_credentials(photo).signed
+        False
+    """
+    name = "the picture" if isinstance(picture, bytes) else str(picture)
+    data = picture if isinstance(picture, bytes) else _read(Path(picture))
+    if len(data) > MAX_BYTES:
+        raise CredentialsError(f"{name} has more than {MAX_BYTES >> 20} MiB")
+    try:
+        with Image.open(io.BytesIO(without_text(data)), formats=FORMATS) as image:
+            media_type = MEDIA_TYPES.get({"MPO": "JPEG"}.get(str(image.format), str(image.format)))
+            packet = image.info.get("xmp", image.info.get("XML:com.adobe.xmp", b""))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise CredentialsError(f"{name} is not a PNG, JPEG or WebP picture") from error
+    if media_type is None:
+        raise CredentialsError(f"{name} is not a PNG, JPEG or WebP picture")
+    text = packet.decode("utf-8", "replace") if isinstance(packet, bytes) else str(packet)
+    term = _TERM.search(text)
+    noted = term[1] if term else None
+    if importlib.util.find_spec("c2pa") is None:
+        signed = b"jumb" in data and b"c2pa" in data
+        problem = f"signatures cannot be checked without {LIBRARY}: {EXTRA}" if signed else None
+        return PictureClaims(signed, None, False, None, noted, None, None, problem)
+    return _manifest(data, media_type, noted)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise CredentialsError(f"{path}: {error.strerror or error}") from error
+
+
+def _manifest(data: bytes, media_type: str, noted: str | None) -> PictureClaims:
+    import c2pa
+
+    try:
+        context = c2pa.Context(c2pa.Settings.from_dict(SETTINGS))
+        reader = c2pa.Reader.try_create(media_type, io.BytesIO(data), context=context)
+        if reader is None:
+            return PictureClaims(False, None, False, None, noted, None, None, None)
+        with reader:
+            store = json.loads(reader.json())
+    except (c2pa.C2paError, ValueError) as error:
+        problem = f"its credentials cannot be read: {' '.join(str(error).split())}"
+        return PictureClaims(True, False, False, None, noted, None, None, problem)
+    manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
+    failures = [one for one in store.get("validation_status", ()) if one.get("code") != _UNTRUSTED]
+    state = store.get("validation_state")
+    assertions = {one.get("label"): one.get("data") for one in manifest.get("assertions", ())}
+    terms = [_TERM.fullmatch(str(one.get("digitalSourceType"))) for one in _actions(assertions)]
+    makers = manifest.get("claim_generator_info") or [{}]
+    maker = " ".join(str(makers[0][key]) for key in ("name", "version") if makers[0].get(key))
+    edit = assertions.get(ASSERTION)
+    return PictureClaims(
+        signed=True,
+        intact=state in ("Valid", "Trusted"),
+        trusted=state == "Trusted",
+        signer=manifest.get("signature_info", {}).get("issuer"),
+        digital_source_type=next((term[1] for term in terms if term), noted),
+        software=maker or None,
+        edit=edit if isinstance(edit, dict) else None,
+        problem="; ".join(str(one.get("explanation") or one.get("code")) for one in failures) or None,
+    )
+
+
+def _actions(assertions: dict[str, Any]) -> list[dict[str, Any]]:
+    for label in ("c2pa.actions.v2", "c2pa.actions"):
+        data = assertions.get(label)
+        if isinstance(data, dict):
+            return [action for action in data.get("actions", ()) if isinstance(action, dict)]
+    return []
