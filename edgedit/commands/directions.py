@@ -61,7 +61,7 @@ class OfRun(Reporting):
     torch, within that."""
 
     def options(self, *more: str) -> dict[str, Any]:
-        """What the functions of `training.api` take, by name."""
+        """What the functions of `training.running.api` take, by name."""
         names = ("recipe", "identity", "generator", "from_bundle", "device", "threads", *more)
         return {"run": self.run_folder, "faces": self.faces, "progress": say} | {n: getattr(self, n) for n in names}
 
@@ -87,7 +87,7 @@ class Fit(Judging):
 
     def run(self) -> dict[str, Any]:
         try:
-            from training.api import fit_directions
+            from training.running.api import fit_directions
         except ModuleNotFoundError as error:
             raise EdgeditError(f"`edgedit directions fit` needs {error.name}: pip install 'edgedit[train]'") from error
         directions = fit_directions(**self.options("age_gender", "expression", "pose", "seed"))
@@ -101,7 +101,7 @@ class Calibrate(OfRun):
 
     def run(self) -> dict[str, Any]:
         try:
-            from training.api import calibrate_directions
+            from training.running.api import calibrate_directions
         except ModuleNotFoundError as error:
             needed = f"`edgedit directions calibrate` needs {error.name}: pip install 'edgedit[train]'"
             raise EdgeditError(needed) from error

@@ -72,7 +72,7 @@ class Train(Reporting):
 
     def run(self) -> dict[str, Any]:
         try:
-            from training.api import train
+            from training.running.api import train
         except ModuleNotFoundError as error:
             raise EdgeditError(f"`edgedit train` needs {error.name}: pip install 'edgedit[train]'") from error
         options = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "json"}
@@ -91,8 +91,8 @@ class Evaluate(Judging):
 
     def run(self) -> dict[str, Any]:
         try:
-            from training.api import evaluate
-            from training.card import edit_cells
+            from training.measuring.card import edit_cells
+            from training.running.api import evaluate
         except ModuleNotFoundError as error:
             raise EdgeditError(f"`edgedit evaluate` needs {error.name}: pip install 'edgedit[train]'") from error
         result = evaluate(**self.options("lpips", "age_gender", "expression", "pose"))

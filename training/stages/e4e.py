@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
-from training.augment import random_flip
 from training.data import Batches, FaceSet, as_photos, encoder_input
-from training.loop import Averaged
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.networks.e4e import E4EEncoder
+from training.networks.latents import mean_w
 from training.networks.stylegan2 import Generator
-from training.weights import mean_w
+from training.stages.augment import random_flip
+from training.stages.protocol import Averaged
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,10 +25,10 @@ from torch.optim import Optimizer
 from engines.directions import Direction, resolve
 from engines.family import ModelFamily
 from training.data import Batches, FaceSet, as_photos, encoder_input
-from training.loop import Averaged
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
+from training.methods.paper import EditingSystem
 from training.networks.editor import FeatureEditor
-from training.networks.system import EditingSystem
+from training.stages.protocol import Averaged
 
 
 @dataclass(frozen=True, kw_only=True)

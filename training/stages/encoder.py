@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
-from training.augment import random_flip
 from training.data import Batches, FaceSet, as_photos, encoder_input
-from training.loop import Averaged, set_requires_grad
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.networks.build import base_encoder
 from training.networks.discriminator import Discriminator
 from training.networks.ftem import FeatureTensorEnhancement
+from training.networks.latents import mean_w
 from training.networks.stylegan2 import Generator
-from training.weights import mean_w
+from training.stages.augment import random_flip
+from training.stages.protocol import Averaged, set_requires_grad
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
-from training.augment import diff_augment, random_flip
 from training.data import Batches, FaceSet
-from training.loop import Averaged, set_requires_grad
 from training.networks.discriminator import Discriminator
 from training.networks.stylegan2 import Generator
+from training.stages.augment import diff_augment, random_flip
+from training.stages.protocol import Averaged, set_requires_grad
 
 
 @dataclass(frozen=True, kw_only=True)

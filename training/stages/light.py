@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from training.data import Batches, FaceSet
-from training.loop import Averaged
 from training.losses.identity import Identity
 from training.losses.image import LossFiles
 from training.losses.lpips import LPIPS
+from training.networks.latents import mean_w
 from training.networks.mobilestylegan import MobileGenerator
-from training.pairs import PairSet
+from training.stages.pairs import PairSet
+from training.stages.protocol import Averaged
 from training.stages.windows import Windowed
-from training.weights import mean_w
 
 
 class LightOptions(Protocol):

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.augment import random_flip
 from training.data import FaceSet
 from training.losses.image import LossFiles
 from training.networks.light import LightE4EEncoder
 from training.networks.mobilefacenet import load_trunk
 from training.networks.mobilestylegan import MobileGenerator
-from training.pairs import PairSet
+from training.stages.augment import random_flip
 from training.stages.light import LightStage, statistics
+from training.stages.pairs import PairSet
 from training.stages.windows import PixelWeights, laid_over, picture_loss
 
 FITTED = 10_000

@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engines.directions import Direction, resolve
-from training.augment import random_flip
 from training.data import FaceSet
 from training.losses.image import LossFiles
 from training.networks.edfm import EditDiscrepancyFusion
@@ -31,9 +30,10 @@ from training.networks.editor import FeatureEditor
 from training.networks.light import LightFeatureStyleEncoder
 from training.networks.mobilestylegan import MobileGenerator
 from training.networks.surroundings import around_face
-from training.networks.system import EditingSystem
-from training.pairs import PairSet
+from training.methods.paper import EditingSystem
+from training.stages.augment import random_flip
 from training.stages.light import LightStage, astray
+from training.stages.pairs import PairSet
 from training.stages.windows import PixelWeights, laid_over, picture_loss
 
 

@@ -11,14 +11,14 @@ import torch
 
 from engines.directions import Direction
 from training.data import FaceSet
-from training.loop import LoopOptions, train
+from training.methods.paper import EditingSystem
 from training.networks.build import e4e_encoder
 from training.networks.mobilestylegan import MobileGenerator
-from training.networks.system import EditingSystem
-from training.pairs import SHARD, PairSet, load_pairs, render
+from training.running.loop import LoopOptions, train
 from training.stages.light_e4e import LightE4EOptions, LightE4EStage
 from training.stages.light_editor import LightEditorOptions, LightEditorStage
 from training.stages.light_encoder import LightEncoderOptions, LightEncoderStage
+from training.stages.pairs import SHARD, PairSet, load_pairs, render
 from training.stages.windows import MARGIN, PixelWeights, Windowed, laid_over, picture_loss
 
 

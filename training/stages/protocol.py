@@ -1,0 +1,71 @@
+"""What a training stage is to the loop that runs it, and the averaged copy that stages keep of what they train."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from training import parallel
+
+
+class Stage(Protocol):
+    """What a training stage provides."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Everything a checkpoint must hold, averaged copies included."""
+        ...
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]: ...
+
+    def step(self, step: int) -> dict[str, float | Tensor]:
+        """One optimizer step; returns scalars for the log."""
+        ...
+
+    def grid(self) -> Tensor:
+        """Sample images R x C x 3 x H x W in [-1, 1]."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able settings, kept in the checkpoint; the `family` among them is compared when resuming."""
+        ...
+
+
+class Averaged(nn.Module):
+    """Exponential moving average of a module's parameters; buffers are copied.
+
+    `half_life` is in images; the average starts short and lengthens with the images seen (`ramp`), so that early
+    weights are forgotten.
+    """
+
+    def __init__(self, source: nn.Module, *, half_life: float, ramp: float = 0.05) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(source).eval().requires_grad_(False)
+        self.half_life = half_life
+        self.ramp = ramp
+
+    @torch.no_grad()
+    def update(self, source: nn.Module, seen: int, batch: int) -> None:
+        """Moves the average towards `source` after this process has seen `seen` images in steps of `batch`."""
+        together = parallel.processes()
+        half_life = max(min(self.half_life, seen * together * self.ramp), 1e-8)
+        keep = 0.5 ** (batch * together / half_life)
+        for mine, theirs in zip(self.module.parameters(), source.parameters(), strict=True):
+            mine.lerp_(theirs, 1.0 - keep)
+        for mine, theirs in zip(self.module.buffers(), source.buffers(), strict=True):
+            mine.copy_(theirs)
+
+
+def set_requires_grad(modules: Iterable[nn.Module], value: bool) -> None:
+    """Switches gradients of all parameters of the modules."""
+    for module in modules:
+        module.requires_grad_(value)
