@@ -15,6 +15,7 @@ from engines.bundle.completion import leave_out_generator, require_package
 from engines.bundle.provenance import peak_memory, provenance
 from engines.contracts import DEFAULT_METHOD
 from engines.errors import BundleError
+from engines.family import DEFAULT_FAMILY
 from export.build import export_bundle
 from export.models import Model, imported_model, random_model, trained_model
 from export.weights import half_weights
@@ -29,7 +30,7 @@ def export(
     run: str | Path | None = None,
     weights: str | Path | None = None,
     random: str | None = None,
-    recipe: str = "demo-64",
+    recipe: str = DEFAULT_FAMILY.name,
     faces: str | Path | None = None,
     max_faces: int = 8,
     from_bundle: str | Path | None = None,

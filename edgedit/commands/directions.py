@@ -13,6 +13,7 @@ from edgedit.commands.common import BundleOption, OptionalBundle, OptionalFile, 
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.directions import Direction, load_directions
 from engines.errors import EdgeditError
+from engines.family import DEFAULT_FAMILY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class OfRun(Reporting):
     """Folder of the run, as made by `edgedit train`."""
     faces: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """Folder or tar of the photos that the run is trained on."""
-    recipe: str = "demo-64"
+    recipe: str = DEFAULT_FAMILY.name
     """The recipe of the run."""
     identity: OptionalFile = None
     """Face embedder (ONNX, 112x112), or for cars MoCo v2's ResNet-50 (`edgedit import weights moco-v2`); needed."""

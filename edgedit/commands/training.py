@@ -14,6 +14,7 @@ from rich.table import Table
 from edgedit.commands.common import OptionalBundle, OptionalFile, Reporting, console, say
 from edgedit.commands.directions import Judging
 from engines.errors import EdgeditError
+from engines.family import DEFAULT_FAMILY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Train(Reporting):
     """Folder or tar of square, FFHQ-aligned faces; for cars, of photos of which the middle 4:3 is taken."""
     run_folder: Annotated[Path, tyro.conf.arg(name="run", metavar="RUN")]
     """Folder of the run; one folder per stage is made in it."""
-    recipe: str = "demo-64"
+    recipe: str = DEFAULT_FAMILY.name
     """Settings of all stages; see `training.recipes`."""
     lpips: OptionalFile = None
     """LPIPS weights (safetensors, AlexNet or VGG16): needed by e4e, encoder, editor."""

@@ -175,8 +175,6 @@ class HyperStyle(Method):
         convention="none: not in Table 5; all tensors; all passes of one edit",
     )
 
-    refinements: int
-
     def __init__(self, family: ModelFamily, *, refinements: int = REFINEMENTS) -> None:
         """
         Raises:
@@ -197,6 +195,7 @@ class HyperStyle(Method):
     def invert(self, image: Tensor) -> HyperStyleInversion:
         w = self.w_encoder(image)[:, None] + self.latent_avg
         deltas: tuple[Tensor, ...] = ()
+        assert self.refinements is not None, "set when it is made"
         for _ in range(self.refinements):
             rendered = visible(self._render(w, deltas), self.family)
             rendered = F.adaptive_avg_pool2d(rendered, self.family.encoder_size)

@@ -10,10 +10,7 @@ from training.recipes.demo import demo_64, demo_128
 from training.recipes.mobile import faces_1024_mobile
 from training.recipes.paper import cars_512x384, faces_1024
 
-__all__ = ["DEFAULT", "RECIPES", "Recipe", "recipe"]
-
-DEFAULT = FACES_1024_MOBILE.name
-"""The recipe of the portrait model, where none is named. Its generator is imported."""
+__all__ = ["RECIPES", "Recipe", "recipe"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     DEMO_64.name: demo_64,

@@ -19,6 +19,7 @@ from engines.bundle.provenance import provenance
 from engines.cpus import usable
 from engines.directions import Direction
 from engines.errors import EdgeditError
+from engines.family import DEFAULT_FAMILY
 from engines.packages import Progress
 from training import parallel
 from training.losses.image import LossFiles
@@ -26,7 +27,7 @@ from training.measuring.judges import JudgeFiles
 from training.recipes import Recipe
 from training.recipes import recipe as find_recipe
 from training.running import run as stages
-from training.running.folder import Run
+from training.running.folder import Run, check_generator
 from training.running.loop import LoopOptions
 from training.running.memory import keep_freed_memory
 
@@ -76,15 +77,15 @@ def _begin(device: str, threads: int) -> str:
         EdgeditError: if the device cannot be used.
     """
     try:
-        found = parallel.begin(device)
-        torch.empty(0, device=found)
+        own = parallel.begin(device)
+        torch.empty(0, device=own)
     except (RuntimeError, AssertionError) as error:
         raise EdgeditError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
     torch.set_num_threads(min(threads or torch.get_num_threads(), usable()))
     # Values near zero otherwise make CPU arithmetic many times slower.
     torch.set_flush_denormal(True)
     keep_freed_memory()
-    return found
+    return own
 
 
 def train(
@@ -92,7 +93,7 @@ def train(
     *,
     run: str | Path,
     faces: str | Path,
-    recipe: str = "demo-64",
+    recipe: str = DEFAULT_FAMILY.name,
     lpips: str | Path | None = None,
     identity: str | Path | None = None,
     generator: str | Path | None = None,
@@ -191,6 +192,8 @@ def _train(task: dict[str, Any], progress: Progress = _quiet) -> dict[str, Any]:
         even=(files["labels"], even) if files["labels"] is not None and even is not None else None,
         device=device,
     )
+    if stage != "generator":
+        check_generator(made)
     progress(f"{stage} of recipe {task['recipe']} in {root}")
     if stage == "pairs":
         count = stages.render_pairs(made, seed)
@@ -210,7 +213,7 @@ def _train(task: dict[str, Any], progress: Progress = _quiet) -> dict[str, Any]:
     return {"stage": stage, "step": reached, "steps": options.steps}
 
 
-def _judged(
+def _trained_run(
     what: str,
     verb: str,
     needs: Sequence[str],
@@ -218,25 +221,26 @@ def _judged(
     recipe: str,
     device: str,
     threads: int,
-    **given: str | Path | None,
+    **files: str | Path | None,
 ) -> tuple[Run, tuple[str, ...]]:
-    """A run whose directions or system are looked at, and the files that this needs."""
+    """A run that was trained, to fit, calibrate or measure, and the names of the files that this needs."""
     chosen: Recipe = find_recipe(recipe)
     wanted = tuple(name for name in needs if chosen.faces or name not in _JUDGES)
-    files = _paths(**given)
-    from_bundle = files.pop("from_bundle")
-    _check_files(what, verb, files, (*wanted, "faces"))
-    assert files["faces"] is not None
+    paths = _paths(**files)
+    from_bundle = paths.pop("from_bundle")
+    _check_files(what, verb, paths, (*wanted, "faces"))
+    assert paths["faces"] is not None
     made = Run(
         recipe=chosen,
         root=Path(root),
-        data=files["faces"],
-        losses=LossFiles(lpips=files.get("lpips"), identity=files["identity"]),
-        judges=JudgeFiles(**{name: files.get(name) for name in (*_JUDGES, "pose")}),
+        data=paths["faces"],
+        losses=LossFiles(lpips=paths.get("lpips"), identity=paths["identity"]),
+        judges=JudgeFiles(**{name: paths.get(name) for name in (*_JUDGES, "pose")}),
         from_bundle=from_bundle,
-        generator=files["generator"],
+        generator=paths["generator"],
         device=_begin(device, threads),
     )
+    check_generator(made)
     return made, wanted
 
 
@@ -244,7 +248,7 @@ def fit_directions(
     run: str | Path,
     faces: str | Path,
     *,
-    recipe: str = "demo-64",
+    recipe: str = DEFAULT_FAMILY.name,
     identity: str | Path | None = None,
     age_gender: str | Path | None = None,
     expression: str | Path | None = None,
@@ -277,7 +281,7 @@ def fit_directions(
     files = dict(faces=faces, identity=identity, age_gender=age_gender, expression=expression, pose=pose)
     files |= dict(generator=generator, from_bundle=from_bundle)
     needs = ("identity", *_JUDGES)
-    made, _ = _judged("fitting directions", "directions fit", needs, run, recipe, device, threads, **files)
+    made, _ = _trained_run("fitting directions", "directions fit", needs, run, recipe, device, threads, **files)
     progress(f"directions of recipe {recipe} in {run}")
     directions = stages.fit_directions(made, seed)
     progress(f"wrote {len(directions)} directions to {made.root / 'directions'}")
@@ -288,7 +292,7 @@ def calibrate_directions(
     run: str | Path,
     faces: str | Path,
     *,
-    recipe: str = "demo-64",
+    recipe: str = DEFAULT_FAMILY.name,
     identity: str | Path | None = None,
     generator: str | Path | None = None,
     from_bundle: str | Path | None = None,
@@ -313,7 +317,7 @@ def calibrate_directions(
     """
     files = dict(faces=faces, identity=identity, generator=generator, from_bundle=from_bundle)
     what = "calibrating directions"
-    made, _ = _judged(what, "directions calibrate", ("identity",), run, recipe, device, threads, **files)
+    made, _ = _trained_run(what, "directions calibrate", ("identity",), run, recipe, device, threads, **files)
     progress(f"ranges of recipe {recipe} in {run}")
     return stages.calibrate(made)
 
@@ -322,7 +326,7 @@ def evaluate(
     run: str | Path,
     faces: str | Path,
     *,
-    recipe: str = "demo-64",
+    recipe: str = DEFAULT_FAMILY.name,
     lpips: str | Path | None = None,
     identity: str | Path | None = None,
     age_gender: str | Path | None = None,
@@ -357,7 +361,7 @@ def evaluate(
     files = dict(faces=faces, lpips=lpips, identity=identity, age_gender=age_gender, expression=expression, pose=pose)
     files |= dict(generator=generator, from_bundle=from_bundle)
     needs = (*_LOSSES, *_JUDGES)
-    made, wanted = _judged("measuring", "evaluate", needs, run, recipe, device, threads, **files)
+    made, wanted = _trained_run("measuring", "evaluate", needs, run, recipe, device, threads, **files)
     progress(f"measuring recipe {recipe} in {run}")
     options = " ".join(
         f"--{name.replace('_', '-')} FILE" for name in (*wanted, *(("pose",) if made.recipe.faces else ()))

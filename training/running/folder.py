@@ -74,20 +74,20 @@ class Run:
         return self.from_bundle is None or (self.root / stage / "checkpoint").exists()
 
 
-def require_generator(found: ModelFamily, wanted: ModelFamily, path: Path) -> None:
+def require_generator(given: ModelFamily, wanted: ModelFamily, path: Path) -> None:
     """Refuses an imported generator that is not of the family that is trained.
 
     Raises:
         ValueError: naming both.
     """
-    if (found.generator, found.size, found.style_channels, found.mapping_layers) != (
+    if (given.generator, given.size, given.style_channels, given.mapping_layers) != (
         wanted.generator,
         wanted.size,
         wanted.style_channels,
         wanted.mapping_layers,
     ):
         raise ValueError(
-            f"{path} holds a {found.generator} generator of {found.size} pixels ({found.name}), which is not that of "
+            f"{path} holds a {given.generator} generator of {given.size} pixels ({given.name}), which is not that of "
             f"the family {wanted.name} ({wanted.generator}, {wanted.size} pixels)"
         )
 
@@ -149,6 +149,20 @@ def check_backbone(run: Run) -> None:
         raise ValueError("--from-bundle and --backbone both say what the encoder starts from; leave one of them out")
 
 
+def check_generator(run: Run) -> None:
+    """
+    Raises:
+        ValueError: if the recipe runs on an imported generator, and neither that nor a bundle is there.
+    """
+    recipe = run.recipe
+    if recipe.generator is None and run.generator is None and run.trained("generator"):
+        raise ValueError(
+            f"the recipe for {recipe.family.name} trains no generator: import one "
+            f"(`edgedit import weights {recipe.family.generator}`) and name the file with --generator, or name another "
+            "recipe with --recipe"
+        )
+
+
 def load_generator(run: Run) -> Generator | MobileGenerator:
     """The generator that was imported, or as stage a left it, averaged; frozen.
 
@@ -165,12 +179,8 @@ def load_generator(run: Run) -> Generator | MobileGenerator:
         if isinstance(generator, Generator):
             generator.input.to(memory_format=torch.channels_last)
         return generator
+    check_generator(run)
     if run.trained("generator"):
-        if run.recipe.generator is None:
-            raise ValueError(
-                f"the recipe for {family.name} trains no generator: import one "
-                f"(`edgedit import weights {family.generator}`) and name the file with --generator"
-            )
         return load_trained_generator(run.root / "generator", family)
     assert run.from_bundle is not None
     return load_bundle(run.from_bundle, family).generator.eval().requires_grad_(False)
@@ -183,9 +193,9 @@ def load_losses(run: Run) -> LossFiles:
         ValueError: if they are not of the kinds that the recipe compares pictures with.
     """
     wanted = run.recipe.lpips
-    if wanted is not None and (found := LPIPS(run.losses.require("lpips")).backbone) != wanted:
+    if wanted is not None and (variant := LPIPS(run.losses.require("lpips")).backbone) != wanted:
         raise ValueError(
-            f"--lpips: {run.losses.lpips} holds the {found} variant, and the recipe for {run.recipe.family.name} "
+            f"--lpips: {run.losses.lpips} holds the {variant} variant, and the recipe for {run.recipe.family.name} "
             f"compares with {wanted}"
         )
     load_run_identity(run)
@@ -250,13 +260,13 @@ def edited_directions(run: Run) -> list[Direction]:
         FileNotFoundError: if there are none.
         ValueError: if one that the recipe names is not there.
     """
-    names, found = run.recipe.edited, load_run_directions(run)
-    if missing := [name for name in names if name not in {d.name for d in found}]:
+    names, directions = run.recipe.edited, load_run_directions(run)
+    if missing := [name for name in names if name not in {d.name for d in directions}]:
         raise ValueError(
             f"{run.root / 'directions'} lacks {', '.join(missing)}, which the editor is to be trained on; put them "
             "there with `edgedit import direction`, or say with --edited which of those there are to be used"
         )
-    return [d for d in found if not names or d.name in names]
+    return [d for d in directions if not names or d.name in names]
 
 
 def load_system(run: Run, *, encoder: bool = True, editor: bool = True) -> EditingSystem:

@@ -21,11 +21,11 @@ from training.networks.e4e import E4EEncoder
 from training.networks.latents import mean_w
 from training.networks.stylegan2 import Generator
 from training.stages.augment import random_flip
-from training.stages.protocol import Averaged
+from training.stages.protocol import Averaged, StageOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class E4EOptions:
+class E4EOptions(StageOptions):
     """Settings of the e4e stage; loss weights follow the e4e publication."""
 
     batch: int = 16
@@ -41,7 +41,6 @@ class E4EOptions:
     """Step from which the second row gets an offset of its own."""
     progressive_every: int = 0
     """Steps between two rows joining; 0: all rows from the start."""
-    ema_images: float = 5_000.0
     bf16: bool = False
 
 

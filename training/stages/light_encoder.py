@@ -22,11 +22,12 @@ from training.stages.augment import random_flip
 from training.stages.encoder import Encoder
 from training.stages.light import LightStage, astray, statistics
 from training.stages.pairs import PairSet
+from training.stages.protocol import StageOptions
 from training.stages.windows import PixelWeights, picture_loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class LightEncoderOptions:
+class LightEncoderOptions(StageOptions):
     """Settings of the light encoder's stage."""
 
     batch: int = 4

@@ -1,9 +1,10 @@
-"""What a training stage is to the loop that runs it, and the averaged copy that stages keep of what they train."""
+"""What every stage has: settings, what the loop that runs it asks of it, and an averaged copy of what it trains."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +12,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training import parallel
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions:
+    """What the settings of every stage say."""
+
+    batch: int
+    """Images a step, in each process."""
+    learning_rate: float
+    ema_images: float = 5_000.0
+    """Half-life of the averaged network, in images."""
+    bf16: bool = False
+    """Networks in bfloat16 (autocast): faster on CPUs and GPUs that have it; weights stay in FP32."""
 
 
 class Stage(Protocol):
@@ -54,10 +68,10 @@ class Averaged(nn.Module):
         self.ramp = ramp
 
     @torch.no_grad()
-    def update(self, source: nn.Module, seen: int, batch: int) -> None:
-        """Moves the average towards `source` after this process has seen `seen` images in steps of `batch`."""
+    def update(self, source: nn.Module, images: int, batch: int) -> None:
+        """Moves the average towards `source` after this process has trained on `images` in steps of `batch`."""
         together = parallel.processes()
-        half_life = max(min(self.half_life, seen * together * self.ramp), 1e-8)
+        half_life = max(min(self.half_life, images * together * self.ramp), 1e-8)
         keep = 0.5 ** (batch * together / half_life)
         for mine, theirs in zip(self.module.parameters(), source.parameters(), strict=True):
             mine.lerp_(theirs, 1.0 - keep)

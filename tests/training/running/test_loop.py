@@ -238,10 +238,10 @@ def test_average_of_parameters_and_buffers():
         source.weight.fill_(3.0)
         source.running_mean.fill_(5.0)
         source.num_batches_tracked += 4
-    average.update(source, seen=8, batch=4)
+    average.update(source, images=8, batch=4)
     # The half-life is min(8, 8 * 0.5) = 4 images: half of the way after a batch of 4.
     assert torch.equal(average.module.weight, torch.full((2,), 2.0))
-    average.update(source, seen=1000, batch=4)
+    average.update(source, images=1000, batch=4)
     torch.testing.assert_close(average.module.weight, torch.full((2,), 3.0 - 0.5**0.5))
     assert torch.equal(average.module.running_mean, source.running_mean)
     assert average.module.num_batches_tracked == 4
