@@ -13,7 +13,7 @@ from PIL import Image
 
 from engines.building.build import build
 from engines.building.certificate import Certifier
-from engines.bundle import Bundle
+from engines.bundle import WEIGHTS_FILE, Bundle, BundleWriter, ProducedBy
 from engines.contracts import PIPELINES
 from engines.directions import Direction
 from engines.errors import RuntimeUnavailableError
@@ -31,7 +31,7 @@ from export.weights import half_weights, rounded, write_weights
 from tests.export.helpers import TINY, random_photos, smile
 from tests.training.methods.conftest import liven
 from training.methods import METHODS, create
-from training.methods.hyperstyle import HyperStyle
+from training.methods.hyperstyle import REFINEMENTS, HyperStyle
 from training.methods.protocol import CARS, Method
 
 # As at full size: photos larger than the encoders' input, whose quarter is the feature.
@@ -172,6 +172,36 @@ def test_what_a_bundle_of_a_method_cannot_hold(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_bundle_says_how_often_its_method_refines(tmp_path):
+    method = method_of("hyperstyle", TINY)
+    weights = half_weights(method).tensors
+    write_weights(weights, tmp_path / "weights.safetensors")
+    photo = torch.from_numpy(random_photos(TINY, 1))
+    inversions, invert = {}, method_graphs(method)["invert"]
+    for refinements in (2, 3, None):
+        about = {"family": TINY, "precision": "fp16-weights", "licence": "", "method": "hyperstyle"}
+        made = ProducedBy(tools={}, command="", date="")
+        out = tmp_path / str(refinements)
+        with BundleWriter(out, name="h", produced_by=made, refinements=refinements, **about) as writer:
+            writer.add_file(WEIGHTS_FILE, tmp_path / "weights.safetensors")
+            writer.add_graph("invert", b"", invert.inputs, invert.outputs)
+        # Without the field a manifest is what earlier versions wrote, and read.
+        assert ("refinements" in (out / "manifest.json").read_text()) == (refinements is not None)
+        bundle = Bundle.load(out)
+        assert bundle.manifest.refinements == refinements
+        graph = bundle_graphs(bundle)["invert"].module
+        assert graph.system.refinements == (refinements or REFINEMENTS)
+        with torch.no_grad():
+            inversions[refinements] = graph(photo)[1]
+    with torch.no_grad():
+        own = rounded(method)
+        assert own.refinements == 2
+        wanted = own.exportable().invert(invert.module.image_in(photo)).deltas[0]
+    assert torch.equal(inversions[2], wanted) and not torch.allclose(inversions[3], wanted, rtol=1e-2)
+    with pytest.raises(ValueError, match="SDIC refines nothing"):
+        create("sdic", TINY, refinements=2)
+
+
 def _styles() -> np.ndarray:
     return np.ones(sum(FAMILY.style_channels), np.float32)
 
@@ -199,6 +229,7 @@ slow = [pytest.mark.slow, pytest.mark.timeout(3600)]
 def test_all_graphs_pass_and_a_session_edits(key, exported):
     report = exported.manifest.metrics["verification"]["graphs"]
     assert tuple(report) == PIPELINES and exported.method == key
+    assert exported.manifest.refinements == (2 if key == "hyperstyle" else None)
     for graph, batches in report.items():
         assert set(batches) == {"1", "3"}
         for outputs in batches.values():
@@ -218,8 +249,6 @@ def test_all_graphs_pass_and_a_session_edits(key, exported):
         own["delta_w"] = torch.from_numpy(delta).expand(3, -1, -1)
         wanted = graphs["edit"].module(*(own[spec.name] for spec in graphs["edit"].inputs)).numpy()
         assert np.abs(edited - wanted).max() <= 1
-        if key == "hyperstyle":  # a bundle's is refined as often as by default, the one here less
-            return
         for name, value in zip(inversion.names, graphs["invert"].module(torch.from_numpy(photos)), strict=True):
             np.testing.assert_allclose(value, inversion.array(name), rtol=0, atol=1e-3 * value.abs().max().item())
 

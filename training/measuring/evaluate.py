@@ -19,9 +19,9 @@ from engines.directions import Direction, resolve
 from engines.family import ModelFamily
 from training.data import FaceSet, as_photos, at_once, encoder_input
 from training.losses.lpips import LPIPS
-from training.networks.surroundings import ellipse_radius
 from training.measuring.judges import Judges
 from training.methods.paper import EditingSystem, Inversion
+from training.networks.surroundings import ellipse_radius
 
 TARGETS: dict[str, dict[str, Any]] = {
     "reconstruction": {"psnr": (31.0, "higher"), "lpips": (0.02, "lower"), "identity": (0.96, "higher")},

@@ -285,15 +285,15 @@ def evaluate(run: Run) -> dict[str, Any]:
             f"the recipe measures edits along {lacking[0]}, which {run.root / 'directions'} lacks; put its file there "
             "(`edgedit import direction`)"
         )
-    judged = [name for name in (*judges.names, "male") if name in directions]
-    ends = [(name, end) for name in judged for end in (directions[name].max_strength, directions[name].min_strength)]
+    scored = [name for name in (*judges.names, "male") if name in directions]
+    ends = [(name, end) for name in scored for end in (directions[name].max_strength, directions[name].min_strength)]
     whole = _digest(inverters, system.editor, edited.names)
     edits = [
         _once(
             run,
             f"{name}{strength:+g}",
             _digest(whole, directions[name].vector.tobytes(), directions[name].rows),
-            functools.partial(evaluator.edit, directions[name], strength, name if name in judged else None),
+            functools.partial(evaluator.edit, directions[name], strength, name if name in scored else None),
         )
         for name, strength in run.recipe.measured or ends
     ]

@@ -127,8 +127,8 @@ class E4EStage:
         delta = torch.linalg.vector_norm(offsets[:, 1:] - offsets[:, :1], dim=2).mean()
         row = torch.randint(0, self.family.w_rows, (o.batch,), device=self.device)
         fake = (offsets + self.mean)[torch.arange(o.batch, device=self.device), row]
-        judged = F.softplus(-self.latent(fake)).mean()
-        total = total + o.delta * delta * (self.family.w_rows - 1) + o.latent * judged
+        latent = F.softplus(-self.latent(fake)).mean()
+        total = total + o.delta * delta * (self.family.w_rows - 1) + o.latent * latent
         optimizers = [self._optimizers["encoder"]]
         if self.generator_optimizer is not None:
             optimizers.append(self.generator_optimizer)
@@ -139,7 +139,7 @@ class E4EStage:
             optimizer.step()
         self._latent_step(fake.detach())
         self.average.update(self.encoder, (step + 1) * o.batch, o.batch)
-        return {**terms, "delta": delta.detach(), "latent": judged.detach()}
+        return {**terms, "delta": delta.detach(), "latent": latent.detach()}
 
     def _latent_step(self, fake: Tensor) -> None:
         z = torch.randn(len(fake), self.family.style_dim, device=self.device)

@@ -25,12 +25,12 @@ from torch import Tensor
 from engines.directions import Direction
 from training.data import FaceSet
 from training.losses.image import LossFiles
+from training.methods.paper import EditingSystem
 from training.networks.edfm import EditDiscrepancyFusion
 from training.networks.editor import FeatureEditor
 from training.networks.light import LightFeatureStyleEncoder
 from training.networks.mobilestylegan import MobileGenerator
 from training.networks.surroundings import around_face
-from training.methods.paper import EditingSystem
 from training.stages.augment import random_flip
 from training.stages.edits import Edits
 from training.stages.light import LightStage, astray

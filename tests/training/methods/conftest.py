@@ -1,4 +1,4 @@
-"""Fixtures of the peers' tests: a family in which every method fits and runs in a moment."""
+"""Fixtures of the methods' tests: a family in which every method fits and runs in a moment."""
 
 from __future__ import annotations
 

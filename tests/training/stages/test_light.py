@@ -177,9 +177,9 @@ def test_photos_of_an_edit_keep_what_the_generator_does_not_change(editor_stage,
     w = generator.broadcast(torch.randn(1, mobile.style_dim))
     feature, origins = editor_stage.generator.lower(w), torch.tensor([[0, 0]])
     drawn = editor_stage._drawn(feature, feature, w, torch.zeros_like(w), origins)
-    assert (editor_stage._kept(*drawn) == 1).all()
+    assert (editor_stage._unchanged(*drawn) == 1).all()
     drawn = editor_stage._drawn(feature, editor_stage.generator.lower(w + 1.0), w, torch.ones_like(w), origins)
-    assert editor_stage._kept(*drawn).mean() < 0.9
+    assert editor_stage._unchanged(*drawn).mean() < 0.9
 
 
 def test_a_pictures_code_is_to_move_as_far_as_the_generators(editor_stage):
