@@ -53,14 +53,14 @@ class Judges:
 
     @property
     def names(self) -> tuple[str, ...]:
-        found: list[str] = []
+        scored: list[str] = []
         if self._age:
-            found += ["age", "female"]
+            scored += ["age", "female"]
         if self._expression:
-            found += EXPRESSIONS
+            scored += EXPRESSIONS
         if self._pose:
-            found += POSES
-        return tuple(found)
+            scored += POSES
+        return tuple(scored)
 
     @torch.no_grad()
     def score(self, images: Tensor, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:

@@ -48,7 +48,7 @@ _TRAINED: Mapping[str, Callable[[Run, LoopOptions], int]] = {
 
 
 def _quiet(line: str) -> None:
-    """Says nothing."""
+    """Prints no line of progress."""
 
 
 def _paths(**files: str | Path | None) -> dict[str, Path | None]:
@@ -56,7 +56,7 @@ def _paths(**files: str | Path | None) -> dict[str, Path | None]:
 
 
 def _check_files(what: str, verb: str, files: Mapping[str, Path | None], needs: Sequence[str]) -> None:
-    """Finds out before any work whether every file is there.
+    """Checks before any work that every file is there.
 
     Raises:
         EdgeditError: if one is needed and was not given, or was given and is not there.

@@ -32,10 +32,11 @@ class Options:
 
 
 def mean(parts: Sequence[tuple[Path, float]], out: Path) -> int:
-    """Writes the checkpoint that holds the mean.
+    """Writes a checkpoint whose averaged networks are the mean of several checkpoints'.
 
     Args:
         parts: checkpoint folders and their shares, which sum to 1.
+        out: the checkpoint folder to write; one of that name is replaced.
 
     Returns:
         The number of tensors that were averaged. Integers, such as a BatchNorm's count of batches, are the last one's.

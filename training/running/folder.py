@@ -1,4 +1,4 @@
-"""A run folder and what its stages find there, or in the files that stand in for an earlier stage.
+"""A run folder, and the networks and directions that a stage takes from it or from files that stand in for a stage.
 
 A run folder holds one folder per stage (`generator`, `e4e`, `encoder`, `directions`, `editor`); a stage finds what it
 builds on in its neighbours. An imported generator stands in for the first of them, a bundle for all that are missing.
@@ -136,7 +136,8 @@ def start_from_backbone(run: Run, *encoders: nn.Module) -> None:
 
 
 def check_backbone(run: Run) -> None:
-    """
+    """Refuses a backbone that no encoder of the run would start from.
+
     Raises:
         ValueError: if a backbone is given to encoders that start from none, or from a bundle.
     """
@@ -150,7 +151,8 @@ def check_backbone(run: Run) -> None:
 
 
 def check_generator(run: Run) -> None:
-    """
+    """Refuses a run without a generator.
+
     Raises:
         ValueError: if the recipe runs on an imported generator, and neither that nor a bundle is there.
     """
@@ -230,15 +232,15 @@ def load_run_directions(run: Run) -> list[Direction]:
     folder = run.root / "directions"
     files = sorted(folder.glob("*.safetensors"))
     if files:
-        found = [Direction.load(file) for file in files]
+        directions = [Direction.load(file) for file in files]
     elif run.from_bundle is not None:
-        found = list(load_directions(Bundle.load(run.from_bundle)).values())
+        directions = list(load_directions(Bundle.load(run.from_bundle)).values())
     else:
         raise FileNotFoundError(
             f"no directions in {folder}; run `edgedit directions fit` first, or put published ones there with "
             "`edgedit import direction`"
         )
-    return [_below_feature(d, run.recipe.family) for d in found] if run.recipe.below_feature else found
+    return [_below_feature(d, run.recipe.family) for d in directions] if run.recipe.below_feature else directions
 
 
 def _below_feature(direction: Direction, family: ModelFamily) -> Direction:

@@ -55,7 +55,18 @@ STAGES = ("generator", "pairs", "e4e", "encoder", "directions", "editor")
 
 
 def train_generator(run: Run, options: LoopOptions) -> int:
-    """Stage a."""
+    """Trains the generator (stage a), with the encoders beside it where the recipe has a joint stage.
+
+    Args:
+        run: the run; the stage's own folder in it is `generator/`.
+        options: how long, and how often it reports.
+
+    Returns:
+        The step reached.
+
+    Raises:
+        ValueError: if the run's generator is imported.
+    """
     recipe = run.recipe
     stage: Stage
     if recipe.generator is None or run.generator is not None:
@@ -84,7 +95,14 @@ def load_mobile(run: Run) -> MobileGenerator:
 
 
 def render_pairs(run: Run, seed: int = 0) -> int:
-    """Renders the synthetic pairs that light stages draw from, into `pairs/`; returns their number."""
+    """Renders the synthetic pairs that light stages draw from into the run's folder `pairs/`.
+
+    Returns:
+        The number of pairs, as the recipe has it.
+
+    Raises:
+        ValueError: if the recipe uses none.
+    """
     if not run.recipe.pairs or run.recipe.family.generator != "mobilestylegan":
         raise ValueError("this recipe uses no synthetic pairs")
     render(load_mobile(run), run.root / "pairs", run.recipe.pairs, seed=seed, device=run.device)
@@ -97,7 +115,15 @@ def _light_material(run: Run) -> tuple[MobileGenerator, FaceSet, PairSet]:
 
 
 def train_e4e(run: Run, options: LoopOptions) -> int:
-    """Stage b, on the generator of stage a, and from the encoder that was trained beside it if there is one."""
+    """Trains the e4e encoder (stage b) on the run's generator, from the encoder that was trained beside it if any.
+
+    Returns:
+        The step reached.
+
+    Raises:
+        ValueError: if the run's generator, backbone or loss networks are not those that the recipe needs.
+        FileNotFoundError: if an earlier stage has not been run.
+    """
     family, settings = run.recipe.family, run.recipe.e4e
     check_backbone(run)
     losses = load_losses(run)
@@ -118,7 +144,14 @@ def train_e4e(run: Run, options: LoopOptions) -> int:
 
 
 def train_encoder(run: Run, options: LoopOptions) -> int:
-    """Stage c, on the networks of stage a, and from the encoder that was trained beside them if there is one."""
+    """Trains the high-fidelity encoder E (stage c), from the encoder that was trained beside the generator if any.
+
+    Returns:
+        The step reached.
+
+    Raises:
+        ValueError, FileNotFoundError: as `train_e4e`.
+    """
     family, source, settings = run.recipe.family, run.root / "generator", run.recipe.encoder
     check_backbone(run)
     losses = load_losses(run)
@@ -162,8 +195,17 @@ def _imported_directions(run: Run) -> list[Direction]:
 
 
 def fit_directions(run: Run, seed: int = 0) -> list[Direction]:
-    """Directions of the trained generator, written to `directions/` with what they do to each attribute, and a sheet of
-    all directions there on the generator's own samples."""
+    """Fits the recipe's directions to the run's generator, and writes them into the run's folder `directions/`.
+
+    Beside them lie `effects.json`, what each does to each attribute, and `sheet.jpg`, all directions there on
+    samples of the generator.
+
+    Returns:
+        The directions that were fitted.
+
+    Raises:
+        ValueError, FileNotFoundError: as `train_e4e`.
+    """
     system = load_system(run, encoder=False, editor=False).to(run.device)
     generator = system.generator
     identity = load_run_identity(run)
@@ -186,7 +228,14 @@ def fit_directions(run: Run, seed: int = 0) -> list[Direction]:
 
 
 def train_editor(run: Run, options: LoopOptions) -> int:
-    """Stage d, on everything before it."""
+    """Trains the feature editor T (stage d) on edits by the run's directions; all other networks are frozen.
+
+    Returns:
+        The step reached.
+
+    Raises:
+        ValueError, FileNotFoundError: as `train_e4e`; also if a direction that the recipe names is not there.
+    """
     directions, losses = edited_directions(run), load_losses(run)
     with torch.no_grad():
         system = load_system(run, editor=False)
@@ -249,10 +298,10 @@ def _digest(*parts: Any) -> str:
 
 
 def _once(run: Run, name: str, digest: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was measured before of the same networks and photos, or is measured now and kept in the run's folder."""
+    """A measurement of these networks and photos from the run's folder, or one that is made now and written there."""
     path = run.root / "evaluate" / f"{name}.json"
-    if path.exists() and (kept := json.loads(path.read_text()))["of"] == digest:
-        return kept["value"]
+    if path.exists() and (earlier := json.loads(path.read_text()))["of"] == digest:
+        return earlier["value"]
     value = measure()
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, json.dumps({"of": digest, "value": value}, indent=1).encode())
@@ -261,9 +310,18 @@ def _once(run: Run, name: str, digest: str, measure: Callable[[], dict[str, Any]
 
 @torch.no_grad()
 def evaluate(run: Run) -> dict[str, Any]:
-    """What the trained system reaches on the held-out photos, with the weights as a bundle stores them (FP16).
+    """Measures the trained system on the held-out photos, with the weights as a bundle stores them (FP16).
 
-    Each figure is kept in the run's folder, in `evaluate/`, as soon as it is there: a run that was stopped goes on.
+    Each figure is written into the run's folder, in `evaluate/`, as soon as it is there: a measurement that was stopped
+    goes on.
+
+    Returns:
+        The number of photos and the names of the first and last, PSNR (dB), LPIPS and identity cosine of
+        reconstructions, the same with each edit's effect, and each of `TARGETS` beside what was reached.
+
+    Raises:
+        ValueError: if a direction that the recipe measures is not there.
+        FileNotFoundError: if a stage has not been run.
     """
     system = load_system(run)
     for tensor in (*system.parameters(), *system.buffers()):

@@ -156,8 +156,8 @@ def slopes(w: np.ndarray, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray
     if flat := [name for name, values in scores.items() if np.ptp(values) == 0]:
         raise ValueError(f"all samples have the same score for {flat[0]}; there is no direction to find")
     design = np.stack([(v - v.mean()) / v.std() for v in scores.values()], axis=1)
-    found, *_ = np.linalg.lstsq(design, w - w.mean(axis=0), rcond=None)
-    return {name: row / np.linalg.norm(row) for name, row in zip(scores, found, strict=True)}
+    slopes, *_ = np.linalg.lstsq(design, w - w.mean(axis=0), rcond=None)
+    return {name: row / np.linalg.norm(row) for name, row in zip(scores, slopes, strict=True)}
 
 
 def normals(
@@ -298,17 +298,17 @@ def fit(
         )
     centred = flat - flat.mean(axis=0)
     space: Space = "w" if len(shape) == 1 else "w+"
-    found: list[tuple[str, str, str, np.ndarray]] = []
+    fitted: list[tuple[str, str, str, np.ndarray]] = []
     for name in options.attributes or vectors:
         normal = vectors[name]
         vector = normal * (centred @ normal).std()
-        found.append((name, "interfacegan", WORDS.get(name, name), vector))
+        fitted.append((name, "interfacegan", WORDS.get(name, name), vector))
     _, spread, axes = np.linalg.svd(centred, full_matrices=False)
     for index in range(min(options.components, len(axes))):
         vector = axes[index] * spread[index] / np.sqrt(len(centred))
-        found.append((f"pc{index:02d}", "ganspace", f"principal component {index} of {space.upper()}", vector))
+        fitted.append((f"pc{index:02d}", "ganspace", f"principal component {index} of {space.upper()}", vector))
     directions, effects = [], {}
-    for name, kind, words, flat_vector in track(found, description="measuring ranges"):
+    for name, kind, words, flat_vector in track(fitted, description="measuring ranges"):
         vector = flat_vector.reshape(shape)
         low, high = usable_range(generator, identity, samples.w[: options.probes], vector, options)
         effects[name] = _effect(generator, judges, samples.w[: options.probes], vector, options.batch)
