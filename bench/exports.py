@@ -1,6 +1,6 @@
 """What exporting the methods of Table 5 takes, and how close their graphs come to PyTorch, with random weights.
 
-    python -m bench.exports --family faces-1024 --out bench/results/export-peers-faces-1024.json
+    python -m bench.exports --family faces-1024 --out bench/results/export-methods-faces-1024.json
 
 Each method is exported by `edgedit export` in a process of its own, so that the peak of memory is that method's.
 `seconds` is what it took on this machine, whatever else ran on it; `cpu_seconds` is the processor time of all its

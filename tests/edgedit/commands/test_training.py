@@ -32,7 +32,7 @@ JUDGES = ("--age-gender", "{data}", "--expression", "{data}")
         (("train", "e4e", *BOTH, "--processes", "0"), "--processes must be 1 or more, got 0"),
         (
             ("train", "e4e", *BOTH),
-            "`edgedit import weights mobilestylegan`) and name the file with --generator, or name",
+            "mobilestylegan`) and name the file with --generator, or name",
         ),
         (("train", "pairs"), "the recipe for faces-1024-mobile trains no generator: import one"),
         (("train", "generator"), "the generator of this run is imported, not trained; go on with the next stage"),
