@@ -1,6 +1,6 @@
-"""What a trained system reaches on held-out photos: reconstruction and edits, beside simpler ways of doing the same.
+"""Measurements of a trained system on held-out photos: reconstruction and edits, beside simpler ways of doing the same.
 
-Every image is rounded to 8 bits before it is judged, as a user would get it. Pictures that are larger than the photos
+Every image is rounded to 8 bits before it is compared, as a user would get it. Pictures that are larger than the photos
 are averaged down to the photos' size first; what an edit does to fine detail is measured at full size.
 """
 
@@ -33,9 +33,9 @@ TARGETS: dict[str, dict[str, Any]] = {
         "glasses": {"identity": 0.60, "outside": 4.0},
     },
 }
-"""What a model of 1024 pixels is meant to reach: dB, LPIPS and identity cosine; the change of p(happy), years, degrees
-and p(male) in the asked direction, of faces with room for it where it is a probability; and at most so many levels of
-change outside the face and of the face's mean colour (see `Evaluator.edit`)."""
+"""The figures that a model of 1024 pixels is meant to reach: dB, LPIPS and identity cosine; the change of p(happy),
+years, degrees and p(male) in the asked direction, of faces with room for it where it is a probability; and at most so
+many levels of change outside the face and of the face's mean colour (see `Evaluator.edit`)."""
 
 
 def compare_targets(reached: dict[str, float], edits: list[dict[str, Any]]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ _CHROMA = torch.tensor([[-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]
 
 
 def chroma_shift(image: Tensor, start: Tensor, mask: Tensor) -> Tensor:
-    """How far a region's mean colour moves in the plane of Cb and Cr, in 8-bit levels per image (B)."""
+    """The distance by which a region's mean colour moves in the plane of Cb and Cr, in 8-bit levels per image (B)."""
     moved = ((image - start) * 127.5 * mask).sum(dim=(2, 3)) / mask.sum()
     return torch.linalg.vector_norm(moved @ _CHROMA.to(moved).T, dim=1)
 

@@ -27,12 +27,12 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeFiles:
-    """Where the networks lie; None leaves out the attributes that need it."""
+    """Files of the networks; None leaves out the attributes that need it."""
 
     age_gender: Path | None = None
     """Input `image` B x 3 x 112 x 112 in [0, 1]; outputs `age` in years and `p_male`."""
     expression: Path | None = None
-    """Same input; seven probabilities: neutral, happy, sad, angry, fearful, disgusted, surprised."""
+    """The same input; outputs seven probabilities: neutral, happy, sad, angry, fearful, disgusted, surprised."""
     pose: Path | None = None
     """Input 1 x 3 x 224 x 224, ImageNet-normalised; outputs 66 bins of 3 degrees from -99 for yaw, pitch and roll."""
 

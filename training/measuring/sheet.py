@@ -20,7 +20,7 @@ CELL = 256
 LABEL = 24
 """Height of the line under a row of pictures in pixels."""
 SHARES = (1.0, 0.5, 0.0, 0.5, 1.0)
-"""Of the lowest strength, of none, and of the highest, column by column."""
+"""The share of a range's end by column: of the lowest strength, of none, of the highest."""
 
 
 @torch.no_grad()

@@ -29,10 +29,10 @@ from training.methods.styleres import StyleRes
 METHODS: dict[str, type[Method]] = {
     method.info.key: method for method in (E4E, FS, HFGI, CLCAE, StyleRes, SDIC, SFE, HyperStyle, EditingSystem)
 }
-"""By key, in the order of Table 5; HyperStyle stands before the paper's own."""
+"""All methods by key, in the order of Table 5; HyperStyle stands before the paper's own."""
 
 COMPARED: dict[str, type[Method]] = METHODS | {LightEditingSystem.info.key: LightEditingSystem}
-"""What is counted and timed: the methods, and the system with light networks."""
+"""All that is counted and timed: the methods, and the system with light networks."""
 
 
 def find_method(key: str) -> type[Method]:

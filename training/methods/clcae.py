@@ -74,7 +74,7 @@ class ContentLayer(nn.Module):
 
 
 class Evidence(NamedTuple):
-    """What the encoder's trunk and heads say about an image, before any attention."""
+    """The outputs of the encoder's trunk and heads for an image, before any attention."""
 
     base: Tensor
     """b, an offset in W: B x D."""
@@ -137,7 +137,7 @@ class CLCAEInversion(NamedTuple):
     base: Tensor
     values: Tensor
     fine: Tensor
-    """See `Evidence`."""
+    """The outputs of trunk and heads, as `Evidence` has them."""
 
 
 class CLCAE(Method):

@@ -24,7 +24,8 @@ class Point(NamedTuple):
 
 
 def input_point(resolution: int) -> Point:
-    """Where FS, CLCAE and SFE insert: between the blocks of `resolution` and of twice that, ToRGB already taken.
+    """The point where FS, CLCAE and SFE insert: between the blocks of `resolution` and of twice that, ToRGB already
+    taken.
 
     This is element 5 of their feature lists for 16 x 16 and element 9 for 64 x 64, element 0 being the constant.
     """
@@ -32,12 +33,12 @@ def input_point(resolution: int) -> Point:
 
 
 def first_conv_point(resolution: int) -> Point:
-    """Where HFGI, StyleRes and SDIC change the feature: after the first convolution at `resolution`."""
+    """The point where HFGI, StyleRes and SDIC change the feature: after the first convolution at `resolution`."""
     return Point(2 * (resolution.bit_length() - 1) - 5, False)
 
 
 class Pass(NamedTuple):
-    """What a pass through the generator leaves."""
+    """The results of a pass through the generator."""
 
     image: Tensor | None
     """B x 3 x S x S; None if the pass was stopped."""

@@ -160,7 +160,7 @@ class HyperStyleInversion(NamedTuple):
     w: Tensor
     """B x N x D."""
     deltas: tuple[Tensor, ...]
-    """By convolution; a weight is multiplied by 1 + delta. See `Hypernetwork.forward` for the shapes."""
+    """The deltas by convolution; a weight is multiplied by 1 + delta. See `Hypernetwork.forward` for the shapes."""
 
 
 class HyperStyle(Method):

@@ -19,7 +19,7 @@ from training.networks.ftem import FeatureTensorEnhancement
 
 
 class Inversion(NamedTuple):
-    """All that depends on the photo alone; edits start from it."""
+    """The inversion of photos: all that depends on them alone, where edits start."""
 
     w: Tensor
     """W+ code of the high-fidelity encoder, B x N x D."""
@@ -113,7 +113,7 @@ class EditingSystem(Method):
         return self.generator.upper(feature, w_plus, rgb, style_delta)
 
     def invert(self, image: Tensor) -> Inversion:
-        """Everything of an edit that depends on the photo alone, of images B x 3 x h x w in [-1, 1]."""
+        """The inversion of images B x 3 x h x w in [-1, 1]: all of an edit that depends on the photo alone."""
         editable = self._editable(image)
         return Inversion(*self.encode(image, editable), *editable)
 

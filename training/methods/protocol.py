@@ -26,16 +26,16 @@ class MethodInfo:
     """Facts about one method."""
 
     key: str
-    """As commands and files name it."""
+    """The name of the method in commands and files."""
     title: str
-    """As Table 5 prints it."""
+    """The name of the method in Table 5."""
     paper: str
     families: tuple[str, ...]
     """Names of the families it exists for."""
     licence: str
-    """Of the official weights, in words; none of them are part of this project."""
+    """The licence of the official weights, in words; none of them are part of this project."""
     convention: str
-    """What the method's row in Table 5 counts, as far as its figures show."""
+    """The convention by which the method's row in Table 5 was counted, as far as its figures show."""
 
 
 class Method(nn.Module, ABC):
@@ -49,14 +49,14 @@ class Method(nn.Module, ABC):
 
     info: ClassVar[MethodInfo]
     resize: ClassVar[Filter] = "bilinear"
-    """How the official code brings a photo to `input_size`: most by torchvision's `Resize` of a PIL image, which is
-    bilinear and antialiased. What is done inside the networks is not meant."""
+    """The filter by which the official code brings a photo to `input_size`: most by torchvision's `Resize` of a PIL
+    image, which is bilinear and antialiased. What is done inside the networks is not meant."""
     edit_reads: ClassVar[tuple[str, ...] | None] = None
     """The fields of the inversion that `edit` reads; None for all of them."""
     reconstruct_reads: ClassVar[tuple[str, ...] | None] = None
     """Likewise, those that `reconstruct` reads."""
     edits_styles: ClassVar[bool] = False
-    """Whether `edit` takes a style delta too, B x sum(style_channels)."""
+    """True if `edit` takes a style delta too, B x sum(style_channels)."""
     separate_graphs: ClassVar[tuple[str, ...]] = ()
     """Those of `engines.contracts.PARTS` that the method is also exported as."""
     identity_modules: ClassVar[tuple[str, ...]] = ("",)
@@ -64,7 +64,7 @@ class Method(nn.Module, ABC):
     family: ModelFamily
     latent_avg: Tensor
     refinements: int | None = None
-    """How often `invert` refines the generator's weights; None for a method that refines none."""
+    """The number of times that `invert` refines the generator's weights; None for a method that refines none."""
 
     def set_family(self, family: ModelFamily, *, mean_rows: int | None = None) -> None:
         """Stores the family and a zero `latent_avg` of `mean_rows` rows (N if left out)."""
@@ -79,7 +79,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def invert(self, image: Tensor) -> Any:
-        """Everything of an edit that depends on the photo alone: a NamedTuple of tensors.
+        """The inversion of photos, all of an edit that depends on the photo alone: a NamedTuple of tensors.
 
         Args:
             image: B x 3 x h x w, h x w = `input_size`; methods that shrink it themselves also take it shrunk.

@@ -16,7 +16,7 @@ from training.networks.ir import conv3x3, conv_bn_prelu
 
 
 class RowAttention(nn.Module):
-    """From the discrepancy as B x I x D (D the style width) a scale and an offset of a code, each B x N x D.
+    """Attention over rows: the discrepancy B x I x D (D the style width) to a code's scale and offset, each B x N x D.
 
     The style width is the convolutions' length axis. `agg` is in the official files; nothing runs it.
     """

@@ -60,11 +60,11 @@ class SFEInversion(NamedTuple):
     """Codes of both encoders, and features at `input_point`."""
 
     w: Tensor
-    """Of the feature-style encoder, B x N x D."""
+    """The code of the feature-style encoder, B x N x D."""
     fused: Tensor
     """B x C x H x W."""
     w_e: Tensor
-    """Of the e4e encoder, B x N x D."""
+    """The code of the e4e encoder, B x N x D."""
     generator_feature: Tensor
     """The generator's own for w_e, B x C x H x W."""
 

@@ -102,7 +102,7 @@ class StyleResInversion(NamedTuple):
     w: Tensor
     """B x N x D."""
     residual: Tensor
-    """Of the photo against its unedited generator feature, B x C x H x W."""
+    """The residual of the photo against its unedited generator feature, B x C x H x W."""
 
 
 class StyleRes(Method):

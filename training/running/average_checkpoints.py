@@ -66,7 +66,7 @@ def mean(parts: Sequence[tuple[Path, float]], out: Path) -> int:
 
 
 def _averaged(name: str) -> bool:
-    """Whether a tensor is of a network that `training.stages.protocol.Averaged` keeps."""
+    """True of a tensor of a network that is averaged by `training.stages.protocol.Averaged`."""
     return name.partition(".")[0].endswith("average")
 
 

@@ -80,7 +80,7 @@ def pack_optimizer(prefix: str, optimizer: Optimizer) -> tuple[dict[str, Tensor]
 
 
 def unpack_optimizer(prefix: str, optimizer: Optimizer, tensors: dict[str, Tensor], packed: dict[str, Any]) -> None:
-    """Inverse of `pack_optimizer`, into an optimizer over the same parameters."""
+    """Gives an optimizer the state that `pack_optimizer` took from one over the same parameters."""
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         if name.startswith(prefix + "."):

@@ -38,7 +38,7 @@ from training.stages.protocol import Stage
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Where a training run lives and what it is made from."""
+    """A training run: its folder, its recipe and the files that it is made from."""
 
     recipe: Recipe
     root: Path
@@ -68,7 +68,7 @@ class Run:
         return training, held_out
 
     def trained(self, stage: str) -> bool:
-        """Whether a stage's own checkpoint counts: without one, an imported generator or a bundle may stand in."""
+        """True if a stage's own checkpoint counts: without one, an imported generator or a bundle may stand in."""
         if stage == "generator" and self.generator is not None:
             return False
         return self.from_bundle is None or (self.root / stage / "checkpoint").exists()
@@ -102,7 +102,7 @@ _STARTED: dict[str, dict[str, tuple[str, str]]] = {
     "encoder": {"encoder": ("encoder", "average")},
     "editor": {"editor": ("editor", "average")},
 }
-"""By stage: which of its modules start from which part of a bundle, and the averaged copy that does too."""
+"""The modules of each stage that start from a part of a bundle, that part, and the averaged copy that does too."""
 
 
 def start_from_bundle(run: Run, stage: Stage) -> None:
@@ -223,7 +223,7 @@ def load_run_identity(run: Run) -> Identity | SceneIdentity:
 
 
 def load_run_directions(run: Run) -> list[Direction]:
-    """What the directions' stage or an import put into `directions/`, by name; else those of the bundle that the run
+    """The directions that a fit or an import put into `directions/`, by name; else those of the bundle that the run
     starts from. Only the rows that the recipe lets them move.
 
     Raises:

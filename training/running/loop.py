@@ -28,7 +28,7 @@ from training.stages.protocol import Stage
 
 @dataclass(frozen=True, kw_only=True)
 class LoopOptions:
-    """How long a stage runs and how often it reports.
+    """Settings of a stage's length and reports.
 
     Raises:
         ValueError: at construction, for counts below 1.

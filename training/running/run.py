@@ -110,7 +110,7 @@ def render_pairs(run: Run, seed: int = 0) -> int:
 
 
 def _light_material(run: Run) -> tuple[MobileGenerator, FaceSet, PairSet]:
-    """What light encoders learn from: the generator, the training photos and the synthetic pairs."""
+    """The generator, the training photos and the synthetic pairs that light encoders learn from."""
     return load_mobile(run), run.faces()[0], load_pairs(run.root / "pairs")
 
 

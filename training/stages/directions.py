@@ -51,16 +51,16 @@ class FitOptions:
     """Regress each score on the codes, by ridge: the direction in which the score changes fastest, at the least change
     of the rest. It serves rare attributes as well, which few samples have; probabilities count by their logits."""
     attributes: tuple[str, ...] = ()
-    """Attributes that get a direction; empty: all that are judged."""
+    """Attributes that get a direction; empty: all that the judges score."""
     batch: int = 50
     share: float = 0.2
     """Share of the samples at either end that count as having or lacking an attribute."""
     shrinkage: float = 0.3
-    """How far the within-class covariance is drawn towards a multiple of the identity, 0..1."""
+    """The share by which the within-class covariance is drawn towards a multiple of the identity, 0 to 1."""
     orthogonalise: tuple[tuple[str, str], ...] = (("smile", "age"), ("smile", "female"), ("age", "female"))
     """(a, b): the direction of a is made orthogonal to that of b."""
     components: int = 8
-    """GANSpace components kept."""
+    """The number of GANSpace components that become directions."""
     identity_floor: float = 0.4
     """The range of strengths ends where the mean identity cosine to the unedited sample falls below this."""
     limit: float = 6.0
@@ -144,7 +144,7 @@ def pair_codes(pairs: PairSet, judges: Judges, options: FitOptions) -> Samples:
 
 
 def slopes(w: np.ndarray, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """By attribute, the unit vector (D) along which the mean code moves with its score while the other scores stay.
+    """The unit vector (D) of each attribute along which the mean code moves with its score while the other scores stay.
 
     Args:
         w: M x D codes.
@@ -163,7 +163,7 @@ def slopes(w: np.ndarray, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray
 def normals(
     w: np.ndarray, scores: dict[str, np.ndarray], fixed: Sequence[np.ndarray] = (), ridge: float = 0.2
 ) -> dict[str, np.ndarray]:
-    """By attribute, the unit vector (D) along which its score changes fastest.
+    """The unit vector (D) of each attribute along which its score changes fastest.
 
     Args:
         w: M x D codes.

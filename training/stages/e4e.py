@@ -101,7 +101,7 @@ class E4EStage:
         return {"family": self.family.to_dict(), "options": asdict(self.options)}
 
     def _rows(self, step: int) -> int:
-        """How many rows have an offset of their own at this step."""
+        """The number of rows that have an offset of their own at this step."""
         o = self.options
         if o.progressive_every == 0:
             return self.family.w_rows

@@ -48,8 +48,8 @@ class EditorOptions(StageOptions):
     discrepancy_from: int = 20_000
     """Step from which that regularisation counts."""
     photos: int = 0
-    """How many training photos are encoded and used, drawn by seed (and by the set's shares); 0: all. Encoding them all
-    takes longer than a short run."""
+    """The number of training photos that are encoded and used, drawn by seed (and by the set's shares); 0: all.
+    Encoding them all takes longer than a short run."""
     ahead: bool = True
     """Encode all photos once, before the first step, into memory: two features each in FP16, which are 8 MiB for a
     generator of 1024 pixels. False: encode each batch as it is drawn."""
@@ -63,7 +63,7 @@ class EditorOptions(StageOptions):
 
 @dataclass(frozen=True)
 class Codes:
-    """What the frozen encoders say about the training images, float16; M images."""
+    """The frozen encoders' outputs for the training images, float16; M images."""
 
     w: np.ndarray
     feature: np.ndarray

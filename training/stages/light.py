@@ -1,4 +1,5 @@
-"""What the three stages of the light family share: a frozen generator, photos, pairs, losses, one trained network."""
+"""The common part of the three stages of the light family: a frozen generator, photos, pairs, losses, one trained
+network."""
 
 from __future__ import annotations
 

@@ -121,7 +121,8 @@ class LightEditorStage(LightStage):
         return strength[:, None, None] * self.edits.delta_w[choice], self.turns[choice]
 
     def _free(self, turns: Tensor, origins: Tensor, scale: int) -> Tensor:
-        """Where edits may change windows of a picture, B x 1 x s x s in [0, 1], `scale` pixels per cell."""
+        """The share by which edits may change each pixel of windows of a picture, B x 1 x s x s in [0, 1], `scale`
+        pixels per cell."""
         side = self.family.feature_resolution * scale
         fading = around_face(side).to(self.device).expand(len(turns), 1, side, side)
         return self.generator.cut(fading, origins, self.options.window, scale).maximum(turns[:, None, None, None])
@@ -248,7 +249,8 @@ class LightEditorStage(LightStage):
         return before, after
 
     def _unchanged(self, before: Tensor, after: Tensor) -> Tensor:
-        """How much a window's pixels must stay, B x 1 x h x w in [0, 1]: 1 where G's own picture does not change."""
+        """The share by which a window's pixels must stay, B x 1 x h x w in [0, 1]: 1 where G's own picture does not
+        change."""
         change = F.avg_pool2d((after - before).abs().mean(dim=1, keepdim=True), 9, 1, 4, count_include_pad=False)
         return torch.exp(-change * 40.0)
 

@@ -16,7 +16,7 @@ from training import parallel
 
 @dataclass(frozen=True, kw_only=True)
 class StageOptions:
-    """What the settings of every stage say."""
+    """The settings that every stage has."""
 
     batch: int
     """Images a step, in each process."""
@@ -28,14 +28,14 @@ class StageOptions:
 
 
 class Stage(Protocol):
-    """What a training stage provides."""
+    """A training stage, as the loop runs it."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """Everything a checkpoint must hold, averaged copies included."""
+        """The modules that a checkpoint must hold by name, averaged copies included."""
         ...
 
     @property
