@@ -1,6 +1,6 @@
 """What exporting the methods of Table 5 takes, and how close their graphs come to PyTorch, with random weights.
 
-    python -m bench.exports --family faces-1024 --out bench/results/export-peers-faces-1024.json
+    python -m bench.exports --family faces-1024 --out bench/results/export-methods-faces-1024.json
 
 Each method is exported by `edgedit export` in a process of its own, so that the peak of memory is that method's.
 `seconds` is what it took on this machine, whatever else ran on it; `cpu_seconds` is the processor time of all its
@@ -27,7 +27,7 @@ from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
 from engines.family import family
 from engines.store import write
-from training.peers import METHODS, method
+from training.methods import METHODS, find_method
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -96,7 +96,7 @@ def main() -> None:
     options = tyro.cli(ExportBenchOptions, prog="python -m bench.exports", config=(tyro.conf.OmitArgPrefixes,))
     try:
         family(options.family)
-        keys = [method(key).info.key for key in options.method or METHODS]
+        keys = [find_method(key).info.key for key in options.method or METHODS]
         rows: dict[tuple[str, str], dict[str, Any]] = {}
         if options.out.exists():
             rows = {(row["method"], row["family"]): row for row in json.loads(options.out.read_text())["rows"]}

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from edgedit.packing import pack
     from export.api import export
     from serving.client import AsyncClient, Client
-    from training.api import calibrate_directions, evaluate, fit_directions, train
     from training.importers.directions import import_direction
+    from training.running.api import calibrate_directions, evaluate, fit_directions, train
 
 __all__ = [
     "PORTRAIT_BUNDLE",
@@ -62,7 +62,7 @@ _ELSEWHERE = {
     "edgedit.packing": ("pack",),
     "export.api": ("export",),
     "serving.client": ("AsyncClient", "Client"),
-    "training.api": ("calibrate_directions", "evaluate", "fit_directions", "train"),
+    "training.running.api": ("calibrate_directions", "evaluate", "fit_directions", "train"),
     "training.importers.directions": ("import_direction",),
 }
 """By module, names that are loaded when they are asked for: most need an extra (see pyproject.toml)."""

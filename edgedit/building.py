@@ -15,7 +15,14 @@ from edgedit.editor import PORTRAIT_BUNDLE, open_bundle
 from engines.building.build import build as build_graphs
 from engines.building.build import graph_names, parse_profile
 from engines.building.builder import BuildOptions
-from engines.building.certified import CALIBRATION, CertificationInputs, Faces, calibration, judged, read_faces
+from engines.building.certified import (
+    CALIBRATION,
+    CertificationInputs,
+    Faces,
+    calibration,
+    certification_inputs,
+    read_faces,
+)
 from engines.building.devices import device
 from engines.building.estimate import Floor
 from engines.building.estimate import estimate as floors
@@ -109,7 +116,7 @@ def build(
     found = open_bundle(bundle, verify=False, progress=progress)
     known = None
     if faces is not None:
-        known = _judged(found, precision, faces, max_faces, lpips, identity, progress, runtime in ON_CPU)
+        known = _certification_inputs(found, precision, faces, max_faces, lpips, identity, progress, runtime in ON_CPU)
     elif precision in EIGHT_BIT:
         raise EngineError(
             f"--precision {precision} takes the ranges of activations from photos: give a folder or tar of aligned "
@@ -165,7 +172,7 @@ def certify(
     """
     found = open_bundle(bundle, verify=False, progress=progress)
     names = graph_names(found, graphs)
-    known = _judged(found, precision, faces, max_faces, lpips, identity, progress)
+    known = _certification_inputs(found, precision, faces, max_faces, lpips, identity, progress)
     return {name: known.fit(name)[1] or {} for name in names}
 
 
@@ -241,7 +248,7 @@ def estimate(
     return floors(found, graph_names(found, graphs), model, precision=precision, batch=batch)
 
 
-def _judged(
+def _certification_inputs(
     bundle: Bundle,
     precision: Precision,
     faces: str | Path,
@@ -264,7 +271,7 @@ def _judged(
         options["judges"] = picture_judges(*(None if file is None else Path(file) for file in (lpips, identity)))
     elif lpips is not None or identity is not None:
         raise EngineError("--lpips and --identity need torch: pip install 'edgedit[train]'")
-    return judged(bundle, precision, read, progress=progress, **options)
+    return certification_inputs(bundle, precision, read, progress=progress, **options)
 
 
 def _faces(source: str | Path, bundle: Bundle, max_faces: int) -> Faces:

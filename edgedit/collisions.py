@@ -10,7 +10,7 @@ def check_own(module: str) -> None:
     """Checks, without importing it, that a module's package is the one that was installed beside `edgedit`.
 
     Args:
-        module: `engines`, or `training.api`, whose package is `training`.
+        module: `engines`, or `training.running.api`, whose package is `training`.
 
     Raises:
         ImportError: if Python would import another one, say a script `training.py` beside the one that runs.

@@ -26,8 +26,9 @@ PARTS = ("encoder", "e4e", "features", "editor", "generator")
 SELECTIONS: dict[str, tuple[str, ...]] = {"all": (*PARTS, *PIPELINES), "pipelines": PIPELINES, "split": PARTS}
 """Words for several graphs, wherever graphs are named."""
 
-OURS = "ours"
-"""The method whose graphs have the contracts of `graph_contract`; those of any other are in its bundle's manifest."""
+DEFAULT_METHOD = "ours"
+"""The method of a bundle whose manifest names none: the paper's own. What it computes is for `training.methods` to say;
+what its graphs take and give is in the manifest, as with every method."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 """A name that is safe as one path component."""

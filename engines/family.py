@@ -337,6 +337,9 @@ DEMO_128 = ModelFamily(
     editor=EditorArchitecture(window=8),
 )
 
+DEFAULT_FAMILY = FACES_1024_MOBILE
+"""The family of the model that is shipped, and of the recipe (recipes are named after families) where none is named."""
+
 FAMILIES: dict[str, ModelFamily] = {f.name: f for f in (FACES_1024, CARS_512, FACES_1024_MOBILE, DEMO_64, DEMO_128)}
 
 

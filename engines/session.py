@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from engines.bundle import Bundle
-from engines.contracts import OURS, TensorSpec, graph_contract, mismatch, pipeline_contract, style_width
+from engines.contracts import PARTS, PIPELINES, TensorSpec, graph_contract, mismatch, pipeline_contract, style_width
 from engines.errors import BundleError, DirectionError
 from engines.family import ModelFamily
 from engines.inversion import HeldInversion, Inversion
@@ -76,9 +76,9 @@ class EditSession:
                 )
 
     def _contract(self, graph: str, inputs: list[TensorSpec]) -> tuple[list[TensorSpec], list[TensorSpec]]:
-        if self.bundle.method == OURS:
-            return graph_contract(self.family, graph)
-        return pipeline_contract(self.family, graph, list(self._inversion.values()), inputs)
+        if graph in PIPELINES:
+            return pipeline_contract(self.family, graph, list(self._inversion.values()), inputs)
+        return graph_contract(self.family, graph)
 
     def prepare(self, *pipelines: str) -> None:
         """Loads the graphs of some of `invert`, `edit` and `reconstruct` now, so that what is wrong is found now.
@@ -181,8 +181,8 @@ class EditSession:
 
     @property
     def explains(self) -> bool:
-        """Whether `edit_linear` and `edit_map` can run: for our method, with the separate graphs in the bundle."""
-        return self.bundle.method == OURS and set(_PARTS["edit"]) <= set(self.bundle.manifest.graphs)
+        """Whether `edit_linear` and `edit_map` can run: with the separate graphs in the bundle."""
+        return set(_PARTS["edit"]) <= set(self.bundle.manifest.graphs)
 
     def edit_linear(
         self, inversion: Inversion, delta_w: np.ndarray, style_delta: np.ndarray | None = None
@@ -269,7 +269,7 @@ class EditSession:
         held = self.bundle.manifest.graphs
         if pipeline in held:
             return (pipeline,)
-        if self.bundle.method != OURS:
+        if not any(part in held for part in PARTS):
             self.bundle.graph(pipeline)
         parts = _PARTS[pipeline]
         if pipeline == "reconstruct" and self.family.rgb_skip:

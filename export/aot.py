@@ -25,12 +25,11 @@ from engines.bundle.integrity import FileProblem, read_entry, read_regular
 from engines.bundle.manifest import FileEntry, Strict, first_fault
 from engines.contracts import Name
 from engines.errors import EngineError, first_line
-from engines.family import ModelFamily
 from engines.store import Digest, write
+from export.bound import batch_shapes, example_inputs
 from export.errors import ExportError
-from export.graphs import GRAPHS, batch_shapes, example_inputs
-from export.networks import bundle_graphs
-from training.networks.system import EditingSystem
+from export.graphs import bundle_graphs, method_graphs
+from training.methods.protocol import Method
 
 Arithmetic = Literal[FloatPrecision, "tf32"]
 """Of PyTorch. TF32 is FP32 with products rounded to 10 bits, on NVIDIA GPUs. FP16 is autocast: norms and sums stay in
@@ -95,9 +94,9 @@ def graph_module(bundle: Bundle, graph: str, precision: Arithmetic = "fp32") -> 
     return _in_precision(bundle_graphs(bundle)[graph].module, precision)
 
 
-def network(system: EditingSystem, family: ModelFamily, graph: str, precision: Arithmetic = "fp32") -> nn.Module:
-    """A graph's module around a system, which is frozen."""
-    return _in_precision(GRAPHS[graph].bind(system.eval().requires_grad_(False), family).module, precision)
+def network(method: Method, graph: str, precision: Arithmetic = "fp32") -> nn.Module:
+    """A graph's module around a method, which is frozen."""
+    return _in_precision(method_graphs(method.eval().requires_grad_(False))[graph].module, precision)
 
 
 def _in_precision(module: nn.Module, precision: Arithmetic) -> nn.Module:

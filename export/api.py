@@ -13,12 +13,13 @@ import numpy as np
 from engines.bundle import Bundle
 from engines.bundle.completion import leave_out_generator, require_package
 from engines.bundle.provenance import peak_memory, provenance
-from engines.contracts import OURS
+from engines.contracts import DEFAULT_METHOD
 from engines.errors import BundleError
+from engines.family import DEFAULT_FAMILY
 from export.build import export_bundle
 from export.models import Model, imported_model, random_model, trained_model
 from export.weights import half_weights
-from training.card import model_card
+from training.measuring.card import model_card
 
 PLAIN_CARD = "# {name}\n\n{what} weights of family {family}: for trying engines and machines, not for images.\n"
 
@@ -29,7 +30,7 @@ def export(
     run: str | Path | None = None,
     weights: str | Path | None = None,
     random: str | None = None,
-    recipe: str = "demo-64",
+    recipe: str = DEFAULT_FAMILY.name,
     faces: str | Path | None = None,
     max_faces: int = 8,
     from_bundle: str | Path | None = None,
@@ -99,7 +100,7 @@ def export(
     else:
         words = ["edgedit export", *([f"--method {method}"] if method else [])]
         command = " ".join([*words, "--weights WEIGHTS" if weights is not None else f"--random {random}"])
-    title = name or ("demo" if model.method == OURS else model.method)
+    title = name or model.name
     if without_generator:
         # Before the export, which takes minutes.
         require_package({key: tensor.numpy() for key, tensor in half_weights(model.network).tensors.items()})
@@ -116,7 +117,6 @@ def export(
     started = time.monotonic()
     report = export_bundle(
         model.network,
-        model.family,
         model.directions,
         photos,
         out,
@@ -158,8 +158,8 @@ def _model(
     """What is exported, and photos to verify it with: those of a run, else noise."""
     own = None if generator is None else Path(generator)
     if run is not None and faces is not None:
-        if method not in (None, OURS):
-            raise BundleError(f"a training run is of method {OURS}; give --weights or --random for {method}")
+        if method not in (None, DEFAULT_METHOD):
+            raise BundleError(f"a training run is of method {DEFAULT_METHOD}; give --weights or --random for {method}")
         start = None if from_bundle is None else Path(from_bundle)
         return trained_model(
             Path(run), Path(faces), recipe=recipe, max_faces=max_faces, from_bundle=start, generator=own

@@ -1,4 +1,4 @@
-"""A trained editing system, or another method of Table 5 -> a verified bundle.
+"""A method with its weights -> a verified bundle.
 
 The bundle appears only once every graph in it has been compared with the network; after an error nothing is left.
 Graphs are exported one after the other and none is ever joined with its weights in memory, so that peak memory is a
@@ -10,69 +10,63 @@ from __future__ import annotations
 import gc
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
-from torch import Tensor
 
 from engines.bundle import CARD_FILE, EXTERNAL_LOCATION, WEIGHTS_FILE, BundleWriter, ProducedBy
 from engines.bundle.provenance import now, tool_versions
-from engines.contracts import OURS, PARTS, PIPELINES
 from engines.directions import Direction, resolve
-from engines.family import ModelFamily
 from export.errors import ExportError
-from export.graphs import BoundGraph, own_graphs, select
+from export.graphs import method_graphs, select_of
 from export.onnx_graph import OPSET, export_graph
-from export.peers import peer_feeds, peer_graphs
-from export.verify import FLOAT_GATE, LEVEL_GATE, Verifier, own_feeds
+from export.pipelines import pipelines
+from export.verify import FLOAT_GATE, LEVEL_GATE, Verifier
 from export.weights import half_weights, rounded, write_weights
-from training.networks.system import EditingSystem
-from training.peers.protocol import Peer
-
-Feeds = Callable[[Tensor], dict[str, Tensor]]
-"""uint8 photos to every graph's inputs by name, see `Verifier`."""
+from training.methods.protocol import Method
 
 PRECISION = "fp16-weights"
 """Weights are stored in FP16; activations and arithmetic are FP32 unless a builder lowers them."""
 
 
-def _check_directions(directions: Sequence[Direction], family: ModelFamily, method: str) -> None:
+def _check_directions(directions: Sequence[Direction], method: Method) -> None:
     by_name = {direction.name: direction for direction in directions}
     if len(by_name) < len(directions):
         raise ExportError("two directions have the same name; give each its own")
-    edit = resolve(by_name, {name: direction.max_strength for name, direction in by_name.items()}, family)
-    if method != OURS and edit.style_delta.any():
-        raise ExportError(f"method {method} edits codes alone; leave out the directions that move styles")
+    edit = resolve(by_name, {name: direction.max_strength for name, direction in by_name.items()}, method.family)
+    if edit.style_delta.any() and not method.edits_styles:
+        raise ExportError(f"method {method.info.key} edits codes alone; leave out the directions that move styles")
 
 
-def _graphs(network: EditingSystem | Peer, family: ModelFamily) -> tuple[dict[str, BoundGraph], Feeds]:
-    """A network's graphs, and what gives their inputs for photos."""
-    if isinstance(network, EditingSystem):
-        return own_graphs(network, family), partial(own_feeds, network, family)
-    graphs = peer_graphs(network)
-    return graphs, partial(peer_feeds, graphs)
+def export_graphs(method: Method, folder: Path) -> dict[str, Path]:
+    """Writes a method's pipelines, `<graph>.onnx`, and the weights file that they share beside them.
 
+    Images are uint8 NHWC on both sides; weights are stored in FP16, activations and arithmetic are FP32, the batch is
+    dynamic (see `export.pipelines` for every tensor). Nothing is verified here: see `export_bundle`.
 
-def _selected(graphs: str | Sequence[str], method: str) -> tuple[str, ...]:
-    selected = select(graphs)
-    if method == OURS:
-        return selected
-    if graphs == "all" or list(graphs) == ["all"]:
-        return PIPELINES
-    # An edit starts from what `invert` gives: its tensors are the bundle's contract.
-    if parts := [name for name in selected if name in PARTS]:
-        raise ExportError(f"method {method} has no graph {parts[0]!r}; there are {', '.join(PIPELINES)}")
-    if "invert" not in selected:
-        raise ExportError(f"a bundle of method {method} needs the graph 'invert': its tensors are what edits take")
-    return selected
+    Args:
+        method: any; it is not changed.
+        folder: made if it is not there.
+
+    Returns:
+        Graph name (`invert`, `edit`, `reconstruct`) to file, which `onnxruntime.InferenceSession` opens as it is.
+
+    Raises:
+        ExportError: if a weight does not fit FP16, or a graph does not meet its contract.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    table = write_weights(half_weights(method).tensors, folder / EXTERNAL_LOCATION)
+    files: dict[str, Path] = {}
+    for name, graph in pipelines(rounded(method).exportable()).items():
+        files[name] = folder / f"{name}.onnx"
+        files[name].write_bytes(export_graph(graph, table).data)
+    return files
 
 
 def export_bundle(
-    system: EditingSystem | Peer,
-    family: ModelFamily,
+    method: Method,
     directions: Sequence[Direction],
     photos: np.ndarray,
     out: str | Path,
@@ -90,16 +84,15 @@ def export_bundle(
     """Writes and verifies a bundle.
 
     Args:
-        system: ours, or any of `training.peers`; any device and dtype; it is not changed.
-        family: the system's family.
+        method: any, on any device and of any dtype; it is not changed.
         directions: edit directions to ship.
-        photos: uint8 M x h x w x 3 to verify with, h x w = `family.image_shape`. They do not enter the bundle.
+        photos: uint8 M x h x w x 3 to verify with, h x w = `method.family.image_shape`. They do not enter the bundle.
         out: the bundle's directory; a bundle that is there is replaced.
         name: of the bundle.
         card: the model card, Markdown.
         licence: SPDX expression or name of the weights' licence.
         metrics: further measured figures for the manifest.
-        graphs: "all", "pipelines" or "split", or names of single graphs; the separate graphs are of our method alone.
+        graphs: "all", "pipelines" or "split", or names of single graphs; most methods have no separate ones.
         batches: batch sizes to verify.
         command: for the manifest; must hold no path of this machine.
         threads: of ONNX Runtime during verification, see `engines.cpus.threads`.
@@ -114,10 +107,10 @@ def export_bundle(
         DirectionError: if a direction was made for another family.
         OutputError: if `out` cannot be written.
     """
-    method = OURS if isinstance(system, EditingSystem) else system.info.key
-    selected = _selected(graphs, method)
+    family = method.family
+    selected = select_of(method, graphs)
     progress = progress or (lambda message: None)
-    _check_directions(directions, family, method)
+    _check_directions(directions, method)
     produced_by = ProducedBy(
         tools=tool_versions(),
         command=command,
@@ -131,12 +124,13 @@ def export_bundle(
         licence=licence,
         produced_by=produced_by,
         metrics=dict(metrics or {}),
-        method=method,
+        method=method.info.key,
+        refinements=method.refinements,
     )
     with writer, tempfile.TemporaryDirectory(prefix="edgedit-export-") as folder:
         scratch = Path(folder)
         progress("rounding weights to FP16")
-        half = half_weights(system)
+        half = half_weights(method)
         table = write_weights(half.tensors, scratch / EXTERNAL_LOCATION)
         weights = {
             "tensors": len(table),
@@ -146,9 +140,9 @@ def export_bundle(
             "coarse": dict(half.coarse),
         }
         del half
-        bound, feeds = _graphs(rounded(system), family)
+        bound = method_graphs(rounded(method))
         progress("running the network on the photos")
-        verifier = Verifier(bound, feeds, family, photos, batches=batches, threads=threads)
+        verifier = Verifier(bound, family, photos, batches=batches, threads=threads)
         report: dict[str, Any] = {"gates": {"float": FLOAT_GATE, "levels": LEVEL_GATE}, "graphs": {}}
         sizes: dict[str, Any] = {}
         for graph in selected:

@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engines.contracts import OURS
+from engines.contracts import DEFAULT_METHOD
 from engines.directions import Direction
 from engines.errors import BundleError
 from engines.family import ModelFamily
 from engines.family import family as find_family
 from export.random_weights import random_weights
 from training import imported
+from training.methods import create, find_method, load
+from training.methods.paper import EditingSystem
+from training.methods.protocol import Method
 from training.networks.light import LightE4EEncoder, LightFeatureStyleEncoder
-from training.networks.system import EditingSystem
-from training.peers import create, load
-from training.peers import method as find_method
-from training.peers.protocol import Peer
 
 OWN_LICENCE = "Apache-2.0"
 
@@ -28,31 +27,31 @@ OWN_LICENCE = "Apache-2.0"
 class Model:
     """A network and what goes into its bundle beside it."""
 
-    network: EditingSystem | Peer
+    network: Method
     licence: str
     what: str
     """Of the weights, for the card."""
+    name: str = "demo"
+    """Of the bundle, unless another is asked for."""
     directions: list[Direction] = field(default_factory=list)
 
     @property
     def method(self) -> str:
         """As the bundle names it."""
-        return OURS if isinstance(self.network, EditingSystem) else self.network.info.key
+        return self.network.info.key
 
     @property
     def family(self) -> ModelFamily:
         return self.network.family
 
 
-def random_system(chosen: ModelFamily, seed: int = 0) -> EditingSystem:
-    """A system with random weights whose editor is not the identity it starts training as."""
-    torch.manual_seed(seed)
-    system = EditingSystem(chosen).eval().requires_grad_(False)
-    for module in (system.ftem, system.editor):
-        for parameter in module.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.02)
-    return system
+def random_method(key: str, family: ModelFamily, seed: int = 0) -> Method:
+    """A method with random weights, none of whose modules is the identity that it starts training as.
+
+    Raises:
+        ValueError: if there is no such method, or it does not exist for the family.
+    """
+    return random_weights(lambda: create(key, family), seed, find_method(key).identity_modules)
 
 
 @torch.no_grad()
@@ -76,29 +75,31 @@ def random_model(family: str, method: str | None = None, generator: Path | None 
 
     Args:
         family: its name.
-        method: of the paper's Table 5; None or "ours": ours.
-        generator: an imported one to use, in ours.
+        method: key of one of `training.methods`; None: the paper's own.
+        generator: an imported one to use, in the paper's own.
 
     Raises:
         ValueError: if there is no such family or method, or the generator is not of the family.
+        BundleError: if a generator is given to another method.
     """
-    chosen = find_family(family)
-    if method not in (None, OURS):
-        network = random_weights(lambda: create(method, chosen))
-        return Model(network=network, licence=OWN_LICENCE, what=f"Random {find_method(method).info.title}")
-    system = random_system(chosen)
+    chosen, kind = find_family(family), find_method(method or DEFAULT_METHOD)
+    network = random_method(kind.info.key, chosen)
+    name = method or "demo"
     if generator is None:
-        return Model(network=system, licence=OWN_LICENCE, what="Random")
-    from training.folder import require_generator
+        what = "Random" if method is None else f"Random {kind.info.title}"
+        return Model(network=network, licence=OWN_LICENCE, what=what, name=name)
+    if not isinstance(network, EditingSystem):
+        raise BundleError(f"{kind.info.title} brings its own generator; leave --generator out")
+    from training.running.folder import require_generator
 
     own, mean = imported.load_generator(generator)
     require_generator(own.family, chosen, generator)
-    system.generator = own
-    system.latent_avg.copy_(mean)
+    network.generator = own
+    network.latent_avg.copy_(mean)
     if chosen.encoder == "light":
-        spread(system)
+        spread(network)
     what = "An imported generator's and otherwise random"
-    return Model(network=system, licence=imported.read(generator).licence, what=what)
+    return Model(network=network, licence=imported.read(generator).licence, what=what, name=name)
 
 
 def imported_model(weights: Path, method: str | None = None) -> Model:
@@ -108,10 +109,11 @@ def imported_model(weights: Path, method: str | None = None) -> Model:
         BundleError: if they are of another method than is named.
         ValueError: if the file does not hold a method's weights.
     """
-    peer = load(weights)
-    if method not in (None, peer.info.key):
-        raise BundleError(f"{weights} holds method {peer.info.key}, not {method}; leave --method out")
-    return Model(network=peer, licence=peer.info.licence, what=f"Imported {peer.info.title}")
+    network = load(weights)
+    info = network.info
+    if method not in (None, info.key):
+        raise BundleError(f"{weights} holds method {info.key}, not {method}; leave --method out")
+    return Model(network=network, licence=info.licence, what=f"Imported {info.title}", name=info.key)
 
 
 def trained_model(
@@ -138,8 +140,8 @@ def trained_model(
         ValueError, FileNotFoundError: if the run or the photos will not do.
     """
     try:
-        from training.folder import Run, load_run_directions, load_system
         from training.recipes import recipe as find_recipe
+        from training.running.folder import Run, load_run_directions, load_system
     except ModuleNotFoundError as error:
         raise BundleError(f"a training run needs {error.name}: pip install 'edgedit[export,train]'") from error
     made = Run(recipe=find_recipe(recipe), root=run, data=faces, from_bundle=from_bundle, generator=generator)

@@ -21,8 +21,8 @@ from onnxscript.optimizer import optimize_ir
 
 from engines.bundle import EXTERNAL_LOCATION
 from engines.contracts import TensorSpec
+from export.bound import SYSTEM_PREFIX, BoundGraph, batch_shapes, example_inputs
 from export.errors import ExportError
-from export.graphs import SYSTEM_PREFIX, BoundGraph, batch_shapes, example_inputs
 from export.haar import one_operator
 from export.weights import WeightEntry
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from engines.bundle import Bundle
-from export.networks import bundle_graphs
+from export.graphs import bundle_graphs
 
 
 def pytorch_reference(

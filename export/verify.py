@@ -7,7 +7,7 @@ graph is meant to compute; what the rounding itself does to images is a question
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from torch import Tensor
 from engines.errors import first_line
 from engines.family import ModelFamily
 from engines.runtimes.ort import session
+from export.bound import BoundGraph
 from export.errors import ExportError
-from export.graphs import BoundGraph, ImageIn
-from training.networks.system import EditingSystem
+from export.parts import part_feeds
 
 FLOAT_GATE = 1e-3
 """Largest allowed difference: absolute for images in [-1, 1], else as a share of the output's largest value."""
@@ -81,36 +81,33 @@ def compare(graph: str, output: str, batch: int, reference: np.ndarray, actual: 
 
 
 @torch.no_grad()
-def own_feeds(system: EditingSystem, family: ModelFamily, photo: Tensor) -> dict[str, Tensor]:
-    """Every graph's inputs by name, from the system itself; "photo", uint8, and "image" apart, since both are "image"
-    to a graph."""
-    image = ImageIn(family.image_shape, family.encoder_size)(photo)
-    inversion = system.invert(image)
+def graph_feeds(graphs: Mapping[str, BoundGraph], photo: Tensor) -> dict[str, Tensor]:
+    """Every graph's inputs by name, from the networks themselves; "photo" is the uint8 image, and "image" that of the
+    separate graphs, since both are "image" to a graph.
+
+    Edits are random, of `EDIT_STRENGTH`: the first photo's the same in every row of the code, the others' not.
+
+    Args:
+        graphs: all those of one method, as `export.graphs.method_graphs` gives them.
+        photo: uint8 B x h x w x 3.
+    """
+    invert = graphs["invert"]
+    known = {"photo": photo} | dict(zip((spec.name for spec in invert.outputs), invert.module(photo), strict=True))
+    strength = EDIT_STRENGTH * known[invert.outputs[0].name].std()
     source = torch.Generator().manual_seed(0)
-    strength = EDIT_STRENGTH * inversion.w_e.std()
-    delta_w = strength * torch.randn(inversion.w_e.shape, generator=source)
-    style_delta = strength * torch.randn((len(photo), sum(family.style_channels)), generator=source)
-    w_plus = inversion.w + delta_w
-    feeds = {
-        "photo": photo,
-        "image": image,
-        **inversion._asdict(),
-        "delta_w": delta_w,
-        "style_delta": style_delta,
-        "w_plus": w_plus,
-        "edited_generator_feature": system.features(inversion.w_e + delta_w, style_delta),
-    }
-    if family.rgb_skip:
-        feeds["rgb"] = system.generator.lower(w_plus, style_delta)[1]
-    return feeds
+    for spec in graphs["edit"].inputs:
+        if spec.name not in known:
+            shape = (len(photo), *map(int, spec.shape[1:]))
+            known[spec.name] = strength * torch.randn(shape, generator=source)
+    known["delta_w"][0] = known["delta_w"][0, :1]
+    return known | (part_feeds(graphs, known) if "features" in graphs else {})
 
 
 class Verifier:
     """Checks exported graphs of one network on photos.
 
     Args:
-        graphs: around the network with FP16-rounded weights.
-        feeds: of a batch of photos, every graph's inputs by name, uint8 ones as "photo".
+        graphs: all those of the method with FP16-rounded weights.
         family: the network's.
         photos: uint8 M x h x w x 3, h x w = `family.image_shape`, M at least 1; repeated where a batch needs more.
         batches: batch sizes to run.
@@ -123,7 +120,6 @@ class Verifier:
     def __init__(
         self,
         graphs: Mapping[str, BoundGraph],
-        feeds: Callable[[Tensor], dict[str, Tensor]],
         family: ModelFamily,
         photos: np.ndarray,
         *,
@@ -143,7 +139,8 @@ class Verifier:
         self.threads = threads
         with torch.no_grad():
             self._feeds = {
-                batch: feeds(torch.from_numpy(photos[np.arange(batch) % len(photos)])) for batch in self.batches
+                batch: graph_feeds(graphs, torch.from_numpy(photos[np.arange(batch) % len(photos)]))
+                for batch in self.batches
             }
 
     def feeds(self, graph: str) -> Iterator[tuple[int, dict[str, Tensor]]]:

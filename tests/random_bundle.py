@@ -60,7 +60,6 @@ def make(path: Path) -> None:
 
     export_bundle(
         random_system(RANDOM_64),
-        RANDOM_64,
         directions(RANDOM_64),
         random_photos(RANDOM_64, 1),
         path,

@@ -31,10 +31,21 @@ SERVING = {
     "studio": ("client", "gateway"),
 }
 """The rooms of `serving`, and those that each may import."""
+TRAINING = {
+    "networks": (),
+    "losses": ("networks",),
+    "methods": ("networks",),
+    "importers": ("networks", "methods"),
+    "measuring": ("networks", "losses", "methods"),
+    "stages": ("networks", "losses", "methods", "measuring"),
+    "recipes": ("losses", "stages"),
+    "running": ("networks", "losses", "methods", "measuring", "stages", "recipes"),
+}
+"""The rooms of `training`, and those that each may import."""
 ROOMS = {
     "engines": {room: ENGINES[:place] for place, room in enumerate(ENGINES)},
     "serving": SERVING,
-    "training": {"networks": ()},
+    "training": TRAINING,
 }
 ALONE = {"models": (), "backends": (), "deploy": ("engines.store",)}
 """All that rooms of `serving` may import of this project where edgedit is not installed."""

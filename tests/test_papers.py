@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from edgedit.commands.examples import EXAMPLES
-from tests.test_layers import ENGINES, MAY, PACKAGES, SERVING
+from tests.test_layers import ENGINES, MAY, PACKAGES, SERVING, TRAINING
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = "docs/architecture.md"
@@ -151,8 +151,9 @@ def test_the_page_tells_the_rules_that_are_tested() -> None:
 
     assert may("## Rooms") == {package: set(others) for package, others in MAY.items()}
     assert may("### `serving`") == {room: set(others) for room, others in SERVING.items()}
+    assert may("### `training`") == {room: set(others) for room, others in TRAINING.items()}
     assert tuple(row[0].strip("`") for row in rows("### `engines`")) == ENGINES
-    for package, rooms in (("engines", ENGINES), ("serving", SERVING)):
+    for package, rooms in (("engines", ENGINES), ("serving", SERVING), ("training", TRAINING)):
         assert {path.parent.name for path in (ROOT / package).glob("*/__init__.py")} == set(rooms)
 
 

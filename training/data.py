@@ -61,7 +61,7 @@ class FaceSet:
     images: np.ndarray
     names: tuple[str, ...]
     shares: np.ndarray | None = None
-    """How often each image is drawn, M shares that sum to 1; None: all alike."""
+    """The M shares, which sum to 1, by which images are drawn; None: all alike."""
 
     def __len__(self) -> int:
         return len(self.names)

@@ -35,7 +35,7 @@ class Imported:
     """The content of one file."""
 
     kind: str
-    """A method of `training.peers`, one of `GENERATORS`, or the name of a backbone."""
+    """A method of `training.methods`, one of `GENERATORS`, or the name of a backbone."""
     family: ModelFamily | None
     """None for a backbone, which any family with its widths can start from."""
     licence: str

@@ -24,7 +24,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _PATIENCE = datetime.timedelta(minutes=10)
-"""How long one process waits for another, which may be encoding a whole data set."""
+"""The time that one process waits for another, which may be encoding a whole data set."""
 
 
 def together(
@@ -121,7 +121,7 @@ def rank() -> int:
 
 
 def processes() -> int:
-    """How many train together."""
+    """The number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 

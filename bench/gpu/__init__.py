@@ -4,7 +4,7 @@
 
 queue.py        jobs in order, step by step: resume, time, what is skipped and why, results as JSON
 jobs.py         the jobs latency and scaling; training, accuracy, runtimes and table5 have files of their own
-rows.py         the rows of the latency table: a new row (a peer, another compiler) is one entry in ROWS
+rows.py         the rows of the latency table: a new row (another method or compiler) is one entry in ROWS
 models.py       what is measured: the bundle's model, and a family with random weights
 table5.py       the job of the paper's Table 5, measured by `bench.table5`
 checkpoints.py  training checkpoints small enough to travel

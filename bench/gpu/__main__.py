@@ -23,7 +23,7 @@ from bench.gpu.table5 import table5
 from bench.gpu.training import training
 from bench.table5.times import chosen
 from engines.errors import EdgeditError
-from training.judges import JudgeFiles
+from training.measuring.judges import JudgeFiles
 
 console = Console(highlight=False, soft_wrap=True)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engines.errors import EdgeditError
-from training import checkpoint
+from training.running import checkpoint
 
 LIMIT = 60_000_000
 """Bytes of all stages together."""

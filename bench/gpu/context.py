@@ -9,7 +9,7 @@ from typing import Any
 
 from bench import machine
 from bench.gpu.models import Model
-from training.judges import JudgeFiles
+from training.measuring.judges import JudgeFiles
 
 
 @dataclass

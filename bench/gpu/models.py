@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from engines.bundle import Bundle
+from engines.contracts import graph_contract
 from engines.errors import EdgeditError
 from engines.family import ModelFamily, family
 from export.aot import Arithmetic, network
-from export.graphs import GRAPHS
+from export.bound import example_inputs
 from export.random_weights import random_weights
-from training.networks.system import EditingSystem
-from training.weights import load_bundle
+from training.methods.paper import EditingSystem
+from training.running.weights import load_bundle
 
 
 @dataclass
@@ -44,11 +45,12 @@ class Model:
             self._systems[False] = system.to(self.device)
         if half not in self._systems:
             self._systems[half] = copy.deepcopy(self._systems[False])
-        return network(self._systems[half], self.family, graph, precision).to(self.device)
+        return network(self._systems[half], graph, precision).to(self.device)
 
     def inputs(self, graph: str, batch: int) -> tuple[Tensor, ...]:
         """Random inputs on the device."""
-        return tuple(tensor.to(self.device) for tensor in GRAPHS[graph].example(self.family, batch))
+        inputs = graph_contract(self.family, graph)[0]
+        return tuple(tensor.to(self.device) for tensor in example_inputs(inputs, batch))
 
     def gmacs(self, graph: str) -> float:
         """Multiply-accumulates of a graph at batch 1, in thousand millions, as PyTorch counts them."""

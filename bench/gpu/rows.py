@@ -1,5 +1,5 @@
-"""The rows of the latency table. A new row, such as a peer, is one entry in `ROWS`: a name, a precision and what gives
-a function that makes one pass on inputs that lie on the device."""
+"""The rows of the latency table. A new row, such as another method, is one entry in `ROWS`: a name, a precision and
+what gives a function that makes one pass on inputs that lie on the device."""
 
 from __future__ import annotations
 

@@ -22,14 +22,13 @@ from engines.building.builder import BuildOptions
 from engines.building.proof import check_targets
 from engines.bundle import Bundle
 from engines.bundle.engine_manifest import ENGINES_FOLDER, EngineManifest, OptimizationProfile, Precision, RuntimeName
-from engines.contracts import PIPELINES
+from engines.contracts import PIPELINES, graph_contract
 from engines.errors import EngineError
 from engines.libraries import LIBRARIES
 from engines.precision.calibrate import calibrate
 from engines.runtimes import backend as backends
 from engines.runtimes import create
 from engines.runtimes.onnxruntime import PROVIDERS
-from export.graphs import GRAPHS
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def build_for(
 
 def _measured(context: Context, model: Model, engine: Engine) -> Callable[[], Outcome]:
     def random(graph: str) -> list[dict[str, np.ndarray]]:
-        specs = GRAPHS[graph].inputs(model.family)
+        specs = graph_contract(model.family, graph)[0]
         return [{s.name: t.numpy(force=True) for s, t in zip(specs, model.inputs(graph, 1), strict=True)}]
 
     def run() -> Outcome:

@@ -8,11 +8,11 @@ from typing import Any
 from bench.gpu.checkpoints import STAGES, pack, unpack
 from bench.gpu.context import Context
 from bench.gpu.queue import Outcome, Step
-from training import checkpoint
-from training import run as stages
-from training.loop import LoopOptions
 from training.losses.image import LossFiles
 from training.recipes import recipe
+from training.running import checkpoint
+from training.running import run as stages
+from training.running.loop import LoopOptions
 
 _TRAINED: dict[str, Callable[[stages.Run, LoopOptions], int]] = {
     "generator": stages.train_generator,

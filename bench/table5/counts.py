@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from bench.table5.counter import Count, count, count_called_modules
 from engines.bundle.provenance import provenance
 from engines.family import CARS_512, FACES_1024, FACES_1024_MOBILE, ModelFamily
-from training.peers import COMPARED, create
-from training.peers.protocol import Peer
+from training.methods import COMPARED, create
+from training.methods.protocol import Method
 
 
 class Published(NamedTuple):
@@ -94,56 +94,56 @@ class Row:
     components: tuple[Component, ...]
 
 
-def edit_once(model: Peer, image: Tensor, delta: Tensor) -> Callable[[], Tensor]:
+def edit_once(model: Method, image: Tensor, delta: Tensor) -> Callable[[], Tensor]:
     """One edit of one image, from the photo on."""
     return lambda: model.edit(model.invert(image), delta)
 
 
-def _part(model: Peer, name: str) -> Any:
+def _part(model: Method, name: str) -> Any:
     # `Any`: torch types every submodule as Tensor | Module.
     return model.get_submodule(name)
 
 
-def _generator_pass(model: Peer) -> int:
+def _generator_pass(model: Method) -> int:
     """MACs of one whole pass."""
     decoder, code = _part(model, "decoder"), torch.empty(1, model.family.w_rows, model.family.style_dim)
     return count(decoder, lambda: decoder.render(code)).macs
 
 
-def _e4e(model: Peer, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
+def _e4e(model: Method, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
     cars = create("e4e", dataclasses.replace(CARS_512, encoder_size=FACES_1024.encoder_size))
     found = count(cars, edit_once(cars, torch.empty(1, 3, *cars.input_size), torch.empty(1, cars.family.style_dim)))
     return found.params, found.macs
 
 
-def _fs(model: Peer, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
+def _fs(model: Method, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
     return complete.params, complete.part("encoder") + _generator_pass(model)
 
 
-def _hfgi(model: Peer, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
+def _hfgi(model: Method, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
     return complete.params, complete.macs - _generator_pass(model)
 
 
-def _clcae(model: Peer, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
+def _clcae(model: Method, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
     encoder, image = _part(model, "encoder"), torch.empty(1, 3, *model.family.encoder_size)
     return complete.params, count(encoder, lambda: encoder(image)).macs + 3 * _generator_pass(model)
 
 
-def _styleres(model: Peer, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
+def _styleres(model: Method, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
     mapping = sum(parameter.numel() for parameter in _part(model, "decoder.style").parameters())
     return complete.params - mapping, complete.macs
 
 
-def _thop(model: Peer, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
+def _thop(model: Method, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
     found = count_called_modules(model, run)
     return found.params, found.macs
 
 
-def _as_it_is(model: Peer, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
+def _as_it_is(model: Method, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
     return complete.params, complete.macs
 
 
-_CONVENTIONS: dict[str, Callable[[Peer, Count, Callable[[], Any]], tuple[int, int]]] = {
+_CONVENTIONS: dict[str, Callable[[Method, Count, Callable[[], Any]], tuple[int, int]]] = {
     "e4e": _e4e,
     "fs": _fs,
     "hfgi": _hfgi,
@@ -186,7 +186,7 @@ def row_family(key: str, family: ModelFamily) -> ModelFamily:
 
 
 @functools.cache
-def _on_meta(key: str, family: ModelFamily) -> tuple[Peer, Callable[[], Tensor]]:
+def _on_meta(key: str, family: ModelFamily) -> tuple[Method, Callable[[], Tensor]]:
     """A method that allocates and computes nothing, and one edit of one image with it: a direction in W."""
     with torch.device("meta"):
         model = create(key, family)

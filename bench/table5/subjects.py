@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -17,7 +17,6 @@ import torch
 
 from bench.machine import free_memory
 from bench.table5.counts import row_family
-from engines.bundle import EXTERNAL_LOCATION
 from engines.contracts import TensorSpec
 from engines.errors import EdgeditError, RuntimeUnavailableError
 from engines.family import ModelFamily
@@ -26,14 +25,10 @@ from engines.runtimes.ort import session
 from engines.runtimes.ort_values import dtype_name
 from engines.store import atomic_directory
 from export.aot import Arithmetic, channels_last, precise
-from export.graphs import GRAPHS as OUR_GRAPHS
-from export.onnx_graph import export_graph
-from export.peers import export_peer
+from export.build import export_graphs
 from export.random_weights import random_weights
-from export.weights import half_weights, rounded, write_weights
-from training.peers import create
-from training.peers.ours import Ours
-from training.peers.protocol import Peer
+from training.methods import create
+from training.methods.protocol import Method
 
 How = Literal["eager", "onnxruntime"]
 
@@ -104,7 +99,7 @@ class Subject(Protocol):
         ...
 
 
-def network(key: str, setting: Setting) -> Peer:
+def network(key: str, setting: Setting) -> Method:
     """A method with random weights, on the setting's device.
 
     Raises:
@@ -121,11 +116,11 @@ class Eager:
         self._setting = setting
         on_gpu = setting.device != "cpu"
         before = torch.cuda.memory_allocated() if on_gpu else 0
-        self._peer = network(key, setting)
+        self._method = network(key, setting)
         if setting.precision == "fp16":
-            channels_last(self._peer)
+            channels_last(self._method)
         source = torch.Generator().manual_seed(setting.seed)
-        image = torch.rand(1, 3, *self._peer.input_size, generator=source) * 2 - 1
+        image = torch.rand(1, 3, *self._method.input_size, generator=source) * 2 - 1
         self._image = image.to(setting.device)
         self._delta = torch.randn(1, setting.family.style_dim, generator=source).to(setting.device)
         self._inversion: Any = None
@@ -143,12 +138,12 @@ class Eager:
 
     def invert(self) -> object:
         with self._arithmetic():
-            self._inversion = self._peer.invert(self._image)
+            self._inversion = self._method.invert(self._image)
         return self._inversion
 
     def edit(self) -> object:
         with self._arithmetic():
-            self._edited = self._peer.edit(self._inversion, self._delta)
+            self._edited = self._method.edit(self._inversion, self._delta)
         return self._edited
 
     def finite(self) -> bool:
@@ -233,13 +228,4 @@ def write_graphs(key: str, setting: Setting, folder: Path) -> None:
         EdgeditError: if it cannot be exported.
     """
     with atomic_directory(folder) as made:
-        peer = network(key, setting)
-        if isinstance(peer, Ours):
-            table = write_weights(half_weights(peer).tensors, made / EXTERNAL_LOCATION)
-            system = cast(Ours, rounded(peer))
-            for name in GRAPHS:
-                (made / f"{name}.onnx").write_bytes(
-                    export_graph(OUR_GRAPHS[name].bind(system, peer.family), table).data
-                )
-        else:
-            export_peer(peer, made)
+        export_graphs(network(key, setting), made)

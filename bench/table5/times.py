@@ -27,7 +27,7 @@ from bench.timing import Rounds, quartiles, rounds, summary, synchronize
 from engines.cpus import threads as allowed
 from engines.cpus import usable
 from engines.errors import EdgeditError, first_line, suggestion
-from training.peers import COMPARED
+from training.methods import COMPARED
 
 BASE = "e4e"
 """The method that ratios are given to; it is always measured."""

@@ -30,8 +30,9 @@ class Info(Reporting):
         bundle = opened(self.bundle, verify=False)
         manifest, family = bundle.manifest, bundle.family
         size = sum(entry.bytes for entry in manifest.files.values())
+        refined = "" if manifest.refinements is None else f" ({manifest.refinements} refinements)"
         console.print(
-            f"{manifest.name}: method {manifest.method}, family {family.name}, {family.size} px, "
+            f"{manifest.name}: method {manifest.method}{refined}, family {family.name}, {family.size} px, "
             f"W+ {family.w_rows}x{family.style_dim}, "
             f"feature {'x'.join(map(str, family.feature_shape))}, {manifest.precision}, {size / 1e6:.1f} MB",
             markup=False,

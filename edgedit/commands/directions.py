@@ -13,6 +13,7 @@ from edgedit.commands.common import BundleOption, OptionalBundle, OptionalFile, 
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.directions import Direction, load_directions
 from engines.errors import EdgeditError
+from engines.family import DEFAULT_FAMILY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class OfRun(Reporting):
     """Folder of the run, as made by `edgedit train`."""
     faces: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """Folder or tar of the photos that the run is trained on."""
-    recipe: str = "demo-64"
+    recipe: str = DEFAULT_FAMILY.name
     """The recipe of the run."""
     identity: OptionalFile = None
     """Face embedder (ONNX, 112x112), or for cars MoCo v2's ResNet-50 (`edgedit import weights moco-v2`); needed."""
@@ -61,7 +62,7 @@ class OfRun(Reporting):
     torch, within that."""
 
     def options(self, *more: str) -> dict[str, Any]:
-        """What the functions of `training.api` take, by name."""
+        """What the functions of `training.running.api` take, by name."""
         names = ("recipe", "identity", "generator", "from_bundle", "device", "threads", *more)
         return {"run": self.run_folder, "faces": self.faces, "progress": say} | {n: getattr(self, n) for n in names}
 
@@ -87,7 +88,7 @@ class Fit(Judging):
 
     def run(self) -> dict[str, Any]:
         try:
-            from training.api import fit_directions
+            from training.running.api import fit_directions
         except ModuleNotFoundError as error:
             raise EdgeditError(f"`edgedit directions fit` needs {error.name}: pip install 'edgedit[train]'") from error
         directions = fit_directions(**self.options("age_gender", "expression", "pose", "seed"))
@@ -101,7 +102,7 @@ class Calibrate(OfRun):
 
     def run(self) -> dict[str, Any]:
         try:
-            from training.api import calibrate_directions
+            from training.running.api import calibrate_directions
         except ModuleNotFoundError as error:
             needed = f"`edgedit directions calibrate` needs {error.name}: pip install 'edgedit[train]'"
             raise EdgeditError(needed) from error

@@ -10,6 +10,7 @@ import tyro
 
 from edgedit.commands.common import Graphs, OptionalBundle, OptionalFile, OptionalText, Reporting, say
 from engines.errors import BundleError
+from engines.family import DEFAULT_FAMILY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Export(Reporting):
     """The training run, as made by `edgedit train`; leave it out with --weights or --random."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="BUNDLE")]
     """The bundle's directory; a bundle that is there is replaced."""
-    recipe: str = "demo-64"
+    recipe: str = DEFAULT_FAMILY.name
     """The recipe of the run."""
     faces: OptionalFile = None
     """Photos to verify with: folder or tar of aligned faces, of which the held-out ones are used. Needed for a run."""

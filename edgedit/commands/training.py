@@ -14,6 +14,7 @@ from rich.table import Table
 from edgedit.commands.common import OptionalBundle, OptionalFile, Reporting, console, say
 from edgedit.commands.directions import Judging
 from engines.errors import EdgeditError
+from engines.family import DEFAULT_FAMILY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Train(Reporting):
     """Folder or tar of square, FFHQ-aligned faces; for cars, of photos of which the middle 4:3 is taken."""
     run_folder: Annotated[Path, tyro.conf.arg(name="run", metavar="RUN")]
     """Folder of the run; one folder per stage is made in it."""
-    recipe: str = "demo-64"
+    recipe: str = DEFAULT_FAMILY.name
     """Settings of all stages; see `training.recipes`."""
     lpips: OptionalFile = None
     """LPIPS weights (safetensors, AlexNet or VGG16): needed by e4e, encoder, editor."""
@@ -72,7 +73,7 @@ class Train(Reporting):
 
     def run(self) -> dict[str, Any]:
         try:
-            from training.api import train
+            from training.running.api import train
         except ModuleNotFoundError as error:
             raise EdgeditError(f"`edgedit train` needs {error.name}: pip install 'edgedit[train]'") from error
         options = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "json"}
@@ -91,8 +92,8 @@ class Evaluate(Judging):
 
     def run(self) -> dict[str, Any]:
         try:
-            from training.api import evaluate
-            from training.card import edit_cells
+            from training.measuring.card import edit_cells
+            from training.running.api import evaluate
         except ModuleNotFoundError as error:
             raise EdgeditError(f"`edgedit evaluate` needs {error.name}: pip install 'edgedit[train]'") from error
         result = evaluate(**self.options("lpips", "age_gender", "expression", "pose"))

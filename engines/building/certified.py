@@ -61,7 +61,7 @@ def read_faces(folder: Path, bundle: Bundle, max_faces: int) -> Faces:
     return Faces(last=read[-max_faces:], others=read[:-max_faces])
 
 
-def judged(
+def certification_inputs(
     bundle: Bundle,
     precision: str,
     faces: Faces,
@@ -72,7 +72,7 @@ def judged(
     single: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> CertificationInputs:
-    """What the faces are for: each graph's certificate, and for 8 bits the ranges of its data.
+    """Each graph's certificate on the faces, and for 8 bits the ranges of its data.
 
     Args:
         bundle: with FP32 graphs.

@@ -16,7 +16,7 @@ from engines.bundle.manifest import (
     manifest_digest_line,
     parse_manifest,
 )
-from engines.contracts import OURS, TensorSpec, graph_contract
+from engines.contracts import TensorSpec, graph_contract
 from engines.errors import BundleError
 from engines.store import Digest
 
@@ -51,19 +51,23 @@ class BundleContents:
 
     @property
     def inversion(self) -> list[TensorSpec]:
-        """The tensors of an inversion, in order: what the graph `invert` gives.
+        """The tensors of an inversion, in order: what the graph `invert` gives, or what separate graphs compose.
 
         Raises:
-            BundleError: if another method's bundle lacks that graph.
+            BundleError: if that graph is missing, and a pipeline reads an inversion that others do not compose.
         """
-        if self.method == OURS and "invert" not in self.manifest.graphs:
-            return graph_contract(self.family, "invert")[1]
-        return self.graph("invert").outputs
+        graphs = self.manifest.graphs
+        composed = graph_contract(self.family, "invert")[1]
+        known = {spec.name for spec in graph_contract(self.family, "edit")[0]}
+        read = {spec.name for name in ("edit", "reconstruct") if name in graphs for spec in graphs[name].inputs}
+        if "invert" in graphs or not read <= known:
+            return self.graph("invert").outputs
+        return composed
 
     @property
     def edits_styles(self) -> bool:
-        """True if an edit may also move styles: other methods' graphs take codes alone."""
-        return self.method == OURS or any(spec.name == "style_delta" for spec in self.graph("edit").inputs)
+        """True if an edit may also move styles: the graphs of most methods take codes alone."""
+        return any(spec.name == "style_delta" for entry in self.manifest.graphs.values() for spec in entry.inputs)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:

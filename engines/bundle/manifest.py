@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from engines.contracts import OURS, Name, TensorSpec
+from engines.contracts import DEFAULT_METHOD, Name, TensorSpec
 from engines.errors import BundleError
 from engines.family import ModelFamily
 from engines.store import Digest
@@ -89,8 +90,11 @@ class Manifest(Strict):
 
     schema_version: Literal[1]
     name: Name
-    method: Name = OURS
-    """The method of the graphs: the project's own method, or the key of one of `training.peers`."""
+    method: Name = DEFAULT_METHOD
+    """The method of the graphs: the key of one of `training.methods`."""
+    refinements: Annotated[int, Field(ge=1, le=100)] | None = None
+    """How often the graph `invert` refines the generator's weights, for a method that does (HyperStyle). Of any other
+    method, and in bundles of earlier versions, it is not there: then a method does what is its default."""
     family: dict[str, JsonValue]
     graphs: dict[Name, GraphEntry]
     precision: str
@@ -164,13 +168,13 @@ def first_fault(error: ValidationError) -> str:
     return f"{where}: {first['msg']}" if where else first["msg"]
 
 
-def json_document(model: BaseModel, limit: int) -> bytes:
-    """A model as JSON, small enough to be read back.
+def json_document(model: BaseModel, limit: int, without: Collection[str] = ()) -> bytes:
+    """A model as JSON, small enough to be read back; the fields named in `without` are left out.
 
     Raises:
         ValueError: if a figure is not finite, or there are more than `limit` bytes.
     """
-    data = (json.dumps(model.model_dump(mode="json"), indent=1, allow_nan=False) + "\n").encode()
+    data = (json.dumps(model.model_dump(mode="json", exclude=set(without)), indent=1, allow_nan=False) + "\n").encode()
     if len(data) > limit:
         raise ValueError(f"a manifest of {len(data)} bytes is more than the {limit} that are read back")
     return data
@@ -182,4 +186,5 @@ def manifest_bytes(manifest: Manifest) -> bytes:
     Raises:
         ValueError: if a metric is not finite, or it is too large to be read back.
     """
-    return json_document(manifest, MAX_MANIFEST_BYTES)
+    # Left out where there is none, so that earlier versions read the manifest too.
+    return json_document(manifest, MAX_MANIFEST_BYTES, ["refinements"] if manifest.refinements is None else [])

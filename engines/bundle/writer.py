@@ -25,7 +25,7 @@ from engines.bundle.manifest import (
     manifest_bytes,
     manifest_digest_line,
 )
-from engines.contracts import OURS, TensorSpec, graph_contract
+from engines.contracts import DEFAULT_METHOD, TensorSpec, graph_contract
 from engines.errors import OutputError
 from engines.family import ModelFamily
 from engines.store import Digest, cannot_write, replace_directory, scratch_directory
@@ -66,13 +66,15 @@ class BundleWriter:
         licence: str,
         produced_by: ProducedBy,
         metrics: dict[str, JsonValue] | None = None,
-        method: str = OURS,
+        method: str = DEFAULT_METHOD,
+        refinements: int | None = None,
     ) -> None:
         self.path = Path(os.path.realpath(path))
         self.metrics = dict(metrics or {})
         self._fields: dict[str, Any] = {
             "name": name,
             "method": method,
+            "refinements": refinements,
             "family": json.loads(json.dumps(family.to_dict())),
             "precision": precision,
             "licence": licence,

@@ -11,7 +11,7 @@ import pytest
 from engines.building.certificate import Certifier
 from engines.bundle import Bundle
 from engines.bundle.manifest import parse_manifest
-from engines.contracts import BATCH, OURS, TensorSpec, graph_contract, mismatch, pipeline_contract
+from engines.contracts import BATCH, DEFAULT_METHOD, TensorSpec, graph_contract, mismatch, pipeline_contract
 from engines.directions import load_directions, resolve
 from engines.errors import BundleError, DirectionError
 from engines.inversion import HeldInversion, Inversion
@@ -36,14 +36,14 @@ def test_the_manifest_names_the_method(bundle: Bundle, tiny_bundle: Bundle) -> N
     assert bundle.method == METHOD and not bundle.edits_styles
     assert [spec.name for spec in bundle.inversion] == ["w", "residual"]
     assert json.loads((bundle.path / "manifest.json").read_text())["method"] == METHOD
-    assert tiny_bundle.method == OURS and tiny_bundle.edits_styles
+    assert tiny_bundle.method == DEFAULT_METHOD and tiny_bundle.edits_styles
     assert tiny_bundle.inversion == graph_contract(TINY, "invert")[1]
 
 
 def test_a_manifest_without_a_method_is_of_ours(tiny_bundle: Bundle) -> None:
     manifest = json.loads((tiny_bundle.path / "manifest.json").read_text())
-    assert manifest.pop("method") == OURS
-    assert parse_manifest(json.dumps(manifest).encode(), "tiny").method == OURS
+    assert manifest.pop("method") == DEFAULT_METHOD
+    assert parse_manifest(json.dumps(manifest).encode(), "tiny").method == DEFAULT_METHOD
 
 
 def test_a_session_takes_its_tensors_from_the_manifest(session: EditSession) -> None:

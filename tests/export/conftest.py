@@ -7,7 +7,7 @@ from engines.bundle import Bundle
 from engines.family import ModelFamily
 from export.build import export_bundle
 from tests.export.helpers import TINY, random_photos, random_system, smile
-from training.networks.system import EditingSystem
+from training.methods.paper import EditingSystem
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,6 @@ def bundle(family: ModelFamily, system: EditingSystem, photos: np.ndarray, tmp_p
     out = tmp_path_factory.mktemp("export") / "tiny"
     export_bundle(
         system,
-        family,
         [smile(family)],
         photos,
         out,

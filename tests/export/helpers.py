@@ -12,9 +12,9 @@ import torch
 from engines.directions import Direction
 from engines.family import FACES_1024_MOBILE, EditorArchitecture, ModelFamily
 from engines.photo.resample import Filter
-from export.graphs import ImageIn
 from export.onnx_graph import OPSET
-from training.networks.system import EditingSystem
+from export.pipelines import ImageIn
+from training.methods.paper import EditingSystem
 
 TINY = ModelFamily(
     name="tiny-64",

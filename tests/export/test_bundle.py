@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
@@ -20,11 +19,13 @@ from engines.contracts import graph_contract
 from engines.directions import load_directions
 from engines.errors import DirectionError
 from export import build, onnx_graph, verify
+from export.bound import example_inputs
 from export.build import export_bundle
 from export.errors import ExportError
-from export.graphs import GRAPHS, own_graphs
+from export.graphs import method_graphs
 from export.onnx_graph import INLINE_LIMIT, export_graph
-from export.verify import Verifier, own_feeds
+from export.parts import MODULES
+from export.verify import Verifier
 from export.weights import half_weights, rounded, weight_table, write_weights
 from tests.export.helpers import TINY, random_photos, smile
 
@@ -33,8 +34,7 @@ SMALL = ("features", "generator", "reconstruct")
 
 def _export(system, out, **changes):
     arguments = {
-        "system": system,
-        "family": TINY,
+        "method": system,
         "directions": [smile(TINY)],
         "photos": random_photos(TINY, 2),
         "out": out,
@@ -167,8 +167,8 @@ def test_exporting_twice_gives_the_same_bytes(small, features):
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_any_batch_runs_and_photos_do_not_mix(small, system, batch):
     session = ort.InferenceSession(str(small.path / "graphs/generator.onnx"), providers=["CPUExecutionProvider"])
-    inputs = GRAPHS["generator"].example(TINY, batch=batch, seed=4)
-    names = [spec.name for spec in GRAPHS["generator"].inputs(TINY)]
+    inputs = example_inputs(graph_contract(TINY, "generator")[0], batch=batch, seed=4)
+    names = [spec.name for spec in graph_contract(TINY, "generator")[0]]
     feeds = {name: (0.3 * tensor).numpy() for name, tensor in zip(names, inputs, strict=True)}
     (together,) = session.run(None, feeds)
     assert together.shape == (batch, 3, TINY.size, TINY.size)
@@ -179,7 +179,7 @@ def test_any_batch_runs_and_photos_do_not_mix(small, system, batch):
 def test_a_zero_style_delta_changes_nothing_in_the_graph(small):
     session = ort.InferenceSession(str(small.path / "graphs/features.onnx"), providers=["CPUExecutionProvider"])
     reference = rounded_reference(small)
-    w_plus, delta = GRAPHS["features"].example(TINY, batch=2)
+    w_plus, delta = example_inputs(graph_contract(TINY, "features")[0], batch=2)
     (feature,) = session.run(None, {"w_plus": w_plus.numpy(), "style_delta": np.zeros_like(delta.numpy())})
     with torch.no_grad():
         without = reference.features(w_plus).numpy()
@@ -190,7 +190,7 @@ def rounded_reference(bundle: Bundle):
     """The system as a user would rebuild it: from the bundle's family and weights alone."""
     from safetensors.torch import load_file
 
-    from training.networks.system import EditingSystem
+    from training.methods.paper import EditingSystem
 
     system = EditingSystem(bundle.family).eval()
     stored = {name: tensor.float() for name, tensor in load_file(bundle.path / WEIGHTS_FILE).items()}
@@ -202,7 +202,7 @@ def rounded_reference(bundle: Bundle):
 @pytest.fixture(scope="module")
 def features(small, system) -> onnx_graph.ExportedGraph:
     """The graph `features` as every export of this system makes it, for tests of what comes after."""
-    return export_graph(GRAPHS["features"].bind(rounded(system), TINY), weight_table(small.path / WEIGHTS_FILE))
+    return export_graph(method_graphs(rounded(system))["features"], weight_table(small.path / WEIGHTS_FILE))
 
 
 def _nothing_left(folder: Path) -> bool:
@@ -286,10 +286,10 @@ def test_a_direction_of_another_family_is_refused(system, tmp_path):
 class Stand(torch.nn.Module):
     """In the place of `features`: its inputs, one of the system's weights, and an output as large as its own."""
 
-    def __init__(self, system, family):
+    def __init__(self, system):
         super().__init__()
         self.system = system
-        self.table = torch.eye(sum(family.style_channels)) / 2
+        self.table = torch.eye(sum(system.family.style_channels)) / 2
 
     def forward(self, w_plus, style_delta):
         side = TINY.feature_resolution
@@ -306,9 +306,9 @@ class Folded(Stand):
 
 def test_a_large_nameless_constant_is_an_error(system, tmp_path, monkeypatch):
     table = write_weights(half_weights(system).tensors, tmp_path / "w")
-    monkeypatch.setitem(GRAPHS, "features", type(GRAPHS["features"])("features", Folded))
+    monkeypatch.setitem(MODULES, "features", Folded)
     with pytest.raises(ExportError, match=r"graph features holds the constant \S+ of \d+ bytes that is no weight"):
-        export_graph(GRAPHS["features"].bind(system, TINY), table)
+        export_graph(method_graphs(system)["features"], table)
 
 
 class Misshapen(Stand):
@@ -318,18 +318,18 @@ class Misshapen(Stand):
 
 def test_a_graph_that_breaks_its_contract_is_an_error(system, tmp_path, monkeypatch):
     table = write_weights(half_weights(system).tensors, tmp_path / "w")
-    monkeypatch.setitem(GRAPHS, "features", type(GRAPHS["features"])("features", Misshapen))
+    monkeypatch.setitem(MODULES, "features", Misshapen)
     with pytest.raises(ExportError, match="graph features: output generator_feature came out as"):
-        export_graph(GRAPHS["features"].bind(system, TINY), table)
+        export_graph(method_graphs(system)["features"], table)
 
 
 def test_weights_of_another_system_are_an_error(system, tmp_path, monkeypatch):
-    monkeypatch.setitem(GRAPHS, "features", type(GRAPHS["features"])("features", Stand))
+    monkeypatch.setitem(MODULES, "features", Stand)
     tensors = half_weights(system).tensors
     name = "generator.convs.0.activate.bias"
     table = write_weights(tensors | {name: torch.zeros(3, dtype=torch.float16)}, tmp_path / "w")
     with pytest.raises(ExportError, match=f"weight {name} is .* in the network but F16"):
-        export_graph(GRAPHS["features"].bind(system, TINY), table)
+        export_graph(method_graphs(system)["features"], table)
 
 
 def test_figures_are_json_and_mean_what_they_say():
@@ -367,8 +367,7 @@ def test_gates(output, reference, actual, passes):
 
 def test_a_file_that_is_no_graph_is_one_clear_line(system, tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"not a model")
-    graphs, feeds = own_graphs(system, TINY), functools.partial(own_feeds, system, TINY)
-    verifier = Verifier(graphs, feeds, TINY, random_photos(TINY, 1), batches=(1,), threads=1)
+    verifier = Verifier(method_graphs(system), TINY, random_photos(TINY, 1), batches=(1,), threads=1)
     with pytest.raises(ExportError, match="graph features: ONNX Runtime cannot load it") as caught:
         verifier.check("features", tmp_path / "x.onnx")
     assert "\n" not in str(caught.value)

@@ -13,7 +13,8 @@ from engines.directions import load_directions, resolve
 from engines.family import EditorArchitecture
 from engines.session import EditSession
 from export.build import export_bundle
-from export.graphs import GRAPHS, ImageIn, ImageOut
+from export.graphs import GRAPHS
+from export.pipelines import ImageIn, ImageOut
 from export.weights import rounded
 from tests.export.helpers import TINY, export_door, random_photos, random_system
 
@@ -88,7 +89,6 @@ def test_other_families_export(changes, tmp_path):
     graphs = "pipelines" if "encoder_size" in changes else ("features", "editor", "generator", "edit", "reconstruct")
     report = export_bundle(
         random_system(family),
-        family,
         [],
         random_photos(family, 2),
         tmp_path / "b",

@@ -13,7 +13,7 @@ from engines.bundle import EXTERNAL_LOCATION, WEIGHTS_FILE, Bundle, BundleWriter
 from engines.errors import RuntimeUnavailableError
 from engines.family import FACES_1024
 from engines.runtimes.backend import load
-from export.graphs import GRAPHS
+from export.graphs import method_graphs
 from export.onnx_graph import export_graph
 from export.weights import half_weights, write_weights
 from training.networks import system as networks
@@ -39,7 +39,7 @@ def faces_1024(tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.setattr(networks, name, _nothing)
         system = networks.EditingSystem(FACES_1024).eval().requires_grad_(False)
     table = write_weights(half_weights(system).tensors, folder / EXTERNAL_LOCATION)
-    graph = export_graph(GRAPHS["edit"].bind(system, FACES_1024), table)
+    graph = export_graph(method_graphs(system)["edit"], table)
     del system
     produced_by = ProducedBy(tools={}, command="pytest", date="2026-01-01T00:00:00Z")
     with BundleWriter(

@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from engines.contracts import PARTS, PIPELINES
+from engines.contracts import PARTS, PIPELINES, graph_contract
 from engines.family import FAMILIES
+from export.bound import SYSTEM_PREFIX, example_inputs
 from export.errors import ExportError
-from export.graphs import GRAPHS, SYSTEM_PREFIX, ImageIn, ImageOut, example_inputs, select
+from export.graphs import GRAPHS, method_graphs, select
+from export.pipelines import ImageIn, ImageOut
 from tests.export.helpers import TINY, random_photos, random_system
 
 CARS = dataclasses.replace(TINY, name="tiny-cars", visible_rows=(16, 48), encoder_size=(16, 32))
@@ -72,13 +74,14 @@ def test_growing_is_plain_bilinear():
 @pytest.mark.parametrize("family", [TINY, CARS, SKIP], ids=lambda f: f.name)
 def test_modules_meet_the_contract(family):
     system = random_system(family)
-    for name, spec in GRAPHS.items():
-        module = spec.module(system, family)
+    for name, graph in method_graphs(system).items():
+        module = graph.module
         assert all(key.startswith(SYSTEM_PREFIX) for key in module.state_dict())
         with torch.no_grad():
-            outputs = module(*spec.example(family, batch=2))
+            outputs = module(*example_inputs(graph.inputs, batch=2))
         outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
-        contract = spec.outputs(family)
+        inputs, contract = graph_contract(family, name)
+        assert graph.inputs == inputs and graph.outputs == contract
         assert len(outputs) == len(contract), name
         for tensor, wanted in zip(outputs, contract, strict=True):
             assert list(tensor.shape) == [2, *wanted.shape[1:]], (name, wanted.name)
@@ -88,10 +91,10 @@ def test_modules_meet_the_contract(family):
 @pytest.mark.parametrize("family", [TINY, SKIP], ids=lambda f: f.name)
 def test_parts_compose_to_the_pipelines(family):
     system = random_system(family)
-    parts = {name: GRAPHS[name].module(system, family) for name in GRAPHS}
+    parts = {name: graph.module for name, graph in method_graphs(system).items()}
     photo = torch.from_numpy(random_photos(family, 2))
     image = ImageIn(family.image_shape, family.encoder_size)(photo)
-    (delta_w, style_delta) = GRAPHS["edit"].example(family, batch=2)[-2:]
+    (delta_w, style_delta) = example_inputs(graph_contract(family, "edit")[0], batch=2)[-2:]
     delta_w, style_delta = 0.1 * delta_w, 0.05 * style_delta
     with torch.no_grad():
         inversion = parts["invert"](photo)
@@ -113,28 +116,30 @@ def test_parts_compose_to_the_pipelines(family):
 
 
 def test_a_zero_style_delta_changes_nothing(system, family):
-    feature, w_plus, _ = GRAPHS["generator"].example(family, batch=2)
+    feature, w_plus, _ = example_inputs(graph_contract(family, "generator")[0], batch=2)
     zero = torch.zeros(2, sum(family.style_channels))
+    graphs = method_graphs(system)
     with torch.no_grad():
-        image = GRAPHS["generator"].module(system, family)(feature, w_plus, zero)
+        image = graphs["generator"].module(feature, w_plus, zero)
         torch.testing.assert_close(image, system.render(feature, w_plus), rtol=0, atol=0)
-        own = GRAPHS["features"].module(system, family)(w_plus, zero)
+        own = graphs["features"].module(w_plus, zero)
         torch.testing.assert_close(own, system.features(w_plus), rtol=0, atol=0)
-        changed = GRAPHS["generator"].module(system, family)(feature, w_plus, zero + 0.5)
+        changed = graphs["generator"].module(feature, w_plus, zero + 0.5)
     assert (changed - image).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda f: f.name)
 def test_every_family_has_all_contracts(family):
-    for spec in GRAPHS.values():
-        for tensor in (*spec.inputs(family), *spec.outputs(family)):
+    for graph in GRAPHS:
+        inputs, outputs = graph_contract(family, graph)
+        for tensor in (*inputs, *outputs):
             assert isinstance(tensor.shape[0], str) and all(isinstance(size, int) for size in tensor.shape[1:])
-    assert [s.shape[1:] for s in GRAPHS["invert"].inputs(family)] == [[*family.image_shape, 3]]
+    assert [s.shape[1:] for s in graph_contract(family, "invert")[0]] == [[*family.image_shape, 3]]
 
 
 def test_examples_repeat(family):
-    for spec in GRAPHS.values():
-        first, again = spec.example(family, 2), example_inputs(spec.inputs(family), 2)
+    for graph in GRAPHS:
+        first, again = (example_inputs(graph_contract(family, graph)[0], 2) for _ in range(2))
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 

@@ -26,7 +26,7 @@ from engines.runtimes.backend import load
 from engines.session import EditSession
 from export.build import export_bundle
 from tests.export.helpers import MOBILE, random_photos, smile
-from training.networks.system import EditingSystem
+from training.methods.paper import EditingSystem
 
 GRAPHS = (*PIPELINES, "features", "generator")
 """The other parts are in `invert` and `edit` as they are."""
@@ -59,7 +59,7 @@ def _bundle(folder: Path) -> Bundle:
     out = folder / "mobile"
     system, photos = random_mobile(), random_photos(MOBILE, 3)
     about = {"name": "m", "card": "", "licence": "CC0-1.0"}
-    export_bundle(system, MOBILE, [smile(MOBILE)], photos, out, graphs=GRAPHS, threads=1, **about)
+    export_bundle(system, [smile(MOBILE)], photos, out, graphs=GRAPHS, threads=1, **about)
     return Bundle.load(out)
 
 

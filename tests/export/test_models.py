@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import torch
 
-from export.models import random_system, spread
+from export.models import random_method, spread
 from tests.export.helpers import MOBILE
 
 
 @torch.no_grad()
 def test_light_encoders_are_spread_as_their_generator_is() -> None:
-    system = random_system(MOBILE)
+    system = random_method("ours", MOBILE)
     generator = system.generator
     codes = generator.mapping(torch.randn(500, MOBILE.style_dim))
     system.latent_avg.copy_(codes.mean(dim=0))

@@ -6,6 +6,7 @@ The networks have random weights and the tensor names, operators and shapes of t
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,16 +19,17 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from engines.family import EditorArchitecture, ModelFamily
-from training import checkpoint
 from training.data import FaceSet, load_faces
-from training.judges import JudgeFiles, Judges
-from training.loop import LoopOptions, Stage, train
 from training.losses.identity import Identity
 from training.losses.image import LossFiles
 from training.losses.lpips import LPIPS
+from training.measuring.judges import JudgeFiles, Judges
+from training.methods.paper import EditingSystem
 from training.networks.discriminator import Discriminator
 from training.networks.stylegan2 import Generator
-from training.networks.system import EditingSystem
+from training.running import checkpoint
+from training.running.loop import LoopOptions, train
+from training.stages.protocol import Stage
 
 # torch 2.13 crashes now and then in the backward pass of channels-last convolutions on images of a few pixels when two
 # threads share it. Sizes that are trained for real were not affected; tests of this size gain nothing from threads.
@@ -361,3 +363,23 @@ def assert_exact_resume(tmp_path: Path) -> Callable[[Callable[[], Stage], int, i
         assert grids[0] == grids[1]
 
     return check
+
+
+@pytest.fixture
+def with_options(tiny: ModelFamily) -> Callable[..., ModelFamily]:
+    """The tests' tiny family with some editor options replaced."""
+    torch.manual_seed(0)
+    return lambda **options: dataclasses.replace(tiny, editor=dataclasses.replace(tiny.editor, **options))
+
+
+@pytest.fixture
+def randomise() -> Callable[..., torch.nn.Module]:
+    """Gives every parameter of a module random values, so that no branch is switched off by its initialisation."""
+
+    def apply(module: torch.nn.Module, std: float = 0.2) -> torch.nn.Module:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.normal_(0, std)
+        return module.eval()
+
+    return apply

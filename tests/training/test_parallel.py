@@ -15,7 +15,8 @@ from torch.optim import SGD, Optimizer
 from engines.family import DEMO_64
 from training import parallel
 from training.data import Batches
-from training.loop import Averaged, LoopOptions, step_seed, train
+from training.running.loop import LoopOptions, step_seed, train
+from training.stages.protocol import Averaged
 
 COUNT, STEPS = 24, 5
 

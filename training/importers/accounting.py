@@ -73,7 +73,7 @@ def account(tensors: dict[str, Tensor], expected: Mapping[str, Tensor], what: st
     ]
     if problems:
         raise CheckpointError(f"{source} does not fit {what}: {'; '.join(problems)}")
-    found: dict[str, Tensor] = {}
+    loaded: dict[str, Tensor] = {}
     broken: list[str] = []
     for name, other in expected.items():
         value = tensors.pop(name).detach()
@@ -84,14 +84,14 @@ def account(tensors: dict[str, Tensor], expected: Mapping[str, Tensor], what: st
         ):
             broken.append(name)
             continue
-        found[name] = value.to(other.dtype).contiguous()
-        if not bool(torch.isfinite(found[name]).all()):
+        loaded[name] = value.to(other.dtype).contiguous()
+        if not bool(torch.isfinite(loaded[name]).all()):
             broken.append(name)
     if broken:
         raise CheckpointError(
             f"{source} is damaged: {listed(broken, 'tensor')} without finite numbers of the right type"
         )
-    return found
+    return loaded
 
 
 def _shape(tensor: Tensor) -> str:

@@ -68,7 +68,7 @@ def from_ada(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tens
     """
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
     kernel = torch.outer(taps, taps) / 64
-    found: dict[str, Tensor] = {}
+    collected: dict[str, Tensor] = {}
     rest: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name.startswith("mapping.embed."):
@@ -79,12 +79,12 @@ def from_ada(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tens
             block = _block(match[1])
             # Filters at 4 pixels and in convolutions that do not upsample are there, but not used.
             if block >= 0 and match[2] is None:
-                found[f"to_rgbs.{block}.upsample.kernel"] = kernel * 4
+                collected[f"to_rgbs.{block}.upsample.kernel"] = kernel * 4
             elif block >= 0 and match[2] == "conv0":
-                found[f"convs.{2 * block}.conv.blur.kernel"] = kernel * 4
+                collected[f"convs.{2 * block}.conv.blur.kernel"] = kernel * 4
         elif renamed := _renamed(name):
             target, before, after = renamed
-            found[target] = tensor.reshape(*([1] * before), *tensor.shape, *([1] * after))
+            collected[target] = tensor.reshape(*([1] * before), *tensor.shape, *([1] * after))
         else:
             rest[name] = tensor
-    return found, rest
+    return collected, rest

@@ -27,7 +27,7 @@ from training.importers.formats import FORMATS, MAIN, Files, Format
 from training.importers.ledger import Ledger, LeftOut
 from training.importers.opening import open_checkpoint
 from training.importers.recognise import FileKind, recognise
-from training.importers.sizes import check_asked, derive, generator_size
+from training.importers.sizes import check_resolution, derive, generator_size
 
 _HEAD = re.compile(r"(?:encoder|e4e_encoder|inverter\.fs_backbone)\.styles(_others)?\.(\d{1,3})\..*")
 
@@ -69,7 +69,7 @@ def import_checkpoint(kind: str, paths: Sequence[Path], family: ModelFamily | No
         cars = _cars(files, default=form.stored_as != GENERATOR)
         found = derive(tensors, str(files[MAIN].path), cars=cars)
         if family is not None:
-            check_asked(found, family, str(files[MAIN].path))
+            check_resolution(found, family, str(files[MAIN].path))
         family = family or found
         _check_heads(tensors, family, form, files[MAIN])
     else:

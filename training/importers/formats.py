@@ -1,6 +1,6 @@
 """The official formats: which files each kind is imported from, and which of their tensors go where.
 
-Names of tensors are those of the official files, of which `training.networks` and `training.peers` keep their parts'
+Names of tensors are those of the official files, of which `training.networks` and `training.methods` keep their parts'
 names; what is left is to strip and add prefixes. No weights of anybody's are part of this project.
 """
 
@@ -20,11 +20,11 @@ from training.importers.derived import SAMPLES, mean_of_w
 from training.importers.errors import CheckpointError
 from training.importers.ledger import STATE, TOP, Ledger
 from training.importers.recognise import FileKind
+from training.methods import METHODS, create
 from training.networks.feature_style import FeatureStyleEncoder
 from training.networks.ir import IRSE50
 from training.networks.resnet import ResNet50
 from training.networks.stylegan2 import Generator
-from training.peers import METHODS, create
 
 Files = Mapping[str, Ledger]
 """The files of an import by role; `MAIN` is always there."""

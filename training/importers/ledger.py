@@ -90,14 +90,14 @@ class Ledger:
         self._mean = self._take_mean()
 
     def _take_mean(self) -> Tensor | None:
-        found: list[Tensor] = []
+        means: list[Tensor] = []
         # As official code does, one at the file's top is taken before a buffer.
         for section in sorted(self.sections, key=lambda section: section != TOP):
             tensors = self.sections[section]
-            found += [tensors.pop(name) for name in sorted(filter(_MEAN.fullmatch, tensors), key=len)]
-        if len(found) > 1:
-            self.leave("latent_avg", len(found) - 1, "its copies in other places")
-        return found[0] if found else None
+            means += [tensors.pop(name) for name in sorted(filter(_MEAN.fullmatch, tensors), key=len)]
+        if len(means) > 1:
+            self.leave("latent_avg", len(means) - 1, "its copies in other places")
+        return means[0] if means else None
 
     def take(self, section: str, prefix: str, to: str) -> dict[str, Tensor]:
         """All tensors of a section whose names begin with `prefix`, which `to` replaces.
@@ -172,13 +172,13 @@ def unwrapped(content: Mapping[str, T], source: Path) -> dict[str, T]:
     Raises:
         CheckpointError: if two names become one.
     """
-    found: dict[str, T] = {}
+    renamed: dict[str, T] = {}
     for name, value in content.items():
         plain = ".".join(part for part in str(name).split(".") if part not in _WRAPPERS) or str(name)
-        if plain in found:
+        if plain in renamed:
             raise CheckpointError(f"{source} holds {plain[:80]} twice, once with a prefix such as module.")
-        found[plain] = value
-    return found
+        renamed[plain] = value
+    return renamed
 
 
 def listed(names: list[str], noun: str) -> str:

@@ -15,8 +15,8 @@ from engines.packages import GENERATOR, Progress
 from training.imported import MOBILE, Imported
 from training.importers.checkpoints import Result
 from training.importers.errors import CheckpointError
+from training.networks.latents import mean_w
 from training.networks.mobilestylegan import MobileGenerator
-from training.weights import mean_w
 
 SAMPLES = 20_000
 """Codes that the mean of W is taken over."""

@@ -46,7 +46,7 @@ def network_tensors(node: Any, source: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: if it is not a network, or a tensor is damaged.
     """
-    found: dict[str, Tensor] = {}
+    collected: dict[str, Tensor] = {}
     visited = 0
 
     def walk(module: Any, prefix: str, depth: int) -> None:
@@ -59,13 +59,13 @@ def network_tensors(node: Any, source: str) -> dict[str, Tensor]:
         for slot in ("_parameters", "_buffers"):
             for name, value in _mapping(state.get(slot, {}), source).items():
                 if value is not None:
-                    found[f"{prefix}{name}"] = _tensor(value, f"{source}: {prefix}{name}")
+                    collected[f"{prefix}{name}"] = _tensor(value, f"{source}: {prefix}{name}")
         for name, child in _mapping(state.get("_modules", {}), source).items():
             if child is not None:
                 walk(child, f"{prefix}{name}.", depth + 1)
 
     walk(node, "", 0)
-    return found
+    return collected
 
 
 def _mapping(value: Any, source: str) -> Mapping[str, Any]:

@@ -87,30 +87,31 @@ def derive(tensors: Mapping[str, Tensor], source: str, *, cars: bool) -> ModelFa
 
 def _encoder(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """Widths, and the longer side of the input, as far as an encoder's tensors show them."""
-    found: dict[str, int] = {}
+    widths: dict[str, int] = {}
     halvings = 0
     for name, tensor in tensors.items():
         if re.fullmatch(r"(.*\.)?(input_layer|fs_backbone\.conv|encoder\.conv)\.0\.weight", name) and tensor.dim() == 4:
-            found["encoder_width"] = tensor.shape[0]
+            widths["encoder_width"] = tensor.shape[0]
         elif name.endswith("latlayer1.weight"):
-            found["head_width"] = tensor.shape[0]
+            widths["head_width"] = tensor.shape[0]
         elif re.fullmatch(r"(.*\.)?styles\.0\.convs\.\d\.weight", name):
             halvings += 1
         elif re.fullmatch(r"hypernet\.refinement_blocks\.0\.convs\.[2-9]\.weight", name):
             halvings += 1
     if halvings:
         # Both end at one pixel, from a map at 1/16 of the input.
-        found["longer"] = 16 << min(halvings, 8)
-    return found
+        widths["longer"] = 16 << min(halvings, 8)
+    return widths
 
 
-def check_asked(found: ModelFamily, asked: ModelFamily, source: str) -> None:
-    """
+def check_resolution(own: ModelFamily, wanted: ModelFamily, source: str) -> None:
+    """Refuses a checkpoint of another resolution than that of the family that is asked for.
+
     Raises:
-        CheckpointError: if the size found is not that of the family asked for.
+        CheckpointError: naming both resolutions.
     """
-    if found.size != asked.size:
+    if own.size != wanted.size:
         raise CheckpointError(
-            f"{source} is of another resolution: it renders {found.size} pixels, and {asked.name} has {asked.size}; "
+            f"{source} is of another resolution: it renders {own.size} pixels, and {wanted.name} has {wanted.size}; "
             f"leave --family out or give the right one"
         )

@@ -26,7 +26,7 @@ def partition(x: Tensor, window: int) -> Tensor:
 
 
 def merge(windows: Tensor, window: int, height: int, width: int) -> Tensor:
-    """Inverse of `partition`: back to B x H x W x C."""
+    """Joins windows again, the inverse of `partition`: back to B x H x W x C."""
     x = windows.unflatten(1, (window, window)).unflatten(0, (-1, height // window, width // window))
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 

@@ -118,10 +118,10 @@ class IRSE50(nn.Module):
         """B x 3 x h x w to the outputs of stages two to four, at 1/4, 1/8 and 1/16 of the image's sides."""
         last = [sum(STAGE_UNITS[: n + 1]) - 1 for n in range(4)]
         x = self.input_layer(image)
-        kept: list[Tensor] = []
+        maps: list[Tensor] = []
         for i, unit in enumerate(self.body):
             x = unit(x)
             if i in last[1:]:
-                kept.append(x)
-        fine, middle, coarse = kept
+                maps.append(x)
+        fine, middle, coarse = maps
         return fine, middle, coarse

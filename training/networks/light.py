@@ -128,7 +128,7 @@ class LightE4EEncoder(nn.Module):
         self.code_deviation.copy_(codes.std(dim=0))
 
     def inputs(self, image: Tensor) -> Tensor:
-        """What the linear map reads, B x I."""
+        """The inputs of the linear map, B x I."""
         small = F.avg_pool2d(image, 2)
         middle, last = self.trunk(small)
         parts = (F.avg_pool2d(middle, 4), self.reduce(last), F.avg_pool2d(small, 8))

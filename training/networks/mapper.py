@@ -22,7 +22,7 @@ LAYERS = 4
 """Linear layers of each level, each with a leaky ReLU."""
 
 STRENGTH = 0.1
-"""What the delta is multiplied by in the official inference."""
+"""The factor of the delta in the official inference."""
 
 
 class LatentMapper(nn.Module):
@@ -62,7 +62,7 @@ class LatentMapper(nn.Module):
 
 @torch.no_grad()
 def mapper_delta(mapper: LatentMapper, code: np.ndarray, strength: float = STRENGTH) -> np.ndarray:
-    """What a mapper adds to a code, for the `delta_w` of an edit.
+    """The delta that a mapper adds to a code, for the `delta_w` of an edit.
 
     Args:
         code: N x D, such as an inversion's `w_e`.

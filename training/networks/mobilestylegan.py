@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.family import ModelFamily
+from training.networks.latents import StyleGenerator
 from training.networks.stylegan2 import ConstantInput, PixelNorm
 
 SQRT2 = math.sqrt(2.0)
@@ -147,17 +148,14 @@ class ToImage(nn.Module):
         return self.haar(F.conv2d(x * (style * self.scale)[:, :, None, None], weight, bias))
 
 
-class MobileGenerator(nn.Module):
+class MobileGenerator(StyleGenerator):
     """MobileStyleGAN generator of a family, with the interface of `training.networks.stylegan2.Generator`.
 
-    Every layer in the order of `ModelFamily.style_channels` takes its style from one row of the W+ code; a style delta,
-    if given, is added to the concatenation of all styles. There is no image before the last layer, so `lower` returns
-    no RGB skip and `upper` takes none.
+    There is no image before the last layer, so `lower` returns no RGB skip and `upper` takes none.
     """
 
     def __init__(self, family: ModelFamily) -> None:
-        super().__init__()
-        self.family = family
+        super().__init__(family)
         d = family.style_dim
         self.style = Mapping(d, family.mapping_layers)
         self.input = ConstantInput(family.channels(4))
@@ -167,21 +165,6 @@ class MobileGenerator(nn.Module):
             Block(family.channels(below), family.channels(here), d, here) for below, here in pairwise(sides)
         )
         self.to_image = ToImage(family.channels(sides[-1]), d)
-
-    def mapping(self, z: Tensor) -> Tensor:
-        """Z to W: B x D to B x D."""
-        return self.style(z)
-
-    def broadcast(self, w: Tensor) -> Tensor:
-        """W to W+: B x D to B x N x D, the same code in every row."""
-        return w[:, None, :].expand(-1, self.family.w_rows, -1)
-
-    def _split(self, style_delta: Tensor | None) -> tuple[Tensor, ...] | None:
-        return None if style_delta is None else style_delta.split(self.family.style_channels, dim=1)
-
-    def _style(self, layer: nn.Module, index: int, w_plus: Tensor, delta: Sequence[Tensor] | None) -> Tensor:
-        style = layer.modulation(w_plus[:, self.family.style_rows[index]])
-        return style if delta is None else style + delta[index]
 
     def lower(
         self,
@@ -204,7 +187,7 @@ class MobileGenerator(nn.Module):
         """
         _refuse_noise(random_noise)
         delta = self._split(style_delta)
-        x = self.conv1(self.input(w_plus), self._style(self.conv1, 0, w_plus, delta), self.conv1.noise)
+        x = self.conv1(self.input(w_plus), self._style(self.conv1.modulation, 0, w_plus, delta), self.conv1.noise)
         return self._blocks(range(self._feature_blocks), x, w_plus, delta, None), None
 
     def upper(
@@ -234,21 +217,12 @@ class MobileGenerator(nn.Module):
         _refuse_noise(random_noise)
         delta = self._split(style_delta)
         x = self._blocks(range(self._feature_blocks, len(self.blocks)), feature, w_plus, delta, origin)
-        return self.to_image(x, self._style(self.to_image, len(self.family.style_channels) - 1, w_plus, delta))
+        last = len(self.family.style_channels) - 1
+        return self.to_image(x, self._style(self.to_image.modulation, last, w_plus, delta))
 
     def upper_modules(self) -> list[nn.Module]:
         """The layers that `upper` runs."""
         return [*self.blocks[self._feature_blocks :], self.to_image]
-
-    def forward(self, w_plus: Tensor, style_delta: Tensor | None = None, *, random_noise: bool = False) -> Tensor:
-        """W+ to image: B x N x D to B x 3 x S x S."""
-        feature, _ = self.lower(w_plus, style_delta, random_noise=random_noise)
-        return self.upper(feature, w_plus, None, style_delta)
-
-    @property
-    def _feature_blocks(self) -> int:
-        """Blocks below the feature."""
-        return (self.family.feature_conv - 1) // 2
 
     def _blocks(
         self,
@@ -262,15 +236,15 @@ class MobileGenerator(nn.Module):
             x = x[:, grouped(x.shape[1], x.device)]
         for index in indices:
             block, first = self.blocks[index], 3 * index + 1
-            after = self._style(block.conv1, first + 1, w_plus, delta) * block.conv1.scale
-            x = block.up(x, self._style(block.up, first, w_plus, delta), after)
+            after = self._style(block.conv1.modulation, first + 1, w_plus, delta) * block.conv1.scale
+            x = block.up(x, self._style(block.up.modulation, first, w_plus, delta), after)
             noises = [conv.noise for conv in (block.conv1, block.conv2)]
             if origin is not None:
                 noises = [_windows(noise, origin, x.shape[-1], self.family) for noise in noises]
             x = block.conv1(x, None, noises[0])
             # The order that the next block's transform takes costs nothing in a convolution's weights.
             order = None if index == indices[-1] else grouped(len(block.conv2.bias), x.device)
-            x = block.conv2(x, self._style(block.conv2, first + 2, w_plus, delta), noises[1], order)
+            x = block.conv2(x, self._style(block.conv2.modulation, first + 2, w_plus, delta), noises[1], order)
         return x
 
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.family import ModelFamily
+from training.networks.latents import StyleGenerator
 
 SQRT2 = math.sqrt(2.0)
 
@@ -185,16 +186,11 @@ class ConstantInput(nn.Module):
         return self.input.expand(batch.shape[0], -1, -1, -1)
 
 
-class Generator(nn.Module):
-    """StyleGAN2 generator of a family.
-
-    Layer i in StyleSpace's order (see `ModelFamily.style_channels`) takes its style from one row of the W+ code; a
-    style delta, if given, is added to the concatenation of all styles.
-    """
+class Generator(StyleGenerator):
+    """StyleGAN2 generator of a family; its layers are in StyleSpace's order."""
 
     def __init__(self, family: ModelFamily) -> None:
-        super().__init__()
-        self.family = family
+        super().__init__(family)
         d = family.style_dim
         self.style = nn.Sequential(
             PixelNorm(), *(EqualLinear(d, d, lr=0.01, activate=True) for _ in range(family.mapping_layers))
@@ -213,26 +209,11 @@ class Generator(nn.Module):
                 self.convs.append(StyledConv(source, family.channels(here), d, upsample=half == 0))
             self.to_rgbs.append(ToRGB(family.channels(here), d))
 
-    def mapping(self, z: Tensor) -> Tensor:
-        """Z to W: B x D to B x D."""
-        return self.style(z)
-
-    def broadcast(self, w: Tensor) -> Tensor:
-        """W to W+: B x D to B x N x D, the same code in every row."""
-        return w[:, None, :].expand(-1, self.family.w_rows, -1)
-
-    def _style(self, layer: nn.Module, row: int, index: int, w_plus: Tensor, delta: Sequence[Tensor] | None) -> Tensor:
-        style = layer.conv.modulation(w_plus[:, row])
-        return style if delta is None else style + delta[index]
-
     def _noise(self, index: int, like: Tensor, random: bool) -> Tensor:
         stored = self.noises.get_buffer(f"noise_{index}")
         if not random:
             return stored
         return torch.randn(like.shape[0], *stored.shape[1:], device=like.device, dtype=like.dtype)
-
-    def _split(self, style_delta: Tensor | None) -> tuple[Tensor, ...] | None:
-        return None if style_delta is None else style_delta.split(self.family.style_channels, dim=1)
 
     def lower(
         self,
@@ -255,9 +236,11 @@ class Generator(nn.Module):
         """
         delta = self._split(style_delta)
         x = self.input(w_plus)
-        x = self.conv1(x, self._style(self.conv1, 0, 0, w_plus, delta), self._noise(0, w_plus, random_noise))
-        rgb = self.to_rgb1(x, self._style(self.to_rgb1, 1, 1, w_plus, delta)) if with_rgb else None
-        for block in range((self.family.feature_conv - 1) // 2):
+        x = self.conv1(
+            x, self._style(self.conv1.conv.modulation, 0, w_plus, delta), self._noise(0, w_plus, random_noise)
+        )
+        rgb = self.to_rgb1(x, self._style(self.to_rgb1.conv.modulation, 1, w_plus, delta)) if with_rgb else None
+        for block in range(self._feature_blocks):
             x = self._block(block, x, w_plus, delta, random_noise)
             if with_rgb:
                 rgb = self._to_rgb(block, x, w_plus, delta, rgb)
@@ -285,7 +268,7 @@ class Generator(nn.Module):
             Image B x 3 x S x S, nominally in [-1, 1], not clamped.
         """
         delta = self._split(style_delta)
-        first = (self.family.feature_conv - 1) // 2
+        first = self._feature_blocks
         x = feature
         if rgb is None:
             rgb = self._to_rgb(first - 1, x, w_plus, delta, None)
@@ -296,13 +279,8 @@ class Generator(nn.Module):
 
     def upper_modules(self) -> list[nn.Module]:
         """The layers that `upper` runs: the feature's ToRGB and every convolution and ToRGB above it."""
-        first = (self.family.feature_conv - 1) // 2
+        first = self._feature_blocks
         return [*self.convs[2 * first :], *self.to_rgbs[first - 1 :]]
-
-    def forward(self, w_plus: Tensor, style_delta: Tensor | None = None, *, random_noise: bool = False) -> Tensor:
-        """W+ to image: B x N x D to B x 3 x S x S."""
-        feature, rgb = self.lower(w_plus, style_delta, random_noise=random_noise)
-        return self.upper(feature, w_plus, rgb, style_delta, random_noise=random_noise)
 
     def _block(
         self, block: int, x: Tensor, w_plus: Tensor, delta: Sequence[Tensor] | None, random_noise: bool
@@ -310,7 +288,7 @@ class Generator(nn.Module):
         for half in range(2):
             j = 2 * block + half
             conv = self.convs[j]
-            style = self._style(conv, j + 1, 2 + 3 * block + half, w_plus, delta)
+            style = self._style(conv.conv.modulation, 2 + 3 * block + half, w_plus, delta)
             x = conv(x, style, self._noise(j + 1, x, random_noise))
         return x
 
@@ -318,4 +296,4 @@ class Generator(nn.Module):
         self, block: int, x: Tensor, w_plus: Tensor, delta: Sequence[Tensor] | None, skip: Tensor | None
     ) -> Tensor:
         layer = self.to_rgbs[block]
-        return layer(x, self._style(layer, 2 * block + 3, 4 + 3 * block, w_plus, delta), skip)
+        return layer(x, self._style(layer.conv.modulation, 4 + 3 * block, w_plus, delta), skip)

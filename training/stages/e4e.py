@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
-from training.augment import random_flip
 from training.data import Batches, FaceSet, as_photos, encoder_input
-from training.loop import Averaged
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.networks.e4e import E4EEncoder
+from training.networks.latents import mean_w
 from training.networks.stylegan2 import Generator
-from training.weights import mean_w
+from training.stages.augment import random_flip
+from training.stages.protocol import Averaged, StageOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class E4EOptions:
+class E4EOptions(StageOptions):
     """Settings of the e4e stage; loss weights follow the e4e publication."""
 
     batch: int = 16
@@ -41,7 +41,6 @@ class E4EOptions:
     """Step from which the second row gets an offset of its own."""
     progressive_every: int = 0
     """Steps between two rows joining; 0: all rows from the start."""
-    ema_images: float = 5_000.0
     bf16: bool = False
 
 
@@ -102,7 +101,7 @@ class E4EStage:
         return {"family": self.family.to_dict(), "options": asdict(self.options)}
 
     def _rows(self, step: int) -> int:
-        """How many rows have an offset of their own at this step."""
+        """The number of rows that have an offset of their own at this step."""
         o = self.options
         if o.progressive_every == 0:
             return self.family.w_rows
@@ -128,8 +127,8 @@ class E4EStage:
         delta = torch.linalg.vector_norm(offsets[:, 1:] - offsets[:, :1], dim=2).mean()
         row = torch.randint(0, self.family.w_rows, (o.batch,), device=self.device)
         fake = (offsets + self.mean)[torch.arange(o.batch, device=self.device), row]
-        judged = F.softplus(-self.latent(fake)).mean()
-        total = total + o.delta * delta * (self.family.w_rows - 1) + o.latent * judged
+        latent = F.softplus(-self.latent(fake)).mean()
+        total = total + o.delta * delta * (self.family.w_rows - 1) + o.latent * latent
         optimizers = [self._optimizers["encoder"]]
         if self.generator_optimizer is not None:
             optimizers.append(self.generator_optimizer)
@@ -140,7 +139,7 @@ class E4EStage:
             optimizer.step()
         self._latent_step(fake.detach())
         self.average.update(self.encoder, (step + 1) * o.batch, o.batch)
-        return {**terms, "delta": delta.detach(), "latent": judged.detach()}
+        return {**terms, "delta": delta.detach(), "latent": latent.detach()}
 
     def _latent_step(self, fake: Tensor) -> None:
         z = torch.randn(len(fake), self.family.style_dim, device=self.device)

@@ -11,7 +11,7 @@ Both encoders are frozen, so everything they say about the training set is compu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,17 +22,18 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from engines.directions import Direction, resolve
+from engines.directions import Direction
 from engines.family import ModelFamily
 from training.data import Batches, FaceSet, as_photos, encoder_input
-from training.loop import Averaged
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
+from training.methods.paper import EditingSystem
 from training.networks.editor import FeatureEditor
-from training.networks.system import EditingSystem
+from training.stages.edits import Edits
+from training.stages.protocol import Averaged, StageOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditorOptions:
+class EditorOptions(StageOptions):
     """Settings of the editor stage; the defaults are the paper's (section 4.1), which trains for 45,000 steps."""
 
     batch: int = 4
@@ -47,13 +48,11 @@ class EditorOptions:
     discrepancy_from: int = 20_000
     """Step from which that regularisation counts."""
     photos: int = 0
-    """How many training photos are encoded and used, drawn by seed (and by the set's shares); 0: all. Encoding them all
-    takes longer than a short run."""
+    """The number of training photos that are encoded and used, drawn by seed (and by the set's shares); 0: all.
+    Encoding them all takes longer than a short run."""
     ahead: bool = True
     """Encode all photos once, before the first step, into memory: two features each in FP16, which are 8 MiB for a
     generator of 1024 pixels. False: encode each batch as it is drawn."""
-    ema_images: float = 5_000.0
-    bf16: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < round(self.batch * self.edit_share) < self.batch:
@@ -64,7 +63,7 @@ class EditorOptions:
 
 @dataclass(frozen=True)
 class Codes:
-    """What the frozen encoders say about the training images, float16; M images."""
+    """The frozen encoders' outputs for the training images, float16; M images."""
 
     w: np.ndarray
     feature: np.ndarray
@@ -124,10 +123,9 @@ class EditorStage:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        if not directions:
-            raise ValueError("the editor is trained on edits: at least one direction is needed")
         torch.manual_seed(seed)
         self.family: ModelFamily = system.family
+        self.edits = Edits(directions, self.family, device)
         if 0 < options.photos < len(faces):
             draws = np.random.default_rng(seed)
             chosen = np.sort(draws.choice(len(faces), options.photos, replace=False, p=faces.shares))
@@ -139,14 +137,6 @@ class EditorStage:
         self.average = Averaged(self.editor, half_life=options.ema_images)
         self.loss = ImageLoss(files, options.image).to(device)
         self.codes = encode_set(self.system, faces, device=device) if options.ahead else None
-        self.names = [direction.name for direction in directions]
-        self.low = torch.tensor([d.min_strength for d in directions], device=device)
-        self.high = torch.tensor([d.max_strength for d in directions], device=device)
-        # A unit of strength may lie outside a narrow range, which is no reason to warn here.
-        wide = [replace(d, min_strength=-1.0, max_strength=1.0) for d in directions]
-        units = [resolve({d.name: d}, {d.name: 1.0}, self.family) for d in wide]
-        self.delta_w = torch.from_numpy(np.stack([unit.delta_w for unit in units])).to(device)
-        self.delta_s = torch.from_numpy(np.stack([unit.style_delta for unit in units])).to(device)
         self._optimizers: dict[str, Optimizer] = {"editor": Ranger(self.editor.parameters(), lr=options.learning_rate)}
         self.batches = Batches(len(faces), options.batch, seed, faces.shares)
 
@@ -160,7 +150,7 @@ class EditorStage:
 
     def config(self) -> dict[str, Any]:
         options = {"family": self.family.to_dict(), "options": asdict(self.options)}
-        return options | {"directions": self.names}
+        return options | {"directions": self.edits.names}
 
     def _load(self, array: np.ndarray, indices: np.ndarray) -> Tensor:
         value = torch.from_numpy(array[indices]).to(self.device).float()
@@ -192,10 +182,9 @@ class EditorStage:
         # In this order: photos edited, synthetic images edited, photos with strength zero.
         edits = round(o.batch * o.edit_share)
         real = round(edits * o.photo_share)
-        choice = torch.randint(0, len(self.names), (edits,), device=self.device)
-        strength = torch.lerp(self.low[choice], self.high[choice], torch.rand(edits, device=self.device))
-        delta_w = strength[:, None, None] * self.delta_w[choice]
-        delta_s = strength[:, None] * self.delta_s[choice]
+        choice, strength = self.edits.draw(edits)
+        delta_w = strength[:, None, None] * self.edits.delta_w[choice]
+        delta_s = strength[:, None] * self.edits.style_delta[choice]
         w, enhanced, w_e = self._inputs(indices, slice(real, edits))
         w[:edits] += delta_w
         padded_s = torch.cat([delta_s, delta_s.new_zeros(o.batch - edits, delta_s.shape[1])])
@@ -232,9 +221,9 @@ class EditorStage:
         w, enhanced, w_e = self._inputs(np.arange(8), slice(0))
         feature = self.system.features(w_e)
         rows = [self.faces.tensor(slice(0, 8), self.device), self._as_photos(self.system.render(enhanced, w))]
-        for index in range(min(4, len(self.names))):
-            delta = self.high[index] * self.delta_w[index]
-            style = (self.high[index] * self.delta_s[index]).expand(8, -1)
+        for index, strength in enumerate(self.edits.high[:4]):
+            delta = strength * self.edits.delta_w[index]
+            style = (strength * self.edits.style_delta[index]).expand(8, -1)
             edited = self.system.features(w_e + delta, style)
             changed = self.average.module(feature, edited, enhanced)
             rows.append(self._as_photos(self.system.render(changed, w + delta, style_delta=style)))

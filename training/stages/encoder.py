@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
-from training.augment import random_flip
 from training.data import Batches, FaceSet, as_photos, encoder_input
-from training.loop import Averaged, set_requires_grad
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.networks.build import base_encoder
 from training.networks.discriminator import Discriminator
 from training.networks.ftem import FeatureTensorEnhancement
+from training.networks.latents import mean_w
 from training.networks.stylegan2 import Generator
-from training.weights import mean_w
+from training.stages.augment import random_flip
+from training.stages.protocol import Averaged, StageOptions, set_requires_grad
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderOptions:
+class EncoderOptions(StageOptions):
     """Settings of the encoder stage; the defaults are the paper's (section 4.1), which trains for 120,000 steps."""
 
     batch: int = 4
@@ -48,7 +48,6 @@ class EncoderOptions:
     """Learning rate of the generator's upper half, trained with E on the same losses; 0 keeps it frozen, as the paper
     does. The upper half of a small, shortly trained generator bounds how faithful any E can be. What lies below the
     feature stays, so W+ codes, directions and e4e remain valid."""
-    ema_images: float = 5_000.0
     bf16: bool = False
 
 

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
-from training.augment import diff_augment, random_flip
 from training.data import Batches, FaceSet
-from training.loop import Averaged, set_requires_grad
 from training.networks.discriminator import Discriminator
 from training.networks.stylegan2 import Generator
+from training.stages.augment import diff_augment, random_flip
+from training.stages.protocol import Averaged, StageOptions, set_requires_grad
 
 
 @dataclass(frozen=True, kw_only=True)
-class GanOptions:
+class GanOptions(StageOptions):
     """Settings of the generator's training."""
 
     batch: int = 32
@@ -35,12 +35,9 @@ class GanOptions:
     """Probability that a W+ code is mixed from two W codes."""
     augment: tuple[str, ...] = ("color", "translation")
     ema_images: float = 10_000.0
-    """Half-life of the averaged generator, in images."""
     lower_only: bool = False
     """Train only the generator's lower half and keep the mapping network and the upper half as they are: stage c
     depends on those two and can then run at the same time."""
-    bf16: bool = False
-    """Convolutions in bfloat16 (autocast): faster on CPUs and GPUs that have it; weights stay in FP32."""
 
 
 class GanStage:

@@ -25,7 +25,7 @@ from training.stages.gan import GanOptions, GanStage
 
 @dataclass(frozen=True, kw_only=True)
 class JointOptions:
-    """What trains beside the generator, and how often.
+    """Settings of what trains beside the generator, and how often.
 
     Raises:
         ValueError: at construction, for intervals below 1.

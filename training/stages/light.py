@@ -1,35 +1,25 @@
-"""What the three stages of the light family share: a frozen generator, photos, pairs, losses, one trained network."""
+"""The common part of the three stages of the light family: a frozen generator, photos, pairs, losses, one trained
+network."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from training.data import Batches, FaceSet
-from training.loop import Averaged
 from training.losses.identity import Identity
 from training.losses.image import LossFiles
 from training.losses.lpips import LPIPS
+from training.networks.latents import mean_w
 from training.networks.mobilestylegan import MobileGenerator
-from training.pairs import PairSet
+from training.stages.pairs import PairSet
+from training.stages.protocol import Averaged, StageOptions
 from training.stages.windows import Windowed
-from training.weights import mean_w
-
-
-class LightOptions(Protocol):
-    """What the settings of every light stage have."""
-
-    @property
-    def batch(self) -> int: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def ema_images(self) -> float: ...
 
 
 class LightStage:
@@ -40,7 +30,7 @@ class LightStage:
         faces: training photos at the encoders' size.
         pairs: synthetic pairs.
         files: of the loss networks.
-        options: of the stage, a dataclass.
+        options: of the stage.
         photos: photos a step.
     """
 
@@ -54,7 +44,7 @@ class LightStage:
         faces: FaceSet,
         pairs: PairSet,
         files: LossFiles,
-        options: LightOptions,
+        options: StageOptions,
         *,
         photos: int,
         seed: int,
@@ -91,7 +81,7 @@ class LightStage:
         return {self.part: self._optimizer}
 
     def config(self) -> dict[str, Any]:
-        return {"family": self.family.to_dict(), "options": asdict(self._settings)}  # type: ignore[call-overload]
+        return {"family": self.family.to_dict(), "options": asdict(self._settings)}
 
     def update(self, total: Tensor, step: int, images: int) -> None:
         """One optimizer step, its gradient clipped to length 1; `images` were seen in it."""

@@ -14,14 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.augment import random_flip
 from training.data import FaceSet
 from training.losses.image import LossFiles
 from training.networks.light import LightE4EEncoder
 from training.networks.mobilefacenet import load_trunk
 from training.networks.mobilestylegan import MobileGenerator
-from training.pairs import PairSet
+from training.stages.augment import random_flip
 from training.stages.light import LightStage, statistics
+from training.stages.pairs import PairSet
+from training.stages.protocol import StageOptions
 from training.stages.windows import PixelWeights, laid_over, picture_loss
 
 FITTED = 10_000
@@ -31,7 +32,7 @@ FACE_CELLS = (8, 10, 44)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LightE4EOptions:
+class LightE4EOptions(StageOptions):
     """Settings of the light e4e's stage."""
 
     batch: int = 24
@@ -49,7 +50,7 @@ class LightE4EOptions:
     """Weight of the squared error of G(w^{1:k}), in deviations of the channel."""
     picture: PixelWeights = field(default_factory=lambda: PixelWeights(l1=0.5, l2=0.5, gradient=0.0, lpips=1.0))
     identity: float = 0.5
-    near: float = 0.02
+    offset: float = 0.02
     """Weight of the squared length of photos' offsets, in deviations of W: codes far from W render badly."""
     ema_images: float = 8_000.0
     bf16: bool = True
@@ -139,10 +140,10 @@ class LightE4EStage(LightStage):
         # The embedder wants whole aligned faces: the rendered part is laid over the photo.
         composed = laid_over(faces, output, origins, g.input_scale)
         identity = 1.0 - (self.identity(composed) * self.identity(faces)).sum(dim=1).mean()
-        near = (offsets[:, 0] / self.deviation).square().mean()
-        total = total + o.identity * identity + o.near * near
+        offset = (offsets[:, 0] / self.deviation).square().mean()
+        total = total + o.identity * identity + o.offset * offset
         scalars = {f"photo_{name}": term for name, term in terms.items()}
-        return total, scalars | {"photo_identity": identity.detach(), "near": near.detach()}
+        return total, scalars | {"photo_identity": identity.detach(), "offset": offset.detach()}
 
     @torch.no_grad()
     def grid(self) -> Tensor:

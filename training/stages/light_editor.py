@@ -22,23 +22,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engines.directions import Direction, resolve
-from training.augment import random_flip
+from engines.directions import Direction
 from training.data import FaceSet
 from training.losses.image import LossFiles
+from training.methods.paper import EditingSystem
 from training.networks.edfm import EditDiscrepancyFusion
 from training.networks.editor import FeatureEditor
 from training.networks.light import LightFeatureStyleEncoder
 from training.networks.mobilestylegan import MobileGenerator
 from training.networks.surroundings import around_face
-from training.networks.system import EditingSystem
-from training.pairs import PairSet
+from training.stages.augment import random_flip
+from training.stages.edits import Edits
 from training.stages.light import LightStage, astray
+from training.stages.pairs import PairSet
+from training.stages.protocol import StageOptions
 from training.stages.windows import PixelWeights, laid_over, picture_loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class LightEditorOptions:
+class LightEditorOptions(StageOptions):
     """Settings of the light editor's stage."""
 
     batch: int = 2
@@ -97,8 +99,7 @@ class LightEditorStage(LightStage):
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        if not directions:
-            raise ValueError("the editor is trained on edits: at least one direction is needed")
+        self.edits = Edits(directions, system.family, device)
         generator, encoder = system.generator, system.encoder
         # A light family's generator and base encoder are these.
         assert isinstance(generator, MobileGenerator) and isinstance(encoder, LightFeatureStyleEncoder)
@@ -109,26 +110,19 @@ class LightEditorStage(LightStage):
         self.editor = system.editor.train().requires_grad_(True)
         self.learn(self.editor)
         self.deviation = encoder.deviation
-        self.names = [direction.name for direction in directions]
-        self.low = torch.tensor([d.min_strength for d in directions], device=device)
-        self.high = torch.tensor([d.max_strength for d in directions], device=device)
-        # A unit of strength may lie outside a narrow range, which is no reason to warn here.
-        wide = [replace(d, min_strength=-1.0, max_strength=1.0) for d in directions]
-        units = [resolve({d.name: d}, {d.name: 1.0}, self.family).delta_w for d in wide]
-        self.delta_w = torch.from_numpy(np.stack(units)).to(device)
-        self.turns = torch.tensor([float(name in options.turning) for name in self.names], device=device)
+        self.turns = torch.tensor([float(name in options.turning) for name in self.edits.names], device=device)
 
     def config(self) -> dict[str, Any]:
-        return super().config() | {"directions": self.names}
+        return super().config() | {"directions": self.edits.names}
 
     def _deltas(self, count: int) -> tuple[Tensor, Tensor]:
         """Random edits, count x N x D, and which of them turn the head, count."""
-        choice = torch.randint(0, len(self.names), (count,), device=self.device)
-        strength = torch.lerp(self.low[choice], self.high[choice], torch.rand(count, device=self.device))
-        return strength[:, None, None] * self.delta_w[choice], self.turns[choice]
+        choice, strength = self.edits.draw(count)
+        return strength[:, None, None] * self.edits.delta_w[choice], self.turns[choice]
 
     def _free(self, turns: Tensor, origins: Tensor, scale: int) -> Tensor:
-        """Where edits may change windows of a picture, B x 1 x s x s in [0, 1], `scale` pixels per cell."""
+        """The share by which edits may change each pixel of windows of a picture, B x 1 x s x s in [0, 1], `scale`
+        pixels per cell."""
         side = self.family.feature_resolution * scale
         fading = around_face(side).to(self.device).expand(len(turns), 1, side, side)
         return self.generator.cut(fading, origins, self.options.window, scale).maximum(turns[:, None, None, None])
@@ -175,9 +169,9 @@ class LightEditorStage(LightStage):
             before, after = self._drawn(
                 feature[o.batch :], edited[o.batch :], w_e[o.batch :], delta[o.batch :], origins[o.batch :]
             )
-            kept = self._kept(before, after)
-            kept = kept.maximum(1.0 - self._free(turns[o.batch :], origins[o.batch :], g.input_scale))
-            extra = (kept * (shown - wanted).abs()).mean()
+            still = self._unchanged(before, after)
+            still = still.maximum(1.0 - self._free(turns[o.batch :], origins[o.batch :], g.input_scale))
+            extra = (still * (shown - wanted).abs()).mean()
             total, scalars["keep"] = total + o.keep * extra, extra.detach()
             ours, theirs, theirs_before = (
                 laid_over(photos, window, origins[o.batch :], g.input_scale) for window in (shown, after, before)
@@ -254,8 +248,9 @@ class LightEditorStage(LightStage):
         )
         return before, after
 
-    def _kept(self, before: Tensor, after: Tensor) -> Tensor:
-        """How much a window's pixels must stay, B x 1 x h x w in [0, 1]: 1 where G's own picture does not change."""
+    def _unchanged(self, before: Tensor, after: Tensor) -> Tensor:
+        """The share by which a window's pixels must stay, B x 1 x h x w in [0, 1]: 1 where G's own picture does not
+        change."""
         change = F.avg_pool2d((after - before).abs().mean(dim=1, keepdim=True), 9, 1, 4, count_include_pad=False)
         return torch.exp(-change * 40.0)
 
@@ -265,9 +260,9 @@ class LightEditorStage(LightStage):
         images = self.faces.tensor(np.linspace(0, len(self.faces) - 1, 5).astype(int), self.device)
         inversion = self.system.invert(images)
         rows = [images, self.generator.shrink(self.generator.upper(inversion.feature, inversion.w))]
-        for index in range(min(5, len(self.names))):
-            for end in (self.low, self.high):
-                delta = 0.75 * end[index] * self.delta_w[index]
+        for index, code in enumerate(self.edits.delta_w[:5]):
+            for end in (self.edits.low, self.edits.high):
+                delta = 0.75 * end[index] * code
                 edited = self.system.features(inversion.w_e + delta)
                 changed = self.average.module(inversion.generator_feature, edited, inversion.feature)
                 rows.append(self.generator.shrink(self.generator.upper(changed, inversion.w + delta)))

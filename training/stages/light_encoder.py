@@ -14,19 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.augment import random_flip
 from training.data import FaceSet
 from training.losses.image import LossFiles
 from training.networks.light import LightE4EEncoder, LightFeatureStyleEncoder
 from training.networks.mobilestylegan import MobileGenerator
-from training.pairs import PairSet
+from training.stages.augment import random_flip
 from training.stages.encoder import Encoder
 from training.stages.light import LightStage, astray, statistics
+from training.stages.pairs import PairSet
+from training.stages.protocol import StageOptions
 from training.stages.windows import PixelWeights, picture_loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class LightEncoderOptions:
+class LightEncoderOptions(StageOptions):
     """Settings of the light encoder's stage."""
 
     batch: int = 4

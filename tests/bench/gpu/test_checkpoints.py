@@ -11,7 +11,7 @@ from torch.optim import Adam
 
 from bench.gpu.checkpoints import LEVELS, pack, unpack
 from engines.errors import EdgeditError
-from training import checkpoint
+from training.running import checkpoint
 
 NONE: frozenset[str] = frozenset()
 
@@ -22,7 +22,7 @@ def layer(seed: int) -> nn.Linear:
 
 
 def write(run: Path, stage: str, step: int, modules: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """A stage's checkpoint with one optimizer, as `training.loop` writes it."""
+    """A stage's checkpoint with one optimizer, as `training.running.loop` writes it."""
     first = next(iter(modules.values()))
     optimizer = Adam(first.parameters(), 1e-3)
     first(torch.ones(1, 100)).square().sum().backward()

@@ -11,8 +11,8 @@ from bench.table5.counts import PAPER_DEVICE, complete, row_family
 from bench.table5.times import BASE, published
 from bench.timing import summary
 from engines.family import FACES_1024
-from tests.training.peers.conftest import TINY, TINY_CARS
-from training.peers import COMPARED
+from tests.training.methods.conftest import TINY, TINY_CARS
+from training.methods import COMPARED
 
 # FS and SFE shrink the rendered size to that of the encoder, and enlarge nothing.
 SMALL = dataclasses.replace(TINY, name="small", size=128)

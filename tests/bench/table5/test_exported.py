@@ -53,11 +53,11 @@ def test_graphs_take_turns_as_methods_do(graphs: Path) -> None:
 def test_a_method_that_cannot_be_exported_leaves_nothing(
     graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(peer: object, folder: Path) -> None:
+    def broken(method: object, folder: Path) -> None:
         (folder / "invert.onnx").write_bytes(b"half")
         raise EdgeditError("it does not fit")
 
-    monkeypatch.setattr("bench.table5.subjects.export_peer", broken)
+    monkeypatch.setattr("bench.table5.subjects.export_graphs", broken)
     folder = graphs_folder(tmp_path / "new", "e4e", dataclasses.replace(SETTING, family=SMALL))
     with pytest.raises(EdgeditError, match="it does not fit"):
         write_graphs("e4e", dataclasses.replace(SETTING, family=SMALL), folder)

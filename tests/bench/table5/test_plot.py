@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from bench.table5.report import report
-from training.peers import COMPARED
+from training.methods import COMPARED
 
 pytest.importorskip("matplotlib", reason="plots need the extra `bench`")
 TITLES = [method.info.title for method in COMPARED.values()]

@@ -15,7 +15,7 @@ from bench.table5.times import NO_TIME, check_fits, chosen, measure, steps
 from engines.cpus import usable
 from engines.errors import EdgeditError
 from tests.bench.table5.conftest import SMALL, SMALL_CARS
-from training.peers import COMPARED
+from training.methods import COMPARED
 
 EAGER = Setting(family=SMALL, seed=5)
 

@@ -17,7 +17,7 @@ from tests.edgedit.conftest import Cli
 from tests.export.helpers import TINY as SMALL
 from training.imported import Imported
 from training.imported import write as write_imported
-from training.peers import create
+from training.methods import create
 
 needs_package = pytest.mark.skipif(
     packages.GENERATOR.installed() is None, reason="the package random-face is not installed"
@@ -72,9 +72,9 @@ def test_an_export_that_could_not_be_completed(cli: Cli, tmp_path: Path, monkeyp
 def test_export_of_imported_weights(cli: Cli, tmp_path: Path) -> None:
     """`edgedit export --weights`: the method and the licence are those of the file."""
     torch.manual_seed(0)
-    peer = create("e4e", SMALL)
+    method = create("e4e", SMALL)
     weights, out = tmp_path / "e4e.safetensors", tmp_path / "bundle"
-    imported = Imported(kind="e4e", family=SMALL, licence="MIT", sources=[], tensors=peer.state_dict())
+    imported = Imported(kind="e4e", family=SMALL, licence="MIT", sources=[], tensors=method.state_dict())
     write_imported(weights, imported)
     wrong = cli("export", "--weights", weights, "--method", "fs", "-o", out)
     assert wrong.status == 1 and "holds method e4e, not fs; leave --method out" in wrong.error and not out.exists()
@@ -84,7 +84,7 @@ def test_export_of_imported_weights(cli: Cli, tmp_path: Path) -> None:
     assert summary["method"] == "e4e" and set(summary["verification"]["graphs"]) == {"invert", "edit", "reconstruct"}
     bundle = Bundle.load(out)
     assert (bundle.name, bundle.method, bundle.family) == ("e4e", "e4e", SMALL)
-    assert bundle.manifest.licence == peer.info.licence and str(tmp_path) not in (out / "manifest.json").read_text()
+    assert bundle.manifest.licence == method.info.licence and str(tmp_path) not in (out / "manifest.json").read_text()
     shown = cli("info", "-b", out, "--verify")
     assert shown.status == 0 and "e4e: method e4e, family" in shown.out
 

@@ -16,7 +16,7 @@ from tests.edgedit.conftest import Cli
 from tests.training.importers.files import write
 from training.imported import MOBILE
 from training.importers.formats import FORMATS
-from training.peers import load
+from training.methods import load
 
 
 def test_kinds_are_those_of_the_importers() -> None:

@@ -30,6 +30,13 @@ JUDGES = ("--age-gender", "{data}", "--expression", "{data}")
         (("train", "generator", "--recipe", "best"), "unknown recipe 'best'; there are "),
         (("train", "e4e", *BOTH, "--device", "abacus"), "--device abacus cannot be used: "),
         (("train", "e4e", *BOTH, "--processes", "0"), "--processes must be 1 or more, got 0"),
+        (
+            ("train", "e4e", *BOTH),
+            "mobilestylegan`) and name the file with --generator, or name",
+        ),
+        (("train", "pairs"), "the recipe for faces-1024-mobile trains no generator: import one"),
+        (("train", "generator"), "the generator of this run is imported, not trained; go on with the next stage"),
+        (("directions", "calibrate", "--identity", "{data}"), "the recipe for faces-1024-mobile trains no generator"),
     ],
 )
 def test_what_a_stage_lacks(cli: Cli, tmp_path: Path, words: tuple[str, ...], message: str) -> None:

@@ -16,8 +16,8 @@ from training.imported import write as write_imported
 from training.importers.ada import from_ada
 from training.importers.checkpoints import import_checkpoint
 from training.importers.errors import CheckpointError
-from training.peers import load
-from training.peers.generator import first_conv_point
+from training.methods import load
+from training.methods.generator import first_conv_point
 
 Tensors = dict[str, Tensor]
 
@@ -131,25 +131,25 @@ def test_styleres_in_nvidias_form(tmp_path):
     write_imported(
         tmp_path / "w.safetensors", import_checkpoint("styleres", write(tmp_path, "styleres", sizes)).imported
     )
-    peer = load(tmp_path / "w.safetensors")
-    assert peer.family.encoder_size == (256, 256) and peer.family.feature_resolution == 64
-    assert peer.point == first_conv_point(64)
+    method = load(tmp_path / "w.safetensors")
+    assert method.family.encoder_size == (256, 256) and method.family.feature_resolution == 64
+    assert method.point == first_conv_point(64)
     s = main["generator_smooth"]
     image, delta = torch.rand(1, 3, 256, 256) * 2 - 1, torch.randn(1, 32) * 0.2
-    w = peer.encoder(image) + main["latent_avg"].expand(sizes.rows, -1)
+    w = method.encoder(image) + main["latent_avg"].expand(sizes.rows, -1)
     own = synthesis(s, w, clamp=256.0)[1]
-    aligned = peer.modify_feature_alignment(peer.encoder.trunk(image)[0], own)
-    residual = peer.modify_feature_extraction(aligned)
+    aligned = method.modify_feature_alignment(method.encoder.trunk(image)[0], own)
+    residual = method.modify_feature_extraction(aligned)
     for part in ("alignment.out_layer", "extraction.first_layer", "gates.down1"):
-        weight = peer.get_submodule(f"modify_feature_{part}").weight
+        weight = method.get_submodule(f"modify_feature_{part}").weight
         assert torch.equal(weight, s[f"synthesis.b64.modify_feature_{part}.weight"])
 
     def gated(x: Tensor) -> Tensor:
-        change, gate = peer.modify_feature_gates(x, residual)
+        change, gate = method.modify_feature_gates(x, residual)
         return x * (1 - gate) + (x + change) * gate
 
     expected, _ = synthesis(s, w + delta[:, None], clamp=256.0, change=gated)
-    assert apart(peer.edit(peer.invert(image), delta), expected) < 1e-5
+    assert apart(method.edit(method.invert(image), delta), expected) < 1e-5
     # The bound is reached by what is rendered with weights that are too large.
     louder = {n: t * 200 if n.endswith("b4.conv1.bias") else t for n, t in s.items()}
     assert apart(synthesis(louder, w, clamp=256.0)[0], synthesis(louder, w)[0]) > 0

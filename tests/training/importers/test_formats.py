@@ -20,10 +20,10 @@ from training.importers.formats import FORMATS
 from training.importers.ledger import Ledger
 from training.importers.opening import Checkpoint
 from training.importers.sizes import derive
+from training.methods import METHODS, create, load
+from training.methods.protocol import shrink
 from training.networks.e4e import E4EEncoder
 from training.networks.feature_style import FeatureStyleEncoder
-from training.peers import METHODS, create, load
-from training.peers.protocol import shrink
 
 TENSORS = {
     "G": 171,
@@ -153,37 +153,37 @@ def test_values_arrive_where_they_belong(kind, imported):
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_a_loaded_method_edits(kind, imported):
-    peer = load(imported(kind))
-    assert type(peer) is METHODS[kind] and not peer.training
-    family = peer.family
+    method = load(imported(kind))
+    assert type(method) is METHODS[kind] and not method.training
+    family = method.family
     assert family == FAMILY
     mean = official_contents(kind)
     first = mean["checkpoint"].get("latent_avg", next(iter(mean.values())).get("latent_avg"))
     if first is not None:
-        assert torch.equal(peer.latent_avg[0], first.reshape(-1, SMALL.style)[0])
-    assert peer.latent_avg.abs().sum() > 0
+        assert torch.equal(method.latent_avg[0], first.reshape(-1, SMALL.style)[0])
+    assert method.latent_avg.abs().sum() > 0
     image = torch.rand(1, 3, *family.encoder_size) * 2 - 1
-    edited = peer.edit(peer.invert(image), torch.randn(1, family.style_dim) * 0.1)
+    edited = method.edit(method.invert(image), torch.randn(1, family.style_dim) * 0.1)
     assert edited.shape == (1, 3, 64, 64) and bool(torch.isfinite(edited).all())
 
 
 def test_sfe_adds_the_mean_code_of_the_generators_file_to_both_codes(imported):
     """Its e4e file holds another, as files that do not belong together do."""
-    peer = load(imported("sfe"))
+    method = load(imported("sfe"))
     official = official_contents("sfe")
-    assert torch.equal(peer.latent_avg, official["generator"]["latent_avg"].expand(SMALL.rows, -1))
-    assert torch.equal(official["e4e"]["latent_avg"], peer.latent_avg + 1)
-    image = torch.rand(1, 3, *peer.input_size) * 2 - 1
+    assert torch.equal(method.latent_avg, official["generator"]["latent_avg"].expand(SMALL.rows, -1))
+    assert torch.equal(official["e4e"]["latent_avg"], method.latent_avg + 1)
+    image = torch.rand(1, 3, *method.input_size) * 2 - 1
     with torch.no_grad():
-        seen = shrink(image, peer.family.encoder_size)
-        torch.testing.assert_close(peer.invert(image).w_e, peer.e4e_encoder(seen) + peer.latent_avg)
+        seen = shrink(image, method.family.encoder_size)
+        torch.testing.assert_close(method.invert(image).w_e, method.e4e_encoder(seen) + method.latent_avg)
 
 
 def test_the_mean_image_of_clcae(imported, tmp_path):
-    peer = load(imported("clcae"))
-    assert peer.mean_image.shape == (3, 128, 128)
-    assert peer.mean_image.min() >= -1 and peer.mean_image.max() <= 1 and peer.mean_image.std() > 0.5
-    assert peer.latent_avg.shape == (1, SMALL.style)
+    method = load(imported("clcae"))
+    assert method.mean_image.shape == (3, 128, 128)
+    assert method.mean_image.min() >= -1 and method.mean_image.max() <= 1 and method.mean_image.std() > 0.5
+    assert method.latent_avg.shape == (1, SMALL.style)
 
 
 def test_a_generator_by_itself(imported):
@@ -263,13 +263,13 @@ def test_full_size(tmp_path):
     paths = write(tmp_path, "e4e", o.FACES)
     out = tmp_path / "e4e.safetensors"
     write_imported(out, import_checkpoint("e4e", paths).imported)
-    peer = load(out)
+    method = load(out)
     # pytest keeps folders, and these are 2.4 GB.
     for path in (*paths, out):
         path.unlink()
-    assert peer.family == FACES_1024
+    assert method.family == FACES_1024
     twin = create("e4e", FACES_1024)
     content = contents("e4e", o.FACES, o.fill)["checkpoint"]
     twin.load_state_dict(content["state_dict"] | {"latent_avg": content["latent_avg"]})
     image = torch.rand(1, 3, 256, 256) * 2 - 1
-    assert torch.equal(peer.reconstruct(peer.invert(image)), twin.reconstruct(twin.invert(image)))
+    assert torch.equal(method.reconstruct(method.invert(image)), twin.reconstruct(twin.invert(image)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -28,23 +26,3 @@ TINY = ModelFamily(
 def tiny() -> ModelFamily:
     torch.manual_seed(0)
     return TINY
-
-
-@pytest.fixture
-def with_options():
-    """tiny with some editor options replaced."""
-    torch.manual_seed(0)
-    return lambda **options: dataclasses.replace(TINY, editor=dataclasses.replace(TINY.editor, **options))
-
-
-@pytest.fixture
-def randomise():
-    """Gives every parameter of a module random values, so that no branch is switched off by its initialisation."""
-
-    def apply(module: torch.nn.Module, std: float = 0.2) -> torch.nn.Module:
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.normal_(0, std)
-        return module.eval()
-
-    return apply

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from engines.family import FACES_1024_MOBILE, EditorArchitecture
+from training.methods.paper import EditingSystem
 from training.networks.build import base_encoder, e4e_encoder
 from training.networks.edfm import EditDiscrepancyFusion
 from training.networks.editor import FeatureEditor
 from training.networks.ftem import FeatureTensorEnhancement
 from training.networks.surroundings import around_face
-from training.networks.system import EditingSystem
 from training.stages.encoder import Encoder
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from engines.bundle import mobilestylegan
 from engines.family import FACES_1024_MOBILE, EditorArchitecture, ModelFamily
 from engines.packages import GENERATOR
+from training.methods.paper import EditingSystem
 from training.networks.mobilestylegan import MobileGenerator, inverse_haar
-from training.networks.system import EditingSystem
 
 F = 1 / math.sqrt(2)
 

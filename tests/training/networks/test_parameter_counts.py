@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from engines.family import CARS_512, DEMO_64, FACES_1024, EditorArchitecture
+from training.methods.paper import EditingSystem
 from training.networks.discriminator import Discriminator
 from training.networks.e4e import E4EEncoder
 from training.networks.edem import EditDiscrepancyExtraction
@@ -16,7 +17,6 @@ from training.networks.edfm import EditDiscrepancyFusion
 from training.networks.feature_style import FeatureStyleEncoder
 from training.networks.ftem import FeatureTensorEnhancement
 from training.networks.stylegan2 import Generator
-from training.networks.system import EditingSystem
 
 FS_16 = dataclasses.replace(FACES_1024, name="fs-16", feature_resolution=16)
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from engines.family import DEMO_64
 from training.losses.image import ImageWeights
+from training.networks.latents import mean_w
 from training.stages.e4e import E4EOptions, E4EStage, LatentDiscriminator
-from training.weights import mean_w
 
 
 @pytest.fixture

@@ -235,8 +235,8 @@ def test_units_of_narrow_directions_give_no_warning(make, directions):
         warnings.simplefilter("error", StrengthWarning)
         stage = make(chosen=[dataclasses.replace(directions[0], min_strength=-0.25, max_strength=0.75)])
     expected = np.tile(directions[0].vector, (1, stage.family.w_rows, 1))
-    np.testing.assert_array_equal(stage.delta_w.numpy(), expected)
-    assert (stage.low.item(), stage.high.item()) == (-0.25, 0.75)
+    np.testing.assert_array_equal(stage.edits.delta_w.numpy(), expected)
+    assert (stage.edits.low.item(), stage.edits.high.item()) == (-0.25, 0.75)
 
 
 def test_only_the_editor_changes(make, state, changed):

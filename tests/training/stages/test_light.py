@@ -11,14 +11,14 @@ import torch
 
 from engines.directions import Direction
 from training.data import FaceSet
-from training.loop import LoopOptions, train
+from training.methods.paper import EditingSystem
 from training.networks.build import e4e_encoder
 from training.networks.mobilestylegan import MobileGenerator
-from training.networks.system import EditingSystem
-from training.pairs import SHARD, PairSet, load_pairs, render
+from training.running.loop import LoopOptions, train
 from training.stages.light_e4e import LightE4EOptions, LightE4EStage
 from training.stages.light_editor import LightEditorOptions, LightEditorStage
 from training.stages.light_encoder import LightEncoderOptions, LightEncoderStage
+from training.stages.pairs import SHARD, PairSet, load_pairs, render
 from training.stages.windows import MARGIN, PixelWeights, Windowed, laid_over, picture_loss
 
 
@@ -177,9 +177,9 @@ def test_photos_of_an_edit_keep_what_the_generator_does_not_change(editor_stage,
     w = generator.broadcast(torch.randn(1, mobile.style_dim))
     feature, origins = editor_stage.generator.lower(w), torch.tensor([[0, 0]])
     drawn = editor_stage._drawn(feature, feature, w, torch.zeros_like(w), origins)
-    assert (editor_stage._kept(*drawn) == 1).all()
+    assert (editor_stage._unchanged(*drawn) == 1).all()
     drawn = editor_stage._drawn(feature, editor_stage.generator.lower(w + 1.0), w, torch.ones_like(w), origins)
-    assert editor_stage._kept(*drawn).mean() < 0.9
+    assert editor_stage._unchanged(*drawn).mean() < 0.9
 
 
 def test_a_pictures_code_is_to_move_as_far_as_the_generators(editor_stage):

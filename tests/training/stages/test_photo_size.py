@@ -11,8 +11,8 @@ import torch
 from engines.directions import Direction
 from engines.family import ModelFamily
 from training.data import FaceSet, as_photos, load_faces
+from training.methods.paper import EditingSystem
 from training.networks.discriminator import Discriminator
-from training.networks.system import EditingSystem
 from training.stages.e4e import E4EOptions, E4EStage
 from training.stages.editor import EditorOptions, EditorStage
 from training.stages.encoder import EncoderOptions, EncoderStage

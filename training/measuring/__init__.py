@@ -1,0 +1,1 @@
+"""How trained systems are measured and described."""

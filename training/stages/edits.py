@@ -1,0 +1,42 @@
+"""Edit directions as tensors, which the editor's stages draw edits from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engines.directions import Direction, resolve
+from engines.family import ModelFamily
+
+
+class Edits:
+    """E directions: their names, the ends of their ranges (E each), and what a strength of one adds.
+
+    `delta_w` is E x N x D, added to W+ codes; `style_delta` is E x sum(style_channels), added to styles.
+    """
+
+    def __init__(self, directions: Sequence[Direction], family: ModelFamily, device: str = "cpu") -> None:
+        """
+        Raises:
+            ValueError: if there are no directions.
+        """
+        if not directions:
+            raise ValueError("the editor is trained on edits: at least one direction is needed")
+        self.names = [direction.name for direction in directions]
+        self.low = torch.tensor([d.min_strength for d in directions], device=device)
+        self.high = torch.tensor([d.max_strength for d in directions], device=device)
+        # A unit of strength may lie outside a narrow range, which is no reason to warn here.
+        wide = [replace(d, min_strength=-1.0, max_strength=1.0) for d in directions]
+        units = [resolve({d.name: d}, {d.name: 1.0}, family) for d in wide]
+        self.delta_w = torch.from_numpy(np.stack([unit.delta_w for unit in units])).to(device)
+        self.style_delta = torch.from_numpy(np.stack([unit.style_delta for unit in units])).to(device)
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor]:
+        """Random edits: which direction (count) and at what strength of its range (count)."""
+        device = self.low.device
+        choice = torch.randint(0, len(self.names), (count,), device=device)
+        return choice, torch.lerp(self.low[choice], self.high[choice], torch.rand(count, device=device))
