@@ -65,7 +65,8 @@ class EditorArchitecture:
     per pixel and channel that starts where f'' = f' + F~ - F. A narrow editor, which cannot carry all that an edit
     brings, learns an order of magnitude faster so (measured at inner width 128). Needs an inner width."""
     surroundings: bool = False
-    """Leave what surrounds an FFHQ-aligned face as it is unless an edit turns the head. Needs an inner width."""
+    """Leave what surrounds an FFHQ-aligned face as it is unless an edit turns the head. Needs an inner width: the light
+    editor's stage alone learns to tell."""
 
     def __post_init__(self) -> None:
         for name in ("ftem_blocks", "edem_layers", "edem_mlp_ratio", "window", "heads", "edfm_blocks"):
@@ -77,8 +78,8 @@ class EditorArchitecture:
             raise ValueError(f"editor option inner_width {self.inner_width} does not divide into {self.heads} heads")
         if self.linear_start and not (self.inner_width and self.edem and self.spade):
             raise ValueError("editor option linear_start needs an inner_width, edem and spade")
-        if self.surroundings and not (self.inner_width and self.spade):
-            raise ValueError("editor option surroundings needs an inner_width and spade")
+        if self.surroundings and not self.inner_width:
+            raise ValueError("editor option surroundings needs an inner_width")
         if self.edfm_norm not in ("instance", "layer"):
             raise ValueError(f'editor option edfm_norm must be "instance" or "layer", got {self.edfm_norm!r}')
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from engines.family import ModelFamily
 from training.networks.attention import zero_
 from training.networks.ir import conv3x3
-from training.networks.surroundings import EditReach
 
 
 def _conv(channels: int, separable: bool) -> nn.Module:
@@ -77,8 +76,7 @@ class EditDiscrepancyFusion(nn.Module):
 
     With an inner width r the blocks run on a reduced feature and discrepancy, and what comes back is a correction:
     f'' = f' + back(blocks(reduce(f'), reduce_discrepancy(f_delta))). With `linear_start` another 1x1 convolution gives
-    the gate m = 4 sigmoid(gate(...)) and f'' gains m * f_delta. `back` and `gate` start at zero. With `surroundings`
-    all that f' gains is weighted by `EditReach`.
+    the gate m = 4 sigmoid(gate(...)) and f'' gains m * f_delta. `back` and `gate` start at zero.
     """
 
     def __init__(self, family: ModelFamily) -> None:
@@ -94,7 +92,6 @@ class EditDiscrepancyFusion(nn.Module):
         if self.linear_start:
             self.gate = nn.Conv2d(channels, outer, 1)
             zero_(self.gate)
-        self.reach = EditReach(family) if options.surroundings else None
         self.blocks = nn.ModuleList(
             ModulatedResidualBlock(
                 channels,
@@ -114,10 +111,8 @@ class EditDiscrepancyFusion(nn.Module):
             x = block(x, condition)
         if not self.inner:
             return x
-        gain = self.back(x)
-        if self.linear_start:
-            gain = gain + LINEAR_GAIN * self.gate(x).sigmoid() * discrepancy
-        return feature + (gain if self.reach is None else self.reach(discrepancy) * gain)
+        result = feature + self.back(x)
+        return result + LINEAR_GAIN * self.gate(x).sigmoid() * discrepancy if self.linear_start else result
 
 
 class ConcatenationFusion(nn.Module):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from engines.family import ModelFamily
 from training.networks.edem import EditDiscrepancyExtraction
 from training.networks.edfm import ConcatenationFusion, EditDiscrepancyFusion
+from training.networks.surroundings import EditReach
 
 
 class FeatureEditor(nn.Module):
@@ -14,7 +15,8 @@ class FeatureEditor(nn.Module):
 
     Options of `family.editor` (section 4.4): without `edem` the discrepancy is the raw difference F~ - F; without
     `spade` the fusion is concatenation and a residual network; with `linear` there are no networks at all and
-    f'' = f' + F~ - F. A part that an option removes is None.
+    f'' = f' + F~ - F. A part that an option removes is None. With `surroundings`, f'' keeps f' where
+    `EditReach` says so.
     """
 
     def __init__(self, family: ModelFamily) -> None:
@@ -22,6 +24,7 @@ class FeatureEditor(nn.Module):
         options = family.editor
         self.edem: EditDiscrepancyExtraction | None = None
         self.edfm: EditDiscrepancyFusion | ConcatenationFusion | None = None
+        self.reach = EditReach(family) if options.surroundings else None
         if options.linear:
             return
         if options.edem:
@@ -36,6 +39,11 @@ class FeatureEditor(nn.Module):
         """f' and f_delta to f'', all B x C x H x W."""
         return enhanced + discrepancy if self.edfm is None else self.edfm(enhanced, discrepancy)
 
+    def keep_surroundings(self, enhanced: Tensor, changed: Tensor, difference: Tensor) -> Tensor:
+        """f', f'' and F~ - F to f'' where the edit reaches and f' elsewhere, all B x C x H x W."""
+        return changed if self.reach is None else enhanced + self.reach(difference) * (changed - enhanced)
+
     def forward(self, feature: Tensor, edited: Tensor, enhanced: Tensor) -> Tensor:
         """F = G(w_e^{1:k}), F~ = G(w~_e^{1:k}) and f' to f'', all B x C x H x W."""
-        return self.fuse(enhanced, self.discrepancy(feature, edited))
+        changed = self.fuse(enhanced, self.discrepancy(feature, edited))
+        return self.keep_surroundings(enhanced, changed, edited - feature)

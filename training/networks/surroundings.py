@@ -34,9 +34,8 @@ def around_face(side: int) -> Tensor:
 class EditReach(nn.Module):
     """Where an edit may change the feature: around the face, or everywhere if it turns the head.
 
-    A linear classifier sees how strong f_delta (eq. 3.7) is inside and outside the face, channel by channel and
-    regardless of its scale, and so of the edit's strength. It is trained on directions of which it is known whether
-    they turn the head.
+    A linear classifier sees how strong F~ - F is inside and outside the face, channel by channel and regardless of its
+    scale, and so of the edit's strength. It is trained on directions of which it is known whether they turn the head.
     """
 
     def __init__(self, family: ModelFamily) -> None:
@@ -47,16 +46,16 @@ class EditReach(nn.Module):
         self.turns = nn.Linear(2 * family.feature_channels, 1)
         zero_(self.turns)
 
-    def logit(self, discrepancy: Tensor) -> Tensor:
-        """f_delta B x C x H x W to the logit that the edit turns the head, B x 1."""
-        strength = discrepancy.abs()
+    def logit(self, difference: Tensor) -> Tensor:
+        """F~ - F, B x C x H x W, to the logit that the edit turns the head, B x 1."""
+        strength = difference.abs()
         parts = [(strength * share).mean(dim=(2, 3)) for share in self.share.split(1)]
         pooled = torch.cat(parts, dim=1)
         # Of unit length, so that its weights learn at the pace of the rest.
         unit = F.layer_norm(pooled, pooled.shape[1:], eps=1e-12) * pooled.shape[1] ** -0.5
         return self.turns(unit)
 
-    def forward(self, discrepancy: Tensor) -> Tensor:
-        """f_delta B x C x H x W to weights B x 1 x H x W in [0, 1] of what the editor adds to f'."""
-        reach = self.logit(discrepancy).sigmoid()[:, :, None, None]
+    def forward(self, difference: Tensor) -> Tensor:
+        """F~ - F, B x C x H x W, to weights B x 1 x H x W in [0, 1] of what the editor adds to f'."""
+        reach = self.logit(difference).sigmoid()[:, :, None, None]
         return self.inside + (1.0 - self.inside) * reach

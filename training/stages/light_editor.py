@@ -26,7 +26,6 @@ from engines.directions import Direction
 from training.data import FaceSet
 from training.losses.image import LossFiles
 from training.methods.paper import EditingSystem
-from training.networks.edfm import EditDiscrepancyFusion
 from training.networks.editor import FeatureEditor
 from training.networks.light import LightFeatureStyleEncoder
 from training.networks.mobilestylegan import MobileGenerator
@@ -156,6 +155,7 @@ class LightEditorStage(LightStage):
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
             discrepancy = self.editor.discrepancy(feature, edited)
             changed = self.editor.fuse(enhanced, discrepancy).float()
+        changed = self.editor.keep_surroundings(enhanced, changed, edited - feature)
         origins = self._origins(len(inputs))
         w_edited = w + delta
         output = g.upper(g.cut(changed, origins, o.window, 1), w_edited, origins)
@@ -181,7 +181,7 @@ class LightEditorStage(LightStage):
         else:
             extra, terms = picture_loss(shown, wanted, self.lpips, o.picture)
             total, scalars = total + extra, scalars | {f"photo_{name}": term for name, term in terms.items()}
-        if (reach := self._reach(discrepancy.float(), delta, turns)) is not None:
+        if (reach := self._reach(edited - feature, delta, turns)) is not None:
             total, scalars["reach"] = total + o.reach * reach, reach.detach()
         regular = ((discrepancy.float() - (changed - enhanced)) / self.deviation).square().mean()
         scalars["discrepancy"] = regular.detach()
@@ -226,15 +226,12 @@ class LightEditorStage(LightStage):
         # A window that misses the face has no way to speak of.
         return ((1.0 - share).square() * (length / (length + 1.0))).clamp(max=1.0).mean()
 
-    def _reach(self, discrepancy: Tensor, delta: Tensor, turns: Tensor) -> Tensor | None:
+    def _reach(self, difference: Tensor, delta: Tensor, turns: Tensor) -> Tensor | None:
         """Cross-entropy of telling edits B that turn the head from those that do not, zero where nothing is edited."""
-        fusion = self.editor.edfm
-        if not isinstance(fusion, EditDiscrepancyFusion) or fusion.reach is None:
+        if self.editor.reach is None:
             return None
-        # The classifier follows the discrepancy, which is not there to please it.
-        logit = fusion.reach.logit(discrepancy.detach())[:, 0]
         edits = (delta != 0).flatten(1).any(dim=1).float()
-        return F.binary_cross_entropy_with_logits(logit, turns, weight=edits)
+        return F.binary_cross_entropy_with_logits(self.editor.reach.logit(difference)[:, 0], turns, weight=edits)
 
     @torch.no_grad()
     def _drawn(

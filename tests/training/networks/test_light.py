@@ -10,7 +10,6 @@ import torch
 from engines.family import FACES_1024_MOBILE, EditorArchitecture
 from training.methods.paper import EditingSystem
 from training.networks.build import base_encoder, e4e_encoder
-from training.networks.edfm import EditDiscrepancyFusion
 from training.networks.editor import FeatureEditor
 from training.networks.ftem import FeatureTensorEnhancement
 from training.networks.surroundings import around_face
@@ -102,19 +101,20 @@ def test_the_light_editor_starts_near_linear_editing(mobile):
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_an_edit_that_does_not_turn_the_head_leaves_its_surroundings_alone(mobile, scale):
     torch.manual_seed(0)
-    fusion = EditDiscrepancyFusion(mobile).requires_grad_(False)
-    assert fusion.reach is not None
-    enhanced, discrepancy = torch.randn(1, *mobile.feature_shape), scale * torch.randn(1, *mobile.feature_shape)
+    editor = random_like_trained(FeatureEditor(mobile))
+    assert editor.reach is not None
+    feature, enhanced, difference = (torch.randn(1, *mobile.feature_shape) for _ in range(3))
+    difference = scale * difference
     away = around_face(mobile.feature_resolution) == 0
     assert 0 < away.float().mean() < 1
-    torch.nn.init.constant_(fusion.reach.turns.bias, -100.0)
-    changed = (fusion(enhanced, discrepancy) - enhanced).abs().amax(dim=1, keepdim=True)
+    torch.nn.init.constant_(editor.reach.turns.bias, -100.0)
+    changed = (editor(feature, feature + difference, enhanced) - enhanced).abs().amax(dim=1, keepdim=True)
     assert changed[away].max() == 0 and changed[~away].max() > 0
-    torch.nn.init.constant_(fusion.reach.turns.bias, 100.0)
-    assert (fusion.reach(discrepancy) == 1).all()
-    # What is told from the discrepancy is not the edit's strength.
-    torch.nn.init.normal_(fusion.reach.turns.weight)
-    assert torch.allclose(fusion.reach.logit(discrepancy), fusion.reach.logit(2 * discrepancy), atol=1e-3)
+    torch.nn.init.constant_(editor.reach.turns.bias, 100.0)
+    assert (editor.reach(difference) == 1).all()
+    # What is told from the difference is not the edit's strength.
+    torch.nn.init.normal_(editor.reach.turns.weight)
+    assert torch.allclose(editor.reach.logit(difference), editor.reach.logit(2 * difference), atol=1e-3)
 
 
 def test_without_linear_start_the_narrow_editor_starts_as_the_identity(mobile):
@@ -152,7 +152,7 @@ def test_the_shipped_familys_own_weights_are_small():
         ({"inner_width": 12}, "does not divide into 8 heads"),
         ({"linear_start": True}, "needs an inner_width"),
         ({"linear_start": True, "inner_width": 16, "spade": False}, "needs an inner_width, edem and spade"),
-        ({"surroundings": True}, "needs an inner_width and spade"),
+        ({"surroundings": True}, "surroundings needs an inner_width"),
     ],
 )
 def test_options_that_do_not_go_together(options, message):
