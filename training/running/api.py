@@ -27,7 +27,7 @@ from training.measuring.judges import JudgeFiles
 from training.recipes import Recipe
 from training.recipes import recipe as find_recipe
 from training.running import run as stages
-from training.running.folder import Run, check_generator
+from training.running.folder import Run, check_generator, check_own_generator
 from training.running.loop import LoopOptions
 from training.running.memory import keep_freed_memory
 
@@ -192,8 +192,7 @@ def _train(task: dict[str, Any], progress: Progress = _quiet) -> dict[str, Any]:
         even=(files["labels"], even) if files["labels"] is not None and even is not None else None,
         device=device,
     )
-    if stage != "generator":
-        check_generator(made)
+    (check_own_generator if stage == "generator" else check_generator)(made)
     progress(f"{stage} of recipe {task['recipe']} in {root}")
     if stage == "pairs":
         count = stages.render_pairs(made, seed)

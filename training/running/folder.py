@@ -150,6 +150,16 @@ def check_backbone(run: Run) -> None:
         raise ValueError("--from-bundle and --backbone both say what the encoder starts from; leave one of them out")
 
 
+def check_own_generator(run: Run) -> None:
+    """Refuses to train the generator of a run whose generator is imported.
+
+    Raises:
+        ValueError: if the recipe trains none, or an imported one is given.
+    """
+    if run.recipe.generator is None or run.generator is not None:
+        raise ValueError("the generator of this run is imported, not trained; go on with the next stage")
+
+
 def check_generator(run: Run) -> None:
     """Refuses a run without a generator.
 

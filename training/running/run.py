@@ -28,6 +28,7 @@ from training.networks.mobilestylegan import MobileGenerator
 from training.running.folder import (
     Run,
     check_backbone,
+    check_own_generator,
     edited_directions,
     load_generator,
     load_losses,
@@ -69,8 +70,8 @@ def train_generator(run: Run, options: LoopOptions) -> int:
     """
     recipe = run.recipe
     stage: Stage
-    if recipe.generator is None or run.generator is not None:
-        raise ValueError("the generator of this run is imported, not trained; go on with the next stage")
+    check_own_generator(run)
+    assert recipe.generator is not None
     faces = run.faces()[0]
     if recipe.joint is None:
         stage = GanStage(recipe.family, faces, recipe.generator, seed=options.seed, device=run.device)

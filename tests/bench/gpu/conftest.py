@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tests.training.test_run import recipe as small_recipe
-
 from tests.training.conftest import family, loss_files, photo_folder
+from tests.training.running.test_run import recipe as small_recipe
 
 __all__ = ["family", "loss_files", "photo_folder", "small_recipe"]

@@ -112,7 +112,11 @@ def test_exports_that_are_refused(cli: Cli, tmp_path: Path) -> None:
         (("--random", "demo-64", "--metrics", tmp_path / "list.json"), "is not a JSON object of figures"),
         (("--random", "demo-64", "--metrics", tmp_path / "none.json"), "No such file"),
         (("--random", "demo-64", "--card", tmp_path), "Is a directory"),
-        (("--run", tmp_path / "run", "--faces", tmp_path / "data"), "no checkpoint at"),
+        (("--run", tmp_path / "run", "--faces", tmp_path / "data", "--recipe", "demo-64"), "no checkpoint at"),
+        (
+            ("--run", tmp_path / "run", "--faces", tmp_path / "data"),
+            "the recipe for faces-1024-mobile trains no generator",
+        ),
         (
             ("--run", tmp_path / "run", "--faces", tmp_path / "data", "--recipe", "best"),
             "unknown recipe 'best'; there are ",

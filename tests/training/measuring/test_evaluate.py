@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from engines.contracts import style_width
 from engines.directions import Direction, resolve
 from engines.errors import StrengthWarning
-from training import evaluate
+from training.measuring import evaluate
 from training.measuring.evaluate import Evaluator, linear_edit, photo_range, psnr, quantise
 
 

@@ -16,12 +16,13 @@ from engines.contracts import style_width
 from engines.directions import Direction
 from engines.family import EditorArchitecture, ModelFamily
 from tests.training.importers import official as o
+from training import imported
 from training.data import as_photos
 from training.importers.checkpoints import import_checkpoint
 from training.losses.image import LossFiles
 from training.measuring.judges import JudgeFiles
 from training.recipes import RECIPES, Recipe, cars_512x384, faces_1024, recipe
-from training.running import checkpoint, imported
+from training.running import checkpoint
 from training.running.folder import Run, load_generator, load_system
 from training.running.loop import LoopOptions
 from training.running.run import (
