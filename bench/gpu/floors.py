@@ -65,11 +65,11 @@ def _products(device: str) -> dict[str, Callable[[], Callable[[], Any]]]:
     def fp8() -> Callable[[], Any]:
         a, b = (matrix.to(torch.float8_e4m3fn) for matrix in random())
         one = torch.ones((), device=device)
-        return lambda: torch._scaled_mm(a, b.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
+        return lambda: torch._scaled_mm(a, b.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16)  # type: ignore[attr-defined]
 
     def int8() -> Callable[[], Any]:
         a, b = (torch.randint(-128, 128, (SIZE, SIZE), dtype=torch.int8, device=device) for _ in range(2))
-        return lambda: torch._int_mm(a, b.t())
+        return lambda: torch._int_mm(a, b.t())  # type: ignore[attr-defined]
 
     made = {
         "fp32": plain(torch.float32, "fp32"),
@@ -81,9 +81,7 @@ def _products(device: str) -> dict[str, Callable[[], Callable[[], Any]]]:
     return made | ({"fp8": fp8} if torch.cuda.get_device_capability(device) >= _FP8 else {})
 
 
-def floor(
-    work: estimate.Work, measured: Mapping[str, Any], precision: str, batch: int = 1
-) -> estimate.Floor | None:
+def floor(work: estimate.Work, measured: Mapping[str, Any], precision: str, batch: int = 1) -> estimate.Floor | None:
     """The floor of a graph in a precision on the card that ceilings were measured on; None without a rate for it.
 
     Args:

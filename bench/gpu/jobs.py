@@ -179,9 +179,7 @@ def _batches(context: Context, model: Model, graph: str) -> Callable[[], Outcome
     return run
 
 
-def _batch(
-    context: Context, model: Model, graph: str, batch: int, refused: dict[str, str]
-) -> Iterator[dict[str, Any]]:
+def _batch(context: Context, model: Model, graph: str, batch: int, refused: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Eager FP16 at a batch size, and captured as a CUDA graph."""
     on_gpu = model.device != "cpu"
     if on_gpu:

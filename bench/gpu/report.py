@@ -50,9 +50,9 @@ def _collected(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for job in _TIMED:
         result = read_json(out / f"{job}.json")
-        for step in result["rows"] if result else ():
-            if not step.get("rows"):
-                continue
+        if result is None:
+            continue
+        for step in (step for step in result["rows"] if step.get("rows")):
             about = result["runs"][step["run"]]
             key = (step["model"], about["device"]["name"])
             made = found.setdefault(key, _result(step, about))
