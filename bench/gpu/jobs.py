@@ -94,7 +94,7 @@ def _prepared(
         if context.rows and row.name not in context.rows:
             continue
         # What is prepared already must still be measured.
-        if context.left() < context.least:
+        if context.left() < context.least + row.takes:
             missing[row.name] = NO_TIME
             continue
         if (reason := row.lacks(model.device)) is not None:
