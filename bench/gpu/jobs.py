@@ -17,9 +17,8 @@ from bench.gpu.queue import Outcome, Step
 from bench.gpu.rows import BASE, GRAPH, ROWS, Pass, Row, Setup, capture
 from bench.latency.measure import ratio
 from bench.timing import passes, summary, synchronize
-from engines.contracts import PIPELINES
+from engines.contracts import PIPELINES, graph_contract
 from engines.errors import EdgeditError
-from export.graphs import GRAPHS
 
 NO_TIME = "no time was left"
 SLIDER = "slider"
@@ -126,7 +125,7 @@ def _captured(missing: dict[str, str], name: str, call: Pass, device: str) -> Pa
 
 def _stepping(model: Model, inputs: tuple[torch.Tensor, ...]) -> Callable[[Pass], Pass]:
     """Makes of a pass of `edit` a slider's step: another `delta_w` to the device, the pass, the picture to the host."""
-    names = [spec.name for spec in GRAPHS["edit"].inputs(model.family)]
+    names = [spec.name for spec in graph_contract(model.family, "edit")[0]]
     delta = inputs[names.index("delta_w")]
     strengths = [step * delta.cpu() for step in (0.5, 1.0)]
     if model.device != "cpu":
