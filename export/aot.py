@@ -31,9 +31,11 @@ from export.errors import ExportError
 from export.graphs import bundle_graphs, method_graphs
 from training.methods.protocol import Method
 
-Arithmetic = Literal[FloatPrecision, "tf32"]
-"""Of PyTorch. TF32 is FP32 with products rounded to 10 bits, on NVIDIA GPUs. FP16 is autocast: norms and sums stay in
-FP32."""
+Arithmetic = Literal[FloatPrecision, "tf32", "bf16"]
+"""Of PyTorch. TF32 is FP32 with products rounded to 10 bits, on NVIDIA GPUs. FP16 and BF16 are autocast: norms and sums
+stay in FP32."""
+
+_AUTOCAST: dict[Arithmetic, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 _MAX_MANIFEST_BYTES = 2**20
 
@@ -66,14 +68,15 @@ def channels_last(module: nn.Module) -> nn.Module:
 
 
 class _Half(nn.Module):
-    """A graph under FP16 autocast, its weights channels-last; floating outputs are FP32 again, as the contract says."""
+    """A graph under autocast, its weights channels-last; floating outputs are FP32 again, as the contract says."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         self.module = channels_last(module)
+        self.dtype = dtype
 
     def forward(self, *inputs: Tensor) -> Any:
-        with torch.autocast(inputs[0].device.type, torch.float16):
+        with torch.autocast(inputs[0].device.type, self.dtype):
             given = self.module(*inputs)
         if isinstance(given, Tensor):
             return _widened(given)
@@ -100,7 +103,8 @@ def network(method: Method, graph: str, precision: Arithmetic = "fp32") -> nn.Mo
 
 
 def _in_precision(module: nn.Module, precision: Arithmetic) -> nn.Module:
-    return _Half(module) if precision == "fp16" else module
+    dtype = _AUTOCAST.get(precision)
+    return module if dtype is None else _Half(module, dtype)
 
 
 @contextmanager

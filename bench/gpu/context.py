@@ -38,7 +38,7 @@ class Context:
     identity: Path | None = None
     judges: JudgeFiles = field(default_factory=JudgeFiles)
     photos: int = 64
-    recipe: str = "demo-128"
+    recipe: str = "faces-1024-mobile"
     run: Path | None = None
     """Folder of the training run; DIR-run if left out."""
     from_bundle: Path | None = None
@@ -59,8 +59,3 @@ class Context:
     def clocks(self) -> dict[str, str]:
         """As they are now."""
         return machine.clocks(self.device)
-
-    def floor_ms(self, gmacs: float) -> float | None:
-        """What the products alone take at the rate that this run's ceiling was measured at."""
-        rate = self.ceilings.get("matmul_tflops")
-        return 2 * gmacs / rate if rate else None

@@ -1,85 +1,154 @@
-"""The jobs of the queue, in their order. Each gives its steps; `queue` runs them."""
+"""The jobs that time PyTorch: latency, the slider, the remaining precisions, and batches. `queue` runs their steps.
+
+Rows are those of `bench.latency`, so that its report and its comparison read them, with the floor beside each.
+"""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from bench.gpu.context import Context
+from bench.gpu.floors import beside
 from bench.gpu.models import Model
 from bench.gpu.queue import Outcome, Step
-from bench.gpu.rows import BASE, ROWS, Pass, Setup, capture
-from bench.timing import passes, summary
-from engines.contracts import PIPELINES
+from bench.gpu.rows import BASE, GRAPH, ROWS, Pass, Row, Setup, capture
+from bench.latency.measure import ratio
+from bench.timing import passes, summary, synchronize
+from engines.contracts import PIPELINES, graph_contract
 from engines.errors import EdgeditError
 
 NO_TIME = "no time was left"
-CUDA_GRAPH = ", CUDA graph"
+SLIDER = "slider"
+"""In place of a graph's name: `edit` of a photo that was inverted before, from a new strength on the host to the
+picture on the host."""
 
 
 def latency(context: Context) -> Iterator[Step]:
-    """Every row on every pipeline: a step is one pipeline of one model, whose rows are measured in turn."""
+    """The rows that the aims are about, on every pipeline and on a slider's step, each step of one model."""
+    chosen = [row for row in ROWS if row.first]
+    for model in context.models:
+        for graph in (*PIPELINES, SLIDER):
+            yield Step(f"{model.name} {graph}", _timed(context, model, graph, chosen), seconds=context.least)
+
+
+def precisions(context: Context) -> Iterator[Step]:
+    """The remaining rows, beside the one that ratios are given to."""
+    chosen = [row for row in ROWS if not row.first or row.name == BASE]
     for model in context.models:
         for graph in PIPELINES:
-            step = _latency(context, model, graph)
-            yield Step(f"{model.name} {graph}", step, seconds=context.least)
+            yield Step(f"{model.name} {graph}", _timed(context, model, graph, chosen), seconds=context.least)
 
 
-def _latency(context: Context, model: Model, graph: str) -> Callable[[], Outcome]:
+def _timed(context: Context, model: Model, graph: str, chosen: Sequence[Row]) -> Callable[[], Outcome]:
     def run() -> Outcome:
-        calls: dict[str, Pass] = {}
-        missing: dict[str, str] = {}
-        inputs = model.inputs(graph, 1)
-        for row in ROWS:
-            if context.rows and row.name not in context.rows:
-                continue
-            # What is prepared already must still be measured.
-            if context.left() < context.least:
-                missing[row.name] = NO_TIME
-                continue
-            if (reason := row.lacks(model.device)) is not None:
-                missing[row.name] = reason
-                continue
-            setup = Setup(model, graph, row.precision, inputs)
-            try:
-                calls[row.name] = call = row.prepare(setup)
-            except (EdgeditError, RuntimeError, ValueError) as error:
-                missing[row.name] = _line(error)
-                continue
-            if row.captured:
-                _add_captured(calls, missing, row.name, call, model.device)
+        slider = graph == SLIDER
+        calls, missing = _prepared(context, model, "edit" if slider else graph, chosen, slider)
         samples = passes(
-            calls, count=context.passes, warm=context.warm, device=model.device, until=lambda: context.left() < 2
+            calls,
+            count=context.passes,
+            warm=context.warm,
+            device="cpu" if slider else model.device,
+            until=lambda: context.left() < 2,
         )
-        gmacs = model.gmacs(graph)
-        whole = all(len(times) == context.passes for times in samples.values())
-        done = whole and NO_TIME not in missing.values()
-        row = {
-            **model.about(),
-            "graph": graph,
-            "batch": 1,
-            "gmacs": gmacs,
-            "floor_ms": context.floor_ms(gmacs),
-            "clocks": context.clocks(),
-            "times": {name: summary(times) for name, times in samples.items()},
-            "ratios": _ratios(samples),
-            "not_measured": missing,
-        }
-        return Outcome(row, done)
+        rows = flat(context, model, graph, samples)
+        whole = all(row["passes"] == context.passes for row in rows)
+        row = {**model.about(), "graph": graph, "clocks": context.clocks(), "rows": rows, "not_measured": missing}
+        return Outcome(row, whole and NO_TIME not in missing.values())
 
     return run
 
 
-def _add_captured(calls: dict[str, Pass], missing: dict[str, str], name: str, call: Pass, device: str) -> None:
+def flat(
+    context: Context, model: Model, graph: str, samples: Mapping[str, Sequence[float]], batch: int = 1
+) -> list[dict[str, Any]]:
+    """Rows of `bench.latency` from samples by "runtime:precision", with ratios to the base if it is among them."""
+    rows = []
+    for name, times in samples.items():
+        runtime, _, precision = name.rpartition(":")
+        row = {
+            "graph": graph,
+            "batch": batch,
+            "runtime": runtime,
+            "precision": precision,
+            **summary(times),
+            **ratio(times, samples.get(BASE)),
+        }
+        work = model.work("edit" if graph == SLIDER else graph)
+        rows.append(row | beside(work, context.ceilings, precision, row))
+    return rows
+
+
+def _prepared(
+    context: Context, model: Model, graph: str, chosen: Sequence[Row], slider: bool
+) -> tuple[dict[str, Pass], dict[str, str]]:
+    """Passes by name, those captured as CUDA graphs too, and why the others cannot be measured."""
+    calls: dict[str, Pass] = {}
+    missing: dict[str, str] = {}
+    inputs = model.inputs(graph, 1)
+    stepping = _stepping(model, inputs) if slider else lambda call: call
+    for row in chosen:
+        if context.rows and row.name not in context.rows:
+            continue
+        # What is prepared already must still be measured.
+        if context.left() < context.least + row.takes:
+            missing[row.name] = NO_TIME
+            continue
+        if (reason := row.lacks(model.device)) is not None:
+            missing[row.name] = reason
+            continue
+        try:
+            call = row.prepare(Setup(model, graph, row.precision, inputs))
+        except (EdgeditError, RuntimeError, ValueError) as error:
+            missing[row.name] = _line(error)
+            continue
+        calls[row.name] = stepping(call)
+        name = f"{row.runtime}{GRAPH}:{row.precision}"
+        captured = _captured(missing, name, call, model.device)
+        if captured is not None:
+            calls[name] = stepping(captured)
+    return calls, missing
+
+
+def _captured(missing: dict[str, str], name: str, call: Pass, device: str) -> Pass | None:
     if device == "cpu":
-        missing[name + CUDA_GRAPH] = "CUDA graphs need a CUDA device"
-        return
+        missing[name] = "CUDA graphs need a CUDA device"
+        return None
     try:
-        calls[name + CUDA_GRAPH] = capture(call, device)
+        return capture(call, device)
     except RuntimeError as error:
-        missing[name + CUDA_GRAPH] = f"cannot be captured: {_line(error)}"
+        missing[name] = f"cannot be captured: {_line(error)}"
+        return None
+
+
+def _stepping(model: Model, inputs: tuple[torch.Tensor, ...]) -> Callable[[Pass], Pass]:
+    """Makes of a pass of `edit` a slider's step: another `delta_w` to the device, the pass, the picture to the host."""
+    names = [spec.name for spec in graph_contract(model.family, "edit")[0]]
+    delta = inputs[names.index("delta_w")]
+    strengths = [step * delta.cpu() for step in (0.5, 1.0)]
+    if model.device != "cpu":
+        strengths = [strength.pin_memory() for strength in strengths]
+    picture: list[torch.Tensor] = []
+
+    def stepping(call: Pass) -> Pass:
+        taken = 0
+
+        def step() -> None:
+            nonlocal taken
+            taken += 1
+            with torch.inference_mode():
+                delta.copy_(strengths[taken % 2], non_blocking=True)
+                image = call()
+                if not picture:
+                    picture.append(torch.empty_like(image, device="cpu", pin_memory=model.device != "cpu"))
+                picture[0].copy_(image, non_blocking=True)
+            synchronize(model.device)
+
+        return step
+
+    return stepping
 
 
 def scaling(context: Context) -> Iterator[Step]:
@@ -92,44 +161,40 @@ def scaling(context: Context) -> Iterator[Step]:
 
 def _batches(context: Context, model: Model, graph: str) -> Callable[[], Outcome]:
     def run() -> Outcome:
-        rows = []
+        rows: list[dict[str, Any]] = []
         refused: dict[str, str] = {}
-        on_gpu = model.device != "cpu"
         for batch in context.batches:
             if rows and context.left() < context.least:
-                refused[str(batch)] = NO_TIME
+                refused[f"batch {batch}"] = NO_TIME
                 continue
-            if on_gpu:
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
             try:
-                setup = Setup(model, graph, "fp16", model.inputs(graph, batch))
-                call = setup.passing(model.module(graph, "fp16"))
-                samples = passes(
-                    {"pass": call},
-                    count=context.passes,
-                    warm=context.warm,
-                    device=model.device,
-                    until=lambda: context.left() < 2,
-                )["pass"]
+                rows += _batch(context, model, graph, batch, refused)
             except torch.OutOfMemoryError as error:
-                refused[str(batch)] = _line(error)
-                continue
-            median = statistics.median(samples)
-            peak = torch.cuda.max_memory_allocated() if on_gpu else None
-            rows.append(
-                {
-                    "batch": batch,
-                    **summary(samples),
-                    "images_per_second": 1e3 * batch / median,
-                    "peak_memory_bytes": peak,
-                }
-            )
-        row = {**model.about(), "graph": graph, "row": "eager FP16 channels-last", "batches": rows}
+                refused[f"batch {batch}"] = _line(error)
+        row = {**model.about(), "graph": graph, "rows": rows, "not_measured": refused}
         whole = all(one["passes"] == context.passes for one in rows)
-        return Outcome(row | {"not_measured": refused}, done=whole and NO_TIME not in refused.values())
+        return Outcome(row, done=whole and NO_TIME not in refused.values())
 
     return run
+
+
+def _batch(context: Context, model: Model, graph: str, batch: int, refused: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Eager FP16 at a batch size, and captured as a CUDA graph."""
+    on_gpu = model.device != "cpu"
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    setup = Setup(model, graph, "fp16", model.inputs(graph, batch))
+    calls = {"eager:fp16": setup.passing(model.module(graph, "fp16"))}
+    captured = _captured(refused, f"eager{GRAPH}:fp16, batch {batch}", calls["eager:fp16"], model.device)
+    if captured is not None:
+        calls[f"eager{GRAPH}:fp16"] = captured
+    samples = passes(
+        calls, count=context.passes, warm=context.warm, device=model.device, until=lambda: context.left() < 2
+    )
+    peak = torch.cuda.max_memory_allocated() if on_gpu else None
+    for row in flat(context, model, graph, samples, batch):
+        yield row | {"images_per_second": 1e3 * batch / row["median_ms"], "peak_memory_bytes": peak}
 
 
 def _encode_once(context: Context, model: Model) -> Callable[[], Outcome]:
@@ -155,18 +220,10 @@ def _encode_once(context: Context, model: Model) -> Callable[[], Outcome]:
             calls, count=context.passes, warm=context.warm, device=model.device, until=lambda: context.left() < 2
         )
         whole = all(len(times) == context.passes for times in samples.values())
-        row = {**model.about(), "row": "eager FP16 channels-last"}
+        row = {**model.about(), "row": "eager:fp16"}
         return Outcome(row | {"times": {name: summary(times) for name, times in samples.items()}}, whole)
 
     return run
-
-
-def _ratios(samples: dict[str, list[float]]) -> dict[str, float]:
-    """How many times faster than the base row."""
-    if BASE not in samples:
-        return {}
-    base = statistics.median(samples[BASE])
-    return {name: base / statistics.median(times) for name, times in samples.items()}
 
 
 def _line(error: Exception) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from engines.building.estimate import Work, work
 from engines.bundle import Bundle
 from engines.contracts import graph_contract
 from engines.errors import EdgeditError
@@ -32,11 +33,11 @@ class Model:
     bundle: Bundle | None = None
     """None: random weights."""
     _systems: dict[bool, EditingSystem] = field(default_factory=dict)
-    _gmacs: dict[str, float] = field(default_factory=dict)
+    _work: dict[str, Work] = field(default_factory=dict)
 
     def module(self, graph: str, precision: Arithmetic) -> nn.Module:
-        """A graph's module; those of FP16 share a system of their own, whose weights are channels-last."""
-        half = precision == "fp16"
+        """A graph's module; those of FP16 and BF16 share a system of their own, whose weights are channels-last."""
+        half = precision in ("fp16", "bf16")
         if not self._systems:
             if self.bundle is None:
                 system = random_weights(lambda: EditingSystem(self.family))
@@ -52,18 +53,30 @@ class Model:
         inputs = graph_contract(self.family, graph)[0]
         return tuple(tensor.to(self.device) for tensor in example_inputs(inputs, batch))
 
-    def gmacs(self, graph: str) -> float:
-        """Multiply-accumulates of a graph at batch 1, in thousand millions, as PyTorch counts them."""
-        if graph not in self._gmacs:
-            with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-                self.module(graph, "fp32")(*self.inputs(graph, 1))
-            self._gmacs[graph] = counter.get_total_flops() / 2e9
-        return self._gmacs[graph]
+    def work(self, graph: str) -> Work:
+        """The work of a graph: by `estimate` from a bundle's ONNX; of random weights, which have none, as PyTorch
+        counts the products (those of a convolution by one, whatever it skips), without what is alive at once."""
+        if graph not in self._work:
+            self._work[graph] = work(self.bundle, graph) if self.bundle is not None else self._counted(graph)
+        return self._work[graph]
+
+    def _counted(self, graph: str) -> Work:
+        module, inputs = self.module(graph, "fp32"), self.inputs(graph, 1)
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            given = module(*inputs)
+        outputs = (given,) if isinstance(given, Tensor) else tuple(given)
+        return Work(
+            graph=graph,
+            macs=counter.get_total_flops() // 2,
+            weights=sum(parameter.numel() for parameter in module.parameters()),
+            interface_bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*inputs, *outputs)),
+            peak=0,
+        )
 
     def about(self) -> dict[str, Any]:
         """For a result's row."""
         weights = "random" if self.bundle is None else "the bundle's"
-        return {"model": self.name, "size": self.family.size, "weights": weights}
+        return {"model": self.name, "family": self.family.name, "size": self.family.size, "weights": weights}
 
 
 def load_models(bundles: tuple[str, ...], families: tuple[str, ...], device: str) -> list[Model]:

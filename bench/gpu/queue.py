@@ -64,7 +64,7 @@ class Queue:
         self._deadline = time.monotonic() + seconds
         self._describe = describe
         self._about: dict[str, Any] | None = None
-        self._state = _read(out / "state.json") or {"schema_version": 1, "jobs": {}}
+        self._state = read_json(out / "state.json") or {"schema_version": 1, "jobs": {}}
 
     def left(self) -> float:
         """Seconds that are left."""
@@ -109,7 +109,7 @@ class Queue:
     def _keep(self, job: str, key: str, row: Mapping[str, Any], seconds: float) -> None:
         """Adds a row to the job's results, in place of one of the same step."""
         file = self.out / f"{job}.json"
-        result = _read(file) or {"schema_version": 1, "job": job, "runs": [], "rows": []}
+        result = read_json(file) or {"schema_version": 1, "job": job, "runs": [], "rows": []}
         if self._about not in result["runs"]:
             result["runs"].append(self._about)
         run = result["runs"].index(self._about)
@@ -122,7 +122,8 @@ class Queue:
         _write(file, result)
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def read_json(file: Path) -> dict[str, Any] | None:
+    """The object in a file of the folder; None if there is none."""
     try:
         return json.loads(file.read_text())
     except FileNotFoundError:

@@ -1,5 +1,5 @@
 """The rows of the latency table. A new row, such as another method, is one entry in `ROWS`: a name, a precision and
-what gives a function that makes one pass on inputs that lie on the device."""
+what gives a function that makes one pass on inputs that lie on the device. FP16 and BF16 run channels-last."""
 
 from __future__ import annotations
 
@@ -43,16 +43,25 @@ class Setup:
 class Row:
     """One row; `prepare` may take long (compilers) and raises what it cannot do."""
 
-    name: str
+    runtime: str
     precision: Arithmetic
     prepare: Callable[[Setup], Pass]
-    captured: bool = True
-    """Also measure it as a CUDA graph."""
+    first: bool = False
+    """Measured before the others, of all models: what the aims are about."""
+    takes: float = 0.0
+    """Seconds that preparing it takes about: it is not begun with less than that."""
+
+    @property
+    def name(self) -> str:
+        """As `bench.latency` names its candidates: "eager:fp16"."""
+        return f"{self.runtime}:{self.precision}"
 
     def lacks(self, device: str) -> str | None:
         """Why it cannot be measured there."""
         if self.precision == "tf32" and device == "cpu":
             return "TF32 is an arithmetic of NVIDIA GPUs"
+        if self.precision == "bf16" and device != "cpu" and not torch.cuda.is_bf16_supported():
+            return "this GPU has no BF16"
         return None
 
 
@@ -75,16 +84,23 @@ def _aotinductor(setup: Setup) -> Pass:
     return setup.passing(opened(compiled(module, examples, setup.precision, (1, most)), setup.model.device))
 
 
+_COMPILING = 45.0
+
 ROWS: tuple[Row, ...] = (
     # Most papers time this one: FP32 with TF32 off.
-    Row("eager FP32", "fp32", _eager),
-    Row("eager TF32", "tf32", _eager),
-    Row("eager FP16 channels-last", "fp16", _eager),
-    Row("torch.compile FP16", "fp16", _compiled),
-    Row("AOTInductor FP16", "fp16", _aotinductor),
+    Row("eager", "fp32", _eager, first=True),
+    Row("eager", "fp16", _eager, first=True),
+    Row("torch.compile", "fp16", _compiled, first=True, takes=_COMPILING),
+    Row("eager", "tf32", _eager),
+    Row("eager", "bf16", _eager),
+    Row("torch.compile", "fp32", _compiled, takes=_COMPILING),
+    Row("torch.compile", "bf16", _compiled, takes=_COMPILING),
+    Row("AOTInductor", "fp16", _aotinductor, takes=_COMPILING),
 )
-BASE = "eager FP32"
+BASE = "eager:fp32"
 """The row that ratios are given to."""
+GRAPH = "+graph"
+"""Behind a runtime's name: what it launches is captured as a CUDA graph, and launched at once."""
 
 
 def capture(run: Pass, device: str) -> Pass:

@@ -1,7 +1,11 @@
-"""Job 4: the runtimes of engines, where they are installed; and what TensorRT-RTX says to a GPU outside its list."""
+"""The runtimes of engines, where they are installed; and what TensorRT-RTX says to a GPU outside its list.
+
+A pass has its inputs and outputs on the device and is timed by the host's clock, in turns with PyTorch's base row.
+"""
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,10 +17,12 @@ import numpy as np
 import onnxruntime
 
 from bench.gpu.context import Context
+from bench.gpu.jobs import NO_TIME, SLIDER, flat
 from bench.gpu.models import Model
 from bench.gpu.queue import Outcome, Step
+from bench.gpu.rows import BASE, GRAPH, Pass, Setup
 from bench.machine import free_memory
-from bench.timing import host_passes, summary
+from bench.timing import host_passes, synchronize
 from engines.building.build import build
 from engines.building.builder import BuildOptions
 from engines.building.proof import check_targets
@@ -29,6 +35,7 @@ from engines.precision.calibrate import calibrate
 from engines.runtimes import backend as backends
 from engines.runtimes import create
 from engines.runtimes.onnxruntime import PROVIDERS
+from engines.session import EditSession
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,13 @@ class Engine:
     """Of the runtime's `load`."""
     precision: Precision | None = None
     """Of an engine that is built first; None runs the bundle's own graph."""
+
+    @property
+    def row(self) -> str:
+        """Its name among the rows of `bench.latency`, by the way it runs: "onnxruntime cuda:fp16"."""
+        words = [self.runtime, *(str(value) for name, value in self.options.items() if name == "provider")]
+        graphs = GRAPH if self.options.get("cuda_graphs", self.runtime in LIBRARIES) else ""
+        return f"{' '.join(words)}{graphs}:{self.precision or 'fp32'}"
 
     def lacks(self, context: Context) -> str | None:
         """Why it cannot be measured here."""
@@ -66,6 +80,7 @@ ENGINES: tuple[Engine, ...] = (
     Engine("ONNX Runtime, CPU", "onnxruntime", {"provider": "cpu"}),
     Engine("ONNX Runtime, CUDA", "onnxruntime", {"provider": "cuda"}),
     Engine("ONNX Runtime, CUDA, FP16", "onnxruntime", {"provider": "cuda"}, "fp16"),
+    Engine("ONNX Runtime, TensorRT, FP16", "onnxruntime", {"provider": "tensorrt"}, "fp16"),
     Engine("TensorRT FP16", "tensorrt", {}, "fp16"),
     Engine("TensorRT FP16, no CUDA graph", "tensorrt", {"cuda_graphs": False}, "fp16"),
     Engine("TensorRT INT8", "tensorrt", {}, "int8"),
@@ -77,18 +92,15 @@ ENGINES: tuple[Engine, ...] = (
 
 
 def runtimes(context: Context) -> Iterator[Step]:
-    """A step is one runtime on the pipelines of one bundle."""
+    """A step is one runtime on the pipelines of one model. Random weights have no graphs: a bundle of them has."""
     asked = Engine("", "tensorrt-rtx")
     yield Step("TensorRT-RTX answers", _rtx_answer, asked.lacks(context))
     for model in context.models:
         for engine in ENGINES:
-            if model.bundle is not None:
-                yield Step(
-                    f"{model.name} {engine.name}",
-                    _measured(context, model, engine),
-                    engine.lacks(context),
-                    context.least,
-                )
+            lacks = engine.lacks(context)
+            if model.bundle is None and lacks is None:
+                lacks = f"has no graphs: edgedit export --random {model.name} -o DIR, then --bundle {model.name}=DIR"
+            yield Step(f"{model.name} {engine.name}", _measured(context, model, engine), lacks, context.least)
 
 
 def _rtx_answer() -> Outcome:
@@ -140,12 +152,19 @@ def build_for(
     built = build(
         copied,
         runtime=engine.runtime,
-        target=engine.options.get("provider", "cpu") if engine.runtime == "onnxruntime" else "current",
+        target=_target(engine),
         precision=precision,
         options=BuildOptions(profile=OptimizationProfile(min=1, opt=1, max=largest)),
         peaks=lambda graph: calibrate(source, graph, feeds(graph), precision),
     )
     return Bundle.load(copied), built
+
+
+def _target(engine: Engine) -> str:
+    if engine.runtime != "onnxruntime":
+        return "current"
+    # A typed graph is for processors or for GPUs, whichever provider runs it there.
+    return "cpu" if engine.options.get("provider", "cpu") == "cpu" else "cuda"
 
 
 def _measured(context: Context, model: Model, engine: Engine) -> Callable[[], Outcome]:
@@ -159,31 +178,82 @@ def _measured(context: Context, model: Model, engine: Engine) -> Callable[[], Ou
             bundle, built = model.bundle, None
             if engine.precision is not None:
                 bundle, built = build_for(model, engine, Path(folder), random, max(context.batches))
-            rows = {graph: _graph(context, model, bundle, graph, engine) for graph in PIPELINES}
-        if built is not None:
-            for graph, row in rows.items():
-                entry = built.graphs[graph]
-                row |= {"build_seconds": entry.seconds, "engine_bytes": built.files[entry.file].bytes}
-                row |= {"stated_memory_bytes": entry.device_memory, "weight_bytes": entry.weight_bytes}
-        return Outcome({**model.about(), "runtime": engine.name, "clocks": context.clocks(), "graphs": rows})
+            rows: list[dict[str, Any]] = []
+            refused: dict[str, str] = {}
+            for graph in PIPELINES:
+                entry = built.graphs[graph] if built is not None else None
+                about: dict[str, Any] = {}
+                if built is not None and entry is not None:
+                    about = {"build_seconds": entry.seconds, "engine_bytes": built.files[entry.file].bytes}
+                    about |= {"stated_memory_bytes": entry.device_memory, "weight_bytes": entry.weight_bytes}
+                rows += [row | about for row in _graph(context, model, bundle, graph, engine, refused)]
+            if "edit" in bundle.manifest.graphs:
+                rows.append(_slider(context, model, bundle, engine))
+        about = {"runtime": engine.name, "clocks": context.clocks(), "rows": rows, "not_measured": refused}
+        return Outcome({**model.about(), **about}, NO_TIME not in refused.values())
 
     return run
 
 
-def _graph(context: Context, model: Model, bundle: Bundle, graph: str, engine: Engine) -> dict[str, Any]:
-    """Latency with inputs and outputs on the device, and the memory that loading and running it took."""
+def _options(engine: Engine) -> dict[str, Any]:
+    return engine.options | ({"precision": engine.precision} if engine.precision else {})
+
+
+def _graph(
+    context: Context, model: Model, bundle: Bundle, graph: str, engine: Engine, refused: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Latency by batch size with inputs and outputs on the device, and the memory that loading and running took."""
+    rows = []
     before = free_memory(context.device) if context.on_gpu else None
-    options = engine.options | ({"precision": engine.precision} if engine.precision else {})
-    runtime = create(engine.runtime, bundle, graph, **options)
-    inputs = zip(runtime.inputs, model.inputs(graph, 1), strict=True)
-    feeds = {spec.name: runtime.put(tensor.numpy(force=True)) for spec, tensor in inputs}
+    runtime = create(engine.runtime, bundle, graph, **_options(engine))
     keep = [spec.name for spec in runtime.outputs]
+    for batch in context.batches:
+        if rows and context.left() < context.least:
+            refused[f"{graph}, batch {batch}"] = NO_TIME
+            continue
+        inputs = model.inputs(graph, batch)
+        feeds = {s.name: runtime.put(t.numpy(force=True)) for s, t in zip(runtime.inputs, inputs, strict=True)}
+        base = Setup(model, graph, "fp32", inputs)
+        samples = host_passes(
+            {
+                engine.row: lambda feeds=feeds: runtime.run(feeds, keep),
+                BASE: _waiting(base.passing(model.module(graph, "fp32")), model.device),
+            },
+            count=context.passes,
+            warm=context.warm,
+            until=lambda: context.left() < 2,
+        )
+        after = free_memory(context.device) if context.on_gpu else None
+        used = before - after if before is not None and after is not None else None
+        (row,) = (row for row in flat(context, model, graph, samples, batch) if _name(row) == engine.row)
+        rows.append(row | {"images_per_second": 1e3 * batch / row["median_ms"], "memory_bytes": used})
+    return rows
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['runtime']}:{row['precision']}"
+
+
+def _waiting(call: Pass, device: str) -> Pass:
+    def run() -> None:
+        call()
+        synchronize(device)
+
+    return run
+
+
+def _slider(context: Context, model: Model, bundle: Bundle, engine: Engine) -> dict[str, Any]:
+    """A slider's step by an edit session: from a new strength on the host to the picture on the host."""
+    session = EditSession(bundle, engine.runtime, **_options(engine))
+    photo = np.random.default_rng(0).integers(0, 256, (1, *bundle.family.image_shape, 3), np.uint8)
+    inversion = session.invert(photo)
+    direction = np.full((bundle.family.w_rows, bundle.family.style_dim), 0.01, np.float32)
+    strengths = itertools.cycle((0.5, 1.0))
     samples = host_passes(
-        {graph: lambda: runtime.run(feeds, keep)},
+        {engine.row: lambda: session.edit(inversion, next(strengths) * direction)},
         count=context.passes,
         warm=context.warm,
         until=lambda: context.left() < 2,
-    )[graph]
-    after = free_memory(context.device) if context.on_gpu else None
-    used = before - after if before is not None and after is not None else None
-    return {**summary(samples), "memory_bytes": used}
+    )
+    (row,) = flat(context, model, SLIDER, samples)
+    return row

@@ -1,4 +1,4 @@
-"""Job 1: the demo model trains on, stage after stage, from where its newest checkpoint ended."""
+"""A model trains on, stage after stage, from where its newest checkpoint or a bundle ended."""
 
 from __future__ import annotations
 
@@ -54,13 +54,18 @@ def _lacks(context: Context) -> str | None:
 
 def _waits(context: Context, stage: str) -> str | None:
     """What a stage builds on and does not find."""
+    if recipe(context.recipe).generator is None and context.from_bundle is None:
+        return f"needs --from-bundle: {context.recipe} trains no generator"
+    if recipe(context.recipe).generator is None and stage == "generator":
+        return f"{context.recipe} trains no generator: it is that of --from-bundle"
     before = STAGES[: STAGES.index("editor" if stage == "directions" else stage)]
     for earlier in before:
         if _reached(context, earlier) < _steps(context, earlier):
             return f"the {earlier} is not finished"
     if stage == "directions" and (context.judges.age_gender is None or context.judges.expression is None):
         return "needs --age-gender and --expression"
-    if stage == "editor" and not list((context.run_folder / "directions").glob("*.safetensors")):
+    fitted = list((context.run_folder / "directions").glob("*.safetensors"))
+    if stage == "editor" and not fitted and context.from_bundle is None:
         return "there are no directions"
     return None
 
@@ -73,6 +78,8 @@ def _reached(context: Context, stage: str) -> int:
 
 
 def _steps(context: Context, stage: str) -> int:
+    if stage == "generator" and recipe(context.recipe).generator is None:
+        return 0
     return context.steps or getattr(recipe(context.recipe), f"{stage}_steps")
 
 
@@ -90,6 +97,9 @@ def _stage(context: Context, stage: str, left: Callable[[], float]) -> Callable[
             device=context.device,
         )
         row: dict[str, Any] = {"recipe": context.recipe}
+        if chosen.pairs:
+            # They do not travel: a GPU renders them anew in a minute, and those that are there stay.
+            stages.render_pairs(made)
         if stage == "directions":
             row["directions"] = [direction.name for direction in stages.fit_directions(made)]
             done = True

@@ -118,8 +118,8 @@ def _offered(bundle: Bundle, runtime: str, device: str, threads: int) -> list[Ca
         placed = placed | {"threads": threads}
     named = [value for value in get_args(get_type_hints(load).get("precision")) if isinstance(value, str)]
     if named:
-        # TF32 is an arithmetic of GPUs, which PyTorch alone names.
-        here = [value for value in named if value != "tf32" or device != "cpu"]
+        # Arithmetics of GPUs, which PyTorch alone names; few processors have BF16, and the others emulate it.
+        here = [value for value in named if value not in ("tf32", "bf16") or device != "cpu"]
         return [Candidate(runtime, value, placed | {"precision": value}) for value in here]
     offered = [] if runtime in LIBRARIES else [Candidate(runtime, "fp32", placed)]
     for folder in (EngineFolder.load(bundle, name) for name in list_engines(bundle)):

@@ -76,7 +76,8 @@ class TorchRuntime:
             bundle: where the weights are.
             graph: a graph of the bundle; its ONNX file is not read.
             mode: "eager", "compiled" (torch.compile, at the first run of a shape) or "aotinductor".
-            precision: "fp32", "tf32" (a CUDA device) or "fp16": autocast, channels-last, norms and sums in FP32.
+            precision: "fp32", "tf32" (a CUDA device), "fp16" or "bf16": autocast, channels-last, norms and sums
+                in FP32.
             device: "cpu", "cuda" or "cuda:1".
             package: the `.pt2` that `export.aot.write_package` wrote of this graph; for "aotinductor" alone.
             threads: of this process's PyTorch, never more than it may use (`engines.cpus`); 0 leaves them as they are.
@@ -142,7 +143,7 @@ class TorchRuntime:
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
-        if self.device.type != "cuda" or self.precision == "fp16":
+        if self.device.type != "cuda" or self.precision in ("fp16", "bf16"):
             yield
             return
         with _TF32, precise(self.precision):

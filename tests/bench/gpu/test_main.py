@@ -15,9 +15,11 @@ from PIL import Image
 
 from bench.gpu import accuracy
 from bench.gpu.__main__ import JOBS, GpuBenchOptions, run
+from bench.gpu.jobs import SLIDER
 from bench.gpu.models import load_models
 from bench.gpu.runtimes import Engine
 from bench.gpu.table5 import HOWS
+from bench.latency.result import read
 from edgedit.demo import ASTRONAUT
 from engines import family
 from engines.contracts import PIPELINES
@@ -42,7 +44,7 @@ def options(out: Path, *jobs: str, **more: Any) -> GpuBenchOptions:
         "random": (),
         "passes": 2,
         "least": 0.0,
-        "minutes": 8.0,
+        "budget": 480.0,
     }
     return GpuBenchOptions(out=out, job=jobs, **(tiny | more))
 
@@ -57,30 +59,37 @@ def state(out: Path, job: str) -> dict[str, Any]:
 
 def test_latency_by_the_command_line(demo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "results"
-    words = ["--device", "cpu", "--minutes", "5", "--out", str(out), "--bundle", demo, "--random", "--passes", "2"]
-    words += ["--least", "0", "--job", "latency", "--row", "eager FP32", "--row", "eager TF32"]
+    words = ["--device", "cpu", "--budget", "300", "--out", str(out), "--bundle", demo, "--random", "--passes", "2"]
+    words += ["--least", "0", "--job", "latency", "--row", "eager:fp32", "--job", "precisions", "--row", "eager:tf32"]
     command = [sys.executable, "-m", "bench.gpu", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     found = result(out, "latency")
-    assert [row["step"] for row in found["rows"]] == [f"demo {graph}" for graph in PIPELINES]
-    for row in found["rows"]:
-        assert list(row["times"]) == ["eager FP32"] and row["ratios"] == {"eager FP32": 1.0}
-        times = row["times"]["eager FP32"]
-        assert len(times["samples_ms"]) == times["passes"] == 2 and times["p10_ms"] <= times["median_ms"]
-        assert row["not_measured"] == {
-            "eager FP32, CUDA graph": "CUDA graphs need a CUDA device",
-            "eager TF32": "TF32 is an arithmetic of NVIDIA GPUs",
-        }
-        assert row["gmacs"] > 0.05 and row["floor_ms"] > 0
+    graphs = [*PIPELINES, SLIDER]
+    assert [row["step"] for row in found["rows"]] == [f"demo {graph}" for graph in graphs]
+    for step, graph in zip(found["rows"], graphs, strict=True):
+        (row,) = step["rows"]
+        assert (row["graph"], row["batch"], row["runtime"], row["precision"]) == (graph, 1, "eager", "fp32")
+        assert row["speedup"] == 1 and row["p10_ms"] <= row["median_ms"]
+        assert len(row["samples_ms"]) == row["passes"] == 2
+        assert row["times_floor"] == row["median_ms"] / row["floor_ms"] and row["bound"] in ("compute", "memory")
+        assert step["not_measured"] == {"eager+graph:fp32": "CUDA graphs need a CUDA device"}
+    assert {step["not_measured"]["eager:tf32"] for step in result(out, "precisions")["rows"]} == {
+        "TF32 is an arithmetic of NVIDIA GPUs"
+    }
+    assert "largest gap to the floor: " in done.stdout and "demo on " in done.stdout
+    (file,) = out.glob("latency-demo-*.json")
+    assert [row.graph for row in read(file).rows] == graphs
+    assert "largest" not in (page := (out / "report.html").read_text()) and "eager:fp32" in page
     (about,) = found["runs"]
     assert {"command", "date", "versions", "host", "device", "ceilings"} == set(about)
+    assert about["ceilings"]["products"]["fp32"] == about["ceilings"]["matmul_tflops"]
     assert about["ceilings"]["copy_gbs"] > 0 and about["ceilings"]["matmul_tflops"] > 0
     assert about["device"]["kind"] == "cpu" and "torch" in about["versions"]
-    assert "--bundle demo=BUNDLE" in about["command"] and "--row 'eager FP32'" in about["command"]
+    assert "--bundle demo=BUNDLE" in about["command"] and "--row eager:fp32" in about["command"]
     assert str(tmp_path) not in json.dumps(found) and str(RANDOM_BUNDLE) not in json.dumps(found)
-    run(options(out, "latency", bundle=(demo,), row=("eager FP32",)))
-    assert capsys.readouterr().out.count("done by an earlier run") == len(PIPELINES)
+    run(options(out, "latency", bundle=(demo,), row=("eager:fp32",)))
+    assert capsys.readouterr().out.count("done by an earlier run") == len(graphs)
     assert result(out, "latency") == found
 
 
@@ -110,15 +119,19 @@ def test_without_a_gpu_one_line_says_so(tmp_path: Path) -> None:
 
 
 def test_runtimes_that_are_not_here_are_named(demo: str, tmp_path: Path) -> None:
-    run(options(tmp_path, "runtimes", bundle=(demo,)))
+    run(options(tmp_path, "runtimes", bundle=(demo,), batches=(1, 2)))
     found = state(tmp_path, "runtimes")
     assert found["demo ONNX Runtime, CPU"]["status"] == "done"
     others = {name: one for name, one in found.items() if name != "demo ONNX Runtime, CPU"}
     assert all(one["status"] == "skipped" and one["reason"] for one in others.values())
     assert "no CUDAExecutionProvider" in found["demo ONNX Runtime, CUDA"]["reason"]
     (row,) = result(tmp_path, "runtimes")["rows"]
-    assert list(row["graphs"]) == list(PIPELINES)
-    assert all(one["passes"] == 2 and one["memory_bytes"] is None for one in row["graphs"].values())
+    wanted = [(graph, batch) for graph in PIPELINES for batch in (1, 2)] + [(SLIDER, 1)]
+    assert [(one["graph"], one["batch"]) for one in row["rows"]] == wanted
+    for one in row["rows"]:
+        assert one["passes"] == 2 and one["runtime"] == "onnxruntime cpu" and one["times_floor"] > 0
+        # A ratio to PyTorch, measured in turns; a session's step has none.
+        assert (one["speedup"] is None) == (one["graph"] == SLIDER)
 
 
 @pytest.mark.slow
@@ -126,7 +139,7 @@ def test_scaling(demo: str, tmp_path: Path) -> None:
     run(options(tmp_path, "scaling", bundle=(demo,), passes=1, batches=(1, 2), edits=(1,)))
     rows = {row["step"]: row for row in result(tmp_path, "scaling")["rows"]}
     assert rows["demo reconstruct batches"]["weights"] == "the bundle's"
-    assert [one["batch"] for one in rows["demo reconstruct batches"]["batches"]] == [1, 2]
+    assert [one["batch"] for one in rows["demo reconstruct batches"]["rows"]] == [1, 2]
     times = rows["demo encode once"]["times"]
     assert list(times) == ["1 edits, one inversion", "1 edits, an inversion each"]
 
@@ -135,7 +148,7 @@ def test_random_weights_are_nowhere_zero() -> None:
     (model,) = load_models((), ("demo-64",), "cpu")
     module = model.module("edit", "fp32")
     assert all(parameter.any() for parameter in module.parameters())
-    assert model.about() == {"model": "demo-64", "size": 64, "weights": "random"}
+    assert model.about() == {"model": "demo-64", "family": "demo-64", "size": 64, "weights": "random"}
     # FP16 has weights of its own, laid out differently.
     assert next(model.module("edit", "fp16").parameters()) is not next(module.parameters())
 
@@ -150,15 +163,18 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_accuracy_of_fp16_on_photos(demo: str, photos: Path, tmp_path: Path) -> None:
+def test_accuracy_of_fp16_beside_its_emulation(demo: str, tmp_path: Path) -> None:
     out = tmp_path / "results"
-    run(options(out, "accuracy", bundle=(demo,), faces=photos, max_faces=1))
+    # Without photos: edgedit's own.
+    run(options(out, "accuracy", bundle=(demo,)))
     skipped = {name: one["reason"] for name, one in state(out, "accuracy").items() if one["status"] == "skipped"}
     assert set(skipped) >= {"demo TensorRT FP8", "demo TensorRT-RTX INT8", "demo ONNX Runtime, CUDA, FP16"}
-    found = {row["graph"]: row["certificate"] for row in result(out, "accuracy")["rows"]}
+    rows = result(out, "accuracy")["rows"]
+    assert all("emulated on a CPU" in row["emulated"]["arithmetic"] for row in rows)
+    found = {row["graph"]: row["certificate"] for row in rows}
     assert set(found) == set(PIPELINES)
     for certificate in found.values():
-        assert certificate["photos"] == 1 and (certificate["nan"], certificate["inf"]) == (0, 0)
+        assert certificate["photos"] == 2 and (certificate["nan"], certificate["inf"]) == (0, 0)
         assert "FP16 autocast on cpu" in certificate["arithmetic"] and "FP32 on CPU" in certificate["reference"]
     worst = found["reconstruct"]["images"]["psnr"]["worst"]
     assert 35 < worst < 99
@@ -227,7 +243,7 @@ def test_what_is_asked_wrongly(tmp_path: Path) -> None:
     for wrong, message in (
         ({"bundle": ("demo",)}, "--bundle demo must be NAME=DIRECTORY"),
         ({"random": ("teapot",)}, "unknown model family 'teapot'"),
-        ({"minutes": 0.0}, "--minutes must be above 0"),
+        ({"budget": 0.0}, "--budget must be above 0"),
     ):
         with pytest.raises(EdgeditError, match=message):
             run(options(tmp_path / "results", "latency", **wrong))
