@@ -118,8 +118,9 @@ def _offered(bundle: Bundle, runtime: str, device: str, threads: int) -> list[Ca
         placed = placed | {"threads": threads}
     named = [value for value in get_args(get_type_hints(load).get("precision")) if isinstance(value, str)]
     if named:
-        # Arithmetics of GPUs, which PyTorch alone names; few processors have BF16, and the others emulate it.
-        here = [value for value in named if value not in ("tf32", "bf16") or device != "cpu"]
+        # Of PyTorch's, some are arithmetics of GPUs; few processors have BF16, and the others emulate it.
+        left_out = ("tf32", "bf16") if runtime == "torch" and device == "cpu" else ()
+        here = [value for value in named if value not in left_out]
         return [Candidate(runtime, value, placed | {"precision": value}) for value in here]
     offered = [] if runtime in LIBRARIES else [Candidate(runtime, "fp32", placed)]
     for folder in (EngineFolder.load(bundle, name) for name in list_engines(bundle)):
