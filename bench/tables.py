@@ -1,4 +1,4 @@
-"""The tables of the README and the documentation, from the results that they quote: `python -m bench.tables [--write]`."""
+"""Tables of the README and the documentation, from the results that they quote: `python -m bench.tables [--write]`."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 import argparse
 import sys
 
-from PIL import Image
-
 import edgedit
 from edgedit.demo import ASTRONAUT
 
@@ -20,8 +18,9 @@ def main() -> None:
     for direction in editor.directions.values():
         print(f"{direction.name}: {direction.min_strength:g} to {direction.max_strength:g}, {direction.description}")
 
-    picture = editor.edit_photo(options.photo, {"smile": 1.0})  # uint8 height x width x 3
-    Image.fromarray(picture).save(options.out)
+    edits = {"smile": 1.0}
+    picture = editor.edit_photo(options.photo, edits)  # uint8 height x width x 3
+    editor.save(options.out, picture, edits)  # and the file says that it was edited, and how
     print(f"wrote {options.out}")
 
 

@@ -32,7 +32,9 @@ def main() -> None:
         frames.append(face.resize((options.pixels, options.pixels), Image.Resampling.LANCZOS))
         print(f"{direction.name} {strength:+.2f}")
     there_and_back = frames + frames[-2:0:-1]
-    there_and_back[0].save(options.out, save_all=True, append_images=there_and_back[1:], duration=120, loop=0)
+    first, *others = there_and_back
+    comment = f"A photo, edited along {direction.name} with edgedit"
+    first.save(options.out, save_all=True, append_images=others, duration=120, loop=0, comment=comment)
     print(f"wrote {options.out}")
 
 

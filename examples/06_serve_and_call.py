@@ -20,6 +20,7 @@ def main() -> None:
     options = parser.parse_args()
 
     with edgedit.Client(options.address) as client:
+        # A client gives pixels: that the picture was edited is yours to say where you show it.
         Image.fromarray(client.edit_photo(options.photo, {"smile": 1.0})).save(options.out)
         print(f"wrote {options.out}")
 

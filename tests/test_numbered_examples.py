@@ -18,7 +18,7 @@ from engines.directions import Direction
 from serving.local.install import Installation
 from tests.random_bundle import RANDOM_BUNDLE
 from tests.training.importers.files import write
-from training.peers import load
+from training.methods import load
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 HEAD = (slice(0, 260), slice(90, 350))
