@@ -141,7 +141,10 @@ def main() -> None:
             print(f"{page}, {name}:\n\n{table()}\n")
             continue
         path = RESULTS.parents[1] / page
-        write(path, filled(path.read_text(), name, table()).encode())
+        try:
+            write(path, filled(path.read_text(), name, table()).encode())
+        except OutputError as error:
+            raise SystemExit(f"error: {page}: {error}") from None
 
 
 if __name__ == "__main__":

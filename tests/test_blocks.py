@@ -16,13 +16,12 @@ from pathlib import Path
 import pytest
 
 import edgedit
-from bench.tables import TABLES, filled, portrait
+from bench.tables import TABLES, filled
 from edgedit.batching.edits import EXAMPLE
 from edgedit.cli import main, parse
 from edgedit.commands.directions import spelt_out
 from edgedit.commands.examples import EXAMPLES
 from edgedit.demo import ASTRONAUT
-from engines.errors import OutputError
 from tests.random_bundle import RANDOM_BUNDLE
 from tests.test_layers import PACKAGES
 from tests.test_papers import PAPERS, ROOT
@@ -129,35 +128,6 @@ def test_tables_are_those_of_the_results(name: str) -> None:
     page, table = TABLES[name]
     shown = text(page)
     assert filled(shown, name, table()) == shown, "python -m bench.tables --write"
-
-
-def test_a_table_follows_its_results() -> None:
-    ours, linear = {"identity": 0.9, "change": -19.34}, {"identity": 0.8, "change": -5.04}
-    smile = {"identity": 0.7, "change": 0.3, "change_with_room": 0.6677, "faces_with_room": 27}
-    table = portrait(
-        {
-            "photos": 5,
-            "edited_photos": 4,
-            "reconstruction": {
-                key: {"psnr": 30.04, "lpips": 0.0467, "identity": 0.9855} for key in ("ours", "e4e_w_plus")
-            },
-            "edits": [
-                {"direction": "age", "strength": -2.5, "attribute": "age", "ours": ours, "linear": linear},
-                {"direction": "smile", "strength": 1.5, "attribute": "smile", "ours": smile, "linear": smile},
-                {"direction": "glasses", "strength": 3.0, "attribute": None, "ours": ours, "linear": linear},
-            ],
-        }
-    )
-    assert "| this model | 30.0 | 0.047 | 0.986 |" in table and "photos" in table.splitlines()[0]
-    assert "| age −2.5 | −19.3 years | 0.90 | −5.0 years | 0.80 |" in table
-    assert "| smile +1.5 | p(happy) +0.67, of 27 faces with room for it | 0.70 | +0.67 | 0.70 |" in table
-    assert "| glasses +3 | not judged | 0.90 | not judged | 0.80 |" in table
-
-
-@pytest.mark.parametrize("page", ["no markers", "<!-- t -->\nbegun only", "<!-- t -->\n<!-- /t -->\n" * 2])
-def test_a_page_without_its_markers_is_refused(page: str) -> None:
-    with pytest.raises(OutputError, match="must have <!-- t --> and <!-- /t --> once"):
-        filled(page, "t", "a table")
 
 
 @cache
