@@ -25,7 +25,9 @@ suppress_warnings = ["myst.header"]  # the changelog has one level of headings m
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_preserve_defaults = True  # as the source has them: the portrait bundle by its name, not by a path of this machine
+autodoc_preserve_defaults = (
+    True  # as the source has them: the portrait bundle by its name, not by a path of this machine
+)
 python_use_unqualified_type_names = True
 
 html_theme = "furo"

@@ -43,6 +43,7 @@ def test_the_api_page_has_every_name_with_its_docstring(site: Path) -> None:
     api = (site / "docs/api.html").read_text()
     assert [name for name in edgedit.__all__ if f'id="edgedit.{name}"' not in api] == []
     assert "Inverts photos, edits them along named directions" in api
+    assert "PORTRAIT_BUNDLE" in api and str(ROOT) not in api, "a path of this machine"
 
 
 def test_pages_ask_nothing_of_other_hosts(site: Path) -> None:
