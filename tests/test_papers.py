@@ -21,12 +21,9 @@ PAPERS = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "SECURITY.md",
-    PAGE,
-    "docs/command-line.md",
-    "docs/credentials.md",
-    "docs/jetson.md",
-    "docs/platforms.md",
-    "docs/portrait-data.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
+    "edgedit/bundles/portrait/card.md",
+    "examples/README.md",
     "serving/deploy/README.md",
 )
 OWN = (*PACKAGES, "tests")
