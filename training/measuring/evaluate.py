@@ -262,7 +262,7 @@ def photo_range(
     direction: Direction,
     *,
     limit: float,
-    floor: float = 0.58,
+    floor: float = 0.5,
     step: float = 0.5,
 ) -> tuple[float, float]:
     """The strengths of a direction at which edited photos keep their identity, found by bisection: what is kept falls
@@ -271,8 +271,7 @@ def photo_range(
     Args:
         photos: B x 3 x S x S in [-1, 1].
         limit: the strength beyond which nothing is tried, either way.
-        floor: the mean identity cosine between photo and edit that must be kept; somewhat above what unseen photos
-            are to keep, where these are photos that the networks were trained on.
+        floor: the mean identity cosine between photo and edit that must be kept.
         step: the range ends at a multiple of this.
 
     Returns:
