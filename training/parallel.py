@@ -127,6 +127,7 @@ def processes() -> int:
 
 def average_gradients(optimizer: Optimizer) -> None:
     """Makes every step of the optimizer use the gradients' mean over the processes."""
+    # By hand: DDP of torch 2.13 leaves out what is called past its wrapper's `forward`, as a generator's `mapping` is.
     if processes() == 1:
         return
 

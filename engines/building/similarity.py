@@ -1,4 +1,7 @@
-"""Similarity of two sets of uint8 images; plain NumPy, so that a machine that builds engines needs nothing more."""
+"""Similarity of two sets of uint8 images; plain NumPy, so that a machine that builds engines needs nothing more.
+
+By hand: scikit-image 0.26 has no MS-SSIM, and torchmetrics 1.9 needs PyTorch and refuses sides up to 160 pixels.
+"""
 
 from __future__ import annotations
 

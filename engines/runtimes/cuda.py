@@ -3,6 +3,7 @@
 PyCUDA raises for a call that fails; what the driver library returns is checked here. Either becomes an `EngineError`.
 PyCUDA frees memory only while its context is current, so that buffers go back to a pool, from whichever thread drops
 them, and the pool frees them while a context is. Nothing is allocated or freed while a stream is captured.
+By hand: cuda-core 1.2 pools too, but takes cuda-bindings (48 MB with it); Polygraphy 0.53 neither pools nor captures.
 """
 
 from __future__ import annotations

@@ -67,6 +67,7 @@ class Averaged(nn.Module):
         self.half_life = half_life
         self.ramp = ramp
 
+    # By hand: AveragedModel of torch 2.13 has one fixed decay, and its `n_averaged` refuses the checkpoints there are.
     @torch.no_grad()
     def update(self, source: nn.Module, images: int, batch: int) -> None:
         """Moves the average towards `source` after this process has trained on `images` in steps of `batch`."""
