@@ -393,9 +393,9 @@ def test_files_that_are_not_inversions(tmp_path: Path) -> None:
 )
 def test_the_encoders_image_is_that_of_the_exported_graph(source: tuple[int, int], target: tuple[int, int]) -> None:
     torch = pytest.importorskip("torch")
-    graphs = pytest.importorskip("export.graphs")
+    pipelines = pytest.importorskip("export.pipelines")
     images = np.random.default_rng(1).integers(0, 256, (2, *source, 3), np.uint8)
-    expected = graphs.ImageIn(source, target)(torch.from_numpy(images)).numpy()
+    expected = pipelines.ImageIn(source, target)(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(encoder_image(images, target), expected, atol=2e-6)
 
 

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from engines.building import proof
 from engines.building.build import build
 from engines.building.certificate import Calibration, Certifier
 from engines.bundle import Bundle
@@ -90,25 +91,26 @@ def test_all_graphs_compute_what_the_networks_do(bundle: Bundle) -> None:
     assert np.abs(session.edit(inversion, delta).astype(int) - session.reconstruct(inversion)).mean() > 0.5
 
 
-def test_a_doubling_is_sums_and_one_interleave(bundle: Bundle) -> None:
-    """The upper half: nothing between a depthwise convolution and its 1x1, no transposition, no multiplication of a map
-    but by its style; noise and every other constant stands as it is read."""
+def test_a_doubling_is_one_operator(bundle: Bundle) -> None:
+    """The upper half: nothing between a depthwise convolution and its 1x1, no multiplication of a map but by its style,
+    none between the inverse Haar transform and what follows; noise and other constants stand as they are read."""
     graph = load_source(bundle, "generator").graph
     blocks = len(MOBILE.synthesis_resolutions) - 1 - (MOBILE.feature_conv - 1) // 2
     operators = Counter(node.op_type for node in graph)
-    assert operators["DepthToSpace"] == blocks + 1 and not operators["Transpose"] and not operators["ConvTranspose"]
+    assert operators["ConvTranspose"] == blocks + 1 and not operators["DepthToSpace"]
     assert operators["Conv"] == 2 * 2 * blocks + 1 and operators["LeakyRelu"] == 2 * blocks
-    assert operators["Sub"] == 4 * (blocks + 1) and not operators["Cast"]
+    assert not operators["Sub"] and not operators["Cast"]
     depthwise = [n for n in graph if n.op_type == "Conv" and n.attributes.get_int("group", 1) > 1]
     assert len(depthwise) == 2 * blocks
     for node in depthwise:
         (use,) = node.outputs[0].uses()
         assert use.node.op_type == "Conv" and use.node.attributes.get_int("group", 1) == 1
-        multiply = node.inputs[0].producer()
-        assert multiply.op_type == "Mul" and any(_rank_two(v) for v in multiply.inputs)
-    # Seven multiplications of maps by their styles, and the image's half.
+        source = node.inputs[0].producer()
+        scaled = source.op_type == "Mul" and any(_rank_two(v) for v in source.inputs)
+        assert scaled or source.op_type == "ConvTranspose"
+    # Multiplications of maps by their styles, and by block one of a style by what follows it.
     maps = [n for n in graph if n.op_type == "Mul" and not _from_vectors(n)]
-    assert len(maps) == 3 * blocks + 2
+    assert len(maps) == 3 * blocks + 1
 
 
 def _rank_two(value: ir.Value) -> bool:
@@ -143,7 +145,7 @@ def test_styles_and_the_picture_stay_in_fp32_and_no_map_does(typed) -> None:
             if layer.precision == "float32" and layer.outputs and len(layer.outputs[0].shape) == 4:
                 assert math.prod(layer.outputs[0].shape[2:]) == 1 or layer.reason in (RGB, None), layer.name
     picture = [layer for layer in typed["generator"].layers if layer.reason == RGB]
-    assert {"Sub", "Add"} <= {layer.operator for layer in picture}
+    assert {"ConvTranspose", "Add"} <= {layer.operator for layer in picture}
     assert not [layer for layer in typed["features"].layers if layer.reason == RGB]
 
 
@@ -172,7 +174,9 @@ def test_int8_keeps_the_photos_and_leaves_depthwise_convolutions_alone(bundle: B
 
 @pytest.mark.rtx
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_engines_are_built(bundle: Bundle, precision) -> None:
+def test_engines_are_built(bundle: Bundle, precision, monkeypatch: pytest.MonkeyPatch) -> None:
+    # At 64 pixels the picture's own transform, which stays in FP32, is more than a fiftieth of the upper half.
+    monkeypatch.setitem(proof.LEAST_SHARE, "fp16", 0.97)  # type: ignore[arg-type]
     try:
         load("tensorrt-rtx")
     except RuntimeUnavailableError as error:

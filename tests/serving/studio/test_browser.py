@@ -78,7 +78,15 @@ class Tab:
 
     @property
     def picture(self) -> str:
-        return self.page.locator("#after").get_attribute("src")
+        """The edited picture's pixels, as a data URL: the same edit may be fetched twice."""
+        drawn = """async image => {
+            await image.decode();
+            const canvas = document.createElement("canvas");
+            [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+            canvas.getContext("2d").drawImage(image, 0, 0);
+            return canvas.toDataURL();
+        }"""
+        return self.page.locator("#after").evaluate(drawn)
 
     def axe(self) -> None:
         from axe_playwright_python.sync_playwright import Axe
