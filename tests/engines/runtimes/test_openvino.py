@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("openvino", reason="openvino is not installed")
 
 from engines.building.build import build
-from engines.building.certified import Faces, judged
+from engines.building.certified import Faces, certification_inputs
 from engines.bundle import Bundle
 from engines.cpus import usable
 from engines.errors import BundleError, EdgeditError, EngineError
@@ -102,7 +102,7 @@ def test_what_cannot_be_loaded(tmp_path: Path) -> None:
 
 def test_an_int8_engine(tmp_path: Path, photos: np.ndarray) -> None:
     bundle = Bundle.load(shutil.copytree(RANDOM_BUNDLE, tmp_path / "own"))
-    known = judged(bundle, "int8", Faces(last=photos[:2], others=photos[2:4]), single=True)
+    known = certification_inputs(bundle, "int8", Faces(last=photos[:2], others=photos[2:4]), single=True)
     manifest = build(
         bundle.path, runtime="openvino", precision="int8", graphs=["edit"], fit=known.fit, peaks=known.peaks
     )
