@@ -16,7 +16,7 @@ from engines.runtimes.backend import load
 from export.graphs import method_graphs
 from export.onnx_graph import export_graph
 from export.weights import half_weights, write_weights
-from training.methods.paper import EditingSystem
+from training.methods import paper
 
 pytestmark = [pytest.mark.rtx, pytest.mark.timeout(900)]
 
@@ -36,8 +36,8 @@ def faces_1024(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("e4e_encoder", "base_encoder", "FeatureTensorEnhancement"):
-            patch.setattr(networks, name, _nothing)
-        system = EditingSystem(FACES_1024).eval().requires_grad_(False)
+            patch.setattr(paper, name, _nothing)
+        system = paper.EditingSystem(FACES_1024).eval().requires_grad_(False)
     table = write_weights(half_weights(system).tensors, folder / EXTERNAL_LOCATION)
     graph = export_graph(method_graphs(system)["edit"], table)
     del system
