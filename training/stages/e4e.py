@@ -21,7 +21,7 @@ from training.networks.e4e import E4EEncoder
 from training.networks.latents import mean_w
 from training.networks.stylegan2 import Generator
 from training.stages.augment import random_flip
-from training.stages.protocol import Averaged, StageOptions
+from training.stages.protocol import Averaged, StageOptions, descend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +132,7 @@ class E4EStage:
         optimizers = [self._optimizers["encoder"]]
         if self.generator_optimizer is not None:
             optimizers.append(self.generator_optimizer)
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        for optimizer in optimizers:
-            optimizer.step()
+        descend(total, *optimizers)
         self._latent_step(fake.detach())
         self.average.update(self.encoder, (step + 1) * o.batch, o.batch)
         return {**terms, "delta": delta.detach(), "latent": latent.detach()}
@@ -148,10 +144,7 @@ class E4EStage:
         loss = F.softplus(self.latent(fake)).mean() + F.softplus(-real_logit).mean()
         (gradient,) = torch.autograd.grad(real_logit.sum(), real, create_graph=True)
         loss = loss + self.options.latent_r1 / 2 * gradient.square().sum(dim=1).mean()
-        optimizer = self._optimizers["latent"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        descend(loss, self._optimizers["latent"])
 
     @torch.no_grad()
     def grid(self) -> Tensor:

@@ -29,7 +29,7 @@ from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.methods.paper import EditingSystem
 from training.networks.editor import FeatureEditor
 from training.stages.edits import Edits
-from training.stages.protocol import Averaged, StageOptions
+from training.stages.protocol import Averaged, StageOptions, descend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,10 +208,7 @@ class EditorStage:
             regular = F.mse_loss((changed - enhanced).float(), discrepancy.float())
             if step >= o.discrepancy_from:
                 total = total + o.discrepancy * regular
-        optimizer = self._optimizers["editor"]
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        optimizer.step()
+        descend(total, self._optimizers["editor"])
         self.average.update(self.editor, (step + 1) * o.batch, o.batch)
         return {**terms, **{f"photo_{k}": v for k, v in terms_photo.items()}, "discrepancy": regular.detach()}
 

@@ -23,7 +23,7 @@ from training.networks.ftem import FeatureTensorEnhancement
 from training.networks.latents import mean_w
 from training.networks.stylegan2 import Generator
 from training.stages.augment import random_flip
-from training.stages.protocol import Averaged, StageOptions, set_requires_grad
+from training.stages.protocol import Averaged, StageOptions, descend, set_requires_grad
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class EncoderStage:
         beside = self.generator_optimizer or self._optimizers.get("upper")
         if beside is not None:
             beside.zero_grad(set_to_none=True)
-        self._update("encoder", total)
+        descend(total, self._optimizers["encoder"])
         if beside is not None:
             beside.step()
         scalars = {**terms, **{f"w_{k}": v for k, v in terms_w.items()}, "feature": regular.detach()}
@@ -183,14 +183,8 @@ class EncoderStage:
         loss = F.softplus(-real_logit).mean() + F.softplus(self._judge(fake)).mean()
         (gradient,) = torch.autograd.grad(real_logit.sum(), source, create_graph=True)
         penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
-        self._update("discriminator", loss + o.r1_gamma / 2 * penalty)
+        descend(loss + o.r1_gamma / 2 * penalty, self._optimizers["discriminator"])
         return {"d_loss": loss.detach()}
-
-    def _update(self, name: str, loss: Tensor) -> None:
-        optimizer = self._optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
 
     @torch.no_grad()
     def grid(self) -> Tensor:

@@ -18,7 +18,7 @@ from training.data import Batches, FaceSet
 from training.networks.discriminator import Discriminator
 from training.networks.stylegan2 import Generator
 from training.stages.augment import diff_augment, random_flip
-from training.stages.protocol import Averaged, StageOptions, set_requires_grad
+from training.stages.protocol import Averaged, StageOptions, descend, set_requires_grad
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class GanStage:
             fake = self._fake()
         real_logit, fake_logit = self._judge(real), self._judge(fake)
         d_loss = F.softplus(fake_logit).mean() + F.softplus(-real_logit).mean()
-        self._update("discriminator", d_loss)
+        descend(d_loss, self._optimizers["discriminator"])
         scalars: dict[str, float | Tensor] = {
             "d_loss": d_loss.detach(),
             "real_sign": real_logit.detach().sign().mean(),
@@ -118,7 +118,7 @@ class GanStage:
 
         set_requires_grad([self.discriminator], False)
         g_loss = F.softplus(-self._judge(self._fake())).mean()
-        self._update("generator", g_loss)
+        descend(g_loss, self._optimizers["generator"])
         self.average.update(self.generator, (step + 1) * o.batch, o.batch)
         return scalars | {"g_loss": g_loss.detach()}
 
@@ -128,14 +128,8 @@ class GanStage:
         logits = self.discriminator(diff_augment(images, self.options.augment))
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
         penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
-        self._update("discriminator", penalty * (self.options.r1_gamma / 2 * self.options.r1_every))
+        descend(penalty * (self.options.r1_gamma / 2 * self.options.r1_every), self._optimizers["discriminator"])
         return penalty.detach()
-
-    def _update(self, name: str, loss: Tensor) -> None:
-        optimizer = self._optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
 
     @torch.no_grad()
     def grid(self) -> Tensor:

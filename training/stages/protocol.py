@@ -80,6 +80,15 @@ class Averaged(nn.Module):
             mine.copy_(theirs)
 
 
+def descend(loss: Tensor, *optimizers: Optimizer) -> None:
+    """One step of the optimizers down the gradient of a loss."""
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    for optimizer in optimizers:
+        optimizer.step()
+
+
 def set_requires_grad(modules: Iterable[nn.Module], value: bool) -> None:
     """Switches gradients of all parameters of the modules."""
     for module in modules:
