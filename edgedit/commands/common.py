@@ -48,7 +48,7 @@ class Screen(Lines):
                 table.box, table.pad_edge = None, False
                 for column in table.columns:
                     column.no_wrap, column.overflow = True, "ignore"
-            Lines(file=self.file, force_terminal=False, width=_WIDEST, highlight=False).print(*objects, **options)
+            Lines(file=self.file, force_terminal=False, width=_WIDEST, highlight=False, markup=False).print(*objects, **options)
         else:
             super().print(*objects, **options)
 
@@ -56,7 +56,7 @@ class Screen(Lines):
 _WIDEST = 10_000
 """More columns than any table has."""
 
-console = Screen(highlight=False, soft_wrap=True)
+console = Screen(highlight=False, soft_wrap=True, markup=False)
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
