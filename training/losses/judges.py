@@ -24,7 +24,8 @@ def picture_judges(lpips: Path | None = None, identity: Path | None = None) -> J
     """
 
     def tensor(images: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+        # A copy: pictures may be a file that is mapped for reading alone.
+        return torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
     embedder = Identity(identity).eval() if identity is not None else None
     distance = LPIPS(lpips).eval() if lpips is not None else None
