@@ -29,7 +29,7 @@ from export.weights import WeightEntry
 OPSET = 20
 """Attention stays decomposed (the fused operator of opset 23 fails in FP32 with TensorRT-RTX)."""
 
-INLINE_LIMIT = 1024
+INLINE_LIMIT = 4096
 """Bytes of the largest nameless floating-point constant that may stand in a graph: more would be a folded weight."""
 
 BUFFER_LIMIT = 4 * 2**20

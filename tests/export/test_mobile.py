@@ -113,6 +113,19 @@ def test_a_doubling_is_one_operator(bundle: Bundle) -> None:
     assert len(maps) == 3 * blocks + 1
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_orders_and_windows_are_one_gather_each(bundle: Bundle, graph) -> None:
+    """No chain of nodes makes an index or a batch, and the map of the feature is put in order in one pass."""
+    operators = Counter(node.op_type for node in load_source(bundle, graph).graph)
+    assert not {"GatherND", "Shape", "Range", "Where"} & set(operators)
+    # A light e4e gives every row the same code.
+    assert operators["Expand"] == (graph == "invert")
+    # Attention and pictures alone are transposed or reshaped.
+    if graph in ("features", "generator"):
+        assert not {"Transpose", "Reshape"} & set(operators)
+    assert operators["Slice"] == (graph == "invert")
+
+
 def _rank_two(value: ir.Value) -> bool:
     return value.producer() is not None and value.producer().op_type == "Unsqueeze"
 

@@ -31,6 +31,11 @@ def merge(windows: Tensor, window: int, height: int, width: int) -> Tensor:
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
+def roll(x: Tensor, places: Tensor) -> Tensor:
+    """B x S x S x ... with rows and columns from those places: `torch.roll` as one Gather for each axis."""
+    return x.index_select(1, places).index_select(2, places)
+
+
 class WindowCrossAttention(nn.Module):
     """Multi-head cross-attention within co-located windows (eq. 3.5), with a relative position bias per head.
 
@@ -40,6 +45,8 @@ class WindowCrossAttention(nn.Module):
 
     offsets: Tensor
     regions: Tensor
+    shifted: Tensor
+    back: Tensor
 
     def __init__(self, channels: int, side: int, window: int, heads: int, shift: int, *, out_projection: bool) -> None:
         """`side` is the feature's height and width, `window` a divisor of it, `shift` less than `window`."""
@@ -58,6 +65,8 @@ class WindowCrossAttention(nn.Module):
         position = torch.arange(side)
         region = (position >= side - window).float() + (position >= side - shift).float()
         self.register_buffer("regions", region, persistent=False)
+        self.register_buffer("shifted", position.roll(-shift), persistent=False)
+        self.register_buffer("back", position.roll(shift), persistent=False)
 
     def position_bias(self) -> Tensor:
         """1 x heads x T x T, T = window^2: the entry of the offset between query and key pixel."""
@@ -66,15 +75,14 @@ class WindowCrossAttention(nn.Module):
         table = self.relative_position.unflatten(0, (span, span))
         table = table.index_select(0, self.offsets).index_select(1, self.offsets)
         table = table.unflatten(1, (m, m)).unflatten(0, (m, m))
-        return table.permute(4, 0, 2, 1, 3).flatten(3, 4).flatten(1, 2).unsqueeze(0)
+        return table.permute(4, 0, 2, 1, 3).reshape(1, -1, m * m, m * m)
 
     def shift_mask(self) -> Tensor:
         """windows x 1 x T x T: 0 where query and key were neighbours before the shift, `MASKED` elsewhere."""
         count, m = self.side // self.window, self.window
-        rows = self.regions[:, None].expand(-1, self.side)
-        label = 3 * rows + rows.transpose(0, 1)
-        label = partition(label[None, :, :, None], m).reshape(count * count, m * m)
-        return (label[:, :, None] != label[:, None, :]).to(self.relative_position.dtype).unsqueeze(1) * MASKED
+        label = 3 * self.regions[:, None] + self.regions
+        label = partition(label[None, :, :, None], m).reshape(count * count, 1, m * m)
+        return (label[..., None] != label[:, :, None]).to(self.relative_position.dtype) * MASKED
 
     def forward(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
         """Queries from x, keys and values from source, both B x H x W x C.
@@ -86,8 +94,7 @@ class WindowCrossAttention(nn.Module):
         tokens = self.window**2
         windows = (self.side // self.window) ** 2
         if self.shift:
-            x = torch.roll(x, (-self.shift, -self.shift), (1, 2))
-            source = torch.roll(source, (-self.shift, -self.shift), (1, 2))
+            x, source = roll(x, self.shifted), roll(source, self.shifted)
         x, source = partition(x, self.window), partition(source, self.window)
         query = split_heads(self.query(x), self.heads)
         key = split_heads(self.key(source), self.heads)
@@ -95,16 +102,18 @@ class WindowCrossAttention(nn.Module):
         bias = self.position_bias()
         if self.shift:
             # The mask differs by window, so windows join the heads' axis and the batch alone is broadcast over.
-            bias = (bias + self.shift_mask()).flatten(0, 1).unsqueeze(0)
+            bias = (bias + self.shift_mask()).reshape(1, -1, tokens, tokens)
             query, key, value = (t.reshape(-1, windows * self.heads, tokens, t.shape[-1]) for t in (query, key, value))
         weights = attention_weights(query, key, bias)
-        y = (weights @ value).reshape(-1, self.heads, tokens, value.shape[-1])
+        y = weights @ value
+        if self.shift:
+            y = y.reshape(-1, self.heads, tokens, y.shape[-1])
+            weights = weights.reshape(-1, self.heads, tokens, tokens)
         y = merge(self.out(merge_heads(y)), self.window, height, width)
-        peak = weights.reshape(-1, self.heads, tokens, tokens).mean(dim=1).amax(dim=-1)
+        peak = weights.mean(dim=1).amax(dim=-1)
         peak = merge(peak.unsqueeze(-1), self.window, height, width)
         if self.shift:
-            y = torch.roll(y, (self.shift, self.shift), (1, 2))
-            peak = torch.roll(peak, (self.shift, self.shift), (1, 2))
+            y, peak = roll(y, self.back), roll(peak, self.back)
         return y, peak.squeeze(-1)
 
 

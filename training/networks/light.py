@@ -88,8 +88,9 @@ class LightFeatureStyleEncoder(nn.Module):
     def offsets(self, image: Tensor, editable: Tensor) -> Tensor:
         """Whole images B x 3 x h x w in [-1, 1], h x w = `family.encoder_size`, and e4e's offsets to E's, B x N x D."""
         hidden = self.code(image)
-        above = torch.stack([head(hidden) * self.code_deviation for head in self.styles], dim=1)
-        return torch.cat([editable[:, : self.shared_rows], editable[:, self.shared_rows :] + above], dim=1)
+        above = torch.cat([head(hidden) for head in self.styles], dim=1).unflatten(1, (len(self.styles), -1))
+        below, start = editable.split((self.shared_rows, len(self.styles)), dim=1)
+        return torch.cat([below, start + above * self.code_deviation], dim=1)
 
     def feature(self, image: Tensor, generator_feature: Tensor) -> Tensor:
         """Images in [-1, 1] and F, or windows of both with whole cells, to the feature B x C x H x W."""

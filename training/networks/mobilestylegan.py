@@ -24,10 +24,10 @@ SLOPE = 0.2
 """Slope of every leaky ReLU for negative values."""
 
 
-def grouped(channels: int, device: torch.device) -> Tensor:
+def grouped(channels: int) -> Tensor:
     """The order of sub-band channels in which each channel's four bands lie side by side: low, then its details."""
-    channel = torch.arange(channels // 4, device=device)[:, None]
-    return torch.cat([channel, channels // 4 + 3 * channel + torch.arange(3, device=device)], dim=1).flatten()
+    channel = torch.arange(channels // 4)[:, None]
+    return torch.cat([channel, channels // 4 + 3 * channel + torch.arange(3)], dim=1).flatten()
 
 
 def inverse_haar(x: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def inverse_haar(x: Tensor) -> Tensor:
     The first C channels are the low-pass band; the others are its three details per channel: vertical, horizontal,
     diagonal.
     """
-    return band_sums(0.5 * x[:, grouped(x.shape[1], x.device)])
+    return band_sums(0.5 * x.index_select(1, grouped(x.shape[1]).to(x.device)))
 
 
 def band_sums(x: Tensor) -> Tensor:
@@ -91,7 +91,9 @@ class StyledConv(nn.Module):
             x = x * (style * self.scale)[:, :, None, None]
         if self.depthwise is not None:
             x = F.conv2d(x, self.depthwise, padding=1, groups=x.shape[1])
-        weight, bias = (self.weight, self.bias) if order is None else (self.weight[order], self.bias[order])
+        weight, bias = self.weight, self.bias
+        if order is not None:
+            weight, bias = weight.index_select(0, order), bias.index_select(0, order)
         x = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
         return F.leaky_relu(x + noise, SLOPE)
 
@@ -102,18 +104,23 @@ class Up(nn.Module):
     `haar` computes `band_sums`; an export may put another form of it there.
     """
 
+    order: Tensor
+    channel: Tensor
+
     def __init__(self, channels: int, style_dim: int) -> None:
         super().__init__()
         self.modulation = nn.Linear(style_dim, channels)
         self.haar = band_sums
         nn.init.ones_(self.modulation.bias)
+        self.register_buffer("order", grouped(channels), persistent=False)
+        # That of each band in this order. Indices export to one Gather each.
+        self.register_buffer("channel", torch.arange(channels) // 4, persistent=False)
 
     def forward(self, x: Tensor, style: Tensor, after: Tensor) -> Tensor:
-        """Args: x; its style B x 4C, in the layer's own order; scales B x C of what comes out, which cost a pass over
-        the smaller x only."""
-        low, details = (0.5 * style).split((after.shape[1], 3 * after.shape[1]), dim=1)
-        bands = torch.cat([low[:, :, None], details.unflatten(1, (-1, 3))], dim=2) * after[:, :, None]
-        return self.haar(x * bands.flatten(1)[:, :, None, None])
+        """Args: x; its style B x 4C, in the layer's own order; scales B x C of what comes out, with the transform's
+        half among them, which cost a pass over the smaller x only."""
+        bands = style.index_select(1, self.order) * after.index_select(1, self.channel)
+        return self.haar(x * bands[:, :, None, None])
 
 
 class Block(nn.Module):
@@ -133,6 +140,8 @@ class ToImage(nn.Module):
     B x I x S/2 x S/2 to B x 3 x S x S.
     """
 
+    order: Tensor
+
     def __init__(self, in_channels: int, style_dim: int) -> None:
         super().__init__()
         self.modulation = nn.Linear(style_dim, in_channels)
@@ -141,11 +150,13 @@ class ToImage(nn.Module):
         self.bias = nn.Parameter(torch.zeros(12))
         self.haar = band_sums
         nn.init.ones_(self.modulation.bias)
+        self.register_buffer("order", grouped(12), persistent=False)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        order = grouped(len(self.bias), x.device)
-        weight, bias = 0.5 * self.weight[order], 0.5 * self.bias[order]
-        return self.haar(F.conv2d(x * (style * self.scale)[:, :, None, None], weight, bias))
+        # The transform's half is in the style, and in the bias.
+        x = x * (style * (0.5 * self.scale))[:, :, None, None]
+        weight, bias = self.weight.index_select(0, self.order), 0.5 * self.bias.index_select(0, self.order)
+        return self.haar(F.conv2d(x, weight, bias))
 
 
 class MobileGenerator(StyleGenerator):
@@ -187,8 +198,10 @@ class MobileGenerator(StyleGenerator):
         """
         _refuse_noise(random_noise)
         delta = self._split(style_delta)
-        x = self.conv1(self.input(w_plus), self._style(self.conv1.modulation, 0, w_plus, delta), self.conv1.noise)
-        return self._blocks(range(self._feature_blocks), x, w_plus, delta, None), None
+        style, below = self._style(self.conv1.modulation, 0, w_plus, delta), range(self._feature_blocks)
+        # The style gives the input its batch.
+        x = self.conv1(self.input.input, style, self.conv1.noise, self._orders(below)[0])
+        return self._blocks(below, x, w_plus, delta, None), None
 
     def upper(
         self,
@@ -216,13 +229,23 @@ class MobileGenerator(StyleGenerator):
         """
         _refuse_noise(random_noise)
         delta = self._split(style_delta)
-        x = self._blocks(range(self._feature_blocks, len(self.blocks)), feature, w_plus, delta, origin)
+        above = range(self._feature_blocks, len(self.blocks))
+        order = self._orders(above)[0]
+        x = feature if order is None else feature.index_select(1, order)
+        x = self._blocks(above, x, w_plus, delta, origin)
         last = len(self.family.style_channels) - 1
         return self.to_image(x, self._style(self.to_image.modulation, last, w_plus, delta))
 
     def upper_modules(self) -> list[nn.Module]:
         """The layers that `upper` runs."""
         return [*self.blocks[self._feature_blocks :], self.to_image]
+
+    def _orders(self, indices: Sequence[int]) -> list[Tensor | None]:
+        """The orders of channels in which these blocks take their maps, and None for what the last one gives.
+
+        In the weights of the convolution before a block, its order costs nothing.
+        """
+        return [*(self.blocks[index].get_buffer("up.order") for index in indices), None]
 
     def _blocks(
         self,
@@ -232,18 +255,14 @@ class MobileGenerator(StyleGenerator):
         delta: Sequence[Tensor] | None,
         origin: Tensor | None,
     ) -> Tensor:
-        if indices:
-            x = x[:, grouped(x.shape[1], x.device)]
-        for index in indices:
+        for index, order in zip(indices, self._orders(indices)[1:], strict=True):
             block, first = self.blocks[index], 3 * index + 1
-            after = self._style(block.conv1.modulation, first + 1, w_plus, delta) * block.conv1.scale
+            after = self._style(block.conv1.modulation, first + 1, w_plus, delta) * (0.5 * block.conv1.scale)
             x = block.up(x, self._style(block.up.modulation, first, w_plus, delta), after)
             noises = [conv.noise for conv in (block.conv1, block.conv2)]
             if origin is not None:
                 noises = [_windows(noise, origin, x.shape[-1], self.family) for noise in noises]
             x = block.conv1(x, None, noises[0])
-            # The order that the next block's transform takes costs nothing in a convolution's weights.
-            order = None if index == indices[-1] else grouped(len(block.conv2.bias), x.device)
             x = block.conv2(x, self._style(block.conv2.modulation, first + 2, w_plus, delta), noises[1], order)
         return x
 

@@ -15,7 +15,7 @@ from engines.bundle import mobilestylegan
 from engines.family import FACES_1024_MOBILE, EditorArchitecture, ModelFamily
 from engines.packages import GENERATOR
 from training.methods.paper import EditingSystem
-from training.networks.mobilestylegan import MobileGenerator, inverse_haar
+from training.networks.mobilestylegan import MobileGenerator, StyledConv, Up, grouped, inverse_haar
 
 F = 1 / math.sqrt(2)
 
@@ -50,6 +50,21 @@ def test_inverse_haar_by_its_definition(batch, channels, height, width, seed):
     assert y.square().sum().item() == pytest.approx(np.square(x).sum(), rel=1e-12)
     (back,) = torch.autograd.grad(inverse_haar(leaf := torch.zeros(x.shape, requires_grad=True)), leaf, y.float())
     np.testing.assert_allclose(back.numpy(), x, atol=1e-5)
+
+
+@torch.no_grad()
+def test_channels_in_another_order_are_the_same_to_the_bit():
+    """Of a convolution's outputs, and of the bands and styles that a doubling takes; powers of two round nothing."""
+    torch.manual_seed(0)
+    order, style, noise = grouped(24), torch.randn(2, 8), torch.randn(1, 1, 6, 6)
+    x = torch.randn(2, 8, 6, 6)
+    for separable in (False, True):
+        conv = StyledConv(8, 24, 4, 6, separable=separable)
+        assert torch.equal(conv(x, style, noise, order), conv(x, style, noise)[:, order])
+    maps, after = torch.randn(2, 24, 5, 3), 2.0 ** torch.randint(-3, 3, (2, 6))
+    style = torch.randn(2, 24)
+    expected = inverse_haar(maps * style[:, :, None, None]) * 2 * after[:, :, None, None]
+    assert torch.equal(Up(24, 4)(maps[:, order], style, after), expected)
 
 
 @pytest.fixture(scope="module")
