@@ -14,13 +14,12 @@ import numpy as np
 
 from engines.photo import Cropper, Cut, PasteMode, open_image, photo_name
 from engines.photo.images import Source
-from serving.client.connection import Connection, Infer, Protocol
+from serving.client.connection import Connection, Protocol
 from serving.client.deadline import LONGEST, Backoff, Deadline
 from serving.client.errors import (
     CLOSED,
     RETRIED,
     DroppedError,
-    FrameError,
     NotFoundError,
     RequestError,
     ServingError,
@@ -203,12 +202,13 @@ class AsyncClient:
         frames = [Request(profile.shape, handle=handle.id, edits=edits_json({direction: s})) for s in strengths]
         ahead: dict[int, asyncio.Task[Answer]] = {}
         window = 1
-        async with self.connection.ahead(handle.id) as infer:
+        # All of it counts as under way, also while its reader has a frame: a process that forks then is told so.
+        with self.connection.calling():
             try:
                 for index, frame in enumerate(frames):
                     for later in range(index, min(index + window, len(frames))):
                         if later not in ahead:
-                            ahead[later] = asyncio.create_task(self._ask_ahead(frames[later], infer))
+                            ahead[later] = asyncio.create_task(self._ask_ahead(frames[later]))
                     answer = await self._ask(frame, handle.crop, self._deadline(timeout), ahead[index])
                     if _failed(ahead.pop(index)):
                         # So did others with it: now that the server has the photo, they are asked for anew.
@@ -221,11 +221,11 @@ class AsyncClient:
                     task.cancel()
                 await asyncio.gather(*ahead.values(), return_exceptions=True)
 
-    async def _ask_ahead(self, request: Request, infer: Infer) -> Answer:
-        """The first attempt at a frame, which ends at the latest when the frame has been waited for too long."""
+    async def _ask_ahead(self, request: Request) -> Answer:
+        """The first attempt at a frame, whose time begins when it is waited for, in `_ask`."""
         deadline = Deadline(LONGEST)
         async with self._leased(request, deadline) as region:
-            return await infer(request, region, deadline)
+            return await self.connection.infer(request, region, deadline)
 
     async def _ask(
         self,
@@ -254,9 +254,6 @@ class AsyncClient:
                             return await first
                     async with self._leased(asked, deadline) as region:
                         return await self.connection.infer(asked, region, deadline)
-                except FrameError:
-                    # By itself it gets a status, which says whether the photo is missing.
-                    continue
                 except StaleRegionError:
                     if stale:
                         raise

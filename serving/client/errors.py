@@ -25,10 +25,6 @@ class StaleRegionError(UnavailableError):
     """The server does not know this client's shared memory, as after a restart."""
 
 
-class FrameError(ServingError):
-    """One request of a stream has failed, with a message but without a status; the stream goes on."""
-
-
 class OverloadedError(ServingError):
     """The server refused the call since too many are waiting; the same call may succeed later."""
 
