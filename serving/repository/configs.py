@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
+from tritonclient.utils import np_to_triton_dtype
 
 from engines.bundle import Bundle, GraphEntry
 from engines.contracts import TensorSpec
@@ -23,7 +25,6 @@ from serving.contract import (
     HANDLE,
     IMAGE,
     MAX_BATCH,
-    TRITON_TYPES,
 )
 
 _PB: Any = model_config_pb2
@@ -130,7 +131,7 @@ def edit_session_config(bundle: Bundle, digest: str, directions: Iterable[Direct
     """The model of `serving.models.edit_session`, the same with and without a GPU."""
     photo = bundle.graph("invert").inputs[0]
     config = _PB.ModelConfig(name=EDIT_SESSION, backend="python", max_batch_size=MAX_BATCH)
-    kind = f"TYPE_{TRITON_TYPES[photo.dtype]}"
+    kind = _type(photo)
     config.input.add(name=IMAGE, data_type=kind, dims=photo.shape[1:], optional=True)
     for name in (HANDLE, EDITS):
         config.input.add(name=name, data_type="TYPE_STRING", dims=[1], optional=True)
@@ -155,11 +156,15 @@ def edit_session_config(bundle: Bundle, digest: str, directions: Iterable[Direct
     return config
 
 
+def _type(spec: TensorSpec) -> str:
+    return f"TYPE_{np_to_triton_dtype(np.dtype(spec.dtype))}"
+
+
 def _add_tensors(config: Any, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> None:
     # The batch, which comes first, is not written.
     for specs, field in ((inputs, config.input), (outputs, config.output)):
         for spec in specs:
-            field.add(name=spec.name, data_type=f"TYPE_{TRITON_TYPES[spec.dtype]}", dims=spec.shape[1:])
+            field.add(name=spec.name, data_type=_type(spec), dims=spec.shape[1:])
 
 
 def _add_parameters(config: Any, parameters: Mapping[str, str]) -> None:
@@ -171,6 +176,6 @@ def _add_warm_up(config: Any, entry: GraphEntry, batch: int) -> None:
     warm_up = config.model_warmup.add(name=f"batch_{batch}", batch_size=batch, count=1)
     for spec in entry.inputs:
         given = warm_up.inputs[spec.name]
-        given.data_type = getattr(_PB, f"TYPE_{TRITON_TYPES[spec.dtype]}")
+        given.data_type = getattr(_PB, _type(spec))
         given.dims.extend(spec.shape[1:])
         given.zero_data = True
