@@ -99,14 +99,7 @@ def create_app(
     extend(app)
     for kind in (Problem, EdgeditError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
-    app.add_middleware(
-        Guard,
-        settings=settings,
-        metrics=gateway.metrics,
-        admission=gateway.admission,
-        keys=gateway.keys,
-        draining=lambda: gateway.draining,
-    )
+    app.add_middleware(Guard, gateway=gateway)
     app.openapi = lambda: describe(app, secured=settings.api_keys is not None)  # type: ignore[method-assign]
     return app
 

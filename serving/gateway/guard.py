@@ -12,19 +12,20 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.gateway.keys import EDIT, METRICS, KeyRing
-from serving.gateway.limits import Admission, Full, RateLimiter
+from serving.gateway.keys import EDIT, METRICS
+from serving.gateway.limits import Full, RateLimiter
 from serving.gateway.logs import log
-from serving.gateway.metrics import Metrics
 from serving.gateway.problems import MEDIA_TYPE, Problem, busy
-from serving.gateway.settings import JSON_BYTES, GatewaySettings, is_loopback
+from serving.gateway.settings import JSON_BYTES, is_loopback
+
+if TYPE_CHECKING:
+    from serving.gateway.app import Gateway
 
 JSON, FORM = "application/json", "multipart/form-data"
 IMAGES = ("image/jpeg", "image/png", "image/webp")
@@ -70,26 +71,13 @@ class Guard:
     """ASGI middleware.
 
     Args:
-        app: what lies behind.
-        settings: the limits.
-        metrics: where answers are counted.
-        admission: the queue.
-        keys: who is let in; None lets everybody in who comes by a loopback name.
-        draining: whether the gateway is about to stop.
+        app: the application behind it.
+        gateway: its limits, queue and keys; without keys everybody is let in who comes by a loopback name.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        settings: GatewaySettings,
-        metrics: Metrics,
-        admission: Admission,
-        keys: KeyRing | None,
-        draining: Callable[[], bool],
-    ) -> None:
-        self._app, self._settings, self._metrics, self._admission = app, settings, metrics, admission
-        self._keys, self._draining = keys, draining
-        self._rates = RateLimiter(settings.rate, settings.burst)
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self._app, self._gateway, self._settings = app, gateway, gateway.settings
+        self._rates = RateLimiter(gateway.settings.rate, gateway.settings.burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -155,8 +143,8 @@ class Guard:
             return await self._app(scope, receive, reply)
         limit = self._body_limit(headers, accepted)
         try:
-            with self._admission.admit(call.key):
-                with self._metrics.stage("body"):
+            with self._gateway.admission.admit(call.key):
+                with self._gateway.metrics.stage("body"):
                     body = await self._read(receive, limit, min(self._settings.body_timeout, seconds), call)
                 await self._watched(scope, body, receive, reply, call)
         except Full as full:
@@ -180,7 +168,7 @@ class Guard:
     def _check_host(self, headers: Headers) -> None:
         """Without keys, a page in the user's own browser must not reach us: under a name that points here, or as
         another origin than our own page's."""
-        if self._keys is not None:
+        if self._gateway.keys is not None:
             return
         host = headers.get("host", "")
         if not is_loopback(host if host.endswith("]") else re.sub(r":\d*$", "", host)):
@@ -189,14 +177,14 @@ class Guard:
             raise Problem(403, "foreign-origin", "without API keys this gateway answers to its own page only")
 
     def _authenticate(self, headers: Headers, scope: str) -> str:
-        if self._keys is None:
+        if self._gateway.keys is None:
             return _NOBODY
         kind, _, presented = headers.get("authorization", "").partition(" ")
         challenge = {"WWW-Authenticate": 'Bearer realm="edgedit"'}
         if kind.lower() != "bearer" or not presented.strip():
             detail = "send an API key, as Authorization: Bearer KEY"
             raise Problem(401, "no-key", detail, headers=challenge)
-        key = self._keys.find(presented.strip())
+        key = self._gateway.keys.find(presented.strip())
         if key is None:
             raise Problem(401, "unknown-key", "this API key is not known", headers=challenge)
         if scope not in key.scopes:
@@ -274,7 +262,7 @@ class Guard:
                 if call.stages:
                     steps = (f"{name};dur={seconds * 1e3:.1f}" for name, seconds in call.stages.items())
                     headers["Server-Timing"] = ", ".join(steps)
-                if self._draining():
+                if self._gateway.draining:
                     headers["Connection"] = "close"
             elif message["type"] == "http.response.body":
                 call.bytes_out += len(message.get("body", b""))
@@ -286,9 +274,9 @@ class Guard:
     def _account(self, call: Call) -> None:
         seconds = time.monotonic() - call.began
         status = call.status or _LEFT
-        self._metrics.answered(call.route, call.method, status, seconds, call.bytes_in, call.bytes_out)
+        self._gateway.metrics.answered(call.route, call.method, status, seconds, call.bytes_in, call.bytes_out)
         if call.problem is not None:
-            self._metrics.refused(call.problem)
+            self._gateway.metrics.refused(call.problem)
         if call.route in (*OPEN, "/metrics") and status < 400:
             return
         fields = {

@@ -142,6 +142,8 @@ class InversionAnswer(BaseModel):
 class DirectionAnswer(BaseModel):
     """A direction; strengths outside the range are known to break the image or the identity."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     name: str
     min_strength: float
     max_strength: float
