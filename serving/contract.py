@@ -1,4 +1,4 @@
-"""What the model repository, its server, its clients and the gateway agree on: names, limits, handles.
+"""The names, limits and handles on which the model repository, its server, its clients and the gateway agree.
 
 Tensors of the graphs are those of `engines.contracts`, with a batch dimension of at most `MAX_BATCH` first.
 """
@@ -44,13 +44,13 @@ HANDLE_HEADER = "edgedit-handle"
 it, so that a session stays on the server that holds its inversion; without it any server may be asked."""
 
 RESEND = "resend image"
-"""What the NOT_FOUND says of a handle that is no longer held."""
+"""The message of NOT_FOUND for a handle that is no longer held."""
 
 DIRECTIONS = "directions"
 """Parameter of `edit_session`: JSON, name -> {"min_strength", "max_strength", "description"}."""
 
 CACHE_BYTES_PARAMETER = "cache_bytes"
-"""Parameter of `edit_session`: what its inversions may take, in bytes."""
+"""Parameter of `edit_session`: the bytes that its inversions may take."""
 
 BUNDLE_SHA256 = "bundle_sha256"
 """Parameter of `edit_session`: the digest of its latest version's bundle, which handles are made with."""

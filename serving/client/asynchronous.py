@@ -305,7 +305,7 @@ class AsyncClient:
             self._slots.release()
 
     async def _known_profile(self, deadline: Deadline) -> Profile:
-        """What the server said of its model when it was asked first, or first after it was away."""
+        """The profile that the server gave first, or first after it was away."""
         return self._profile or await self._ask_profile(deadline)
 
     async def _ask_profile(self, deadline: Deadline) -> Profile:
@@ -325,11 +325,11 @@ class AsyncClient:
             self._lender.condemn_idle()
 
     def _unserved(self, error: ServingError) -> ServingError:
-        """What is said of a server without the model."""
+        """The error of a server without the model."""
         return ServingError(f"{self.connection.url} does not serve {EDIT_SESSION}: {error}")
 
     def _open(self, photo: Source, profile: Profile, aligned: bool, face: int | None) -> tuple[Cut, np.ndarray]:
-        """What is cut out of a photo, and what the model takes of it."""
+        """The cut of a photo, and the pixels of it that the model takes."""
         opened, name = open_image(photo), photo_name(photo)
         cut = self._cropper(opened, profile.shape, aligned=aligned, face=face, name=name)
         return cut, np.ascontiguousarray(cut.crop)

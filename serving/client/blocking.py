@@ -22,7 +22,7 @@ from serving.client.wire import DirectionInfo, Profile
 _LOOP = LoopThread()
 _CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
 _PARENTS: list[object] = []
-"""What a forked process must not touch, not even as garbage."""
+"""Objects of the parent that a forked process must not touch, not even as garbage."""
 
 
 class Client:
@@ -90,7 +90,7 @@ class Client:
         return _LOOP.run(self._client.ready(timeout=timeout))
 
     def profile(self, *, timeout: float | None = None) -> Profile:
-        """What the server says of its model now: its directions and the shape of its images.
+        """The server's model as it is now: its directions and the shape of its images.
 
         Raises:
             ServingError: one of its kinds.

@@ -1,4 +1,4 @@
-"""How long a call may take and when it is made again: no clock is read and nothing is slept here but through these."""
+"""The time that a call may take, and the pauses before it is made again."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Deadline:
             raise self.error() from None
 
     def error(self) -> DeadlineError:
-        """What a call raises whose time is over."""
+        """The error of a call whose time is over."""
         return DeadlineError(f"no answer within {self.seconds:g} s; give the call a longer timeout or lower the load")
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and a server; each message is one line that says what to do."""
+"""The errors of a client; each message is one line that says what to do."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import numpy as np
 from serving.client.errors import CLOSED_MEANWHILE, ServingError, UnavailableError
 
 PREFIX = "edgedit_"
-"""Of the names of regions, under /dev/shm and at the server; the process id follows."""
+"""The start of every region's name, under /dev/shm and at the server; the process id follows."""
 
 
 class Region:
@@ -45,12 +45,12 @@ class Region:
 
     @property
     def key(self) -> str:
-        """What the server opens."""
+        """The name that the server opens."""
         return f"/{self.name}"
 
     @property
     def bytes(self) -> int:
-        """What is registered with the server."""
+        """The size that is registered with the server."""
         return 2 * self.size
 
     def write(self, image: np.ndarray) -> None:

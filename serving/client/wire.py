@@ -1,4 +1,4 @@
-"""What is sent and what comes back: `edit_session`'s requests, answers and configuration, without any I/O."""
+"""The requests, answers and configuration of `edit_session`, without any I/O."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from serving.contract import BUNDLE_SHA256, DIRECTIONS, EDIT_SESSION, HANDLE, IM
 from serving.models.edit_session.session_core import EditsError, parse_edits
 
 MAX_STEPS = 10_000
-"""Of a sweep."""
+"""The most frames of a sweep."""
 
 
 @dataclass(frozen=True)
 class DirectionInfo:
-    """What a server says of one of its directions."""
+    """One of a server's directions."""
 
     name: str
     min_strength: float
@@ -33,16 +33,16 @@ class DirectionInfo:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a server says of its model."""
+    """A server's model."""
 
     shape: tuple[int, int]
     """Height and width of its images."""
     directions: Mapping[str, DirectionInfo]
     bundle_sha256: str = ""
-    """What handles are made with; "" if it does not say."""
+    """The digest of its bundle, which handles are made with; "" if it does not say."""
 
     def handle(self, crop: np.ndarray) -> str:
-        """What the server will call the inversion of a face, uint8 h x w x 3: "" if it does not say."""
+        """The server's handle of the inversion of a face, uint8 h x w x 3; "" if it cannot be known."""
         return handle_of(crop, self.bundle_sha256) if self.bundle_sha256 else ""
 
 
@@ -57,7 +57,7 @@ class Request:
     edits: str | None = None
     """JSON; None asks for no image."""
     image_handle: str = ""
-    """What the server will call the image's inversion, as far as is known."""
+    """The handle that the image's inversion will have; "" if it cannot be known."""
 
     @property
     def home(self) -> str:
@@ -72,7 +72,7 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a request gives: the handle where an image was sent, an image where edits were."""
+    """An answer: the handle where an image was sent, an image where edits were."""
 
     handle: str
     """"" without one."""

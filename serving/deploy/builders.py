@@ -13,7 +13,7 @@ from serving.deploy.errors import StartError
 from serving.deploy.onnx_file import OnnxFile
 
 TRTEXEC = Path("/usr/src/tensorrt/bin/trtexec")
-"""Where NVIDIA's containers have it."""
+"""The place of trtexec in NVIDIA's containers."""
 
 BINDINGS = "tensorrt"
 """The module of TensorRT's Python bindings."""
@@ -22,19 +22,19 @@ Batch = tuple[int, int, int]
 """Smallest, tuned for, largest."""
 
 _PACKAGES = Path(__file__).resolve().parents[2]
-"""What `serving` lies in, for the child process."""
+"""The folder that `serving` lies in, for the child process."""
 
 
 @dataclass(frozen=True)
 class Builder:
-    """What turns a strongly typed graph into an engine on this machine."""
+    """A program that turns strongly typed graphs into engines on this machine."""
 
     version: str
     """TensorRT's version; an engine is loaded by this very version alone."""
     gpus: tuple[str, ...]
     """Architecture of every visible GPU, such as "sm90"."""
     trtexec: Path | None = None
-    """None takes the bindings."""
+    """The path of trtexec; None takes the bindings."""
     bindings: str = BINDINGS
     memory_budget: int | None = None
     """Bytes that a kernel may take for scratch memory while an engine is built, and that an engine may have at most."""

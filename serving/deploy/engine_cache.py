@@ -36,11 +36,11 @@ class _DamagedEngine(Exception):
 
 @dataclass(frozen=True)
 class EngineKey:
-    """What an engine depends on."""
+    """All that an engine depends on."""
 
     model: str
     graph_sha256: str
-    """Of the graph and its weights, see `graph_digest`."""
+    """The digest of the graph and its weights, see `graph_digest`."""
     tensorrt: str
     sm: str
     batch: Batch

@@ -1,4 +1,4 @@
-"""What a builder must know of an ONNX file, read from its protobuf encoding without the onnx package.
+"""The inputs and weights of an ONNX file, read from its protobuf encoding without the onnx package.
 
 Field numbers are those of onnx.proto, encoding as in the Protocol Buffers documentation, "Encoding".
 """

@@ -29,7 +29,7 @@ _FILE_OF_CAPABILITY = re.compile(
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What config.pbtxt says of a model, as far as engines go."""
+    """The part of a model's config.pbtxt that engines depend on."""
 
     name: str
     tensorrt: bool

@@ -51,7 +51,7 @@ _OPTIONAL = ("--http-max-input-size", "--allow-client-shm")
 
 @dataclass(frozen=True)
 class StartSettings:
-    """What the environment says, see the module. Read by hand, since the image has no pydantic-settings."""
+    """The settings of the environment, see the module. Read by hand, since the image has no pydantic-settings."""
 
     device: str
     listen: str
@@ -70,8 +70,10 @@ class StartSettings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
-        """Raises:
-        StartError: naming the variable that is wrong.
+        """Reads the settings.
+
+        Raises:
+            StartError: naming the variable that is wrong.
         """
 
         def text(name: str, default: str) -> str:
@@ -167,7 +169,7 @@ def server_command(settings: StartSettings, repository: Path, known: frozenset[s
 
 
 def shm_prefix() -> str:
-    """What this container's regions in /dev/shm begin with; a pod keeps its name, and /dev/shm, when it restarts."""
+    """The start of its regions' names in /dev/shm; a pod keeps its own name, and /dev/shm, when it restarts."""
     return "edgedit_" + re.sub(r"\W", "_", socket.gethostname())[:64] + "_"
 
 

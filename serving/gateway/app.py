@@ -34,7 +34,7 @@ from serving.gateway.shelf import Shelf
 
 
 class Gateway:
-    """What the routes share; found in `request.app.state.gateway`."""
+    """The state that the routes share, as `request.app.state.gateway`."""
 
     backend: Backend
     model: Model
@@ -48,9 +48,9 @@ class Gateway:
         self.keys = None if settings.api_keys is None else KeyRing(settings.api_keys)
         self.crop = Cropper()
         self.photos = Shelf[Cut](settings.photo_memory, settings.photo_seconds) if settings.photo_seconds else None
-        """By handle; None where photos are not kept."""
+        """Photos by handle; None where none are kept."""
         self.faces = Shelf[FoundFaces](settings.photo_memory, settings.photo_seconds)
-        """By digest of the photo as it was sent; used where photos are kept."""
+        """Faces by digest of the photo as it was sent; used where photos are kept."""
         self.credentials = settings.open_credentials()
         self.draining = False
         self.metrics.watch("admitted", "Requests inside: sending, waiting, running.", lambda: self.admission.inside)
@@ -114,7 +114,7 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 
 def _problem(error: Exception) -> Problem:
-    """What a caller is told of an error; words of other machines pass only if they tell nothing of those."""
+    """The problem that answers an error; words of other machines pass only if they tell nothing of those."""
     match error:
         case Problem():
             return error

@@ -1,4 +1,4 @@
-"""What the gateway needs of Triton: the protocol, what is remembered of its model, and the canary."""
+"""The backend that the gateway needs, which Triton's client is one of; its model, remembered; and the canary."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Backend(Protocol):
     """
 
     async def profile(self) -> Profile:
-        """What the server says of its model."""
+        """The server's model."""
         ...
 
     async def invert(self, photo: np.ndarray, *, aligned: bool = False) -> Handle:
@@ -41,7 +41,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class About:
-    """What is known of a model that runs in this process."""
+    """A model that runs in this process."""
 
     name: str
     """The bundle's."""
@@ -58,7 +58,7 @@ class LocalModel(Backend, Protocol):
 
     @property
     def about(self) -> About:
-        """What it is."""
+        """The model that runs."""
         ...
 
     async def linear(self, handle: Handle, edits: Mapping[str, float]) -> np.ndarray:
@@ -66,12 +66,12 @@ class LocalModel(Backend, Protocol):
         ...
 
     async def map(self, handle: Handle, edits: Mapping[str, float]) -> np.ndarray:
-        """Where an edit acts: float32 h x w, 0 and more, coarser than the image."""
+        """Maps where an edit acts: float32 h x w, 0 and more, coarser than the image."""
         ...
 
 
 class Model:
-    """What the backend says of its model, asked again when it is older than ten seconds."""
+    """The backend's model, asked for again when the answer is older than ten seconds."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

@@ -32,7 +32,7 @@ IMAGES = ("image/jpeg", "image/png", "image/webp")
 _ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 """Names that are not registered, and that clients send all the same."""
 BODIES = {"/v1/faces": (*IMAGES, FORM), "/v1/inversions": (*IMAGES, FORM), "/v1/edits": (JSON, FORM)}
-"""What may be posted where."""
+"""The media types that may be posted, by path."""
 
 OPEN = ("/healthz", "/readyz", "/openapi.json")
 ROUTES = (*BODIES, "/v1/directions", "/v1/model", "/metrics", *OPEN)
@@ -48,7 +48,7 @@ class _ClientLeft(Exception):
 
 @dataclass
 class Call:
-    """What is known of one request; routes find it in `request.state.call`."""
+    """One request, for the log and the metrics; routes find it in `request.state.call`."""
 
     id: str
     method: str

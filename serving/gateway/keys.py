@@ -23,7 +23,7 @@ from serving.gateway.settings import GatewayError
 
 EDIT, METRICS = "edit", "metrics"
 SCOPES = (EDIT, METRICS)
-"""What a key may do: call /v1, read /metrics."""
+"""The rights of a key: to call /v1, to read /metrics."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -1,4 +1,4 @@
-"""Who may go on, and when: rates per key, a bounded queue, and a pool of threads that is never queued without bound."""
+"""Rates per key, a bounded queue, and a pool of threads that is never queued without bound."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class CpuPool:
         self._free = asyncio.Semaphore(workers)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns or raises, run in a thread once one is free."""
+        """Runs `work` in a thread once one is free, and returns or raises as it does."""
         await self._free.acquire()
         loop = asyncio.get_running_loop()
         try:

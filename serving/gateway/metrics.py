@@ -15,7 +15,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """What is counted. Labels have few values whatever callers send: routes, not paths; names of keys are left out."""
+    """The metrics. Labels have few values whatever callers send: routes, not paths; names of keys are left out."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()

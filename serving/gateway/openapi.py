@@ -41,7 +41,7 @@ IMAGE_ANSWER: dict[str, Any] = {
     "description": "The image.",
     "content": {kind: {"schema": _BINARY} for kind in MEDIA_TYPES.values()},
     "headers": _TIMING
-    | {"Edgedit-Handle": {"description": "Of the inversion that was edited.", "schema": {"type": "string"}}},
+    | {"Edgedit-Handle": {"description": "The handle of the inversion that was edited.", "schema": {"type": "string"}}},
 }
 METRICS: dict[str, Any] = {
     "description": "Text exposition.",

@@ -1,4 +1,4 @@
-"""What the pool's threads do with a photo whose face was found: put it back and encode it."""
+"""Work of the pool's threads: the face of a photo is put back and the picture encoded."""
 
 from __future__ import annotations
 

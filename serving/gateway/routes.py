@@ -1,4 +1,4 @@
-"""What can be asked for."""
+"""The routes of the HTTP interface."""
 
 from __future__ import annotations
 

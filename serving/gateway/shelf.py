@@ -1,4 +1,4 @@
-"""What is kept of callers for a while, in memory alone: bounded in bytes, and forgotten when it is not used."""
+"""Values of callers that are kept for a while, in memory alone: bounded in bytes, and forgotten when not used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a server did not start, in one line, and whether another start may help."""
+"""The reason why a server did not start, in one line, and whether another start may help."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST = 2**20
 
 
 def reason(log: Path, written: int, code: int | None) -> str:
-    """What a log says since it had that many bytes, and what the server's exit code does."""
+    """The reason that a log gives after its first `written` bytes, and that the server's exit code does."""
     said = "its log says nothing"
     with contextlib.suppress(OSError), log.open("rb") as stream:
         stream.seek(written)

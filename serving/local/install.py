@@ -27,7 +27,7 @@ from serving.local.interpreter import describe
 
 OLDEST_GLIBC = (2, 35)
 PYTHONS = ((3, 11), (3, 12))
-"""Those with both a stub in the wheel and a NumPy 1.26."""
+"""The versions with both a stub in the wheel and a NumPy 1.26."""
 PYTHON_VARIABLE = "EDGEDIT_TRITON_PYTHON"
 """Environment variable: the interpreter for the server's Python models, in place of the one that runs edgedit."""
 SETUP_HINT = "run `edgedit serve setup`, which installs it for you (needs a package index)"
@@ -39,7 +39,7 @@ _INSTEAD = f"use the production container, {PRODUCTION}"
 
 @dataclass(frozen=True)
 class Interpreter:
-    """What `serving.local.interpreter.describe` says, typed."""
+    """A Python interpreter, as `serving.local.interpreter.describe` says it."""
 
     system: str
     machine: str
@@ -53,7 +53,7 @@ class Interpreter:
         return f"{self.python[0]}.{self.python[1]}"
 
     def problem(self) -> str | None:
-        """Why the development server cannot run with this interpreter; one line, None if it can."""
+        """The reason why the development server cannot run with this interpreter, in one line; None if it can."""
         if (self.system, self.machine) != ("Linux", "x86_64"):
             return (
                 f"the development server is for Linux on x86_64, and this is {self.system} {self.machine}; {_INSTEAD}"
@@ -82,7 +82,7 @@ class Installation:
     """A development server that is set up."""
 
     server: Path
-    """What pip made of the wheel: pytriton/ and nvidia_pytriton.libs/."""
+    """The folder of the wheel: pytriton/ and nvidia_pytriton.libs/."""
     stub: Path
     """The environment of the Python models."""
     interpreter: Interpreter
@@ -141,7 +141,7 @@ def interpreter() -> Interpreter:
 
 
 def unsupported() -> str | None:
-    """Why the development server cannot run here, in one line; None if it can. Asks no network."""
+    """The reason why the development server cannot run here, in one line; None if it can. Asks no network."""
     try:
         return interpreter().problem()
     except RuntimeUnavailableError as error:
@@ -209,7 +209,7 @@ def _folder() -> Path:
 
 
 def _place(part: str, python: Interpreter | None = None) -> Path:
-    """Where a part is installed: another lock, or another interpreter, is another place."""
+    """The folder of a part: another lock, or another interpreter, has another one."""
     digest = hashlib.sha256(_LOCKS[part].read_bytes())
     name = f"{part}-{RELEASE}"
     if python is not None:

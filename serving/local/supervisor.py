@@ -30,7 +30,7 @@ from typing import Any
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "edgedit-triton-"
-"""What every shared-memory region and every scratch folder of a server begins with."""
+"""The start of the name of every shared-memory region and every scratch folder of a server."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -38,7 +38,7 @@ _LOOK = 0.5
 """Seconds between looks at the caller: a pipe that a fork of the caller holds too does not end with the caller."""
 
 _DRAINED = b"All models are stopped"
-"""What Triton 2.51 writes once no call is in flight any more, before it ends its models one by one."""
+"""A line that Triton 2.51 logs once no call is in flight any more, before it ends its models one by one."""
 _SENDING = 0.3
 
 

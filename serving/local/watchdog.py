@@ -26,16 +26,16 @@ _LONGEST_PAUSE = 60.0
 
 @dataclass(frozen=True)
 class Event:
-    """What the watchdog has seen or done."""
+    """An event: a failure that the watchdog has noticed, or a restart."""
 
     line: str
-    """For people."""
+    """The event in words."""
     model: str | None
-    """Whose canary it was; None for the server as a whole."""
+    """The model whose canary it was; None for the server as a whole."""
     healed: bool
     """Whether the server was restarted and is ready again."""
     seconds: float = 0.0
-    """What the restart took."""
+    """The time that the restart took."""
 
 
 class Watchdog:

@@ -49,7 +49,7 @@ def parse(content: str) -> Any:
 
 
 def graph_config(bundle: Bundle, name: str) -> Any:
-    """What the two configurations of a graph's model share: tensors, batch, versions.
+    """The part that both configurations of a graph's model share: tensors, batch, versions.
 
     Nothing that differs between bundles of one family: Triton loads all versions again when a configuration changes.
     """

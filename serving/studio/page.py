@@ -41,7 +41,7 @@ HEADERS = {
 
 
 def attach(sample: Path | None = None) -> Callable[[FastAPI], None]:
-    """What adds the pages to a gateway's application, for `create_app(extend=...)`.
+    """Gives a function that adds the pages to a gateway's application, for `create_app(extend=...)`.
 
     Args:
         sample: a JPEG that the page offers to try it with; None for none.

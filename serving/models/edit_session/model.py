@@ -17,11 +17,11 @@ from lost_picture import LOST, is_lost  # pyright: ignore[reportMissingImports] 
 from session_core import CACHE_BYTES, SESSION_FILE, Cache, EditsError, Units, handle_of, parse_edits
 
 _AWAY = ("is not ready", "is not healthy")
-"""What Triton says, with no code of its own, of a model or a version that is not there, or whose process has died."""
+"""Triton's words, with no code of its own, for a model or version that is not there, or whose process has died."""
 
 
 class _Refusal(Exception):
-    """What a client is told: a message without paths, and one of TritonError's codes."""
+    """An error for the client: a message without paths, and one of TritonError's codes."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
