@@ -234,14 +234,8 @@ class AsyncClient:
         deadline: Deadline,
         ahead: asyncio.Task[Answer] | None = None,
     ) -> Answer:
-        """Makes a request, again where that may help, and with the crop where the server has dropped the inversion.
-
-        Args:
-            request: without the crop.
-            crop: the face that was inverted, if it is known.
-            deadline: of all attempts.
-            ahead: the first attempt, if it is under way already.
-        """
+        """Makes a request, again where that may help, and with the crop where the server has dropped the inversion and
+        the crop is known. `ahead` is the first attempt, if it is under way already."""
 
         async def attempt() -> Answer:
             nonlocal ahead

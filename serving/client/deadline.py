@@ -22,11 +22,7 @@ LONGEST = 1e6
 
 
 class Deadline:
-    """A point in time, `seconds` from now.
-
-    Args:
-        seconds: how long the call may take, waiting and repetitions included.
-        clock: gives seconds that only grow.
+    """The point in time, `seconds` from now, at which a call must be over, waiting and repetitions included.
 
     Raises:
         RequestError: for a time that is not above zero.
@@ -69,12 +65,7 @@ class Deadline:
 
 
 class Backoff:
-    """Says how long to wait before a call is made again: longer each time, and never all clients at the same moment.
-
-    Args:
-        retries: how often a call is repeated at most.
-        random_unit: gives numbers from 0 to 1.
-    """
+    """The pauses before a call is made again, at most `retries`: longer each time, never all clients' at one moment."""
 
     def __init__(self, retries: int, random_unit: Callable[[], float] = random.random) -> None:
         self._retries = retries

@@ -19,10 +19,8 @@ PREFIX = "edgedit_"
 class Region:
     """Memory for the image that goes with one request, and after it for the image that comes back.
 
-    Should this process be killed, the resource tracker that `multiprocessing` runs unlinks it.
-
-    Args:
-        size: in bytes, for one image; the region is twice that.
+    An image has `size` bytes, and the region twice that. Should this process be killed, the resource tracker that
+    `multiprocessing` runs unlinks it.
 
     Raises:
         UnavailableError: if there is no room.

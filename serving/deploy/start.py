@@ -188,12 +188,7 @@ def sweep_shm(folder: Path = SHM) -> int:
 
 
 def prepare(settings: StartSettings, builder: Builder | None, say: Say = print) -> Path:
-    """Puts the served repository together.
-
-    Args:
-        settings: where things are.
-        builder: what builds engines; None on a CPU, where the image's repository is served as it is.
-        say: progress, line by line.
+    """Puts the served repository together; without a builder, on a CPU, the image's own is served as it is.
 
     Raises:
         StartError: see `repository.assemble`.

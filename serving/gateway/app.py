@@ -72,7 +72,6 @@ def create_app(
 
     Args:
         connect: opens the backend, on the event loop that serves; it need not reach the server yet.
-        settings: the limits.
         extend: adds pages to the application; they are behind the same door.
 
     Raises:

@@ -121,12 +121,8 @@ class Model:
 
 
 class EditCanary:
-    """Whether an inference comes through, as of a moment ago; callers at the same time share one.
-
-    Args:
-        seconds: how long the inference may take.
-        fresh: how long an answer counts, in seconds.
-    """
+    """Whether an inference comes through within some `seconds`, as of at most `fresh` seconds ago; callers at the same
+    time share one."""
 
     def __init__(self, backend: Backend, model: Model, seconds: float, fresh: float) -> None:
         self._backend, self._model = backend, model

@@ -68,12 +68,7 @@ class Call:
 
 
 class Guard:
-    """ASGI middleware.
-
-    Args:
-        app: the application behind it.
-        gateway: its limits, queue and keys; without keys everybody is let in who comes by a loopback name.
-    """
+    """ASGI middleware with the gateway's limits, queue and keys; without keys it lets in who comes by a loopback name."""
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self._app, self._gateway, self._settings = app, gateway, gateway.settings

@@ -40,10 +40,7 @@ class Key:
 
 
 class KeyRing:
-    """The keys that are let in.
-
-    Args:
-        path: the file.
+    """The keys of a file, which are let in.
 
     Raises:
         GatewayError: if it cannot be read, holds no key, or a line is not one; the message names the line.

@@ -18,13 +18,7 @@ _MAX_BUCKETS = 10_000
 
 
 class RateLimiter:
-    """A token bucket per key: `burst` tokens at most, `rate` more every second, one for each request.
-
-    Args:
-        rate: tokens a second.
-        burst: tokens of a bucket that is full, at least 1.
-        clock: seconds, never running backwards.
-    """
+    """A token bucket per key: at most `burst` tokens, 1 or more; `rate` more every second; one for each request."""
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._burst, self._clock = rate, burst, clock

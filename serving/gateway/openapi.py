@@ -101,12 +101,7 @@ def _problem(code: int) -> dict[str, Any]:
 
 
 def describe(app: FastAPI, secured: bool) -> dict[str, Any]:
-    """The document; made once.
-
-    Args:
-        app: the gateway.
-        secured: whether API keys are asked for.
-    """
+    """The document, which is made once; `secured` where API keys are asked for."""
     if app.openapi_schema is not None:
         return app.openapi_schema
     document = get_openapi(

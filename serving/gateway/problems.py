@@ -22,11 +22,9 @@ class Problem(Exception):
     """An answer that is an error.
 
     Args:
-        status: HTTP status.
         kind: a short name of this problem that stays the same, the end of its `type`; None for a plain status.
         detail: one line for the caller: what was wrong and what to do.
         title: None for the status's own phrase.
-        headers: more headers of the answer.
         more: further members of the body.
     """
 

@@ -112,11 +112,7 @@ def serve(
 ) -> None:
     """Serves until it is told to stop by a signal; at SIGHUP it reads the file of keys again.
 
-    Args:
-        connect: opens the backend, see `create_app`.
-        settings: the limits.
-        listening: called with the URL once the address is bound.
-        extend: adds pages, see `create_app`.
+    `listening` is called with the URL once the address is bound; the other arguments are those of `create_app`.
 
     Raises:
         GatewayError: if the file of keys will not do or the address cannot be bound.

@@ -37,11 +37,8 @@ class InferError(EdgeditError):
 
 @contextmanager
 def asking(address: str, deadline: float) -> Iterator[InferenceServerClient]:
-    """A client for one question, closed after it: an idle connection would hold up the server's end.
-
-    Args:
-        address: host:port of HTTP.
-        deadline: seconds of silence that are waited for.
+    """A client for one question over HTTP, which waits for `deadline` seconds of silence. It is closed after that: an
+    idle connection would hold up the server's end.
 
     Raises:
         InferError: for an error of the server, an answer that is not understood, or none.

@@ -178,10 +178,7 @@ def require() -> Installation:
 
 
 def ensure(progress: Progress = lambda _: None) -> Installation:
-    """The development server, set up now if it is not.
-
-    Args:
-        progress: is told in one line what takes long.
+    """The development server, set up now if it is not; `progress` is told in one line what takes long.
 
     Raises:
         RuntimeUnavailableError: if it cannot run here or cannot be installed.

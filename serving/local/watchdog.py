@@ -42,7 +42,6 @@ class Watchdog:
     """A thread that asks every model of a server for an inference, over and over; a context manager.
 
     Args:
-        server: a running one.
         interval: seconds between rounds.
         deadline: seconds that an inference may take. A busy model may take longer, and is left alone as long as it
             finishes inferences at all.

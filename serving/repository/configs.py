@@ -76,8 +76,6 @@ def tensorrt_config(bundle: Bundle, name: str, engines: Mapping[str, str], busy_
     """config.pbtxt: TensorRT on every GPU, with a CUDA graph, warmed up, for every batch size.
 
     Args:
-        bundle: where the graph is.
-        name: its name.
         engines: file by compute capability, for those that are there; others load model.plan.
         busy_wait: wait for the GPU in a loop, which takes a core per instance and is fastest.
     """

@@ -86,7 +86,6 @@ def write_repository(bundle: Bundle, out: Path, options: RepositoryOptions | Non
     Args:
         bundle: a verified bundle.
         out: the repository's folder.
-        options: None for the defaults.
 
     Returns:
         `out`, resolved.
@@ -122,7 +121,6 @@ def add_version(
     Args:
         bundle: a verified bundle of the same family.
         out: the repository.
-        options: None for the defaults.
         loaded: called with the models and the version that are in place, before `edit_session` is: a server that
             looks for new models by itself must have loaded them when it returns.
 

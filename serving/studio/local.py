@@ -36,8 +36,6 @@ class LocalBackend:
     secret of this process.
 
     Args:
-        session: runs the graphs of a bundle.
-        directions: by name.
         seconds: how long an inversion is held after its last use.
         memory: bytes that inversions may take; those longest unused leave first.
     """

@@ -108,10 +108,9 @@ def _shown(name: str) -> str:
 
 
 class Units:
-    """The directions of a bundle as what one unit of strength adds.
+    """The directions of a bundle, by the order of their names: the change by one unit of strength.
 
     Args:
-        names: of the directions.
         delta_w: K x N x D float32, added to the W+ codes.
         style_delta: K x T float32, added to the styles.
     """
