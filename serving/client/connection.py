@@ -139,7 +139,7 @@ class Connection:
     async def register(self, region: Region, deadline: Deadline) -> None:
         """Has the server map a region."""
         async with self._client(deadline) as triton:
-            await triton.register_system_shared_memory(region.name, region.key, region.bytes)
+            await triton.register_system_shared_memory(region.name, f"/{region.name}", 2 * region.size)
 
     async def unregister(self, name: str, deadline: Deadline) -> None:
         """Has the server unmap a region."""

@@ -41,16 +41,6 @@ class Region:
                 f"no shared memory is to be had ({error.strerror or error}); enlarge /dev/shm or do without it"
             ) from error
 
-    @property
-    def key(self) -> str:
-        """The name that the server opens."""
-        return f"/{self.name}"
-
-    @property
-    def bytes(self) -> int:
-        """The size that is registered with the server."""
-        return 2 * self.size
-
     def write(self, image: np.ndarray) -> None:
         """Puts an image at the start.
 

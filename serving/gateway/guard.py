@@ -68,7 +68,7 @@ class Call:
 
 
 class Guard:
-    """ASGI middleware with the gateway's limits, queue and keys; without keys it lets in who comes by a loopback name."""
+    """ASGI middleware with the gateway's limits, queue and keys; without keys, only loopback names lead past it."""
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self._app, self._gateway, self._settings = app, gateway, gateway.settings

@@ -48,7 +48,6 @@ METRICS: dict[str, Any] = {
     "content": {CONTENT_TYPE: {"schema": {"type": "string"}}},
 }
 HEALTH: dict[str, Any] = {"security": []}
-READY: dict[str, Any] = {"security": []}
 PHOTO: dict[str, Any] = {
     "requestBody": {
         "required": True,

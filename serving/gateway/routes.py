@@ -23,7 +23,7 @@ from serving.gateway.forms import parse_form
 from serving.gateway.guard import FORM, JSON, Call
 from serving.gateway.logs import shorten
 from serving.gateway.metrics import CONTENT_TYPE
-from serving.gateway.openapi import EDITS, HEALTH, IMAGE_ANSWER, METRICS, PHOTO, READY, problems
+from serving.gateway.openapi import EDITS, HEALTH, IMAGE_ANSWER, METRICS, PHOTO, problems
 from serving.gateway.photos import MEDIA_TYPES, FoundFaces, finish, grey_levels, memory, needs_reconstruction
 from serving.gateway.problems import Problem, busy, invalid
 from serving.gateway.schemas import (
@@ -155,7 +155,7 @@ async def health() -> StatusAnswer:
     return StatusAnswer(status="ok")
 
 
-@router.get("/readyz", operation_id="ready", responses=problems(503), openapi_extra=READY)
+@router.get("/readyz", operation_id="ready", responses=problems(503), openapi_extra=HEALTH)
 async def ready(request: Request) -> StatusAnswer:
     """Whether an inference comes through, tried within the last second."""
     gateway = _gateway(request)
