@@ -15,7 +15,7 @@ import numpy as np
 from engines.photo import Cropper, Cut, PasteMode, open_image, photo_name
 from engines.photo.images import Source
 from serving.client.connection import Connection, Protocol
-from serving.client.deadline import LONGEST, Backoff, Deadline
+from serving.client.deadline import LONGEST, Deadline, pauses
 from serving.client.errors import (
     CLOSED,
     RETRIED,
@@ -266,7 +266,7 @@ class AsyncClient:
     async def _retried(self, attempt: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
         """Makes attempts until one is answered. gRPC's own retries end after five, know no HTTP, and would not hear
         that a server was away."""
-        backoff = Backoff(self._retries)
+        delays = pauses(self._retries, deadline)
         self._check_open()
         while True:
             try:
@@ -274,7 +274,7 @@ class AsyncClient:
             except RETRIED as error:
                 if isinstance(error, UnavailableError):
                     self._note_away()
-                delay = backoff.delay(deadline)
+                delay = next(delays, None)
                 if delay is None or self.closed:
                     url = self.connection.url
                     if isinstance(error, DroppedError) and await asyncio.to_thread(speaks_http, url):

@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from numbers import Real
 
@@ -46,6 +46,10 @@ class Deadline:
             raise self.error()
         return left
 
+    def allows(self, seconds: float) -> bool:
+        """Whether more than so many seconds are left."""
+        return seconds < self._end - self._clock()
+
     @asynccontextmanager
     async def limit(self) -> AsyncIterator[None]:
         """Cancels what runs in it when no time is left.
@@ -64,25 +68,12 @@ class Deadline:
         return DeadlineError(f"no answer within {self.seconds:g} s; give the call a longer timeout or lower the load")
 
 
-class Backoff:
-    """The pauses before a call is made again, at most `retries`: longer each time, never all clients' at one moment."""
-
-    def __init__(self, retries: int, random_unit: Callable[[], float] = random.random) -> None:
-        self._retries = retries
-        self._random_unit = random_unit
-        self._made = 0
-
-    def delay(self, deadline: Deadline) -> float | None:
-        """Seconds to wait: half to all of 0.1, 0.2, 0.4 .. 2; None if no repetition is left or could start in time."""
-        if self._made >= self._retries:
-            return None
-        longest = min(LONGEST_DELAY, math.ldexp(FIRST_DELAY, min(self._made, 10)))
-        delay = longest * (0.5 + 0.5 * self._random_unit())
-        try:
-            in_time = delay < deadline.left()
-        except DeadlineError:
-            return None
-        if not in_time:
-            return None
-        self._made += 1
-        return delay
+def pauses(retries: int, deadline: Deadline, random_unit: Callable[[], float] = random.random) -> Iterator[float]:
+    """Seconds to wait before a call is made again: half to all of 0.1, 0.2, 0.4 .. 2, so that clients come at different
+    moments. There are at most `retries`, and none after which the call could not start in time."""
+    for made in range(retries):
+        longest = min(LONGEST_DELAY, math.ldexp(FIRST_DELAY, min(made, 10)))
+        delay = longest * (0.5 + 0.5 * random_unit())
+        if not deadline.allows(delay):
+            return
+        yield delay
