@@ -27,7 +27,7 @@ from serving.gateway.logs import log
 from serving.gateway.metrics import Metrics
 from serving.gateway.openapi import describe
 from serving.gateway.photos import FoundFaces
-from serving.gateway.problems import MEDIA_TYPE, Problem, busy, invalid, scrub
+from serving.gateway.problems import Problem, busy, invalid, scrub
 from serving.gateway.routes import router
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.shelf import Shelf
@@ -109,7 +109,7 @@ async def _answer(request: Request, error: Exception) -> Response:
     if problem.status >= 500 and problem is not error:
         # Of the caller's mistakes, and of what the gateway refuses by itself, the problem says enough.
         log.warning("backend or gateway failed", exc_info=error, extra={"fields": {"request_id": call.id}})
-    return Response(problem.body(call.id), problem.status, problem.headers, media_type=MEDIA_TYPE)
+    return problem.answer(call.id)
 
 
 def _problem(error: Exception) -> Problem:

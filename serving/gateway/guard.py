@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.gateway.keys import EDIT, METRICS
 from serving.gateway.limits import Full, RateLimiter
 from serving.gateway.logs import log
-from serving.gateway.problems import MEDIA_TYPE, Problem, busy
+from serving.gateway.problems import Problem, busy
 from serving.gateway.settings import JSON_BYTES, is_loopback
 
 if TYPE_CHECKING:
@@ -92,20 +92,22 @@ class Guard:
         try:
             await self._timed(scope, headers, receive, reply, call)
         except Problem as problem:
-            await refuse(problem, call, reply)
+            await self._refuse(problem, call, scope, receive, reply)
         except _ClientLeft:
             call.status = _LEFT
         except asyncio.CancelledError:
             # The server stops and has waited long enough.
             with contextlib.suppress(Exception):
-                await refuse(busy(503, "stopping", "the gateway stops; send the request again", 1), call, reply)
+                stopping = busy(503, "stopping", "the gateway stops; send the request again", 1)
+                await self._refuse(stopping, call, scope, receive, reply)
             raise
         except Exception as error:
             log.error("request failed", exc_info=error, extra={"fields": {"request_id": call.id}})
             if call.started:
                 # An answer that was cut off must not look whole: the server closes the connection.
                 raise
-            await refuse(Problem(500, "internal", "the gateway failed; its log says more"), call, reply)
+            failed = Problem(500, "internal", "the gateway failed; its log says more")
+            await self._refuse(failed, call, scope, receive, reply)
         finally:
             self._account(call)
 
@@ -246,6 +248,12 @@ class Guard:
                 task.cancel()
             await asyncio.gather(work, watch, return_exceptions=True)
 
+    async def _refuse(self, problem: Problem, call: Call, scope: Scope, receive: Receive, reply: Send) -> None:
+        """Sends a problem, unless an answer has begun."""
+        call.problem = problem.kind or str(problem.status)
+        if not call.started:
+            await problem.answer(call.id)(scope, receive, reply)
+
     def _reply(self, send: Send, call: Call) -> Send:
         async def reply(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -287,18 +295,6 @@ class Guard:
             **call.fields,
         }
         log.log(30 if status >= 500 else 20, "request", extra={"fields": fields})
-
-
-async def refuse(problem: Problem, call: Call, send: Send) -> None:
-    """Sends a problem, unless an answer has begun."""
-    call.problem = problem.kind or str(problem.status)
-    if call.started:
-        return
-    body = problem.body(call.id)
-    headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), **problem.headers}
-    raw = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": problem.status, "headers": raw})
-    await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else body})
 
 
 def _too_long(limit: int) -> Problem:

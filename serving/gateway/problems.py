@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from starlette.responses import Response
+
 MEDIA_TYPE = "application/problem+json"
 _URN = "urn:edgedit:problem:"
 _LONGEST = 400
@@ -55,6 +57,10 @@ class Problem(Exception):
             **self.more,
         }
         return json.dumps(members, ensure_ascii=False).encode("utf-8", "replace")
+
+    def answer(self, request_id: str) -> Response:
+        """The answer to the request of that name."""
+        return Response(self.body(request_id), self.status, self.headers, media_type=MEDIA_TYPE)
 
 
 def busy(status: int, kind: str, detail: str, retry_after: float) -> Problem:
