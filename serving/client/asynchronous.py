@@ -239,27 +239,27 @@ class AsyncClient:
 
         async def attempt() -> Answer:
             nonlocal ahead
-            asked, stale = request, False
+            sent, stale = request, False
             while True:
                 try:
                     if ahead is not None:
                         first, ahead = ahead, None
                         async with deadline.limit():
                             return await first
-                    async with self._leased(asked, deadline) as region:
-                        return await self.connection.infer(asked, region, deadline)
+                    async with self._leased(sent, deadline) as region:
+                        return await self.connection.infer(sent, region, deadline)
                 except StaleRegionError:
                     if stale:
                         raise
                     stale = True
                     self._note_away()
                 except NotFoundError as error:
-                    if asked.image is not None:
+                    if sent.image is not None:
                         raise self._unserved(error) from error
                     if crop is None:
                         lost = f"the server no longer holds inversion {request.handle}; invert the photo again"
                         raise NotFoundError(lost) from error
-                    asked = replace(asked, image=crop)
+                    sent = replace(sent, image=crop)
 
         return await self._retried(attempt, deadline)
 

@@ -119,8 +119,8 @@ def _code(error: BaseException) -> str | None:
 
 
 def _message(error: BaseException) -> str:
-    told = getattr(error, "message", None) or getattr(error, "details", None)
-    text = " ".join(str(told() if callable(told) else error).split())
+    details = getattr(error, "message", None) or getattr(error, "details", None)
+    text = " ".join(str(details() if callable(details) else error).split())
     return _REQUEST_ID.sub("", text)[:_LONGEST] or type(error).__name__
 
 

@@ -139,11 +139,11 @@ def within_ranges(profile: Profile, edits: Mapping[str, float], clamp: bool) -> 
     Warns:
         StrengthWarning: for a strength outside its direction's range, clamped or not.
     """
-    kept = dict(edits)
+    limited = dict(edits)
     for name, strength in edits.items():
         if (known := profile.directions.get(name)) is not None:
-            kept[name] = within_range(name, strength, known.min_strength, known.max_strength, clamp)
-    return kept
+            limited[name] = within_range(name, strength, known.min_strength, known.max_strength, clamp)
+    return limited
 
 
 def parse_profile(config: Mapping[str, Any]) -> Profile:
@@ -155,13 +155,13 @@ def parse_profile(config: Mapping[str, Any]) -> Profile:
     try:
         dims = next(one["dims"] for one in config["input"] if one["name"] == IMAGE)
         height, width, channels = (int(extent) for extent in dims)
-        told = json.loads(config["parameters"][DIRECTIONS]["string_value"])
+        listed = json.loads(config["parameters"][DIRECTIONS]["string_value"])
         digest = config["parameters"].get(BUNDLE_SHA256, {}).get("string_value", "")
         directions = {
             name: DirectionInfo(
                 name, float(one["min_strength"]), float(one["max_strength"]), str(one.get("description", ""))
             )
-            for name, one in told.items()
+            for name, one in listed.items()
         }
         if channels != 3 or min(height, width) < 1:
             raise ValueError("not an image")
@@ -192,7 +192,7 @@ def read_answer(result: Any, request: Request, region: Region | None) -> Answer:
         else:
             pixels = result.as_numpy(IMAGE)
         if pixels is None or pixels.shape != wanted or pixels.dtype != np.uint8:
-            found = "nothing" if pixels is None else f"{pixels.dtype} {pixels.shape}"
-            raise ServingError(f"the server gave {found} instead of an image {wanted}; write its repository again")
+            given = "nothing" if pixels is None else f"{pixels.dtype} {pixels.shape}"
+            raise ServingError(f"the server gave {given} instead of an image {wanted}; write its repository again")
         image = np.array(pixels[0])
     return Answer(handle, image)

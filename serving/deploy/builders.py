@@ -98,10 +98,10 @@ def find_builder(trtexec: Path = TRTEXEC, bindings: str = BINDINGS) -> Builder:
     """
     failed, said = run([*_child("describe"), bindings], dict(os.environ))
     try:
-        found = json.loads(said.splitlines()[-1])
+        description = json.loads(said.splitlines()[-1])
     except (IndexError, ValueError):
         raise StartError(f"TensorRT of this image cannot be asked for its version (status {failed})") from None
-    gpus, library, python = found["gpus"], found["library"], found["bindings"]
+    gpus, library, python = description["gpus"], description["library"], description["bindings"]
     if not gpus:
         raise StartError("no NVIDIA GPU is visible: run with --gpus all (nvidia.com/gpu: 1), or set EDGEDIT_DEVICE=cpu")
     if library is None and python is None:

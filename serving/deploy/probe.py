@@ -89,10 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--timeout", type=float, default=8.0, help="seconds for each answer")
-    asked = parser.parse_args(arguments)
-    probe = Probe(asked.host, asked.port, asked.timeout)
+    options = parser.parse_args(arguments)
+    probe = Probe(options.host, options.port, options.timeout)
     try:
-        probe.live() if asked.what == "live" else probe.infer()
+        probe.live() if options.what == "live" else probe.infer()
     except ProbeError as error:
         print(error, file=sys.stderr)
         return 1

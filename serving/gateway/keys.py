@@ -64,11 +64,11 @@ class KeyRing:
         key, or how much of one, was right.
         """
         digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
-        found = None
+        matching = None
         for key in self._keys:
             if hmac.compare_digest(key.digest, digest):
-                found = key
-        return found
+                matching = key
+        return matching
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:

@@ -21,8 +21,8 @@ def reason(log: Path, written: int, code: int | None) -> str:
         text = stream.read(_MOST).decode(errors="replace")
         if failed := _MODEL_FAILED.search(text):
             return f"model {failed[1]}: {failed[2]}".rstrip('" ')
-        if found := _START_FAILED.findall(text):
-            said = found[-1].strip('" ')
+        if errors := _START_FAILED.findall(text):
+            said = errors[-1].strip('" ')
     if code is not None and code < 0:
         return f"it died of {signal.Signals(-code).name}, as Triton 2.51 may on a machine that is too busy; {said}"
     return said

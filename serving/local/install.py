@@ -59,8 +59,8 @@ class Interpreter:
                 f"the development server is for Linux on x86_64, and this is {self.system} {self.machine}; {_INSTEAD}"
             )
         oldest = ".".join(map(str, OLDEST_GLIBC))
-        found = tuple(int(part) for part in self.glibc.split(".")[:2] if part.isdigit())
-        if found < OLDEST_GLIBC:
+        glibc = tuple(int(part) for part in self.glibc.split(".")[:2] if part.isdigit())
+        if glibc < OLDEST_GLIBC:
             return (
                 f"the development server needs glibc {oldest}, and this system has "
                 f"{self.glibc or 'another C library'}; {_INSTEAD}"
@@ -157,12 +157,12 @@ def find() -> Installation | None:
     python = interpreter()
     if problem := python.problem():
         raise RuntimeUnavailableError(problem)
-    found = Installation(_place("server"), _place("stub", python), python)
+    installation = Installation(_place("server"), _place("stub", python), python)
     # A virtual environment dies with the interpreter that it links to.
-    if not (found.server.is_dir() and (found.stub / "bin" / "python3").exists()):
+    if not (installation.server.is_dir() and (installation.stub / "bin" / "python3").exists()):
         return None
-    found.check()
-    return found
+    installation.check()
+    return installation
 
 
 def require() -> Installation:
@@ -171,10 +171,10 @@ def require() -> Installation:
     Raises:
         RuntimeUnavailableError: if it is not set up, or cannot run here.
     """
-    found = find()
-    if found is None:
+    installation = find()
+    if installation is None:
         raise RuntimeUnavailableError(f"the development server is not installed: {SETUP_HINT}")
-    return found
+    return installation
 
 
 def ensure(progress: Progress = lambda _: None) -> Installation:
@@ -183,8 +183,8 @@ def ensure(progress: Progress = lambda _: None) -> Installation:
     Raises:
         RuntimeUnavailableError: if it cannot run here or cannot be installed.
     """
-    if (found := find()) is not None:
-        return found
+    if (installation := find()) is not None:
+        return installation
     folder = _folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -83,8 +83,8 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._stop.wait(self.interval):
-            if (found := self._look()) is not None:
-                self._heal(*found)
+            if (failure := self._look()) is not None:
+                self._heal(*failure)
 
     def _look(self) -> tuple[str | None, str] | None:
         """One round: the model and the reason for a restart, if there is one."""
