@@ -101,11 +101,6 @@ class AsyncClient:
         finally:
             await self.connection.close()
 
-    def finish(self) -> None:
-        """Takes back all shared memory where no event loop is left to await `close`."""
-        if self._lender is not None:
-            self._lender.finish()
-
     async def ready(self, *, timeout: float | None = None) -> bool:
         """See `Client.ready`."""
         if self.closed:

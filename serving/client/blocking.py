@@ -72,7 +72,8 @@ class Client:
 
     def _start(self) -> None:
         self._client = self._make()
-        self._at_exit = weakref.finalize(self, _finish, self._client)
+        # For a client that nobody closes.
+        self._at_exit = weakref.finalize(self, _close, self._client)
 
     def __enter__(self) -> Self:
         return self
@@ -233,10 +234,8 @@ async def _ended(frames: AsyncGenerator[tuple[float, np.ndarray]]) -> None:
         await frames.aclose()
 
 
-def _finish(client: AsyncClient) -> None:
-    """Takes back shared memory, and closes the connections, of a client that nobody has closed."""
-    client.finish()
-    _LOOP.end(client.connection.disconnect())
+def _close(client: AsyncClient) -> None:
+    _LOOP.end(client.close())
 
 
 def _before_fork() -> None:
