@@ -19,7 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.gateway.keys import EDIT, METRICS
-from serving.gateway.limits import Full, RateLimiter
+from serving.gateway.limits import RateLimiter
 from serving.gateway.logs import log
 from serving.gateway.problems import Problem, busy
 from serving.gateway.settings import JSON_BYTES, is_loopback
@@ -139,16 +139,10 @@ class Guard:
         if accepted is None or scope["method"] != "POST":
             return await self._app(scope, receive, reply)
         limit = self._body_limit(headers, accepted)
-        try:
-            with self._gateway.admission.admit(call.key):
-                with self._gateway.metrics.stage("body"):
-                    body = await self._read(receive, limit, min(self._settings.body_timeout, seconds), call)
-                await self._watched(scope, body, receive, reply, call)
-        except Full as full:
-            if full.own:
-                detail = "too many requests with this key are under way; wait for their answers"
-                raise busy(429, "key-busy", detail, full.retry_after) from None
-            raise busy(503, "overloaded", "the gateway is full; try again later", full.retry_after) from None
+        with self._gateway.admission.admit(call.key):
+            with self._gateway.metrics.stage("body"):
+                body = await self._read(receive, limit, min(self._settings.body_timeout, seconds), call)
+            await self._watched(scope, body, receive, reply, call)
 
     def _timeout(self, headers: Headers) -> float:
         text = headers.get("x-request-timeout")

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import ParamSpec, TypeVar
 
+from serving.gateway.problems import busy
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -41,14 +43,6 @@ class RateLimiter:
         return wait
 
 
-class Full(Exception):
-    """No room. `retry_after` is in whole seconds; `own` says that the key's own share is used up."""
-
-    def __init__(self, retry_after: int, own: bool) -> None:
-        super().__init__("full")
-        self.retry_after, self.own = retry_after, own
-
-
 class Admission:
     """A bounded queue: `running` requests work, `waiting` more may be here, `per_key` of one key at most.
 
@@ -72,12 +66,13 @@ class Admission:
         """Holds a place while the request is here.
 
         Raises:
-            Full: if there is none.
+            Problem: if there is none: 429 where the key's own share is used up, else 503.
         """
         if self._inside[key] >= self._per_key:
-            raise Full(self._estimate(self._inside[key]), own=True)
+            detail = "too many requests with this key are under way; wait for their answers"
+            raise busy(429, "key-busy", detail, self._estimate(self._inside[key]))
         if self.inside >= self._limit:
-            raise Full(self._estimate(self.inside), own=False)
+            raise busy(503, "overloaded", "the gateway is full; try again later", self._estimate(self.inside))
         self._inside[key] += 1
         try:
             yield
