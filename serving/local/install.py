@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 from engines.errors import RuntimeUnavailableError
 from engines.packages import Progress
 from engines.pip import PINNED, QUIETLY, failure
-from engines.store import atomic_directory, cache_folder, lock
+from engines.store import cache_folder, made_once
 from serving.local import PRODUCTION, RELEASE
 from serving.local.interpreter import describe
 
@@ -182,22 +183,29 @@ def ensure(progress: Progress = lambda _: None) -> Installation:
 
     Raises:
         RuntimeUnavailableError: if it cannot run here or cannot be installed.
+        OutputError: if the cache folder cannot be written.
     """
     if (installation := find()) is not None:
         return installation
-    folder = _folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        waiting = "waiting for another set-up of the development server"
-        with lock(folder / ".lock", lambda owner: progress(waiting)):
-            # Under the lock, what is there of these is of processes that were killed.
-            for leftover in folder.glob(".*-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            python = interpreter()
-            _install_server(python, progress)
-            _install_stub(python, progress)
-    except OSError as error:
-        raise RuntimeUnavailableError(f"cannot install the development server in {folder}: {error.strerror}") from error
+    python = interpreter()
+    server, stub = _place("server"), _place("stub", python)
+
+    def waiting() -> None:
+        progress("waiting for another set-up of the development server")
+
+    def make_server(folder: Path) -> None:
+        progress("installing Triton 2.51 from the wheel nvidia-pytriton 0.7.0 (144 MB unpacked)")
+        _pip(python, folder, "server", folder)
+
+    def make_stub(folder: Path) -> None:
+        progress(f"installing its Python {python.minor} environment: NumPy 1.26, ONNX Runtime (150 MB unpacked)")
+        _run([str(python.executable), "-I", "-m", "venv", "--without-pip", str(folder)], "venv")
+        _pip(python, _site(folder, python), "stub", folder)
+
+    with suppress(OSError):  # which `made_once` puts into words
+        _folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+    made_once(server, server.is_dir, make_server, waiting)
+    made_once(stub, (stub / "bin" / "python3").exists, make_stub, waiting)
     return require()
 
 
@@ -217,25 +225,6 @@ def _place(part: str, python: Interpreter | None = None) -> Path:
 
 def _site(stub: Path, python: Interpreter) -> Path:
     return stub / "lib" / f"python{python.minor}" / "site-packages"
-
-
-def _install_server(python: Interpreter, progress: Progress) -> None:
-    place = _place("server")
-    if place.is_dir():
-        return
-    progress("installing Triton 2.51 from the wheel nvidia-pytriton 0.7.0 (144 MB unpacked)")
-    with atomic_directory(place) as partial:
-        _pip(python, partial, "server", partial)
-
-
-def _install_stub(python: Interpreter, progress: Progress) -> None:
-    place = _place("stub", python)
-    if (place / "bin" / "python3").exists():
-        return
-    progress(f"installing its Python {python.minor} environment: NumPy 1.26, ONNX Runtime (150 MB unpacked)")
-    with atomic_directory(place) as partial:
-        _run([str(python.executable), "-I", "-m", "venv", "--without-pip", str(partial)], "venv")
-        _pip(python, _site(partial, python), "stub", partial)
 
 
 def _pip(python: Interpreter, target: Path, part: str, scratch: Path) -> None:
