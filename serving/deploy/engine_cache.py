@@ -25,7 +25,6 @@ from serving.deploy.builders import Batch, Builder
 from serving.deploy.errors import StartError
 from serving.deploy.onnx_file import OnnxFile
 
-_CHUNK = 2**22
 _DIGITS = 16
 Say = Callable[[str], None]
 
@@ -66,8 +65,7 @@ def graph_digest(graph: OnnxFile) -> str:
         try:
             digest.update(f"{path.name}\n{path.stat().st_size}\n".encode())
             with path.open("rb") as stream:
-                while chunk := stream.read(_CHUNK):
-                    digest.update(chunk)
+                hashlib.file_digest(stream, lambda: digest)
         except OSError as error:
             raise StartError(f"{path} cannot be read: {error.strerror or error}") from error
     return digest.hexdigest()
