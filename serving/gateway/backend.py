@@ -13,7 +13,7 @@ import numpy as np
 
 from serving.client.errors import ServingError
 from serving.client.handle import Handle
-from serving.client.wire import Profile
+from serving.client.wire import Profile, within_ranges
 from serving.gateway.problems import Problem
 
 _PROFILE_SECONDS = 10.0
@@ -107,17 +107,14 @@ class Model:
         Raises:
             Problem: 422 for a direction that the model does not have, with names that are close.
         """
-        known = (await self.profile()).directions
-        wanted: dict[str, float] = {}
-        for name, strength in edits.items():
-            if name not in known:
-                close = difflib.get_close_matches(name.lower(), known, n=3)
+        profile = await self.profile()
+        for name in edits:
+            if name not in profile.directions:
+                close = difflib.get_close_matches(name.lower(), profile.directions, n=3)
                 hint = f"did you mean {' or '.join(close)}?" if close else "GET /v1/directions lists all"
                 detail = f"unknown direction {name!r}; {hint}"
                 raise Problem(422, "unknown-direction", detail, suggestions=close)
-            low, high = known[name].min_strength, known[name].max_strength
-            wanted[name] = min(max(strength, low), high) if clamp else strength
-        return wanted
+        return within_ranges(profile, edits, clamp)
 
 
 class EditCanary:
