@@ -39,11 +39,7 @@ _ROUTABLE = re.compile(rf"[0-9a-f]{{{HANDLE_DIGITS}}}")
 
 
 def library(name: str) -> ModuleType:
-    """A module of tritonclient or below it, imported when a client is made.
-
-    Raises:
-        RuntimeUnavailableError: if it is not installed.
-    """
+    """A module of tritonclient or below it, imported when a client is made; RuntimeUnavailableError without it."""
     try:
         return importlib.import_module(name)
     except (ImportError, RuntimeError) as error:
@@ -110,11 +106,7 @@ class Connection:
         self._closed = False
 
     async def infer(self, request: Request, region: Region | None, deadline: Deadline) -> Answer:
-        """One inference.
-
-        Raises:
-            ServingError: one of its kinds, as all of these methods.
-        """
+        """One inference; as all of these methods it raises some kind of ServingError."""
         async with self._client(deadline) as triton:
             arguments = inference(self.library, request, region)
             if self.protocol == "grpc":

@@ -36,11 +36,7 @@ class Deadline:
         self._end = clock() + self.seconds
 
     def left(self) -> float:
-        """Seconds left, above zero.
-
-        Raises:
-            DeadlineError: if none are.
-        """
+        """Seconds left, above zero; a DeadlineError if none are."""
         left = self._end - self._clock()
         if not left > 0:
             raise self.error()
@@ -52,11 +48,7 @@ class Deadline:
 
     @asynccontextmanager
     async def limit(self) -> AsyncIterator[None]:
-        """Cancels what runs in it when no time is left.
-
-        Raises:
-            DeadlineError: then.
-        """
+        """Cancels what runs in it when no time is left, and raises a DeadlineError then."""
         try:
             async with asyncio.timeout(self.left()):
                 yield

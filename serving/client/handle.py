@@ -48,11 +48,7 @@ class Handle:
 
 
 def as_handle(handle: Handle | str) -> Handle:
-    """A handle, or one made of an id.
-
-    Raises:
-        RequestError: for anything else.
-    """
+    """A handle, or one made of an id; a RequestError for anything else."""
     if isinstance(handle, Handle):
         return handle
     if isinstance(handle, str) and handle:

@@ -42,11 +42,7 @@ class Region:
             ) from error
 
     def write(self, image: np.ndarray) -> None:
-        """Puts an image at the start.
-
-        Raises:
-            ServingError: as `read`.
-        """
+        """Puts an image at the start; errors as `read`."""
         self._view(image.size, 0).reshape(image.shape)[...] = image
 
     def read(self, size: int, offset: int) -> np.ndarray:

@@ -105,11 +105,7 @@ def edits_json(edits: Mapping[str, float]) -> str:
 
 
 def merged(edits: Mapping[str, float] | None, strengths: Mapping[str, float]) -> dict[str, float]:
-    """Edits given as a mapping and as keywords.
-
-    Raises:
-        RequestError: for a direction given twice, or no mapping.
-    """
+    """Edits given as a mapping and as keywords; a RequestError for a direction given twice, or no mapping."""
     if edits is not None and not isinstance(edits, Mapping):
         raise RequestError(f"edits are strengths by direction, such as {{'smile': 2}}, got {edits!r}")
     both = dict(edits or {})
@@ -173,11 +169,7 @@ def parse_profile(config: Mapping[str, Any]) -> Profile:
 
 
 def read_answer(result: Any, request: Request, region: Region | None) -> Answer:
-    """Reads tritonclient's InferResult, of either protocol.
-
-    Raises:
-        ServingError: if it is not an answer to that request.
-    """
+    """Reads tritonclient's InferResult, of either protocol; a ServingError if it is no answer to that request."""
     handle, image = "", np.empty((0, 0, 3), np.uint8)
     if request.image is not None:
         held = result.as_numpy(HANDLE)

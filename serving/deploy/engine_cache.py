@@ -55,11 +55,7 @@ class EngineKey:
 
 
 def graph_digest(graph: OnnxFile) -> str:
-    """SHA-256 over the names, sizes and contents of a graph and its weights.
-
-    Raises:
-        StartError: if one cannot be read.
-    """
+    """SHA-256 over the names, sizes and contents of a graph and its weights; a StartError if one cannot be read."""
     digest = hashlib.sha256()
     for path in graph.files:
         try:

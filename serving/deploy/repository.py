@@ -44,11 +44,7 @@ class ModelConfig:
 
 
 def read_config(model: Path) -> ModelConfig:
-    """Reads config.pbtxt of a model's folder.
-
-    Raises:
-        StartError: if it cannot be read or names no backend.
-    """
+    """Reads config.pbtxt of a model's folder; a StartError if it cannot be read or names no backend."""
     path = model / "config.pbtxt"
     try:
         text = path.read_text(encoding="utf-8")

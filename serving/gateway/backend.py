@@ -81,11 +81,7 @@ class Model:
         self._then = -float("inf")
 
     async def profile(self) -> Profile:
-        """Shape and directions; while the server is away, what it said last.
-
-        Raises:
-            ServingError: if it has not said anything yet.
-        """
+        """Shape and directions, or those that a server last had that is away; its ServingError if there are none."""
         if self._profile is not None and self._lock.locked():
             return self._profile
         async with self._lock:

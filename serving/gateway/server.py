@@ -85,11 +85,7 @@ class GatewayServer(uvicorn.Server):
 
 
 def bind(settings: GatewaySettings) -> socket.socket:
-    """The listening socket, bound before anything is loaded.
-
-    Raises:
-        GatewayError: if the address cannot be had.
-    """
+    """The listening socket, bound before anything is loaded; a GatewayError if the address cannot be had."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     try:

@@ -83,11 +83,7 @@ class ModelCanary:
         self._feeds: dict[str, dict[str, np.ndarray]] = {}
 
     def infer(self, model: str) -> dict[str, np.ndarray]:
-        """One inference.
-
-        Raises:
-            InferError: if it fails.
-        """
+        """One inference; an InferError if it fails."""
         if model not in self._feeds:
             with asking(self.address, self.deadline) as triton:
                 self._feeds[model] = _feeds(triton.get_model_config(model))
@@ -102,11 +98,7 @@ class ModelCanary:
         return "healthy", ""
 
     def successes(self, model: str) -> int:
-        """Inferences that a model has finished since it was loaded, anybody's.
-
-        Raises:
-            InferError: if the server does not say.
-        """
+        """Anybody's inferences that a model has finished since it was loaded; an InferError if the server is silent."""
         with asking(self.address, self.deadline) as triton:
             stats = triton.get_inference_statistics(model)["model_stats"]
             return sum(int(one["inference_stats"]["success"]["count"]) for one in stats)

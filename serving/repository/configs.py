@@ -29,11 +29,7 @@ def text(config: Any) -> str:
 
 
 def parse(content: str) -> Any:
-    """The inverse of `text`.
-
-    Raises:
-        google.protobuf.text_format.ParseError: if it is not a model configuration.
-    """
+    """The inverse of `text`; a ParseError for anything but a model configuration."""
     return text_format.Parse(content, _PB.ModelConfig())
 
 
