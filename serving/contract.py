@@ -1,4 +1,4 @@
-"""What the model repository, its server, its clients and the gateway agree on: names, limits, handles.
+"""The names, limits and handles on which the model repository, its server, its clients and the gateway agree.
 
 Tensors of the graphs are those of `engines.contracts`, with a batch dimension of at most `MAX_BATCH` first.
 """
@@ -6,37 +6,10 @@ Tensors of the graphs are those of `engines.contracts`, with a batch dimension o
 from __future__ import annotations
 
 from engines.contracts import PARTS, PIPELINES
-from serving.models.edit_session.session_core import (
-    CACHE_BYTES,
-    HANDLE_DIGITS,
-    MAX_EDITS,
-    MAX_EDITS_BYTES,
-    handle_of,
-)
-
-__all__ = [
-    "BUNDLE_SHA256",
-    "CACHE_BYTES",
-    "CACHE_BYTES_PARAMETER",
-    "CPU_CONFIG",
-    "DIRECTIONS",
-    "EDITED_IMAGE",
-    "EDITS",
-    "EDIT_IMAGE",
-    "EDIT_SESSION",
-    "GRAPH_MODELS",
-    "HANDLE",
-    "HANDLE_DIGITS",
-    "HANDLE_HEADER",
-    "IMAGE",
-    "MAX_BATCH",
-    "MAX_EDITS",
-    "MAX_EDITS_BYTES",
-    "RESEND",
-    "TRITON_TYPES",
-    "VERSION",
-    "handle_of",
-]
+from serving.models.edit_session.session_core import CACHE_BYTES as CACHE_BYTES
+from serving.models.edit_session.session_core import HANDLE_DIGITS as HANDLE_DIGITS
+from serving.models.edit_session.session_core import MAX_EDITS as MAX_EDITS
+from serving.models.edit_session.session_core import handle_of as handle_of
 
 GRAPH_MODELS = (*PIPELINES, *PARTS)
 """Models that are one graph of a bundle each, named as the graph is."""
@@ -71,29 +44,13 @@ HANDLE_HEADER = "edgedit-handle"
 it, so that a session stays on the server that holds its inversion; without it any server may be asked."""
 
 RESEND = "resend image"
-"""What the NOT_FOUND says of a handle that is no longer held."""
+"""The message of NOT_FOUND for a handle that is no longer held."""
 
 DIRECTIONS = "directions"
 """Parameter of `edit_session`: JSON, name -> {"min_strength", "max_strength", "description"}."""
 
 CACHE_BYTES_PARAMETER = "cache_bytes"
-"""Parameter of `edit_session`: what its inversions may take, in bytes."""
+"""Parameter of `edit_session`: the bytes that its inversions may take."""
 
 BUNDLE_SHA256 = "bundle_sha256"
 """Parameter of `edit_session`: the digest of its latest version's bundle, which handles are made with."""
-
-TRITON_TYPES = {
-    "bool": "BOOL",
-    "uint8": "UINT8",
-    "uint16": "UINT16",
-    "uint32": "UINT32",
-    "uint64": "UINT64",
-    "int8": "INT8",
-    "int16": "INT16",
-    "int32": "INT32",
-    "int64": "INT64",
-    "float16": "FP16",
-    "float32": "FP32",
-    "float64": "FP64",
-}
-"""Triton's names of NumPy's types, as clients say them; a configuration puts TYPE_ before."""

@@ -24,7 +24,7 @@ from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
 from engines.store import write
 from serving.local import RELEASE
-from serving.local.canary import ask
+from serving.local.canary import asking
 from serving.local.server import LocalTriton
 
 Say = Callable[[str], None]
@@ -185,8 +185,8 @@ def _measure(
 
 def _statistics(server: LocalTriton) -> dict[str, float]:
     """Sums of the model `edit`, as the server counts them."""
-    _, read = ask(server.http, "GET", "/v2/models/edit/stats", b"", {}, 10.0)
-    stats = json.loads(read)["model_stats"][0]
+    with asking(server.http, 10.0) as triton:
+        stats = triton.get_inference_statistics("edit")["model_stats"][0]
     sums = {name: float(stats["inference_stats"][name]["ns"]) for name in _STAGES}
     success = stats["inference_stats"]["success"]["count"]
     return sums | {"requests": success, "images": stats["inference_count"], "runs": stats["execution_count"]}

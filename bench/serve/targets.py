@@ -15,7 +15,7 @@ from engines.directions import load_directions, resolve
 from engines.session import EditSession
 from serving.client import Client
 from serving.client.connection import GRPC_OPTIONS, HTTP_HEADERS, library
-from serving.contract import MAX_BATCH, TRITON_TYPES
+from serving.contract import MAX_BATCH
 
 TIMEOUT = 60.0
 """Seconds for one request."""
@@ -213,7 +213,9 @@ class HttpTensors:
             self._clients.append(self._local.client)
         inputs = []
         for name, array in self._feeds.items():
-            tensor = self._library.InferInput(name, array.shape, TRITON_TYPES[array.dtype.name])
+            tensor = self._library.InferInput(
+                name, array.shape, library("tritonclient.utils").np_to_triton_dtype(array.dtype)
+            )
             tensor.set_data_from_numpy(array)
             inputs.append(tensor)
         outputs = [self._library.InferRequestedOutput("image")]
@@ -225,7 +227,7 @@ def edit_message(service: ModuleType, feeds: Mapping[str, np.ndarray]) -> Any:
     """A ModelInferRequest of `edit` without its data; `service` is tritonclient.grpc.service_pb2."""
     message = service.ModelInferRequest(model_name="edit")
     for name, array in feeds.items():
-        tensor = message.inputs.add(name=name, datatype=TRITON_TYPES[array.dtype.name])
+        tensor = message.inputs.add(name=name, datatype=library("tritonclient.utils").np_to_triton_dtype(array.dtype))
         tensor.shape.extend(array.shape)
     message.outputs.add(name="image")
     return message

@@ -14,13 +14,12 @@ import numpy as np
 
 from engines.photo import Cropper, Cut, PasteMode, open_image, photo_name
 from engines.photo.images import Source
-from serving.client.connection import Connection, Infer, Protocol
-from serving.client.deadline import LONGEST, Backoff, Deadline
+from serving.client.connection import Connection, Protocol
+from serving.client.deadline import LONGEST, Deadline, pauses
 from serving.client.errors import (
     CLOSED,
     RETRIED,
     DroppedError,
-    FrameError,
     NotFoundError,
     RequestError,
     ServingError,
@@ -101,11 +100,6 @@ class AsyncClient:
                 await self._lender.close()
         finally:
             await self.connection.close()
-
-    def finish(self) -> None:
-        """Takes back all shared memory where no event loop is left to await `close`."""
-        if self._lender is not None:
-            self._lender.finish()
 
     async def ready(self, *, timeout: float | None = None) -> bool:
         """See `Client.ready`."""
@@ -203,12 +197,13 @@ class AsyncClient:
         frames = [Request(profile.shape, handle=handle.id, edits=edits_json({direction: s})) for s in strengths]
         ahead: dict[int, asyncio.Task[Answer]] = {}
         window = 1
-        async with self.connection.ahead(handle.id) as infer:
+        # All of it counts as under way, also while its reader has a frame: a process that forks then is told so.
+        with self.connection.calling():
             try:
                 for index, frame in enumerate(frames):
                     for later in range(index, min(index + window, len(frames))):
                         if later not in ahead:
-                            ahead[later] = asyncio.create_task(self._ask_ahead(frames[later], infer))
+                            ahead[later] = asyncio.create_task(self._ask_ahead(frames[later]))
                     answer = await self._ask(frame, handle.crop, self._deadline(timeout), ahead[index])
                     if _failed(ahead.pop(index)):
                         # So did others with it: now that the server has the photo, they are asked for anew.
@@ -221,11 +216,11 @@ class AsyncClient:
                     task.cancel()
                 await asyncio.gather(*ahead.values(), return_exceptions=True)
 
-    async def _ask_ahead(self, request: Request, infer: Infer) -> Answer:
-        """The first attempt at a frame, which ends at the latest when the frame has been waited for too long."""
+    async def _ask_ahead(self, request: Request) -> Answer:
+        """The first attempt at a frame, whose time begins when it is waited for, in `_ask`."""
         deadline = Deadline(LONGEST)
         async with self._leased(request, deadline) as region:
-            return await infer(request, region, deadline)
+            return await self.connection.infer(request, region, deadline)
 
     async def _ask(
         self,
@@ -234,48 +229,39 @@ class AsyncClient:
         deadline: Deadline,
         ahead: asyncio.Task[Answer] | None = None,
     ) -> Answer:
-        """Makes a request, again where that may help, and with the crop where the server has dropped the inversion.
-
-        Args:
-            request: without the crop.
-            crop: the face that was inverted, if it is known.
-            deadline: of all attempts.
-            ahead: the first attempt, if it is under way already.
-        """
+        """Makes a request, again where that may help, and with the crop where the server has dropped the inversion and
+        the crop is known. `ahead` is the first attempt, if it is under way already."""
 
         async def attempt() -> Answer:
             nonlocal ahead
-            asked, stale = request, False
+            sent, stale = request, False
             while True:
                 try:
                     if ahead is not None:
                         first, ahead = ahead, None
                         async with deadline.limit():
                             return await first
-                    async with self._leased(asked, deadline) as region:
-                        return await self.connection.infer(asked, region, deadline)
-                except FrameError:
-                    # By itself it gets a status, which says whether the photo is missing.
-                    continue
+                    async with self._leased(sent, deadline) as region:
+                        return await self.connection.infer(sent, region, deadline)
                 except StaleRegionError:
                     if stale:
                         raise
                     stale = True
                     self._note_away()
                 except NotFoundError as error:
-                    if asked.image is not None:
+                    if sent.image is not None:
                         raise self._unserved(error) from error
                     if crop is None:
                         lost = f"the server no longer holds inversion {request.handle}; invert the photo again"
                         raise NotFoundError(lost) from error
-                    asked = replace(asked, image=crop)
+                    sent = replace(sent, image=crop)
 
         return await self._retried(attempt, deadline)
 
     async def _retried(self, attempt: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
         """Makes attempts until one is answered. gRPC's own retries end after five, know no HTTP, and would not hear
         that a server was away."""
-        backoff = Backoff(self._retries)
+        delays = pauses(self._retries, deadline)
         self._check_open()
         while True:
             try:
@@ -283,7 +269,7 @@ class AsyncClient:
             except RETRIED as error:
                 if isinstance(error, UnavailableError):
                     self._note_away()
-                delay = backoff.delay(deadline)
+                delay = next(delays, None)
                 if delay is None or self.closed:
                     url = self.connection.url
                     if isinstance(error, DroppedError) and await asyncio.to_thread(speaks_http, url):
@@ -308,7 +294,7 @@ class AsyncClient:
             self._slots.release()
 
     async def _known_profile(self, deadline: Deadline) -> Profile:
-        """What the server said of its model when it was asked first, or first after it was away."""
+        """The profile that the server gave first, or first after it was away."""
         return self._profile or await self._ask_profile(deadline)
 
     async def _ask_profile(self, deadline: Deadline) -> Profile:
@@ -328,11 +314,11 @@ class AsyncClient:
             self._lender.condemn_idle()
 
     def _unserved(self, error: ServingError) -> ServingError:
-        """What is said of a server without the model."""
+        """The error of a server without the model."""
         return ServingError(f"{self.connection.url} does not serve {EDIT_SESSION}: {error}")
 
     def _open(self, photo: Source, profile: Profile, aligned: bool, face: int | None) -> tuple[Cut, np.ndarray]:
-        """What is cut out of a photo, and what the model takes of it."""
+        """The cut of a photo, and the pixels of it that the model takes."""
         opened, name = open_image(photo), photo_name(photo)
         cut = self._cropper(opened, profile.shape, aligned=aligned, face=face, name=name)
         return cut, np.ascontiguousarray(cut.crop)

@@ -22,7 +22,7 @@ from serving.client.wire import DirectionInfo, Profile
 _LOOP = LoopThread()
 _CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
 _PARENTS: list[object] = []
-"""What a forked process must not touch, not even as garbage."""
+"""Objects of the parent that a forked process must not touch, not even as garbage."""
 
 
 class Client:
@@ -72,7 +72,8 @@ class Client:
 
     def _start(self) -> None:
         self._client = self._make()
-        self._at_exit = weakref.finalize(self, _finish, self._client)
+        # For a client that nobody closes.
+        self._at_exit = weakref.finalize(self, _close, self._client)
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +91,7 @@ class Client:
         return _LOOP.run(self._client.ready(timeout=timeout))
 
     def profile(self, *, timeout: float | None = None) -> Profile:
-        """What the server says of its model now: its directions and the shape of its images.
+        """The server's model as it is now: its directions and the shape of its images.
 
         Raises:
             ServingError: one of its kinds.
@@ -233,10 +234,8 @@ async def _ended(frames: AsyncGenerator[tuple[float, np.ndarray]]) -> None:
         await frames.aclose()
 
 
-def _finish(client: AsyncClient) -> None:
-    """Takes back shared memory, and closes the connections, of a client that nobody has closed."""
-    client.finish()
-    _LOOP.end(client.connection.disconnect())
+def _close(client: AsyncClient) -> None:
+    _LOOP.end(client.close())
 
 
 def _before_fork() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import ModuleType
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from engines.errors import RuntimeUnavailableError
 from serving.client.deadline import Deadline
-from serving.client.errors import CLOSED, CLOSED_MEANWHILE, FrameError, RequestError, ServingError, UnavailableError
+from serving.client.errors import CLOSED, CLOSED_MEANWHILE, RequestError, ServingError, UnavailableError
 from serving.client.regions import Region
 from serving.client.translate import translate
 from serving.client.wire import Answer, Request, read_answer
@@ -35,18 +35,11 @@ GRPC_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 
-STREAM_END_SECONDS = 1.0
-"""How long a stream on which nothing is under way may take to end by itself."""
-
 _ROUTABLE = re.compile(rf"[0-9a-f]{{{HANDLE_DIGITS}}}")
 
 
 def library(name: str) -> ModuleType:
-    """A module of tritonclient or below it, imported when a client is made.
-
-    Raises:
-        RuntimeUnavailableError: if it is not installed.
-    """
+    """A module of tritonclient or below it, imported when a client is made; RuntimeUnavailableError without it."""
     try:
         return importlib.import_module(name)
     except (ImportError, RuntimeError) as error:
@@ -90,9 +83,6 @@ def inference(library: ModuleType, request: Request, region: Region | None) -> d
     return {"model_name": EDIT_SESSION, "inputs": inputs, "outputs": outputs}
 
 
-Infer = Callable[[Request, Region | None, Deadline], Awaitable[Answer]]
-
-
 class Connection:
     """A gRPC channel, or pooled HTTP connections, made in the event loop that first asks for them.
 
@@ -109,18 +99,14 @@ class Connection:
         self.url = url
         self.protocol: Protocol = protocol
         self.under_way = 0
-        """Calls, and what infers ahead over gRPC."""
+        """Calls and sweeps."""
         self.library = library(f"tritonclient.{protocol}")
         self._aio = library(f"tritonclient.{protocol}.aio")
         self._triton: Any = None
         self._closed = False
 
     async def infer(self, request: Request, region: Region | None, deadline: Deadline) -> Answer:
-        """One inference.
-
-        Raises:
-            ServingError: one of its kinds, as all of these methods.
-        """
+        """One inference; as all of these methods it raises some kind of ServingError."""
         async with self._client(deadline) as triton:
             arguments = inference(self.library, request, region)
             if self.protocol == "grpc":
@@ -129,20 +115,6 @@ class Connection:
             else:
                 result = await triton.infer(**arguments, headers=HTTP_HEADERS | routing(request.home))
             return read_answer(result, request, region)
-
-    @asynccontextmanager
-    async def ahead(self, home: str) -> AsyncIterator[Infer]:
-        """As `infer`, for many requests about one inversion: on a stream over gRPC; over HTTP, side by side."""
-        if self.protocol == "http":
-            yield self.infer
-            return
-        stream = Stream(self, home)
-        self.under_way += 1
-        try:
-            yield stream.infer
-        finally:
-            self.under_way -= 1
-            await stream.close()
 
     async def describe(self, deadline: Deadline) -> dict[str, Any]:
         """The configuration of `edit_session`."""
@@ -159,7 +131,7 @@ class Connection:
     async def register(self, region: Region, deadline: Deadline) -> None:
         """Has the server map a region."""
         async with self._client(deadline) as triton:
-            await triton.register_system_shared_memory(region.name, region.key, region.bytes)
+            await triton.register_system_shared_memory(region.name, f"/{region.name}", 2 * region.size)
 
     async def unregister(self, name: str, deadline: Deadline) -> None:
         """Has the server unmap a region."""
@@ -216,65 +188,3 @@ class Connection:
                 else client(self.url, conn_limit=0, conn_timeout=None)
             )
         return self._triton
-
-
-class Stream:
-    """Inferences about one inversion over one gRPC stream, which is opened anew after a break.
-
-    Answers come in the order of the requests, whose tasks wait for them in turn; a task that is cancelled ends the
-    stream. Answers are taken off it as they come, so that neither slots nor regions wait for a slow caller.
-    """
-
-    def __init__(self, connection: Connection, home: str) -> None:
-        self._connection, self._home = connection, home
-        self._opened: tuple[asyncio.Queue[dict[str, Any] | None], Any, asyncio.Lock] | None = None
-        """The requests that are to be sent, the answers, and whose turn it is to wait for the next one."""
-
-    async def infer(self, request: Request, region: Region | None, deadline: Deadline) -> Answer:
-        """One inference, which ends with its task or the stream: the deadline is its task's to keep.
-
-        Raises:
-            FrameError: if this request failed. Triton can give it a status (`triton_grpc_error`), but 2.51 does not
-                survive two such errors on one stream: who asks again by itself gets the status.
-            ServingError: if the stream is over.
-        """
-        with self._connection.calling():
-            opened = self._opened = self._opened or self._open()
-            requests, responses, turn = opened
-            requests.put_nowait(inference(self._connection.library, request, region))
-            try:
-                async with turn:
-                    if (answered := await anext(responses, None)) is None:
-                        raise EOFError("the stream ended")
-            except BaseException:
-                responses.cancel()
-                if self._opened is opened:
-                    self._opened = None
-                raise
-            result, error = answered
-            if error is not None:
-                raise FrameError(f"{self._connection.url} failed on a frame; its log says more")
-            return read_answer(result, request, region)
-
-    async def close(self) -> None:
-        """Ends the stream, on which nothing is under way."""
-        if self._opened is None:
-            return
-        requests, responses, _ = self._opened
-        requests.put_nowait(None)
-        try:
-            with suppress(ServingError), self._connection.calling():
-                async with asyncio.timeout(STREAM_END_SECONDS):
-                    await anext(responses, None)
-        finally:
-            responses.cancel()
-
-    def _open(self) -> tuple[asyncio.Queue[dict[str, Any] | None], Any, asyncio.Lock]:
-        requests: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-
-        async def outgoing() -> AsyncIterator[dict[str, Any]]:
-            while (arguments := await requests.get()) is not None:
-                yield arguments
-
-        responses = self._connection.triton().stream_infer(outgoing(), headers=routing(self._home))
-        return requests, responses, asyncio.Lock()

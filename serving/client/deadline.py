@@ -1,4 +1,4 @@
-"""How long a call may take and when it is made again: no clock is read and nothing is slept here but through these."""
+"""The time that a call may take, and the pauses before it is made again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from numbers import Real
 
@@ -22,11 +22,7 @@ LONGEST = 1e6
 
 
 class Deadline:
-    """A point in time, `seconds` from now.
-
-    Args:
-        seconds: how long the call may take, waiting and repetitions included.
-        clock: gives seconds that only grow.
+    """The point in time, `seconds` from now, at which a call must be over, waiting and repetitions included.
 
     Raises:
         RequestError: for a time that is not above zero.
@@ -40,23 +36,19 @@ class Deadline:
         self._end = clock() + self.seconds
 
     def left(self) -> float:
-        """Seconds left, above zero.
-
-        Raises:
-            DeadlineError: if none are.
-        """
+        """Seconds left, above zero; a DeadlineError if none are."""
         left = self._end - self._clock()
         if not left > 0:
             raise self.error()
         return left
 
+    def allows(self, seconds: float) -> bool:
+        """Whether more than so many seconds are left."""
+        return seconds < self._end - self._clock()
+
     @asynccontextmanager
     async def limit(self) -> AsyncIterator[None]:
-        """Cancels what runs in it when no time is left.
-
-        Raises:
-            DeadlineError: then.
-        """
+        """Cancels what runs in it when no time is left, and raises a DeadlineError then."""
         try:
             async with asyncio.timeout(self.left()):
                 yield
@@ -64,34 +56,16 @@ class Deadline:
             raise self.error() from None
 
     def error(self) -> DeadlineError:
-        """What a call raises whose time is over."""
+        """The error of a call whose time is over."""
         return DeadlineError(f"no answer within {self.seconds:g} s; give the call a longer timeout or lower the load")
 
 
-class Backoff:
-    """Says how long to wait before a call is made again: longer each time, and never all clients at the same moment.
-
-    Args:
-        retries: how often a call is repeated at most.
-        random_unit: gives numbers from 0 to 1.
-    """
-
-    def __init__(self, retries: int, random_unit: Callable[[], float] = random.random) -> None:
-        self._retries = retries
-        self._random_unit = random_unit
-        self._made = 0
-
-    def delay(self, deadline: Deadline) -> float | None:
-        """Seconds to wait: half to all of 0.1, 0.2, 0.4 .. 2; None if no repetition is left or could start in time."""
-        if self._made >= self._retries:
-            return None
-        longest = min(LONGEST_DELAY, math.ldexp(FIRST_DELAY, min(self._made, 10)))
-        delay = longest * (0.5 + 0.5 * self._random_unit())
-        try:
-            in_time = delay < deadline.left()
-        except DeadlineError:
-            return None
-        if not in_time:
-            return None
-        self._made += 1
-        return delay
+def pauses(retries: int, deadline: Deadline, random_unit: Callable[[], float] = random.random) -> Iterator[float]:
+    """Seconds to wait before a call is made again: half to all of 0.1, 0.2, 0.4 .. 2, so that clients come at different
+    moments. There are at most `retries`, and none after which the call could not start in time."""
+    for made in range(retries):
+        longest = min(LONGEST_DELAY, math.ldexp(FIRST_DELAY, min(made, 10)))
+        delay = longest * (0.5 + 0.5 * random_unit())
+        if not deadline.allows(delay):
+            return
+        yield delay

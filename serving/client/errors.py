@@ -1,4 +1,4 @@
-"""What can go wrong between a client and a server; each message is one line that says what to do."""
+"""The errors of a client; each message is one line that says what to do."""
 
 from __future__ import annotations
 
@@ -23,10 +23,6 @@ class DroppedError(UnavailableError):
 
 class StaleRegionError(UnavailableError):
     """The server does not know this client's shared memory, as after a restart."""
-
-
-class FrameError(ServingError):
-    """One request of a stream has failed, with a message but without a status; the stream goes on."""
 
 
 class OverloadedError(ServingError):

@@ -1,4 +1,4 @@
-"""What a client gives for an inverted photo."""
+"""The handle that a client gives for an inverted photo."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Handle:
     crop: np.ndarray | None = None
     """uint8 h x w x 3, read-only: the face as the model sees it."""
     alignment: Alignment | None = None
-    """Where the face lies in the photo; None if the photo was given as an aligned face."""
+    """The place of the face in the photo; None if the photo was given as an aligned face."""
     tone: Tone = PLAIN
     """The photo's light and colours, in which edits come back; the model's own if they are not known."""
 
@@ -48,11 +48,7 @@ class Handle:
 
 
 def as_handle(handle: Handle | str) -> Handle:
-    """A handle, or one made of an id.
-
-    Raises:
-        RequestError: for anything else.
-    """
+    """A handle, or one made of an id; a RequestError for anything else."""
     if isinstance(handle, Handle):
         return handle
     if isinstance(handle, str) and handle:

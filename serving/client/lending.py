@@ -17,7 +17,7 @@ from serving.client.translate import translate
 _UNREGISTER_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4)
 """Seconds before each attempt at unregistering memory that the server may still be using."""
 _CLOSE_SECONDS = 2.0
-"""What all of them may take, of a server that does not answer."""
+"""The time that all of them may take together, of a server that does not answer."""
 
 
 class Lender:
@@ -73,7 +73,7 @@ class Lender:
                 return
 
     def finish(self) -> None:
-        """As `close`, without an event loop: for a client that nobody has closed, at exit or as garbage."""
+        """Does what `close` does without an event loop: for a client that nobody has closed, at exit or as garbage."""
         if self._process != os.getpid():
             return
         self._condemn_all()

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from serving.client.errors import ServingError
 
 END_SECONDS = 5.0
-"""How long anybody waits for what cleans up."""
+"""The longest wait for a coroutine that cleans up."""
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class LoopThread:
         self._thread: threading.Thread | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
-        """What a coroutine gives or raises; it is cancelled if the caller is interrupted while it waits.
+        """The result of a coroutine, or its error; it is cancelled if the caller is interrupted while it waits.
 
         Raises:
             ServingError: in a process that is lost.
@@ -54,7 +54,7 @@ class LoopThread:
             raise
 
     def end(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """As `run`, for what cleans up, if anything ran before: nobody waits long for it, nor on the loop's own thread,
+        """Runs a coroutine that cleans up, if any ran before. Nobody waits long for it, nor on the loop's own thread,
         which collects garbage too; and once the interpreter ends, nothing runs any more."""
         if self._loop is None or sys.is_finalizing():
             coroutine.close()

@@ -13,16 +13,14 @@ import numpy as np
 from serving.client.errors import CLOSED_MEANWHILE, ServingError, UnavailableError
 
 PREFIX = "edgedit_"
-"""Of the names of regions, under /dev/shm and at the server; the process id follows."""
+"""The start of every region's name, under /dev/shm and at the server; the process id follows."""
 
 
 class Region:
     """Memory for the image that goes with one request, and after it for the image that comes back.
 
-    Should this process be killed, the resource tracker that `multiprocessing` runs unlinks it.
-
-    Args:
-        size: in bytes, for one image; the region is twice that.
+    An image has `size` bytes, and the region twice that. Should this process be killed, the resource tracker that
+    `multiprocessing` runs unlinks it.
 
     Raises:
         UnavailableError: if there is no room.
@@ -43,22 +41,8 @@ class Region:
                 f"no shared memory is to be had ({error.strerror or error}); enlarge /dev/shm or do without it"
             ) from error
 
-    @property
-    def key(self) -> str:
-        """What the server opens."""
-        return f"/{self.name}"
-
-    @property
-    def bytes(self) -> int:
-        """What is registered with the server."""
-        return 2 * self.size
-
     def write(self, image: np.ndarray) -> None:
-        """Puts an image at the start.
-
-        Raises:
-            ServingError: as `read`.
-        """
+        """Puts an image at the start; errors as `read`."""
         self._view(image.size, 0).reshape(image.shape)[...] = image
 
     def read(self, size: int, offset: int) -> np.ndarray:

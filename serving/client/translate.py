@@ -1,4 +1,4 @@
-"""From the exceptions of tritonclient and of the libraries below it to a client's own."""
+"""Turns the exceptions of tritonclient and of the libraries below it into a client's own."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _REQUEST_ID = re.compile(r"^\[request id: [^\]]*\]\s*")
 _REFUSED = ("INVALID_ARGUMENT", "OUT_OF_RANGE", "FAILED_PRECONDITION", "UNIMPLEMENTED", "ALREADY_EXISTS")
 _REGION = re.compile(r"unable to find .*shared memory region", re.IGNORECASE)
 _HTTP_INSTEAD = re.compile(r"http1\.x server|failed parsing http/2", re.IGNORECASE)
-"""What gRPC says of a server that speaks HTTP/1."""
+"""gRPC's words for a server that speaks HTTP/1."""
 _DROPPED = re.compile(r"failed to connect to all addresses.*(socket closed|connection reset)", re.IGNORECASE)
-"""What gRPC says where no connection comes about though somebody listens."""
+"""gRPC's words where no connection comes about though somebody listens."""
 _GRPC_INSTEAD = re.compile(r"bad status line|expected http/", re.IGNORECASE)
-"""What parsers of HTTP/1 say of a server that begins in binary, as gRPC's HTTP/2 does."""
+"""The words of parsers of HTTP/1 for a server that begins in binary, as gRPC's HTTP/2 does."""
 _LONGEST = 500
 """Characters of a message."""
 _PROBE_SECONDS = 1.0
@@ -86,7 +86,7 @@ def translate(error: BaseException, url: str) -> ServingError:
 
 
 def http_instead(url: str) -> ServingError:
-    """What gRPC is told at a port for HTTP."""
+    """The error of a client for gRPC at a port for HTTP."""
     return ServingError(
         f"{url} speaks HTTP and not gRPC; give the server's port for gRPC (8001 unless it was told otherwise), or "
         "protocol='http'"
@@ -119,8 +119,8 @@ def _code(error: BaseException) -> str | None:
 
 
 def _message(error: BaseException) -> str:
-    told = getattr(error, "message", None) or getattr(error, "details", None)
-    text = " ".join(str(told() if callable(told) else error).split())
+    details = getattr(error, "message", None) or getattr(error, "details", None)
+    text = " ".join(str(details() if callable(details) else error).split())
     return _REQUEST_ID.sub("", text)[:_LONGEST] or type(error).__name__
 
 

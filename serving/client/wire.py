@@ -1,4 +1,4 @@
-"""What is sent and what comes back: `edit_session`'s requests, answers and configuration, without any I/O."""
+"""The requests, answers and configuration of `edit_session`, without any I/O."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from serving.contract import BUNDLE_SHA256, DIRECTIONS, EDIT_SESSION, HANDLE, IM
 from serving.models.edit_session.session_core import EditsError, parse_edits
 
 MAX_STEPS = 10_000
-"""Of a sweep."""
+"""The most frames of a sweep."""
 
 
 @dataclass(frozen=True)
 class DirectionInfo:
-    """What a server says of one of its directions."""
+    """One of a server's directions."""
 
     name: str
     min_strength: float
@@ -33,16 +33,16 @@ class DirectionInfo:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a server says of its model."""
+    """A server's model."""
 
     shape: tuple[int, int]
     """Height and width of its images."""
     directions: Mapping[str, DirectionInfo]
     bundle_sha256: str = ""
-    """What handles are made with; "" if it does not say."""
+    """The digest of its bundle, which handles are made with; "" if it does not say."""
 
     def handle(self, crop: np.ndarray) -> str:
-        """What the server will call the inversion of a face, uint8 h x w x 3: "" if it does not say."""
+        """The server's handle of the inversion of a face, uint8 h x w x 3; "" if it cannot be known."""
         return handle_of(crop, self.bundle_sha256) if self.bundle_sha256 else ""
 
 
@@ -57,7 +57,7 @@ class Request:
     edits: str | None = None
     """JSON; None asks for no image."""
     image_handle: str = ""
-    """What the server will call the image's inversion, as far as is known."""
+    """The handle that the image's inversion will have; "" if it cannot be known."""
 
     @property
     def home(self) -> str:
@@ -72,7 +72,7 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a request gives: the handle where an image was sent, an image where edits were."""
+    """An answer: the handle where an image was sent, an image where edits were."""
 
     handle: str
     """"" without one."""
@@ -105,11 +105,7 @@ def edits_json(edits: Mapping[str, float]) -> str:
 
 
 def merged(edits: Mapping[str, float] | None, strengths: Mapping[str, float]) -> dict[str, float]:
-    """Edits given as a mapping and as keywords.
-
-    Raises:
-        RequestError: for a direction given twice, or no mapping.
-    """
+    """Edits given as a mapping and as keywords; a RequestError for a direction given twice, or no mapping."""
     if edits is not None and not isinstance(edits, Mapping):
         raise RequestError(f"edits are strengths by direction, such as {{'smile': 2}}, got {edits!r}")
     both = dict(edits or {})
@@ -139,11 +135,11 @@ def within_ranges(profile: Profile, edits: Mapping[str, float], clamp: bool) -> 
     Warns:
         StrengthWarning: for a strength outside its direction's range, clamped or not.
     """
-    kept = dict(edits)
+    limited = dict(edits)
     for name, strength in edits.items():
         if (known := profile.directions.get(name)) is not None:
-            kept[name] = within_range(name, strength, known.min_strength, known.max_strength, clamp)
-    return kept
+            limited[name] = within_range(name, strength, known.min_strength, known.max_strength, clamp)
+    return limited
 
 
 def parse_profile(config: Mapping[str, Any]) -> Profile:
@@ -155,13 +151,13 @@ def parse_profile(config: Mapping[str, Any]) -> Profile:
     try:
         dims = next(one["dims"] for one in config["input"] if one["name"] == IMAGE)
         height, width, channels = (int(extent) for extent in dims)
-        told = json.loads(config["parameters"][DIRECTIONS]["string_value"])
+        listed = json.loads(config["parameters"][DIRECTIONS]["string_value"])
         digest = config["parameters"].get(BUNDLE_SHA256, {}).get("string_value", "")
         directions = {
             name: DirectionInfo(
                 name, float(one["min_strength"]), float(one["max_strength"]), str(one.get("description", ""))
             )
-            for name, one in told.items()
+            for name, one in listed.items()
         }
         if channels != 3 or min(height, width) < 1:
             raise ValueError("not an image")
@@ -173,11 +169,7 @@ def parse_profile(config: Mapping[str, Any]) -> Profile:
 
 
 def read_answer(result: Any, request: Request, region: Region | None) -> Answer:
-    """Reads tritonclient's InferResult, of either protocol.
-
-    Raises:
-        ServingError: if it is not an answer to that request.
-    """
+    """Reads tritonclient's InferResult, of either protocol; a ServingError if it is no answer to that request."""
     handle, image = "", np.empty((0, 0, 3), np.uint8)
     if request.image is not None:
         held = result.as_numpy(HANDLE)
@@ -192,7 +184,7 @@ def read_answer(result: Any, request: Request, region: Region | None) -> Answer:
         else:
             pixels = result.as_numpy(IMAGE)
         if pixels is None or pixels.shape != wanted or pixels.dtype != np.uint8:
-            found = "nothing" if pixels is None else f"{pixels.dtype} {pixels.shape}"
-            raise ServingError(f"the server gave {found} instead of an image {wanted}; write its repository again")
+            given = "nothing" if pixels is None else f"{pixels.dtype} {pixels.shape}"
+            raise ServingError(f"the server gave {given} instead of an image {wanted}; write its repository again")
         image = np.array(pixels[0])
     return Answer(handle, image)

@@ -53,7 +53,7 @@ def gpus() -> list[str]:
     count, device, major, minor = (ctypes.c_int() for _ in range(4))
     if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
         return []
-    found = []
+    architectures = []
     for index in range(count.value):
         # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR is 75, _MINOR 76.
         if not (
@@ -61,8 +61,8 @@ def gpus() -> list[str]:
             or cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device)
             or cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
         ):
-            found.append(f"sm{major.value}{minor.value}")
-    return found
+            architectures.append(f"sm{major.value}{minor.value}")
+    return architectures
 
 
 def build(

@@ -13,7 +13,7 @@ from serving.deploy.errors import StartError
 from serving.deploy.onnx_file import OnnxFile
 
 TRTEXEC = Path("/usr/src/tensorrt/bin/trtexec")
-"""Where NVIDIA's containers have it."""
+"""The place of trtexec in NVIDIA's containers."""
 
 BINDINGS = "tensorrt"
 """The module of TensorRT's Python bindings."""
@@ -22,19 +22,19 @@ Batch = tuple[int, int, int]
 """Smallest, tuned for, largest."""
 
 _PACKAGES = Path(__file__).resolve().parents[2]
-"""What `serving` lies in, for the child process."""
+"""The folder that `serving` lies in, for the child process."""
 
 
 @dataclass(frozen=True)
 class Builder:
-    """What turns a strongly typed graph into an engine on this machine."""
+    """A program that turns strongly typed graphs into engines on this machine."""
 
     version: str
     """TensorRT's version; an engine is loaded by this very version alone."""
     gpus: tuple[str, ...]
     """Architecture of every visible GPU, such as "sm90"."""
     trtexec: Path | None = None
-    """None takes the bindings."""
+    """The path of trtexec; None takes the bindings."""
     bindings: str = BINDINGS
     memory_budget: int | None = None
     """Bytes that a kernel may take for scratch memory while an engine is built, and that an engine may have at most."""
@@ -98,10 +98,10 @@ def find_builder(trtexec: Path = TRTEXEC, bindings: str = BINDINGS) -> Builder:
     """
     failed, said = run([*_child("describe"), bindings], dict(os.environ))
     try:
-        found = json.loads(said.splitlines()[-1])
+        description = json.loads(said.splitlines()[-1])
     except (IndexError, ValueError):
         raise StartError(f"TensorRT of this image cannot be asked for its version (status {failed})") from None
-    gpus, library, python = found["gpus"], found["library"], found["bindings"]
+    gpus, library, python = description["gpus"], description["library"], description["bindings"]
     if not gpus:
         raise StartError("no NVIDIA GPU is visible: run with --gpus all (nvidia.com/gpu: 1), or set EDGEDIT_DEVICE=cpu")
     if library is None and python is None:

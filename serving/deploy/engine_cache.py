@@ -25,7 +25,6 @@ from serving.deploy.builders import Batch, Builder
 from serving.deploy.errors import StartError
 from serving.deploy.onnx_file import OnnxFile
 
-_CHUNK = 2**22
 _DIGITS = 16
 Say = Callable[[str], None]
 
@@ -36,11 +35,11 @@ class _DamagedEngine(Exception):
 
 @dataclass(frozen=True)
 class EngineKey:
-    """What an engine depends on."""
+    """All that an engine depends on."""
 
     model: str
     graph_sha256: str
-    """Of the graph and its weights, see `graph_digest`."""
+    """The digest of the graph and its weights, see `graph_digest`."""
     tensorrt: str
     sm: str
     batch: Batch
@@ -56,18 +55,13 @@ class EngineKey:
 
 
 def graph_digest(graph: OnnxFile) -> str:
-    """SHA-256 over the names, sizes and contents of a graph and its weights.
-
-    Raises:
-        StartError: if one cannot be read.
-    """
+    """SHA-256 over the names, sizes and contents of a graph and its weights; a StartError if one cannot be read."""
     digest = hashlib.sha256()
     for path in graph.files:
         try:
             digest.update(f"{path.name}\n{path.stat().st_size}\n".encode())
             with path.open("rb") as stream:
-                while chunk := stream.read(_CHUNK):
-                    digest.update(chunk)
+                hashlib.file_digest(stream, lambda: digest)
         except OSError as error:
             raise StartError(f"{path} cannot be read: {error.strerror or error}") from error
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What a builder must know of an ONNX file, read from its protobuf encoding without the onnx package.
+"""The inputs and weights of an ONNX file, read from its protobuf encoding without the onnx package.
 
 Field numbers are those of onnx.proto, encoding as in the Protocol Buffers documentation, "Encoding".
 """
@@ -11,13 +11,17 @@ from pathlib import Path, PurePosixPath
 
 from serving.deploy.errors import StartError
 
-_MODEL_GRAPH = 7
-_GRAPH_INITIALIZER, _GRAPH_INPUT = 5, 11
-_TENSOR_EXTERNAL = 13
-_ENTRY_KEY, _ENTRY_VALUE = 1, 2
-_VALUE_NAME, _VALUE_TYPE = 1, 2
-_TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE = 1, 2, 1, 1
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_INPUT = (7, 11)
+"""Fields from a model to its inputs: graph, input."""
+_EXTERNAL = (7, 5, 13)
+"""Fields from a model to the places of its weights: graph, initializer, external_data."""
+_DIMENSION = (2, 1, 2, 1)
+"""Fields from an input to its dimensions: type, tensor_type, shape, dim."""
+_NAME = _DIM_VALUE = _KEY = 1
+_VALUE = 2
+_VARINT, _BYTES = 0, 2
+_FIXED = {1: 8, 5: 4}
+"""Bytes of a value by the wire types of fixed size."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,12 @@ def read(path: Path) -> OnnxFile:
     """
     try:
         raw = memoryview(path.read_bytes())
-        graphs = [body for number, body in _fields(raw) if number == _MODEL_GRAPH]
-        inputs = {name: shape for graph in graphs for name, shape in _inputs(graph)}
-        external = sorted({name for graph in graphs for name in _external(graph)})
+        inputs = {_text(one, _NAME): tuple(map(_extent, _at(one, *_DIMENSION))) for one in _at(raw, *_INPUT)}
+        places = [entry for entry in _at(raw, *_EXTERNAL) if _text(entry, _KEY) == "location"]
+        external = sorted({_text(entry, _VALUE) for entry in places})
     except OSError as error:
         raise StartError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, IndexError, TypeError):
+    except (ValueError, LookupError, TypeError):
         inputs, external = {}, []
     if not inputs:
         raise StartError(f"{path} is not an ONNX graph with inputs; write the model repository again")
@@ -69,12 +73,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
             value, at = _varint(data, at)
             yield tag >> 3, value
             continue
-        if kind == _BYTES:
-            size, at = _varint(data, at)
-        elif kind in (_FIXED32, _FIXED64):
-            size = 4 if kind == _FIXED32 else 8
-        else:
-            raise ValueError("unknown wire type")
+        size, at = _varint(data, at) if kind == _BYTES else (_FIXED[kind], at)
         if at + size > len(data):
             raise ValueError("the message ends early")
         yield tag >> 3, data[at : at + size]
@@ -92,35 +91,21 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     raise ValueError("a number without end")
 
 
-def _messages(data: memoryview | int, wanted: int) -> Iterator[memoryview]:
-    """The bodies of the fields of one number, which are messages or strings."""
-    if isinstance(data, int):
+def _at(data: memoryview | int, *path: int) -> Iterator[memoryview | int]:
+    """The values at a path of field numbers below a message."""
+    if not path:
+        yield data
+    elif isinstance(data, int):
         raise ValueError("a number where a message was expected")
-    for number, value in _fields(data):
-        if number == wanted:
-            if isinstance(value, int):
-                raise ValueError("a number where a message was expected")
-            yield value
+    else:
+        for number, value in _fields(data):
+            if number == path[0]:
+                yield from _at(value, *path[1:])
 
 
-def _text(data: memoryview, number: int) -> str:
-    return "".join(str(bytes(value), "utf-8") for value in _messages(data, number))
+def _text(data: memoryview | int, number: int) -> str:
+    return "".join(str(value, "utf-8") for value in _at(data, number))  # type: ignore[arg-type]
 
 
-def _inputs(graph: memoryview | int) -> Iterator[tuple[str, tuple[int | None, ...]]]:
-    for value in _messages(graph, _GRAPH_INPUT):
-        shape = [
-            next((v for n, v in _fields(dim) if n == _DIM_VALUE and isinstance(v, int)), None)
-            for kind in _messages(value, _VALUE_TYPE)
-            for tensor in _messages(kind, _TYPE_TENSOR)
-            for dims in _messages(tensor, _TENSOR_SHAPE)
-            for dim in _messages(dims, _SHAPE_DIM)
-        ]
-        yield _text(value, _VALUE_NAME), tuple(shape)
-
-
-def _external(graph: memoryview | int) -> Iterator[str]:
-    for tensor in _messages(graph, _GRAPH_INITIALIZER):
-        for entry in _messages(tensor, _TENSOR_EXTERNAL):
-            if _text(entry, _ENTRY_KEY) == "location":
-                yield _text(entry, _ENTRY_VALUE)
+def _extent(dimension: memoryview | int) -> int | None:
+    return next((value for value in _at(dimension, _DIM_VALUE) if isinstance(value, int)), None)

@@ -36,7 +36,7 @@ class Probe:
         Raises:
             ProbeError: if any other answer comes, or none.
         """
-        status, body = self._infer({"handle": [_NO_HANDLE.encode()], "edits": [b"{}"]}, b"")
+        status, body = self._infer([_string("handle", _NO_HANDLE), _string("edits", "{}")])
         if status != 404 or RESEND.encode() not in body:
             raise ProbeError(f"edit_session answered {status} instead of {RESEND!r}")
 
@@ -52,28 +52,20 @@ class Probe:
         except (ValueError, LookupError, TypeError):
             raise ProbeError(f"the server answered {status} when asked for {INVERT}") from None
         pixels = bytes([128]) * (height * width * channels)
-        status, body = self._infer({"edits": [b"{}"]}, pixels, [1, height, width, channels])
+        shape, size = [1, height, width, channels], {"binary_data_size": len(pixels)}
+        image = {"name": "image", "datatype": "UINT8", "shape": shape, "parameters": size}
+        status, body = self._infer([_string("edits", "{}"), image], pixels)
         if status != 200:
             raise ProbeError(f"edit_session answered {status} to a photo")
         if len(body) < len(pixels):
             raise ProbeError(f"edit_session answered {len(body)} bytes, fewer than a photo's {len(pixels)}")
 
-    def _infer(
-        self, strings: dict[str, list[bytes]], pixels: bytes, shape: list[int] | None = None
-    ) -> tuple[int, bytes]:
-        inputs: list[dict[str, Any]] = []
-        tail = b""
-        for name, values in strings.items():
-            raw = b"".join(len(value).to_bytes(4, "little") + value for value in values)
-            inputs.append(_tensor(name, "BYTES", [1, 1], len(raw)))
-            tail += raw
-        if shape is not None:
-            inputs.append(_tensor("image", "UINT8", shape, len(pixels)))
-            tail += pixels
-        header = {"inputs": inputs, "outputs": [{"name": "image", "parameters": {"binary_data": True}}]}
-        head = json.dumps(header).encode()
+    def _infer(self, inputs: list[dict[str, Any]], pixels: bytes = b"") -> tuple[int, bytes]:
+        """Asks for an image; `pixels` are the data of the last input, the others have theirs."""
+        outputs = [{"name": "image", "parameters": {"binary_data": True}}]
+        head = json.dumps({"inputs": inputs, "outputs": outputs}).encode()
         headers = {"Inference-Header-Content-Length": str(len(head)), "Content-Type": "application/octet-stream"}
-        return self._ask("POST", f"/v2/models/{EDIT_SESSION}/infer", head + tail, headers)
+        return self._ask("POST", f"/v2/models/{EDIT_SESSION}/infer", head + pixels, headers)
 
     def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         try:
@@ -87,8 +79,8 @@ class Probe:
             self.connection.close()
 
 
-def _tensor(name: str, datatype: str, shape: list[int], size: int) -> dict[str, Any]:
-    return {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
+def _string(name: str, text: str) -> dict[str, Any]:
+    return {"name": name, "datatype": "BYTES", "shape": [1, 1], "data": [text]}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,10 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--timeout", type=float, default=8.0, help="seconds for each answer")
-    asked = parser.parse_args(arguments)
-    probe = Probe(asked.host, asked.port, asked.timeout)
+    options = parser.parse_args(arguments)
+    probe = Probe(options.host, options.port, options.timeout)
     try:
-        probe.live() if asked.what == "live" else probe.infer()
+        probe.live() if options.what == "live" else probe.infer()
     except ProbeError as error:
         print(error, file=sys.stderr)
         return 1

@@ -29,7 +29,7 @@ _FILE_OF_CAPABILITY = re.compile(
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What config.pbtxt says of a model, as far as engines go."""
+    """The part of a model's config.pbtxt that engines depend on."""
 
     name: str
     tensorrt: bool
@@ -44,11 +44,7 @@ class ModelConfig:
 
 
 def read_config(model: Path) -> ModelConfig:
-    """Reads config.pbtxt of a model's folder.
-
-    Raises:
-        StartError: if it cannot be read or names no backend.
-    """
+    """Reads config.pbtxt of a model's folder; a StartError if it cannot be read or names no backend."""
     path = model / "config.pbtxt"
     try:
         text = path.read_text(encoding="utf-8")
@@ -74,15 +70,12 @@ def read_config(model: Path) -> ModelConfig:
 def assemble(
     models: Path, place: Path, builder: Builder, cache: EngineCache, *, tune_for: int = 1, say: Say = print
 ) -> list[str]:
-    """Writes the repository to serve: every model's files, engines built or taken from the cache.
+    """Writes the repository to serve in `place`: every model's files, engines built or taken from the cache.
 
     Args:
-        models: what `edgedit serve repo` wrote.
-        place: where the served one goes; what a former start left there is removed.
-        builder: for the GPUs that are visible.
-        cache: where engines are kept.
+        models: the repository that `edgedit serve repo` wrote.
+        place: a folder; one that a former start left there is removed.
         tune_for: the batch whose speed counts most; larger than a model's largest means that one.
-        say: progress, line by line.
 
     Returns:
         Names of the models whose engine was built now.

@@ -51,7 +51,7 @@ _OPTIONAL = ("--http-max-input-size", "--allow-client-shm")
 
 @dataclass(frozen=True)
 class StartSettings:
-    """What the environment says, see the module. Read by hand, since the image has no pydantic-settings."""
+    """The settings of the environment, see the module. Read by hand, since the image has no pydantic-settings."""
 
     device: str
     listen: str
@@ -70,9 +70,7 @@ class StartSettings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
-        """Raises:
-        StartError: naming the variable that is wrong.
-        """
+        """Reads the settings; a StartError names the variable that is wrong."""
 
         def text(name: str, default: str) -> str:
             return environment.get(f"EDGEDIT_{name}", "").strip() or default
@@ -120,11 +118,7 @@ class StartSettings:
 
 
 def known_flags(server: str) -> frozenset[str]:
-    """The flags that a tritonserver lists in its help.
-
-    Raises:
-        StartError: if it cannot be run.
-    """
+    """The flags that a tritonserver lists in its help; a StartError if it cannot be run."""
     _, said = builders.run([server, "--help"], dict(os.environ))
     flags = frozenset(re.findall(r"^\s+(--[a-z0-9][a-z0-9-]*)", said, re.MULTILINE))
     if "--model-repository" not in flags:
@@ -134,11 +128,7 @@ def known_flags(server: str) -> frozenset[str]:
 
 
 def server_command(settings: StartSettings, repository: Path, known: frozenset[str]) -> list[str]:
-    """The command line of tritonserver.
-
-    Raises:
-        StartError: if it lacks a flag that closes it.
-    """
+    """The command line of tritonserver; a StartError if it lacks a flag that closes it."""
     # Nobody is told the value, so that nobody passes the restriction; each start has another.
     key = f"edgedit-admin={secrets.token_hex(32)}"
     restricted = ",".join(RESTRICTED)
@@ -167,7 +157,7 @@ def server_command(settings: StartSettings, repository: Path, known: frozenset[s
 
 
 def shm_prefix() -> str:
-    """What this container's regions in /dev/shm begin with; a pod keeps its name, and /dev/shm, when it restarts."""
+    """The start of its regions' names in /dev/shm; a pod keeps its own name, and /dev/shm, when it restarts."""
     return "edgedit_" + re.sub(r"\W", "_", socket.gethostname())[:64] + "_"
 
 
@@ -186,16 +176,8 @@ def sweep_shm(folder: Path = SHM) -> int:
 
 
 def prepare(settings: StartSettings, builder: Builder | None, say: Say = print) -> Path:
-    """Puts the served repository together.
-
-    Args:
-        settings: where things are.
-        builder: what builds engines; None on a CPU, where the image's repository is served as it is.
-        say: progress, line by line.
-
-    Raises:
-        StartError: see `repository.assemble`.
-    """
+    """Puts the served repository together, with the errors of `assemble`; without a builder, on a CPU, the image's own
+    is served as it is."""
     if builder is None:
         if not settings.models.is_dir():
             raise StartError(f"there is no {settings.models}: build the image with what `edgedit serve repo` wrote")

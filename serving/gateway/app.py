@@ -27,14 +27,14 @@ from serving.gateway.logs import log
 from serving.gateway.metrics import Metrics
 from serving.gateway.openapi import describe
 from serving.gateway.photos import FoundFaces
-from serving.gateway.problems import MEDIA_TYPE, Problem, busy, invalid, scrub
+from serving.gateway.problems import Problem, busy, invalid, scrub
 from serving.gateway.routes import router
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.shelf import Shelf
 
 
 class Gateway:
-    """What the routes share; found in `request.app.state.gateway`."""
+    """The state that the routes share, as `request.app.state.gateway`."""
 
     backend: Backend
     model: Model
@@ -48,9 +48,9 @@ class Gateway:
         self.keys = None if settings.api_keys is None else KeyRing(settings.api_keys)
         self.crop = Cropper()
         self.photos = Shelf[Cut](settings.photo_memory, settings.photo_seconds) if settings.photo_seconds else None
-        """By handle; None where photos are not kept."""
+        """Photos by handle; None where none are kept."""
         self.faces = Shelf[FoundFaces](settings.photo_memory, settings.photo_seconds)
-        """By digest of the photo as it was sent; used where photos are kept."""
+        """Faces by digest of the photo as it was sent; used where photos are kept."""
         self.credentials = settings.open_credentials()
         self.draining = False
         self.metrics.watch("admitted", "Requests inside: sending, waiting, running.", lambda: self.admission.inside)
@@ -72,7 +72,6 @@ def create_app(
 
     Args:
         connect: opens the backend, on the event loop that serves; it need not reach the server yet.
-        settings: the limits.
         extend: adds pages to the application; they are behind the same door.
 
     Raises:
@@ -99,14 +98,7 @@ def create_app(
     extend(app)
     for kind in (Problem, EdgeditError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
-    app.add_middleware(
-        Guard,
-        settings=settings,
-        metrics=gateway.metrics,
-        admission=gateway.admission,
-        keys=gateway.keys,
-        draining=lambda: gateway.draining,
-    )
+    app.add_middleware(Guard, gateway=gateway)
     app.openapi = lambda: describe(app, secured=settings.api_keys is not None)  # type: ignore[method-assign]
     return app
 
@@ -117,11 +109,11 @@ async def _answer(request: Request, error: Exception) -> Response:
     if problem.status >= 500 and problem is not error:
         # Of the caller's mistakes, and of what the gateway refuses by itself, the problem says enough.
         log.warning("backend or gateway failed", exc_info=error, extra={"fields": {"request_id": call.id}})
-    return Response(problem.body(call.id), problem.status, problem.headers, media_type=MEDIA_TYPE)
+    return problem.answer(call.id)
 
 
 def _problem(error: Exception) -> Problem:
-    """What a caller is told of an error; words of other machines pass only if they tell nothing of those."""
+    """The problem that answers an error; words of other machines pass only if they tell nothing of those."""
     match error:
         case Problem():
             return error

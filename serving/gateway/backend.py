@@ -1,4 +1,4 @@
-"""What the gateway needs of Triton: the protocol, what is remembered of its model, and the canary."""
+"""The backend that the gateway needs, which Triton's client is one of; its model, remembered; and the canary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from serving.client.errors import ServingError
 from serving.client.handle import Handle
-from serving.client.wire import Profile
+from serving.client.wire import Profile, within_ranges
 from serving.gateway.problems import Problem
 
 _PROFILE_SECONDS = 10.0
@@ -27,7 +27,7 @@ class Backend(Protocol):
     """
 
     async def profile(self) -> Profile:
-        """What the server says of its model."""
+        """The server's model."""
         ...
 
     async def invert(self, photo: np.ndarray, *, aligned: bool = False) -> Handle:
@@ -41,7 +41,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class About:
-    """What is known of a model that runs in this process."""
+    """A model that runs in this process."""
 
     name: str
     """The bundle's."""
@@ -58,7 +58,7 @@ class LocalModel(Backend, Protocol):
 
     @property
     def about(self) -> About:
-        """What it is."""
+        """The model that runs."""
         ...
 
     async def linear(self, handle: Handle, edits: Mapping[str, float]) -> np.ndarray:
@@ -66,12 +66,12 @@ class LocalModel(Backend, Protocol):
         ...
 
     async def map(self, handle: Handle, edits: Mapping[str, float]) -> np.ndarray:
-        """Where an edit acts: float32 h x w, 0 and more, coarser than the image."""
+        """Maps where an edit acts: float32 h x w, 0 and more, coarser than the image."""
         ...
 
 
 class Model:
-    """What the backend says of its model, asked again when it is older than ten seconds."""
+    """The backend's model, asked for again when the answer is older than ten seconds."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -81,11 +81,7 @@ class Model:
         self._then = -float("inf")
 
     async def profile(self) -> Profile:
-        """Shape and directions; while the server is away, what it said last.
-
-        Raises:
-            ServingError: if it has not said anything yet.
-        """
+        """Shape and directions, or those that a server last had that is away; its ServingError if there are none."""
         if self._profile is not None and self._lock.locked():
             return self._profile
         async with self._lock:
@@ -107,26 +103,19 @@ class Model:
         Raises:
             Problem: 422 for a direction that the model does not have, with names that are close.
         """
-        known = (await self.profile()).directions
-        wanted: dict[str, float] = {}
-        for name, strength in edits.items():
-            if name not in known:
-                close = difflib.get_close_matches(name.lower(), known, n=3)
+        profile = await self.profile()
+        for name in edits:
+            if name not in profile.directions:
+                close = difflib.get_close_matches(name.lower(), profile.directions, n=3)
                 hint = f"did you mean {' or '.join(close)}?" if close else "GET /v1/directions lists all"
                 detail = f"unknown direction {name!r}; {hint}"
                 raise Problem(422, "unknown-direction", detail, suggestions=close)
-            low, high = known[name].min_strength, known[name].max_strength
-            wanted[name] = min(max(strength, low), high) if clamp else strength
-        return wanted
+        return within_ranges(profile, edits, clamp)
 
 
 class EditCanary:
-    """Whether an inference comes through, as of a moment ago; callers at the same time share one.
-
-    Args:
-        seconds: how long the inference may take.
-        fresh: how long an answer counts, in seconds.
-    """
+    """Whether an inference comes through within some `seconds`, as of at most `fresh` seconds ago; callers at the same
+    time share one."""
 
     def __init__(self, backend: Backend, model: Model, seconds: float, fresh: float) -> None:
         self._backend, self._model = backend, model

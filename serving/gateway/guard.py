@@ -12,26 +12,27 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.gateway.keys import EDIT, METRICS, KeyRing
-from serving.gateway.limits import Admission, Full, RateLimiter
+from serving.gateway.keys import EDIT, METRICS
+from serving.gateway.limits import RateLimiter
 from serving.gateway.logs import log
-from serving.gateway.metrics import Metrics
-from serving.gateway.problems import MEDIA_TYPE, Problem, busy
-from serving.gateway.settings import JSON_BYTES, GatewaySettings, is_loopback
+from serving.gateway.problems import Problem, busy
+from serving.gateway.settings import JSON_BYTES, is_loopback
+
+if TYPE_CHECKING:
+    from serving.gateway.app import Gateway
 
 JSON, FORM = "application/json", "multipart/form-data"
 IMAGES = ("image/jpeg", "image/png", "image/webp")
 _ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 """Names that are not registered, and that clients send all the same."""
 BODIES = {"/v1/faces": (*IMAGES, FORM), "/v1/inversions": (*IMAGES, FORM), "/v1/edits": (JSON, FORM)}
-"""What may be posted where."""
+"""The media types that may be posted, by path."""
 
 OPEN = ("/healthz", "/readyz", "/openapi.json")
 ROUTES = (*BODIES, "/v1/directions", "/v1/model", "/metrics", *OPEN)
@@ -47,7 +48,7 @@ class _ClientLeft(Exception):
 
 @dataclass
 class Call:
-    """What is known of one request; routes find it in `request.state.call`."""
+    """One request, for the log and the metrics; routes find it in `request.state.call`."""
 
     id: str
     method: str
@@ -67,29 +68,11 @@ class Call:
 
 
 class Guard:
-    """ASGI middleware.
+    """ASGI middleware with the gateway's limits, queue and keys; without keys, only loopback names lead past it."""
 
-    Args:
-        app: what lies behind.
-        settings: the limits.
-        metrics: where answers are counted.
-        admission: the queue.
-        keys: who is let in; None lets everybody in who comes by a loopback name.
-        draining: whether the gateway is about to stop.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        settings: GatewaySettings,
-        metrics: Metrics,
-        admission: Admission,
-        keys: KeyRing | None,
-        draining: Callable[[], bool],
-    ) -> None:
-        self._app, self._settings, self._metrics, self._admission = app, settings, metrics, admission
-        self._keys, self._draining = keys, draining
-        self._rates = RateLimiter(settings.rate, settings.burst)
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self._app, self._gateway, self._settings = app, gateway, gateway.settings
+        self._rates = RateLimiter(gateway.settings.rate, gateway.settings.burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -109,20 +92,22 @@ class Guard:
         try:
             await self._timed(scope, headers, receive, reply, call)
         except Problem as problem:
-            await refuse(problem, call, reply)
+            await self._refuse(problem, call, scope, receive, reply)
         except _ClientLeft:
             call.status = _LEFT
         except asyncio.CancelledError:
             # The server stops and has waited long enough.
             with contextlib.suppress(Exception):
-                await refuse(busy(503, "stopping", "the gateway stops; send the request again", 1), call, reply)
+                stopping = busy(503, "stopping", "the gateway stops; send the request again", 1)
+                await self._refuse(stopping, call, scope, receive, reply)
             raise
         except Exception as error:
             log.error("request failed", exc_info=error, extra={"fields": {"request_id": call.id}})
             if call.started:
                 # An answer that was cut off must not look whole: the server closes the connection.
                 raise
-            await refuse(Problem(500, "internal", "the gateway failed; its log says more"), call, reply)
+            failed = Problem(500, "internal", "the gateway failed; its log says more")
+            await self._refuse(failed, call, scope, receive, reply)
         finally:
             self._account(call)
 
@@ -154,16 +139,10 @@ class Guard:
         if accepted is None or scope["method"] != "POST":
             return await self._app(scope, receive, reply)
         limit = self._body_limit(headers, accepted)
-        try:
-            with self._admission.admit(call.key):
-                with self._metrics.stage("body"):
-                    body = await self._read(receive, limit, min(self._settings.body_timeout, seconds), call)
-                await self._watched(scope, body, receive, reply, call)
-        except Full as full:
-            if full.own:
-                detail = "too many requests with this key are under way; wait for their answers"
-                raise busy(429, "key-busy", detail, full.retry_after) from None
-            raise busy(503, "overloaded", "the gateway is full; try again later", full.retry_after) from None
+        with self._gateway.admission.admit(call.key):
+            with self._gateway.metrics.stage("body"):
+                body = await self._read(receive, limit, min(self._settings.body_timeout, seconds), call)
+            await self._watched(scope, body, receive, reply, call)
 
     def _timeout(self, headers: Headers) -> float:
         text = headers.get("x-request-timeout")
@@ -180,7 +159,7 @@ class Guard:
     def _check_host(self, headers: Headers) -> None:
         """Without keys, a page in the user's own browser must not reach us: under a name that points here, or as
         another origin than our own page's."""
-        if self._keys is not None:
+        if self._gateway.keys is not None:
             return
         host = headers.get("host", "")
         if not is_loopback(host if host.endswith("]") else re.sub(r":\d*$", "", host)):
@@ -189,14 +168,14 @@ class Guard:
             raise Problem(403, "foreign-origin", "without API keys this gateway answers to its own page only")
 
     def _authenticate(self, headers: Headers, scope: str) -> str:
-        if self._keys is None:
+        if self._gateway.keys is None:
             return _NOBODY
         kind, _, presented = headers.get("authorization", "").partition(" ")
         challenge = {"WWW-Authenticate": 'Bearer realm="edgedit"'}
         if kind.lower() != "bearer" or not presented.strip():
             detail = "send an API key, as Authorization: Bearer KEY"
             raise Problem(401, "no-key", detail, headers=challenge)
-        key = self._keys.find(presented.strip())
+        key = self._gateway.keys.find(presented.strip())
         if key is None:
             raise Problem(401, "unknown-key", "this API key is not known", headers=challenge)
         if scope not in key.scopes:
@@ -263,6 +242,12 @@ class Guard:
                 task.cancel()
             await asyncio.gather(work, watch, return_exceptions=True)
 
+    async def _refuse(self, problem: Problem, call: Call, scope: Scope, receive: Receive, reply: Send) -> None:
+        """Sends a problem, unless an answer has begun."""
+        call.problem = problem.kind or str(problem.status)
+        if not call.started:
+            await problem.answer(call.id)(scope, receive, reply)
+
     def _reply(self, send: Send, call: Call) -> Send:
         async def reply(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -274,7 +259,7 @@ class Guard:
                 if call.stages:
                     steps = (f"{name};dur={seconds * 1e3:.1f}" for name, seconds in call.stages.items())
                     headers["Server-Timing"] = ", ".join(steps)
-                if self._draining():
+                if self._gateway.draining:
                     headers["Connection"] = "close"
             elif message["type"] == "http.response.body":
                 call.bytes_out += len(message.get("body", b""))
@@ -286,9 +271,9 @@ class Guard:
     def _account(self, call: Call) -> None:
         seconds = time.monotonic() - call.began
         status = call.status or _LEFT
-        self._metrics.answered(call.route, call.method, status, seconds, call.bytes_in, call.bytes_out)
+        self._gateway.metrics.answered(call.route, call.method, status, seconds, call.bytes_in, call.bytes_out)
         if call.problem is not None:
-            self._metrics.refused(call.problem)
+            self._gateway.metrics.refused(call.problem)
         if call.route in (*OPEN, "/metrics") and status < 400:
             return
         fields = {
@@ -304,18 +289,6 @@ class Guard:
             **call.fields,
         }
         log.log(30 if status >= 500 else 20, "request", extra={"fields": fields})
-
-
-async def refuse(problem: Problem, call: Call, send: Send) -> None:
-    """Sends a problem, unless an answer has begun."""
-    call.problem = problem.kind or str(problem.status)
-    if call.started:
-        return
-    body = problem.body(call.id)
-    headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), **problem.headers}
-    raw = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": problem.status, "headers": raw})
-    await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else body})
 
 
 def _too_long(limit: int) -> Problem:

@@ -23,7 +23,7 @@ from serving.gateway.settings import GatewayError
 
 EDIT, METRICS = "edit", "metrics"
 SCOPES = (EDIT, METRICS)
-"""What a key may do: call /v1, read /metrics."""
+"""The rights of a key: to call /v1, to read /metrics."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -40,10 +40,7 @@ class Key:
 
 
 class KeyRing:
-    """The keys that are let in.
-
-    Args:
-        path: the file.
+    """The keys of a file, which are let in.
 
     Raises:
         GatewayError: if it cannot be read, holds no key, or a line is not one; the message names the line.
@@ -67,11 +64,11 @@ class KeyRing:
         key, or how much of one, was right.
         """
         digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
-        found = None
+        matching = None
         for key in self._keys:
             if hmac.compare_digest(key.digest, digest):
-                found = key
-        return found
+                matching = key
+        return matching
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:

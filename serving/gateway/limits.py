@@ -1,4 +1,4 @@
-"""Who may go on, and when: rates per key, a bounded queue, and a pool of threads that is never queued without bound."""
+"""Rates per key, a bounded queue, and a pool of threads that is never queued without bound."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import ParamSpec, TypeVar
 
+from serving.gateway.problems import busy
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -18,13 +20,7 @@ _MAX_BUCKETS = 10_000
 
 
 class RateLimiter:
-    """A token bucket per key: `burst` tokens at most, `rate` more every second, one for each request.
-
-    Args:
-        rate: tokens a second.
-        burst: tokens of a bucket that is full, at least 1.
-        clock: seconds, never running backwards.
-    """
+    """A token bucket per key: at most `burst` tokens, 1 or more; `rate` more every second; one for each request."""
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._burst, self._clock = rate, burst, clock
@@ -45,14 +41,6 @@ class RateLimiter:
             # The one longest unused, which has most likely filled up again.
             self._buckets.popitem(last=False)
         return wait
-
-
-class Full(Exception):
-    """No room. `retry_after` is in whole seconds; `own` says that the key's own share is used up."""
-
-    def __init__(self, retry_after: int, own: bool) -> None:
-        super().__init__("full")
-        self.retry_after, self.own = retry_after, own
 
 
 class Admission:
@@ -78,12 +66,13 @@ class Admission:
         """Holds a place while the request is here.
 
         Raises:
-            Full: if there is none.
+            Problem: if there is none: 429 where the key's own share is used up, else 503.
         """
         if self._inside[key] >= self._per_key:
-            raise Full(self._estimate(self._inside[key]), own=True)
+            detail = "too many requests with this key are under way; wait for their answers"
+            raise busy(429, "key-busy", detail, self._estimate(self._inside[key]))
         if self.inside >= self._limit:
-            raise Full(self._estimate(self.inside), own=False)
+            raise busy(503, "overloaded", "the gateway is full; try again later", self._estimate(self.inside))
         self._inside[key] += 1
         try:
             yield
@@ -121,7 +110,7 @@ class CpuPool:
         self._free = asyncio.Semaphore(workers)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns or raises, run in a thread once one is free."""
+        """Runs `work` in a thread once one is free, and returns or raises as it does."""
         await self._free.acquire()
         loop = asyncio.get_running_loop()
         try:

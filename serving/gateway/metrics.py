@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -16,7 +15,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """What is counted. Labels have few values whatever callers send: routes, not paths; names of keys are left out."""
+    """The metrics. Labels have few values whatever callers send: routes, not paths; names of keys are left out."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -41,12 +40,10 @@ class Metrics:
         self._refused = Counter(name("refused"), "Requests refused, by problem.", ["problem"], registry=registry)
         self._bytes = Counter(name("bytes"), "Bytes of bodies.", ["direction"], registry=registry)
         self._ready = Gauge(name("ready"), "1 if the last canary was answered rightly.", registry=registry)
-        self._gauges: dict[str, Gauge] = {}
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Adds a gauge that is read when the metrics are."""
-        self._gauges[name] = Gauge(f"edgedit_gateway_{name}", text, registry=self._registry)
-        self._gauges[name].set_function(value)
+        Gauge(f"edgedit_gateway_{name}", text, registry=self._registry).set_function(value)
 
     def answered(self, route: str, method: str, status: int, seconds: float, size_in: int, size_out: int) -> None:
         """Counts a request that was answered; 499 stands for a caller that left."""
@@ -63,14 +60,9 @@ class Metrics:
         """Sets what the last canary said."""
         self._ready.set(float(value))
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> AbstractContextManager[object]:
         """Times a stage, also one that fails."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self._stages.labels(name).observe(time.monotonic() - began)
+        return self._stages.labels(name).time()
 
     def text(self) -> bytes:
         """The exposition, of `CONTENT_TYPE`."""

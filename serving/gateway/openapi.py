@@ -41,14 +41,13 @@ IMAGE_ANSWER: dict[str, Any] = {
     "description": "The image.",
     "content": {kind: {"schema": _BINARY} for kind in MEDIA_TYPES.values()},
     "headers": _TIMING
-    | {"Edgedit-Handle": {"description": "Of the inversion that was edited.", "schema": {"type": "string"}}},
+    | {"Edgedit-Handle": {"description": "The handle of the inversion that was edited.", "schema": {"type": "string"}}},
 }
 METRICS: dict[str, Any] = {
     "description": "Text exposition.",
     "content": {CONTENT_TYPE: {"schema": {"type": "string"}}},
 }
 HEALTH: dict[str, Any] = {"security": []}
-READY: dict[str, Any] = {"security": []}
 PHOTO: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -101,12 +100,7 @@ def _problem(code: int) -> dict[str, Any]:
 
 
 def describe(app: FastAPI, secured: bool) -> dict[str, Any]:
-    """The document; made once.
-
-    Args:
-        app: the gateway.
-        secured: whether API keys are asked for.
-    """
+    """The document, which is made once; `secured` where API keys are asked for."""
     if app.openapi_schema is not None:
         return app.openapi_schema
     document = get_openapi(

@@ -1,4 +1,4 @@
-"""What the pool's threads do with a photo whose face was found: put it back and encode it."""
+"""Work of the pool's threads: the face of a photo is put back and the picture encoded."""
 
 from __future__ import annotations
 
@@ -47,10 +47,8 @@ def finish(
         base: the model's rendering without the edit, where `needs_reconstruction`.
         paste: put it back into the photo.
         file_format: one of `MEDIA_TYPES`.
-        quality: 1 to 100.
         side: the longer side to which a larger picture is reduced; None leaves it as it is.
-        credentials: what writes the statement into the file; None writes none.
-        statement: what was done.
+        credentials: write the statement into the file; None writes none.
     """
     pixels, alpha = face, None
     if cut is not None:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from starlette.responses import Response
+
 MEDIA_TYPE = "application/problem+json"
 _URN = "urn:edgedit:problem:"
 _LONGEST = 400
@@ -22,11 +24,9 @@ class Problem(Exception):
     """An answer that is an error.
 
     Args:
-        status: HTTP status.
         kind: a short name of this problem that stays the same, the end of its `type`; None for a plain status.
         detail: one line for the caller: what was wrong and what to do.
         title: None for the status's own phrase.
-        headers: more headers of the answer.
         more: further members of the body.
     """
 
@@ -58,6 +58,10 @@ class Problem(Exception):
         }
         return json.dumps(members, ensure_ascii=False).encode("utf-8", "replace")
 
+    def answer(self, request_id: str) -> Response:
+        """The answer to the request of that name."""
+        return Response(self.body(request_id), self.status, self.headers, media_type=MEDIA_TYPE)
+
 
 def busy(status: int, kind: str, detail: str, retry_after: float) -> Problem:
     """A refusal that holds for a while: 429 or 503 with Retry-After in whole seconds, at least 1."""
@@ -75,14 +79,14 @@ def scrub(text: str, fallback: str) -> str:
 
 def invalid(errors: Sequence[Any], kind: str = "invalid-request", status: int = 422) -> Problem:
     """A request that does not fit its schema, from Pydantic's or FastAPI's list of errors; inputs are not repeated."""
-    found = []
+    faults = []
     for error in errors:
         location, message = [str(part) for part in error["loc"]], str(error["msg"])
         if error["type"] == "json_invalid":
             # Where a form's field is JSON, the request itself is well formed.
             message, status = "this is not valid JSON", status if location else 400
-        found.append({"pointer": "#/" + "/".join(location), "detail": scrub(message, "this value will not do")})
-    first = found[0] if found else {"pointer": "#/", "detail": "it does not fit the schema"}
+        faults.append({"pointer": "#/" + "/".join(location), "detail": scrub(message, "this value will not do")})
+    first = faults[0] if faults else {"pointer": "#/", "detail": "it does not fit the schema"}
     where = first["pointer"].removeprefix("#/") or "body"
     detail = scrub(f"{where}: {first['detail']}", "the request does not fit its schema")
-    return Problem(status, kind, detail, errors=found[:16])
+    return Problem(status, kind, detail, errors=faults[:16])

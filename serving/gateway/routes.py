@@ -1,4 +1,4 @@
-"""What can be asked for."""
+"""The routes of the HTTP interface."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from serving.gateway.forms import parse_form
 from serving.gateway.guard import FORM, JSON, Call
 from serving.gateway.logs import shorten
 from serving.gateway.metrics import CONTENT_TYPE
-from serving.gateway.openapi import EDITS, HEALTH, IMAGE_ANSWER, METRICS, PHOTO, READY, problems
+from serving.gateway.openapi import EDITS, HEALTH, IMAGE_ANSWER, METRICS, PHOTO, problems
 from serving.gateway.photos import MEDIA_TYPES, FoundFaces, finish, grey_levels, memory, needs_reconstruction
 from serving.gateway.problems import Problem, busy, invalid
 from serving.gateway.schemas import (
@@ -124,13 +124,7 @@ async def edit(request: Request) -> Response:
 async def directions(request: Request) -> DirectionsAnswer:
     """List the directions of the model that is served."""
     profile = await _gateway(request).model.profile()
-    known = [
-        DirectionAnswer(
-            name=name, min_strength=one.min_strength, max_strength=one.max_strength, description=one.description
-        )
-        for name, one in profile.directions.items()
-    ]
-    return DirectionsAnswer(directions=known)
+    return DirectionsAnswer(directions=[DirectionAnswer.model_validate(one) for one in profile.directions.values()])
 
 
 @router.get("/v1/model", responses=problems(502, 503, 504), operation_id="model")
@@ -161,7 +155,7 @@ async def health() -> StatusAnswer:
     return StatusAnswer(status="ok")
 
 
-@router.get("/readyz", operation_id="ready", responses=problems(503), openapi_extra=READY)
+@router.get("/readyz", operation_id="ready", responses=problems(503), openapi_extra=HEALTH)
 async def ready(request: Request) -> StatusAnswer:
     """Whether an inference comes through, tried within the last second."""
     gateway = _gateway(request)
@@ -187,18 +181,41 @@ async def _edit_handle(gateway: Gateway, call: Call, wanted: EditRequest) -> Res
         raise Problem(422, "photo-needed", detail)
     call.fields["handle"] = shorten(wanted.handle)
     edits = await gateway.model.strengths(wanted.edits, wanted.clamp)
-    handle, paste, credentials = Handle(wanted.handle), wanted.paste_back, gateway.credentials
     async with _turn(gateway, call):
-        with _stage(gateway, call, "backend"):
-            face, base = await _render(gateway, handle, edits, cut if paste else None, wanted.rendering)
-            if wanted.rendering == "map":
-                # A map is no picture of anybody.
-                cut, paste, credentials = None, False, None
-        with _stage(gateway, call, "encode"):
-            said = await _statement(gateway, edits, None if cut is None else cut.photo)
-            how = wanted.format, wanted.quality, wanted.side, credentials, said
-            encoded = await gateway.pool.run(finish, face, cut, base, paste, *how)
-    return _image(encoded, wanted.format, wanted.handle)
+        return await _edit(gateway, call, Handle(wanted.handle), edits, cut, wanted, wanted.rendering)
+
+
+async def _edit_photo(gateway: Gateway, call: Call, photo: bytes, wanted: EditForm) -> Response:
+    # Before the photo, which takes long: a name may be misspelt.
+    edits = await gateway.model.strengths(wanted.edits, wanted.clamp)
+    async with _turn(gateway, call):
+        cut = await _open(gateway, call, photo, wanted.aligned, wanted.face)
+        handle = await _invert(gateway, call, cut)
+        return await _edit(gateway, call, handle, edits, cut, wanted)
+
+
+async def _edit(
+    gateway: Gateway,
+    call: Call,
+    handle: Handle,
+    edits: dict[str, float],
+    cut: Cut | None,
+    wanted: EditRequest | EditForm,
+    rendering: Rendering = "edit",
+) -> Response:
+    """Renders an edit and encodes it; `cut` has the photo, if it is known."""
+    paste, credentials = wanted.paste_back, gateway.credentials
+    with _stage(gateway, call, "backend"):
+        face, base = await _render(gateway, handle, edits, cut if paste else None, rendering)
+    if rendering == "map":
+        # A map is no picture of anybody.
+        cut, paste, credentials = None, False, None
+    with _stage(gateway, call, "encode"):
+        digest = (await gateway.model.profile()).bundle_sha256
+        said = Statement(digest, edits=edits, photo=None if cut is None else cut.photo)
+        how = wanted.format, wanted.quality, wanted.side, credentials, said
+        encoded = await gateway.pool.run(finish, face, cut, base, paste, *how)
+    return Response(encoded, media_type=MEDIA_TYPES[wanted.format], headers={"Edgedit-Handle": handle.id})
 
 
 async def _explain(gateway: Gateway, handle: Handle, edits: dict[str, float], rendering: Rendering) -> np.ndarray:
@@ -211,27 +228,8 @@ async def _explain(gateway: Gateway, handle: Handle, edits: dict[str, float], re
     return grey_levels(await backend.map(handle, edits))
 
 
-async def _edit_photo(gateway: Gateway, call: Call, photo: bytes, wanted: EditForm) -> Response:
-    # Before the photo, which takes long: a name may be misspelt.
-    edits = await gateway.model.strengths(wanted.edits, wanted.clamp)
-    async with _turn(gateway, call):
-        cut = await _open(gateway, call, photo, wanted.aligned, wanted.face)
-        handle = await _invert(gateway, call, cut)
-        with _stage(gateway, call, "backend"):
-            face, base = await _render(gateway, handle, edits, cut if wanted.paste_back else None)
-        with _stage(gateway, call, "encode"):
-            said = await _statement(gateway, edits, cut.photo)
-            how = wanted.format, wanted.quality, wanted.side, gateway.credentials, said
-            encoded = await gateway.pool.run(finish, face, cut, base, wanted.paste_back, *how)
-    return _image(encoded, wanted.format, handle.id)
-
-
-async def _statement(gateway: Gateway, edits: dict[str, float], photo: Photo | None = None) -> Statement:
-    return Statement((await gateway.model.profile()).bundle_sha256, edits=edits, photo=photo)
-
-
 async def _render(
-    gateway: Gateway, handle: Handle, edits: dict[str, float], into: Cut | None, rendering: Rendering = "edit"
+    gateway: Gateway, handle: Handle, edits: dict[str, float], into: Cut | None, rendering: Rendering
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """An edit and, where it is to be put back into a photo that needs it, the rendering without the edit."""
     edited = gateway.backend.edit(handle, edits) if rendering == "edit" else _explain(gateway, handle, edits, rendering)
@@ -327,7 +325,3 @@ def _alignment(alignment: Alignment | None) -> AlignmentAnswer | None:
         return None
     corners = [(float(x), float(y)) for x, y in alignment.quad]
     return AlignmentAnswer(quad=corners, side=alignment.side, rotation=alignment.rotation)
-
-
-def _image(data: bytes, file_format: str, handle: str) -> Response:
-    return Response(data, media_type=MEDIA_TYPES[file_format], headers={"Edgedit-Handle": handle})

@@ -1,4 +1,4 @@
-"""What goes over the wire, as OpenAPI tells it."""
+"""The bodies of requests and answers, as OpenAPI tells them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Side = Annotated[
     Field(ge=16, le=4096, description="Longer side of the answer, in pixels: a larger one is reduced to it."),
 ]
 FORMAT = Field(description="Format of the answer.")
-QUALITY = Field(ge=1, le=100, description="For JPEG and WebP.")
+QUALITY = Field(ge=1, le=100, description="Quality of JPEG and WebP.")
 CLAMP = Field(description="Limit strengths to the directions' usable ranges.")
 
 
@@ -49,7 +49,7 @@ class _Request(BaseModel):
 
 
 class InversionQuery(_Request):
-    """How to find the face."""
+    """The way to find the face."""
 
     aligned: Aligned = False
     face: Face = None
@@ -107,13 +107,13 @@ class FaceAnswer(BaseModel):
 class FacesAnswer(BaseModel):
     """The faces of a photo, the largest first: `face` of other requests is the place in this list."""
 
-    width: int = Field(description="Of the photo, upright, in pixels.")
+    width: int = Field(description="Width of the photo, upright, in pixels.")
     height: int
     faces: list[FaceAnswer]
 
 
 class AlignmentAnswer(BaseModel):
-    """Where the face lies in the photo, upright, in pixels from its upper left corner."""
+    """The place of the face in the photo, upright, in pixels from its upper left corner."""
 
     quad: list[tuple[float, float]] = Field(
         min_length=4, max_length=4, description="Corners: top left, bottom left, bottom right, top right."
@@ -123,7 +123,7 @@ class AlignmentAnswer(BaseModel):
 
 
 class Links(BaseModel):
-    """Where to go on."""
+    """Paths to go on with."""
 
     directions: str
     edits: str
@@ -133,7 +133,7 @@ class InversionAnswer(BaseModel):
     """An inversion, held for a while."""
 
     handle: Handle
-    width: int = Field(description="Of the photo, upright, in pixels.")
+    width: int = Field(description="Width of the photo, upright, in pixels.")
     height: int
     alignment: AlignmentAnswer | None = Field(description="null for a photo sent as aligned.")
     links: Links
@@ -141,6 +141,8 @@ class InversionAnswer(BaseModel):
 
 class DirectionAnswer(BaseModel):
     """A direction; strengths outside the range are known to break the image or the identity."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     name: str
     min_strength: float
@@ -160,14 +162,14 @@ class ModelAnswer(BaseModel):
     name: str | None = Field(description="The bundle's name.")
     family: str | None
     precision: str | None
-    runtime: str = Field(description="What runs its graphs.")
-    width: int = Field(description="Of its images, in pixels.")
+    runtime: str = Field(description="The runtime of its graphs.")
+    width: int = Field(description="Width of its images, in pixels.")
     height: int
-    renderings: list[Rendering] = Field(description="What /v1/edits offers for inversions that are held.")
+    renderings: list[Rendering] = Field(description="The renderings of held inversions that /v1/edits offers.")
     keeps_photos: bool = Field(
         description="Whether a photo is kept beside its inversion, so that faces can be put back."
     )
-    photo_seconds: float = Field(description="How long it is kept without being used; 0 where none is.")
+    photo_seconds: float = Field(description="Seconds that it is kept without being used; 0 where none is.")
     photo_bytes: int = Field(description="Largest photo, as sent.")
     photo_megapixels: float = Field(description="Largest photo, decoded.")
 
@@ -193,7 +195,7 @@ class ProblemAnswer(BaseModel):
     type: str = Field(description="URI of the problem; it stays the same.")
     title: str
     status: int = Field(ge=400, le=599)
-    detail: str = Field(description="What was wrong and what to do.")
+    detail: str = Field(description="One line that says what was wrong and what to do.")
     request_id: str
     errors: list[FieldError] | None = None
     suggestions: list[str] | None = Field(None, description="Names close to one that is not known.")

@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import FrameType
 
@@ -30,7 +30,6 @@ class GatewayServer(uvicorn.Server):
 
     While it drains, /readyz answers 503, all else is served and connections are not kept. After `drain_delay`, or at a
     second signal, the socket closes, and requests that run may finish for `drain_timeout`, or until a third signal.
-    SIGHUP reads the file of keys again.
     """
 
     def __init__(self, app: FastAPI, settings: GatewaySettings) -> None:
@@ -74,43 +73,19 @@ class GatewayServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or time.monotonic() >= self._stop_at
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
-        with super().capture_signals(), self._reloading():
-            yield
-
-    @contextlib.contextmanager
-    def _reloading(self) -> Iterator[None]:
-        keys = self.gateway.keys
-        if keys is None or not hasattr(signal, "SIGHUP"):
-            yield
-            return
-
-        def reload(*_: object) -> None:
-            try:
-                keys.reload()
-                log.info("keys read again", extra={"fields": {"keys": len(keys)}})
-            except EdgeditError as error:
-                log.error("keys stay as they were", extra={"fields": {"problem": str(error)}})
-
-        try:
-            before = signal.signal(signal.SIGHUP, reload)
-        except ValueError:
-            # Not the main thread: a test, or somebody else's server.
-            yield
+    def reload_keys(self, *_: object) -> None:
+        """Reads the file of keys again, as at SIGHUP; if it will not do, the keys stay as they are."""
+        if (keys := self.gateway.keys) is None:
             return
         try:
-            yield
-        finally:
-            signal.signal(signal.SIGHUP, before)
+            keys.reload()
+            log.info("keys read again", extra={"fields": {"keys": len(keys)}})
+        except EdgeditError as error:
+            log.error("keys stay as they were", extra={"fields": {"problem": str(error)}})
 
 
 def bind(settings: GatewaySettings) -> socket.socket:
-    """The listening socket, bound before anything is loaded.
-
-    Raises:
-        GatewayError: if the address cannot be had.
-    """
+    """The listening socket, bound before anything is loaded; a GatewayError if the address cannot be had."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     try:
@@ -131,13 +106,9 @@ def serve(
     listening: Callable[[str], None] = lambda url: None,
     extend: Callable[[FastAPI], None] = lambda app: None,
 ) -> None:
-    """Serves until it is told to stop by a signal.
+    """Serves until it is told to stop by a signal; at SIGHUP it reads the file of keys again.
 
-    Args:
-        connect: opens the backend, see `create_app`.
-        settings: the limits.
-        listening: called with the URL once the address is bound.
-        extend: adds pages, see `create_app`.
+    `listening` is called with the URL once the address is bound; the other arguments are those of `create_app`.
 
     Raises:
         GatewayError: if the file of keys will not do or the address cannot be bound.
@@ -145,6 +116,8 @@ def serve(
     server = GatewayServer(create_app(connect, settings, extend), settings)
     with contextlib.closing(bind(settings)) as listener:
         configure()
+        if server.gateway.keys is not None and hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, server.reload_keys)
         credentials = server.gateway.credentials
         words = credentials.words if credentials else "nothing that says so"
         log.info("edited pictures carry credentials", extra={"fields": {"credentials": words}})

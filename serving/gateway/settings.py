@@ -1,4 +1,4 @@
-"""What the gateway allows: one frozen dataclass, checked once, so that no limit is written down twice."""
+"""The limits of the gateway: one frozen dataclass, checked once, so that none is written down twice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class GatewaySettings:
     credentials: bool = True
     """Pictures say that they were edited, see `engines.photo.credentials`."""
     private_key: Path | None = None
-    """What signs that, with `certificate`; None: a key of this user's own, made at first need."""
+    """The key that signs that, with `certificate`; None: a key of this user's own, made at first need."""
     certificate: Path | None = None
     edit_list: bool = True
     """They name the edits too."""
@@ -51,9 +51,9 @@ class GatewaySettings:
     """Largest photo, decoded."""
 
     photo_seconds: float = 0.0
-    """How long a photo is kept in memory after its last use; 0 keeps none."""
+    """Time that a photo is kept in memory after its last use; 0 keeps none."""
     photo_memory: int = 512 * 1024 * 1024
-    """What photos that are kept may take; those longest unused leave first."""
+    """Memory that photos that are kept may take; those longest unused leave first."""
 
     rate: float = 10.0
     """Requests a second that one key may make for long."""
@@ -73,20 +73,20 @@ class GatewaySettings:
     max_timeout: float = 60.0
     """Longest deadline that X-Request-Timeout may ask for."""
     head_timeout: float = 10.0
-    """How long the head of a request may take to arrive."""
+    """Time that the head of a request may take to arrive."""
     body_timeout: float = 20.0
-    """How long the body of a request may take to arrive."""
+    """Time that the body of a request may take to arrive."""
     connections: int = 512
     """Open connections; one more is refused."""
 
     canary_timeout: float = 5.0
-    """How long the inference behind /readyz may take."""
+    """Time that the inference behind /readyz may take."""
     canary_cache: float = 1.0
-    """How long its answer is passed on before it is asked again."""
+    """Time that its answer is passed on before it is asked again."""
     drain_delay: float = 5.0
-    """How long /readyz answers 503 after SIGTERM before the socket closes, so that balancers look elsewhere."""
+    """Time after SIGTERM in which /readyz answers 503 before the socket closes, so that balancers look elsewhere."""
     drain_timeout: float = 30.0
-    """How long running requests may take to finish once the socket is closed."""
+    """Time that running requests have to finish once the socket is closed."""
 
     # By hand: nothing is read from the environment, which pydantic-settings is for, and pydantic's errors would have to
     # be turned into these lines wherever settings are made.
@@ -112,7 +112,7 @@ class GatewaySettings:
             )
 
     def open_credentials(self) -> Credentials | None:
-        """What writes into pictures that they were edited.
+        """The writer of what pictures say of their edits; None where they say nothing.
 
         Raises:
             CredentialsError: if the key or its certificate will not do.

@@ -1,4 +1,4 @@
-"""What is kept of callers for a while, in memory alone: bounded in bytes, and forgotten when it is not used."""
+"""Values of callers that are kept for a while, in memory alone: bounded in bytes, and forgotten when not used."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ _SWEEPS = 20
 
 
 class Shelf(Generic[T]):
-    """Values by key; those longest unused leave first when all of them take more than `memory` bytes. Threads may share
-    one.
+    """Values by key, each kept for some `seconds` after its last use. Threads may share a shelf.
 
-    Args:
-        memory: bytes; a value that takes more by itself is not kept.
-        seconds: how long a value is kept after its last use.
-        clock: seconds, never running backwards.
+    Those longest unused leave first when all of them take more than `memory` bytes; one that takes more by itself is
+    not kept.
     """
 
     # By hand: TTLCache of cachetools counts from when a value came, and an edit that goes on would lose its photo.

@@ -1,4 +1,4 @@
-"""Why a server did not start, in one line, and whether another start may help."""
+"""The reason why a server did not start, in one line, and whether another start may help."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _MOST = 2**20
 
 
 def reason(log: Path, written: int, code: int | None) -> str:
-    """What a log says since it had that many bytes, and what the server's exit code does."""
+    """The reason that a log gives after its first `written` bytes, and that the server's exit code does."""
     said = "its log says nothing"
     with contextlib.suppress(OSError), log.open("rb") as stream:
         stream.seek(written)
         text = stream.read(_MOST).decode(errors="replace")
         if failed := _MODEL_FAILED.search(text):
             return f"model {failed[1]}: {failed[2]}".rstrip('" ')
-        if found := _START_FAILED.findall(text):
-            said = found[-1].strip('" ')
+        if errors := _START_FAILED.findall(text):
+            said = errors[-1].strip('" ')
     if code is not None and code < 0:
         return f"it died of {signal.Signals(-code).name}, as Triton 2.51 may on a machine that is too busy; {said}"
     return said

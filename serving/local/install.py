@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,13 +22,13 @@ from typing import Any
 from engines.errors import RuntimeUnavailableError
 from engines.packages import Progress
 from engines.pip import PINNED, QUIETLY, failure
-from engines.store import atomic_directory, cache_folder, lock
+from engines.store import cache_folder, made_once
 from serving.local import PRODUCTION, RELEASE
 from serving.local.interpreter import describe
 
 OLDEST_GLIBC = (2, 35)
 PYTHONS = ((3, 11), (3, 12))
-"""Those with both a stub in the wheel and a NumPy 1.26."""
+"""The versions with both a stub in the wheel and a NumPy 1.26."""
 PYTHON_VARIABLE = "EDGEDIT_TRITON_PYTHON"
 """Environment variable: the interpreter for the server's Python models, in place of the one that runs edgedit."""
 SETUP_HINT = "run `edgedit serve setup`, which installs it for you (needs a package index)"
@@ -39,7 +40,7 @@ _INSTEAD = f"use the production container, {PRODUCTION}"
 
 @dataclass(frozen=True)
 class Interpreter:
-    """What `serving.local.interpreter.describe` says, typed."""
+    """A Python interpreter, as `serving.local.interpreter.describe` says it."""
 
     system: str
     machine: str
@@ -53,14 +54,14 @@ class Interpreter:
         return f"{self.python[0]}.{self.python[1]}"
 
     def problem(self) -> str | None:
-        """Why the development server cannot run with this interpreter; one line, None if it can."""
+        """The reason why the development server cannot run with this interpreter, in one line; None if it can."""
         if (self.system, self.machine) != ("Linux", "x86_64"):
             return (
                 f"the development server is for Linux on x86_64, and this is {self.system} {self.machine}; {_INSTEAD}"
             )
         oldest = ".".join(map(str, OLDEST_GLIBC))
-        found = tuple(int(part) for part in self.glibc.split(".")[:2] if part.isdigit())
-        if found < OLDEST_GLIBC:
+        glibc = tuple(int(part) for part in self.glibc.split(".")[:2] if part.isdigit())
+        if glibc < OLDEST_GLIBC:
             return (
                 f"the development server needs glibc {oldest}, and this system has "
                 f"{self.glibc or 'another C library'}; {_INSTEAD}"
@@ -82,7 +83,7 @@ class Installation:
     """A development server that is set up."""
 
     server: Path
-    """What pip made of the wheel: pytriton/ and nvidia_pytriton.libs/."""
+    """The folder of the wheel: pytriton/ and nvidia_pytriton.libs/."""
     stub: Path
     """The environment of the Python models."""
     interpreter: Interpreter
@@ -141,7 +142,7 @@ def interpreter() -> Interpreter:
 
 
 def unsupported() -> str | None:
-    """Why the development server cannot run here, in one line; None if it can. Asks no network."""
+    """The reason why the development server cannot run here, in one line; None if it can. Asks no network."""
     try:
         return interpreter().problem()
     except RuntimeUnavailableError as error:
@@ -157,12 +158,12 @@ def find() -> Installation | None:
     python = interpreter()
     if problem := python.problem():
         raise RuntimeUnavailableError(problem)
-    found = Installation(_place("server"), _place("stub", python), python)
+    installation = Installation(_place("server"), _place("stub", python), python)
     # A virtual environment dies with the interpreter that it links to.
-    if not (found.server.is_dir() and (found.stub / "bin" / "python3").exists()):
+    if not (installation.server.is_dir() and (installation.stub / "bin" / "python3").exists()):
         return None
-    found.check()
-    return found
+    installation.check()
+    return installation
 
 
 def require() -> Installation:
@@ -171,36 +172,40 @@ def require() -> Installation:
     Raises:
         RuntimeUnavailableError: if it is not set up, or cannot run here.
     """
-    found = find()
-    if found is None:
+    installation = find()
+    if installation is None:
         raise RuntimeUnavailableError(f"the development server is not installed: {SETUP_HINT}")
-    return found
+    return installation
 
 
 def ensure(progress: Progress = lambda _: None) -> Installation:
-    """The development server, set up now if it is not.
-
-    Args:
-        progress: is told in one line what takes long.
+    """The development server, set up now if it is not; `progress` is told in one line what takes long.
 
     Raises:
         RuntimeUnavailableError: if it cannot run here or cannot be installed.
+        OutputError: if the cache folder cannot be written.
     """
-    if (found := find()) is not None:
-        return found
-    folder = _folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        waiting = "waiting for another set-up of the development server"
-        with lock(folder / ".lock", lambda owner: progress(waiting)):
-            # Under the lock, what is there of these is of processes that were killed.
-            for leftover in folder.glob(".*-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            python = interpreter()
-            _install_server(python, progress)
-            _install_stub(python, progress)
-    except OSError as error:
-        raise RuntimeUnavailableError(f"cannot install the development server in {folder}: {error.strerror}") from error
+    if (installation := find()) is not None:
+        return installation
+    python = interpreter()
+    server, stub = _place("server"), _place("stub", python)
+
+    def waiting() -> None:
+        progress("waiting for another set-up of the development server")
+
+    def make_server(folder: Path) -> None:
+        progress("installing Triton 2.51 from the wheel nvidia-pytriton 0.7.0 (144 MB unpacked)")
+        _pip(python, folder, "server", folder)
+
+    def make_stub(folder: Path) -> None:
+        progress(f"installing its Python {python.minor} environment: NumPy 1.26, ONNX Runtime (150 MB unpacked)")
+        _run([str(python.executable), "-I", "-m", "venv", "--without-pip", str(folder)], "venv")
+        _pip(python, _site(folder, python), "stub", folder)
+
+    with suppress(OSError):  # which `made_once` puts into words
+        _folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+    made_once(server, server.is_dir, make_server, waiting)
+    made_once(stub, (stub / "bin" / "python3").exists, make_stub, waiting)
     return require()
 
 
@@ -209,7 +214,7 @@ def _folder() -> Path:
 
 
 def _place(part: str, python: Interpreter | None = None) -> Path:
-    """Where a part is installed: another lock, or another interpreter, is another place."""
+    """The folder of a part: another lock, or another interpreter, has another one."""
     digest = hashlib.sha256(_LOCKS[part].read_bytes())
     name = f"{part}-{RELEASE}"
     if python is not None:
@@ -220,25 +225,6 @@ def _place(part: str, python: Interpreter | None = None) -> Path:
 
 def _site(stub: Path, python: Interpreter) -> Path:
     return stub / "lib" / f"python{python.minor}" / "site-packages"
-
-
-def _install_server(python: Interpreter, progress: Progress) -> None:
-    place = _place("server")
-    if place.is_dir():
-        return
-    progress("installing Triton 2.51 from the wheel nvidia-pytriton 0.7.0 (144 MB unpacked)")
-    with atomic_directory(place) as partial:
-        _pip(python, partial, "server", partial)
-
-
-def _install_stub(python: Interpreter, progress: Progress) -> None:
-    place = _place("stub", python)
-    if (place / "bin" / "python3").exists():
-        return
-    progress(f"installing its Python {python.minor} environment: NumPy 1.26, ONNX Runtime (150 MB unpacked)")
-    with atomic_directory(place) as partial:
-        _run([str(python.executable), "-I", "-m", "venv", "--without-pip", str(partial)], "venv")
-        _pip(python, _site(partial, python), "stub", partial)
 
 
 def _pip(python: Interpreter, target: Path, part: str, scratch: Path) -> None:

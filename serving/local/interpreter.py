@@ -1,4 +1,4 @@
-"""What a Python interpreter is to the development server, whose models run in an embedded one of the same version.
+"""Describes a Python interpreter to the development server, whose models run in an embedded one of its version.
 
 Also a script, so that an interpreter other than this one can be asked: it prints `describe()` as JSON. It imports the
 standard library alone.

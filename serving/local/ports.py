@@ -38,11 +38,7 @@ def answered(port: int) -> bool:
 
 
 def check(port: int, purpose: str) -> None:
-    """Finds out before a start whether a port can be had.
-
-    Raises:
-        PortError: if not.
-    """
+    """Raises a PortError, before a start, for a port that cannot be had."""
     if not 1 <= port <= 65535:
         raise PortError(f"port {port} for {purpose} is not between 1 and 65535")
     if not free(port):

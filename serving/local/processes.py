@@ -16,12 +16,12 @@ except ModuleNotFoundError as error:
 
 def group(leader: int) -> dict[int, str]:
     """Process id and name of every live process in a process group."""
-    found = {}
+    members = {}
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):
             if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                found[process.pid] = process.name()
-    return found
+                members[process.pid] = process.name()
+    return members
 
 
 def memory_bytes(process: int) -> int:

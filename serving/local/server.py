@@ -27,7 +27,7 @@ _HERE = Path(__file__).parent
 _BACKENDS = _HERE.parent / "backends"
 _RESTRICTED = ("trace", "logging", "model-repository")
 _STARTS = 3
-"""How often a start is made whose end is put down to a busy machine, see `failure.starved`."""
+"""The most starts, if those before ended as on a busy machine, see `failure.starved`."""
 
 
 class LocalServerError(EdgeditError):
@@ -75,7 +75,7 @@ class LocalTriton:
         self.ready_seconds: float | None = None
         """Seconds from the latest start to ready."""
         self.prefix = ""
-        """What the shared-memory regions of the running server begin with."""
+        """The start of the names of the running server's shared-memory regions."""
         self._wanted = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._ports: dict[str, int] = {}
         self._log = log
@@ -322,7 +322,7 @@ class LocalTriton:
             time.sleep(0.02)
 
     def _exit_code(self) -> int | None:
-        """What the supervisor says of a server that has ended, below 0 for a signal; None if it does not say."""
+        """The exit code of a server that has ended, below 0 for a signal; None if the supervisor does not say."""
         assert self._process is not None and self._process.stdout is not None
         return json.loads(self._process.stdout.readline() or b"{}").get("exit")
 

@@ -2,7 +2,7 @@
 
 A script of the standard library alone, run by `serving.local.server` as a process of its own. Its standard input is a
 pipe that the caller holds: the first line is the order as JSON, then "stop" or "kill"; the end of the pipe means that
-the caller is gone. On standard output it says {"pid": ...} and, when all is cleaned up, {"exit": ..., "asked": ...}.
+the caller is gone. On standard output it says {"pid": ...} and, when all is cleaned up, {"exit": ...}.
 
 - The server gets a process group of its own, and what it leaves behind becomes a child of this process: all of it is
   killed and waited for before its shared memory is removed.
@@ -30,7 +30,7 @@ from typing import Any
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "edgedit-triton-"
-"""What every shared-memory region and every scratch folder of a server begins with."""
+"""The start of the name of every shared-memory region and every scratch folder of a server."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -38,7 +38,7 @@ _LOOK = 0.5
 """Seconds between looks at the caller: a pipe that a fork of the caller holds too does not end with the caller."""
 
 _DRAINED = b"All models are stopped"
-"""What Triton 2.51 writes once no call is in flight any more, before it ends its models one by one."""
+"""A line that Triton 2.51 logs once no call is in flight any more, before it ends its models one by one."""
 _SENDING = 0.3
 
 
@@ -96,7 +96,7 @@ class Supervisor:
     def __init__(self, order: dict[str, Any], rest: bytes) -> None:
         self.order, self.rest = order, rest
         self.caller = order["caller"]
-        self.asked = self.gone = False
+        self.gone = False
 
     def run(self) -> int:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -116,7 +116,7 @@ class Supervisor:
             remove_regions(prefix)
             if self.gone:
                 shutil.rmtree(self.order["scratch"], ignore_errors=True)
-        _say(exit=code, asked=self.asked)
+        _say(exit=code)
         return 0
 
     def _keep(self, prefix: str, lock: int, wake: int) -> int | None:
@@ -147,7 +147,6 @@ class Supervisor:
         while server.poll() is None:
             for line in self.rest.split(b"\n"):
                 if line in (b"stop", b"kill"):
-                    self.asked = True
                     return self.order["grace"] if line == b"stop" else 0.0
             if os.getppid() != self.caller:
                 self.gone = True
@@ -160,7 +159,6 @@ class Supervisor:
                     return 0.0
                 self.rest += read
             if wake in ready and signal.SIGTERM in os.read(wake, 4096):
-                self.asked = True
                 return self.order["grace"]
         return 0.0
 

@@ -27,14 +27,12 @@ def serve(
     """Serves a bundle on this machine until SIGINT or SIGTERM.
 
     Args:
-        bundle: what is served.
-        port: of HTTP; gRPC gets the next one and metrics the one after. 0 takes free ones. All on 127.0.0.1.
+        port: the port of HTTP; gRPC gets the next one and metrics the one after. 0 takes free ones. All on 127.0.0.1.
         watched: ask every model for an inference every few seconds, and restart the server when one has lost its
             process or the server itself has died.
         shared_memory: let clients pass images in shared memory.
-        log: append the server's log to this file.
+        log: a file that the server's log is appended to.
         set_up: install the server if it is not there.
-        progress: called with one line per event.
 
     Returns:
         Addresses, models, seconds to be ready, processes, bytes of memory, and how often the server was restarted.

@@ -26,23 +26,22 @@ _LONGEST_PAUSE = 60.0
 
 @dataclass(frozen=True)
 class Event:
-    """What the watchdog has seen or done."""
+    """An event: a failure that the watchdog has noticed, or a restart."""
 
     line: str
-    """For people."""
+    """The event in words."""
     model: str | None
-    """Whose canary it was; None for the server as a whole."""
+    """The model whose canary it was; None for the server as a whole."""
     healed: bool
     """Whether the server was restarted and is ready again."""
     seconds: float = 0.0
-    """What the restart took."""
+    """The time that the restart took."""
 
 
 class Watchdog:
     """A thread that asks every model of a server for an inference, over and over; a context manager.
 
     Args:
-        server: a running one.
         interval: seconds between rounds.
         deadline: seconds that an inference may take. A busy model may take longer, and is left alone as long as it
             finishes inferences at all.
@@ -84,8 +83,8 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._stop.wait(self.interval):
-            if (found := self._look()) is not None:
-                self._heal(*found)
+            if (failure := self._look()) is not None:
+                self._heal(*failure)
 
     def _look(self) -> tuple[str | None, str] | None:
         """One round: the model and the reason for a restart, if there is one."""

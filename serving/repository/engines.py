@@ -27,11 +27,7 @@ class ServedEngine:
         return f"model_sm{self.compute_capability.replace('.', '')}.plan"
 
     def read(self) -> bytes:
-        """The engine, whose digest was checked.
-
-        Raises:
-            EngineError: if it is missing or damaged.
-        """
+        """The engine, whose digest was checked; an EngineError if it is missing or damaged."""
         return self.folder.read(self.folder.graph(self.graph).file)
 
 

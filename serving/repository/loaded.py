@@ -11,13 +11,7 @@ PATIENCE = 600.0
 
 
 def wait_until_loaded(address: str, models: list[str], version: int, patience: float = PATIENCE) -> None:
-    """Returns once a server says that a version of every model is ready.
-
-    Args:
-        address: host:port of its gRPC.
-        models: their names.
-        version: the one to wait for.
-        patience: seconds in all.
+    """Returns once the server whose gRPC is at `address`, host:port, says that a version of every model is ready.
 
     Raises:
         RuntimeUnavailableError: if the server cannot be asked, or has not loaded them in time.

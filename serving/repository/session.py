@@ -48,9 +48,9 @@ def session_files(bundle: Bundle, digest: str, directions: Mapping[str, Directio
     names = [spec.name for spec in inversion]
     taken = {graph: {spec.name for spec in bundle.graph(graph).inputs} for graph in ("edit", "reconstruct")}
     reads = {graph: [name for name in names if name in inputs] for graph, inputs in taken.items()}
-    kept = {name for read in reads.values() for name in read}
+    needed = {name for read in reads.values() for name in read}
     size = sum(
-        math.prod(map(int, spec.shape[1:])) * np.dtype(spec.dtype).itemsize for spec in inversion if spec.name in kept
+        math.prod(map(int, spec.shape[1:])) * np.dtype(spec.dtype).itemsize for spec in inversion if spec.name in needed
     )
     session = {
         "bundle_sha256": digest,

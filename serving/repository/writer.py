@@ -38,7 +38,7 @@ _SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
-    """What repository.json says."""
+    """The content of repository.json."""
 
     bundle: str
     """Name of the bundle that was written last."""
@@ -58,16 +58,16 @@ class Repository:
 
 @dataclass(frozen=True, kw_only=True)
 class RepositoryOptions:
-    """How a bundle is served.
+    """The way in which a bundle is served.
 
     Raises:
         ValueError: at construction, for a negative number of threads or bytes.
     """
 
     threads: int = 1
-    """Of ONNX Runtime, for one network; 0 for as many as there are cores."""
+    """Threads of ONNX Runtime for one network; 0 for as many as there are cores."""
     cache_bytes: int = CACHE_BYTES
-    """What `edit_session` may keep of inversions."""
+    """Bytes of inversions that `edit_session` may keep."""
     busy_wait: bool = False
     """Have TensorRT wait for the GPU in a loop: fastest, and takes a core per model."""
     plan_sources: EnginePrecision | None = None
@@ -86,7 +86,6 @@ def write_repository(bundle: Bundle, out: Path, options: RepositoryOptions | Non
     Args:
         bundle: a verified bundle.
         out: the repository's folder.
-        options: None for the defaults.
 
     Returns:
         `out`, resolved.
@@ -122,7 +121,6 @@ def add_version(
     Args:
         bundle: a verified bundle of the same family.
         out: the repository.
-        options: None for the defaults.
         loaded: called with the models and the version that are in place, before `edit_session` is: a server that
             looks for new models by itself must have loaded them when it returns.
 
@@ -172,7 +170,7 @@ def _same_tensors(new: Path, there: Path, models: list[str]) -> bool:
 
 
 def read_repository(path: Path) -> Repository:
-    """What repository.json says.
+    """Reads repository.json.
 
     Raises:
         OutputError: if the folder is not a model repository that this edgedit writes.

@@ -36,8 +36,6 @@ class LocalBackend:
     secret of this process.
 
     Args:
-        session: runs the graphs of a bundle.
-        directions: by name.
         seconds: how long an inversion is held after its last use.
         memory: bytes that inversions may take; those longest unused leave first.
     """
@@ -70,7 +68,7 @@ class LocalBackend:
         await self._stack.aclose()
 
     async def profile(self) -> Profile:
-        """What the bundle holds."""
+        """The bundle's directions and the shape of its images."""
         known = {
             name: DirectionInfo(name, one.min_strength, one.max_strength, one.description)
             for name, one in self._directions.items()
@@ -102,7 +100,7 @@ class LocalBackend:
         return await self._run(handle, lambda held: self._session.edit_linear(held.inversion, *self._deltas(edits))[0])
 
     async def map(self, handle: Handle, edits: Mapping[str, float]) -> np.ndarray:
-        """Where an edit acts, float32 of the feature tensor's height and width."""
+        """Maps where an edit acts, float32 of the feature tensor's height and width."""
         return await self._run(handle, lambda held: self._session.edit_map(held.inversion, *self._deltas(edits))[0])
 
     def _deltas(self, edits: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -41,7 +41,7 @@ HEADERS = {
 
 
 def attach(sample: Path | None = None) -> Callable[[FastAPI], None]:
-    """What adds the pages to a gateway's application, for `create_app(extend=...)`.
+    """Gives a function that adds the pages to a gateway's application, for `create_app(extend=...)`.
 
     Args:
         sample: a JPEG that the page offers to try it with; None for none.
@@ -50,23 +50,19 @@ def attach(sample: Path | None = None) -> Callable[[FastAPI], None]:
     if sample is not None:
         files[SAMPLE] = sample
 
+    async def page(request: Request) -> Response:
+        return _answer(request, files[PAGES[request.url.path]])
+
+    async def asset(request: Request) -> Response:
+        file = files.get(request.path_params["name"])
+        if file is None or file.suffix == ".html":
+            raise HTTPException(404)
+        return _answer(request, file)
+
     def extend(app: FastAPI) -> None:
-        for path, name in PAGES.items():
-            app.router.routes.append(Route(path, functools.partial(_page, file=files[name])))
-        app.router.routes.append(Route("/studio/{name}", functools.partial(_asset, files=files)))
+        app.router.routes += [*(Route(path, page) for path in PAGES), Route("/studio/{name}", asset)]
 
     return extend
-
-
-async def _page(request: Request, file: Path) -> Response:
-    return _answer(request, file)
-
-
-async def _asset(request: Request, files: Mapping[str, Path]) -> Response:
-    file = files.get(request.path_params["name"])
-    if file is None or file.suffix == ".html":
-        raise HTTPException(404)
-    return _answer(request, file)
 
 
 @functools.cache

@@ -17,11 +17,11 @@ from lost_picture import LOST, is_lost  # pyright: ignore[reportMissingImports] 
 from session_core import CACHE_BYTES, SESSION_FILE, Cache, EditsError, Units, handle_of, parse_edits
 
 _AWAY = ("is not ready", "is not healthy")
-"""What Triton says, with no code of its own, of a model or a version that is not there, or whose process has died."""
+"""Triton's words, with no code of its own, for a model or version that is not there, or whose process has died."""
 
 
 class _Refusal(Exception):
-    """What a client is told: a message without paths, and one of TritonError's codes."""
+    """An error for the client: a message without paths, and one of TritonError's codes."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class TritonPythonModel:
         self._bytes: int = session["inversion_bytes"]
         self._reads: dict[str, list[str]] = session["reads"]
         # What neither reads is not asked for.
-        self._kept = sorted({name for names in self._reads.values() for name in names})
+        self._outputs = sorted({name for names in self._reads.values() for name in names})
         self._deltas: list[str] = session["deltas"]
         self._units = Units.load(folder)
         self._host = pb.PreferredMemory(pb.TRITONSERVER_MEMORY_CPU, 0)
@@ -110,7 +110,7 @@ class TritonPythonModel:
         return [*answer, picture]
 
     async def _invert(self, handle: str, image: np.ndarray) -> dict[str, pb.Tensor | np.ndarray]:
-        tensors = await self._call("invert", [pb.Tensor("image", image)], self._kept)
+        tensors = await self._call("invert", [pb.Tensor("image", image)], self._outputs)
         # Tensors on a device stay there, as they are. One on the host lies in the stub's shared memory, which is
         # neither large nor ever given back: a copy leaves it.
         inversion = {t.name(): t.as_numpy().copy() if t.is_cpu() else t for t in tensors}

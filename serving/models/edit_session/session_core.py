@@ -1,4 +1,4 @@
-"""What `edit_session` does apart from Triton: handles, edits as JSON, the sum of directions, the cache of inversions.
+"""The part of `edit_session` apart from Triton: handles, edits as JSON, the sum of directions, the cache of inversions.
 
 Needs NumPy and the standard library alone, since it is copied into the model's version folder (see the package).
 `serving.contract` takes its limits and `handle_of` from here, so that both sides of the wire have them from one place.
@@ -24,7 +24,7 @@ MAX_EDITS_BYTES = 4096
 """Bytes of the JSON of `edits`."""
 
 CACHE_BYTES = 256 * 2**20
-"""What inversions may take unless the parameter `cache_bytes` says otherwise."""
+"""Bytes that inversions may take unless the parameter `cache_bytes` says otherwise."""
 
 HANDLE_DIGITS = 32
 
@@ -108,10 +108,9 @@ def _shown(name: str) -> str:
 
 
 class Units:
-    """The directions of a bundle as what one unit of strength adds.
+    """The directions of a bundle, by the order of their names: the change by one unit of strength.
 
     Args:
-        names: of the directions.
         delta_w: K x N x D float32, added to the W+ codes.
         style_delta: K x T float32, added to the styles.
     """
@@ -180,7 +179,7 @@ class Cache:
         return handle in self._held
 
     def get(self, handle: str) -> Any | None:
-        """What is held under a handle, which is then the last used; None if nothing is."""
+        """The value held under a handle, which is then the last used; None if there is none."""
         if handle not in self._held:
             return None
         self._held.move_to_end(handle)

@@ -6,9 +6,9 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ import pytest
 from edgedit.demo import ASTRONAUT
 from edgedit.editor import Editor, Portrait
 from serving.client import AsyncClient
-from serving.client.connection import Infer
 from serving.client.deadline import Deadline
 from serving.client.errors import RequestError, ServingError
 from serving.client.regions import Region
@@ -79,9 +78,9 @@ class Served:
             raise kind("no")
         return Answer(ID, self.image if request.edits is not None else np.empty((0, 0, 3), np.uint8))
 
-    @asynccontextmanager
-    async def ahead(self, home: str) -> AsyncIterator[Infer]:
-        yield self.infer
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        yield
 
     async def describe(self, deadline: Deadline) -> dict[str, Any]:
         self.described += 1

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.client.deadline import LONGEST_DELAY, Backoff, Deadline
+from serving.client.deadline import LONGEST_DELAY, Deadline, pauses
 from serving.client.errors import DeadlineError
 
 
@@ -34,12 +34,12 @@ units = st.floats(0, 1)
 @given(retries=st.integers(0, 12), seconds=st.floats(0.01, 60), work=st.lists(st.floats(0, 3), min_size=13), unit=units)
 def test_no_repetition_starts_after_the_deadline(retries: int, seconds: float, work: list[float], unit: float) -> None:
     clock = Clock()
-    deadline, backoff = Deadline(seconds, clock), Backoff(retries, lambda: unit)
+    delays = pauses(retries, Deadline(seconds, clock), lambda: unit)
     end = clock.now + seconds
     made = 0
     for took in work:
         clock.now += took
-        delay = backoff.delay(deadline)
+        delay = next(delays, None)
         if delay is None:
             break
         clock.now += delay
@@ -53,8 +53,8 @@ def test_delays_grow_to_a_bound_and_differ_between_clients(first: float, second:
     deadline = Deadline(1e5, Clock())
     delays = []
     for unit in (first, second):
-        backoff = Backoff(20, lambda unit=unit: unit)
-        delays.append([backoff.delay(deadline) for _ in range(21)])
+        again = pauses(20, deadline, lambda unit=unit: unit)
+        delays.append([next(again, None) for _ in range(21)])
         assert delays[-1].pop() is None
         assert all(a <= b for a, b in zip(delays[-1], delays[-1][1:], strict=False))
         assert 0.05 <= delays[-1][0] <= 0.1 and LONGEST_DELAY / 2 <= delays[-1][-1] <= LONGEST_DELAY

@@ -62,9 +62,6 @@ class GrpcTap(grpc.GenericRpcHandler):
     def service(self, details: Any) -> Any:
         name = details.method.rpartition("/")[2]
         self.seen.append((name, dict(details.invocation_metadata).get(HANDLE_HEADER)))
-        if name == "ModelStreamInfer":
-            onward = self._channel.stream_stream(details.method)
-            return grpc.stream_stream_rpc_method_handler(lambda requests, context: onward(requests, timeout=240))
         onward = self._channel.unary_unary(details.method)
         return grpc.unary_unary_rpc_method_handler(lambda request, context: onward(request, timeout=240))
 
@@ -161,6 +158,6 @@ def test_every_inference_says_what_it_is_about(tapped: Callable[[str], Tap], pro
     tap = tapped(protocol)
     handle = _verbs(tap.url, protocol) if kind == "threads" else asyncio.run(_all_verbs(tap.url, protocol))
     # The inversion too, before the server has ever named it.
-    about = [home for name, home in tap.seen if name in ("ModelInfer", "ModelStreamInfer")]
-    assert about == [handle] * (4 if protocol == "grpc" else 6)
-    assert {home for name, home in tap.seen if name not in ("ModelInfer", "ModelStreamInfer")} <= {None}
+    about = [home for name, home in tap.seen if name == "ModelInfer"]
+    assert about == [handle] * 6
+    assert {home for name, home in tap.seen if name != "ModelInfer"} <= {None}

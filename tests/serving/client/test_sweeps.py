@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from serving.client import AsyncClient
 from serving.client.deadline import Deadline
-from serving.client.errors import FrameError, NotFoundError, UnavailableError
+from serving.client.errors import NotFoundError, UnavailableError
 from serving.client.handle import Handle
 from serving.client.regions import Region
 from serving.client.wire import Answer, Request
@@ -114,8 +114,8 @@ def test_a_break_spends_retries_of_the_frame_that_was_waited_for_alone() -> None
         served.run(frames(client, 12))
 
 
-def test_a_frame_without_a_status_is_asked_for_by_itself() -> None:
-    served = Overlapping([False, False, True], FrameError, held=True)
+def test_a_frame_whose_inversion_was_dropped_is_asked_for_with_the_photo_and_spends_no_retry() -> None:
+    served = Overlapping([False, False, True], NotFoundError, held=True)
     client = served.client(shared_memory=False, retries=0, concurrency=4)
     assert len(served.run(frames(client, 12))) == 12
     assert served.photos == 1 and not served.pauses

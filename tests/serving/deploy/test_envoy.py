@@ -22,7 +22,7 @@ import pytest
 
 from edgedit.editor import open_bundle
 from serving.client import Client
-from serving.client.deadline import Backoff, Deadline
+from serving.client.deadline import Deadline, pauses
 from serving.contract import HANDLE_HEADER
 from serving.local import ports
 from serving.local.install import Installation
@@ -194,13 +194,13 @@ def test_a_pod_dies(envoys: list[Envoy], backends: list[Backend]) -> None:
     dead.stop()
     at_once = {}
     for handle in HANDLES:  # It is found out by the requests themselves, which are sent again elsewhere.
-        backoff, deadline = Backoff(2), Deadline(60)
+        delays = pauses(2, Deadline(60))
         while handle not in at_once:
             try:
                 at_once[handle] = envoy.ask(handle)[0]
             except grpc.RpcError as error:
                 assert error.code() == grpc.StatusCode.UNAVAILABLE
-                delay = backoff.delay(deadline)
+                delay = next(delays, None)
                 assert delay is not None, error
                 time.sleep(delay)
     envoy.wait(healthy=2)

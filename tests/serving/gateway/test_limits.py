@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.gateway.limits import Admission, CpuPool, Full, RateLimiter
+from serving.gateway.limits import Admission, CpuPool, RateLimiter
+from serving.gateway.problems import Problem
 
 pytestmark = pytest.mark.anyio
 
@@ -55,9 +56,10 @@ def test_buckets_of_many_callers_are_bounded() -> None:
 async def test_the_queue_refuses_at_once_and_frees_its_places() -> None:
     admission = Admission(running=1, waiting=1, per_key=2)
     with admission.admit("a"), admission.admit("b"):
-        with pytest.raises(Full) as full, admission.admit("c"):
+        with pytest.raises(Problem) as full, admission.admit("c"):
             pass
-        assert not full.value.own and full.value.retry_after >= 1
+        assert (full.value.status, full.value.kind) == (503, "overloaded")
+        assert int(full.value.headers["Retry-After"]) >= 1
     assert admission.inside == 0
     with admission.admit("c"):
         pass
@@ -66,9 +68,9 @@ async def test_the_queue_refuses_at_once_and_frees_its_places() -> None:
 async def test_one_key_leaves_room_for_others() -> None:
     admission = Admission(running=4, waiting=4, per_key=2)
     with admission.admit("a"), admission.admit("a"):
-        with pytest.raises(Full) as full, admission.admit("a"):
+        with pytest.raises(Problem) as full, admission.admit("a"):
             pass
-        assert full.value.own
+        assert (full.value.status, full.value.kind) == (429, "key-busy")
         with admission.admit("b"):
             pass
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from serving.local.canary import ModelCanary, Question, infer
+from serving.local.canary import ModelCanary, infer
 from serving.local.server import LocalTriton
 from serving.local.supervisor import SHARED_MEMORY
 
@@ -58,10 +60,16 @@ def write_small(folder: Path, **models: str) -> Path:
 
 def call(server: LocalTriton, model: str, value: int = 7, deadline: float = 20.0) -> np.ndarray:
     """What a model makes of pixels of one value."""
-    question = Question("x", "UINT8", (1, 4, 4, 3), bytes([value]) * 48)
-    found = infer(server.http, model, [question], deadline)["y"]
-    assert isinstance(found, np.ndarray)
-    return found
+    return infer(server.http, model, {"x": np.full((1, 4, 4, 3), value, np.uint8)}, deadline)["y"]
+
+
+def ask(server: LocalTriton, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """Status and body of an answer over HTTP; a body is posted."""
+    connection = http.client.HTTPConnection(server.http, timeout=20)
+    with contextlib.closing(connection):
+        connection.request("GET" if body is None else "POST", path, body)
+        response = connection.getresponse()
+        return response.status, response.read()
 
 
 def revived(server: LocalTriton) -> LocalTriton:
