@@ -48,7 +48,8 @@ class Screen(Lines):
                 table.box, table.pad_edge = None, False
                 for column in table.columns:
                     column.no_wrap, column.overflow = True, "ignore"
-            Lines(file=self.file, force_terminal=False, width=_WIDEST, highlight=False, markup=False).print(*objects, **options)
+            plain = Lines(file=self.file, force_terminal=False, width=_WIDEST, highlight=False, markup=False)
+            plain.print(*objects, **options)
         else:
             super().print(*objects, **options)
 
