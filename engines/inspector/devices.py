@@ -79,7 +79,6 @@ def _named(name: str, note: str = "") -> Device:
     from engines.building.proof import DTYPES
 
     gpu = device(name)
-    figures = {"fp32": gpu.fp32_tflops, "fp16": gpu.fp16_tflops, "int8": gpu.int8_tops, "fp8": gpu.fp8_tflops}
     # BF16 runs at FP16's rate on tensor cores.
-    peaks = {"bfloat16": gpu.fp16_tflops} | {DTYPES[name]: rate for name, rate in figures.items() if rate is not None}
+    peaks = {"bfloat16": gpu.fp16_tflops} | {DTYPES[name]: rate for name, rate in gpu.rates.items() if rate is not None}
     return Device(gpu.title + note, peaks, gpu.bandwidth_gbs)
