@@ -50,9 +50,7 @@ class BuildOptions:
         return self.weight_streaming or self.memory_budget is not None
 
     def check(self, backend: Backend) -> None:
-        """Raises:
-        EngineError: for what the backend, or this machine, does not offer.
-        """
+        """Raises an EngineError for what the backend, or this machine, does not offer."""
         if backend.rtx and self.version_compatible:
             raise EngineError(
                 f"{backend.title} builds no version-compatible engines; build again for another version, or use "

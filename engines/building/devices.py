@@ -39,7 +39,7 @@ class Gpu:
     source: str
     """The vendor's document that the figures are those of."""
     checked: bool
-    """Whether they were compared with a page that quotes that document (November 2026): the documents themselves could
+    """True if they were compared with a page that quotes that document (November 2026): the documents themselves could
     not be opened where this table was checked."""
 
     @property

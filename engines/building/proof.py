@@ -165,9 +165,7 @@ def prove(report: LayerReport, precision: Precision) -> PrecisionProof:
 
 
 def check_targets(precision: Precision, targets: Sequence[str]) -> None:
-    """Raises:
-    EngineError: if an architecture ("sm86") has no tensor cores for a precision.
-    """
+    """Raises an EngineError if an architecture ("sm86") has no tensor cores for a precision."""
     oldest = OLDEST.get(precision, 0)
     for target in targets:
         match = re.fullmatch(r"sm(\d{2,3})", target.strip().lower())
