@@ -17,7 +17,7 @@ from engines.store import write
 
 _METADATA = "inversion"
 _MAX_TENSORS = 128
-"""Of one inversion; far above any method's."""
+"""A bound for one inversion, far above any method's."""
 
 
 class Inversion:
@@ -48,7 +48,7 @@ class Inversion:
 
     _arrays: dict[str, np.ndarray]
     tones: tuple[Tone, ...]
-    """Of each photo, in order."""
+    """The tone of each photo, in order."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray], tones: Sequence[Tone] = ()) -> None:
         for name, array in arrays.items():
@@ -67,7 +67,7 @@ class Inversion:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the arrays, in order."""
+        """The names of the arrays, in order."""
         return tuple(self._arrays)
 
     @property
@@ -102,7 +102,7 @@ class Inversion:
         return self.batch
 
     def __getitem__(self, index: int | slice | Iterable[int]) -> Inversion:
-        """Some of the photos; a single index gives a batch of one. Slices are views.
+        """An inversion of some of the photos; a single index gives a batch of one. Slices are views.
 
         Raises:
             IndexError: for an index outside the batch.
@@ -165,11 +165,7 @@ class HeldInversion(Inversion):
     _owner: weakref.ref[object]
 
     def __init__(self, held: Mapping[str, DeviceTensor], owner: object, tones: Sequence[Tone] = ()) -> None:
-        """Args:
-        held: tensors by name, not checked.
-        owner: the session whose runtime holds them; it is not kept alive.
-        tones: as `Inversion`.
-        """
+        """Holds tensors by name, which are not checked, of a session that is not kept alive."""
         self._arrays = {}
         self._held = dict(held)
         self._owner = weakref.ref(owner)

@@ -181,7 +181,7 @@ class EditSession:
 
     @property
     def explains(self) -> bool:
-        """Whether `edit_linear` and `edit_map` can run: with the separate graphs in the bundle."""
+        """True if `edit_linear` and `edit_map` can run: with the separate graphs in the bundle."""
         return set(_PARTS["edit"]) <= set(self.bundle.manifest.graphs)
 
     def edit_linear(
@@ -203,7 +203,7 @@ class EditSession:
         return _picture(self._render(feature, inversion.w + delta_w, style_delta), delta_w, style_delta)
 
     def edit_map(self, inversion: Inversion, delta_w: np.ndarray, style_delta: np.ndarray | None = None) -> np.ndarray:
-        """Where an edit acts: the norm over the channels of f'' − f', what the editor makes of the feature tensor.
+        """A map of where an edit acts: the norm over the channels of f'' − f', the editor's change of the features.
 
         Args and errors are those of `edit`.
 
@@ -298,12 +298,12 @@ class EditSession:
         return self._load(graph).run(feeds, keep)
 
     def _parts(self, inversion: Inversion) -> dict[str, Feed]:
-        """What to feed of an inversion: the tensors this session holds, or its arrays."""
+        """The feeds of an inversion: the tensors that this session holds, or its arrays."""
         held = inversion.held_by(self) if isinstance(inversion, HeldInversion) else None
         return dict(held) if held is not None else {name: inversion.array(name) for name in self._inversion}
 
     def _read(self, graph: str, parts: Mapping[str, Feed]) -> dict[str, Feed]:
-        """What of an inversion a graph takes."""
+        """The parts of an inversion that a graph takes."""
         return {spec.name: parts[spec.name] for spec in self.bundle.graph(graph).inputs if spec.name in parts}
 
     def _zeros(self, batch: int) -> np.ndarray:

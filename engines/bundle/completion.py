@@ -32,13 +32,13 @@ from engines.packages import Progress
 from engines.store import Digest, cache_folder, made_once, write
 
 GENERATOR = "generator."
-"""What the names of the generator's tensors begin with."""
+"""The beginning of the names of the generator's tensors."""
 KIND = "mobilestylegan"
 """The kind of generator that there is a package of."""
 
 
 def lacks_generator(folder: Path) -> bool:
-    """Whether a bundle's folder is one to be completed."""
+    """True if a bundle's folder is one to be completed."""
     return os.path.lexists(folder / OWN_WEIGHTS_FILE)
 
 

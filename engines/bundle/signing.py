@@ -1,4 +1,4 @@
-"""Who made a bundle: signatures over every file of it, engines included.
+"""Signatures that say who made a bundle, over every file of it, engines included.
 
 A digest finds damage; a signature finds malice, since only the holder of the private key can make one. Bundles are
 checked in this order: digests, then the signature, then whether an engine fits the machine.

@@ -23,9 +23,9 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 CELLS = 16
 """The colours of a face are read on a grid of that many cells a side, over which JPEG's noise in them averages out."""
 LIGHTS = np.arange(-128, 512, dtype=np.float32)
-"""What the luminance of a point of a photo's line would be, were no channel cut off at 0 or 255."""
+"""The luminances that points of a photo's line would have, were no channel cut off at 0 or 255."""
 KNOTS = (0.25, 0.5, 0.75)
-"""Where the line may bend: quantiles of the face's luminance."""
+"""The places where the line may bend: quantiles of the face's luminance."""
 CLIPPED = (2, 253)
 """Values up to the first and from the second on may have been cut off, and say nothing of the photo's line."""
 DARK = (95.0, 112.0)
@@ -62,21 +62,21 @@ BLOCK = 8
 
 @dataclass(frozen=True, eq=False)
 class Tone:
-    """How a face's change goes from the model's light and colours to the photo's."""
+    """The way of a face's change from the model's light and colours to the photo's."""
 
     gain: float = 1.0
-    """What the photo is multiplied by for the model; the change is divided by it."""
+    """The factor that the photo is multiplied by for the model; the change is divided by it."""
     line: FloatArray | None = None
     """N x 3: the colours, in levels, of a toned photo at `LIGHTS`; None for a photo in colour."""
 
     @cached_property
     def grey(self) -> bool:
-        """Whether the photo is black-and-white."""
+        """True if the photo is black-and-white."""
         return self.line is not None and bool((self.line == self.line[:, :1]).all())
 
     @property
     def plain(self) -> bool:
-        """Whether light and colours are the model's."""
+        """True if light and colours are the model's."""
         return self.gain == 1 and self.line is None
 
     def lift(self, pixels: NDArray[np.generic]) -> FloatArray:
@@ -134,7 +134,7 @@ class Tone:
         return np.rint(self._at(self._light(luminance))).clip(0, 255).astype(np.uint8)
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads, exactly."""
+        """The values that `from_json` reads, exactly."""
         return {"gain": float(self.gain), "line": None if self.line is None else self.line.tolist()}
 
     @classmethod
@@ -156,7 +156,7 @@ class Tone:
         return cls(gain, line)
 
     def _light(self, luminance: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Where on the line colours of a luminance lie."""
+        """The place on the line of colours of a luminance."""
         assert self.line is not None
         return np.interp(luminance, np.maximum.accumulate(self.line @ LUMA), LIGHTS)
 
@@ -180,7 +180,7 @@ def read_tone(face: NDArray[np.uint8]) -> Tone:
 
 
 def _level(face: NDArray[np.uint8]) -> float:
-    """How light a face is, in levels: brightly lit skin."""
+    """The lightness of a face, in levels: that of brightly lit skin."""
     height, width = face.shape[:2]
     y, x = np.mgrid[:height, :width] + 0.5
     skin = np.square((x / width - 0.5) / 0.2) + np.square((y / height - 0.575) / 0.25) < 1
