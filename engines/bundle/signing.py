@@ -81,11 +81,11 @@ def verify_signature(bundle: Bundle, public_key: str | Path) -> dict[str, str]:
             model-signing is not installed.
     """
     openssf = _library()
-    signature = read_regular(bundle.path, SIGNATURE_FILE, MAX_SIGNATURE_BYTES, _advice(bundle))
-    if isinstance(signature, FileProblem):
-        if signature.kind == "missing":
-            raise SignatureError(f"{bundle.name} is not signed: {_advice(bundle)}")
-        raise SignatureError(signature.refusal(bundle.name))
+    try:
+        signature = read_regular(bundle.path, SIGNATURE_FILE, MAX_SIGNATURE_BYTES, _advice(bundle))
+    except FileProblem as problem:
+        unsigned = f"{bundle.name} is not signed: {_advice(bundle)}"
+        raise SignatureError(unsigned if problem.kind == "missing" else problem.refusal(bundle.name)) from None
     files = _files(bundle)
     try:
         signed, differing = openssf.verify(bundle.path, files, signature, Path(public_key))
@@ -96,12 +96,11 @@ def verify_signature(bundle: Bundle, public_key: str | Path) -> dict[str, str]:
     if differing:
         raise SignatureError(_difference(bundle, differing))
     # Files that are read from now on are held against the manifest in memory: it must be the one that was signed.
-    raw = read_regular(bundle.path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
-    if (
-        isinstance(raw, FileProblem)
-        or Digest.of(raw).sha256 != signed.get(MANIFEST_FILE)
-        or parse_manifest(raw, bundle.name) != bundle.manifest
-    ):
+    try:
+        raw = read_regular(bundle.path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+    except FileProblem:
+        raw = b""
+    if Digest.of(raw).sha256 != signed.get(MANIFEST_FILE) or parse_manifest(raw, bundle.name) != bundle.manifest:
         raise SignatureError(f"{bundle.name}: {MANIFEST_FILE} changed while it was verified; try again")
     return signed
 
