@@ -122,10 +122,10 @@ class Inversion:
         Raises:
             OutputError: if it cannot be written.
         """
-        told: dict[str, Any] = {"version": 1}
+        metadata: dict[str, Any] = {"version": 1}
         if not all(tone.plain for tone in self.tones):
-            told = {"version": 2, "tones": [tone.to_json() for tone in self.tones]}
-        write(path, tensors.dump({name: self.array(name) for name in self.names}, _METADATA, told))
+            metadata = {"version": 2, "tones": [tone.to_json() for tone in self.tones]}
+        write(path, tensors.dump({name: self.array(name) for name in self.names}, _METADATA, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> Inversion:
@@ -139,8 +139,8 @@ class Inversion:
             match metadata:
                 case {"version": 1, **others} if not others:
                     tones = []
-                case {"version": 2, "tones": [_, *_] as told, **others} if not others:
-                    tones = [Tone.from_json(one) for one in told]
+                case {"version": 2, "tones": [_, *_] as entries, **others} if not others:
+                    tones = [Tone.from_json(one) for one in entries]
                 case _:
                     raise ValueError(f"version {metadata.get('version')!r} is not read by this edgedit")
             inversion = Inversion(arrays, tones)

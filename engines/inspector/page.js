@@ -47,17 +47,17 @@
   }
 
   function select() {
-    const words = fields.filter.value.toLowerCase().split(/\s+/).filter(Boolean), kept = new Set();
+    const words = fields.filter.value.toLowerCase().split(/\s+/).filter(Boolean), fitting = new Set();
     let sum = 0;
     rows.forEach((row, i) => {
       row.hidden = !words.every((word) => texts[i].includes(word))
         || facets.some((facet) => facet.value && cell(row, facet.name).textContent !== facet.value);
-      if (!row.hidden) { sum += macs[i]; kept.add(row.id); }
+      if (!row.hidden) { sum += macs[i]; fitting.add(row.id); }
     });
-    const some = kept.size < rows.length;
+    const some = fitting.size < rows.length;
     const share = allMacs ? `, ${number(sum)} MACs (${some ? (100 * sum / allMacs).toFixed(1) : 100} %)` : "";
-    $("#count").textContent = `${kept.size} of ${rows.length} rows${share}`;
-    for (const mark of $$(".map .c")) mark.classList.toggle("dim", some && !kept.has(mark.hash.slice(1)));
+    $("#count").textContent = `${fitting.size} of ${rows.length} rows${share}`;
+    for (const mark of $$(".map .c")) mark.classList.toggle("dim", some && !fitting.has(mark.hash.slice(1)));
   }
 
   function widen() {

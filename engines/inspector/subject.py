@@ -58,14 +58,14 @@ class Subject:
         return f"layer report ({self.report.source})"
 
     @property
-    def asked(self) -> str:
+    def requested(self) -> str:
         """The label of the precision that was asked for."""
         return precision_label(self.engine.precision if self.engine is not None else self.report.precision)
 
     @property
     def wider(self) -> str:
         """The types that are wider than that, in words."""
-        return wider(self.asked.lower())
+        return wider(self.requested.lower())
 
     @cached_property
     def figures(self) -> Figures:
@@ -77,14 +77,14 @@ class Subject:
         """The facts of a header, by name."""
         facts = {"bundle": self.bundle or "not named in a layer report", "graph": self.graph}
         if self.engine is None:
-            facts["precision asked"] = self.asked
+            facts["precision asked"] = self.requested
         else:
             entry, built = self.engine.graphs[self.graph], self.engine.built
             profile, memory = entry.profile, entry.device_memory
             facts |= {
                 "runtime": self.engine.runtime,
                 "target": self.engine.target,
-                "precision asked": self.asked,
+                "precision asked": self.requested,
                 "built with": f"{built.library} {built.version}",
                 "compute capability": ", ".join(built.compute_capabilities) or "not bound to a GPU",
                 "compatibility": _compatibility(built.hardware_compatible, built.version_compatible),
@@ -134,7 +134,7 @@ class Subject:
     @property
     def summary(self) -> dict[str, str]:
         """The same in words, with the shares of FP16 and of the precision that was asked for."""
-        labels = ["FP16"] if self.asked in ("FP16", "FP32") else ["FP16", self.asked]
+        labels = ["FP16"] if self.requested in ("FP16", "FP32") else ["FP16", self.requested]
         return {name: words for name, (_, words) in self.totals(labels).items()}
 
     @cached_property

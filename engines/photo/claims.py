@@ -27,25 +27,25 @@ _TERM = re.compile(r"https?://cv\.iptc\.org/newscodes/digitalsourcetype/(\w{1,64
 _UNTRUSTED = "signingCredential.untrusted"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PictureClaims:
     """The claims of a picture about itself."""
 
     signed: bool
     """True if it has a C2PA manifest, or may have one where the package that reads them is absent (see `problem`)."""
-    intact: bool | None
+    intact: bool | None = None
     """True if it is as it was signed; None if it is not signed, or that cannot be checked."""
-    trusted: bool
+    trusted: bool = False
     """True if an authority that readers know vouches for the signer; never for a local key."""
-    signer: str | None
+    signer: str | None = None
     """The organisation in the signer's certificate, as it calls itself."""
-    digital_source_type: str | None
+    digital_source_type: str | None = None
     """IPTC's term, such as compositeWithTrainedAlgorithmicMedia: of the manifest, else of the XMP packet."""
-    software: str | None
+    software: str | None = None
     """The program that wrote the manifest, with its version."""
-    edit: dict[str, Any] | None
+    edit: dict[str, Any] | None = None
     """The content of edgedit's own assertion: bundle, edits, original."""
-    problem: str | None
+    problem: str | None = None
     """The reason why a signature does not hold or cannot be checked."""
 
     @property
@@ -90,7 +90,7 @@ def read_credentials(picture: str | os.PathLike[str] | bytes) -> PictureClaims:
     if importlib.util.find_spec("c2pa") is None:
         signed = b"jumb" in data and b"c2pa" in data
         problem = f"signatures cannot be checked without {LIBRARY}: {EXTRA}" if signed else None
-        return PictureClaims(signed, None, False, None, noted, None, None, problem)
+        return PictureClaims(signed=signed, digital_source_type=noted, problem=problem)
     return _manifest(data, media_type, noted)
 
 
@@ -101,12 +101,12 @@ def _manifest(data: bytes, media_type: str, noted: str | None) -> PictureClaims:
         context = c2pa.Context(c2pa.Settings.from_dict(SETTINGS))
         reader = c2pa.Reader.try_create(media_type, io.BytesIO(data), context=context)
         if reader is None:
-            return PictureClaims(False, None, False, None, noted, None, None, None)
+            return PictureClaims(signed=False, digital_source_type=noted)
         with reader:
             store = json.loads(reader.json())
     except (c2pa.C2paError, ValueError) as error:
         problem = f"its credentials cannot be read: {' '.join(str(error).split())}"
-        return PictureClaims(True, False, False, None, noted, None, None, problem)
+        return PictureClaims(signed=True, intact=False, digital_source_type=noted, problem=problem)
     manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
     failures = [one for one in store.get("validation_status", ()) if one.get("code") != _UNTRUSTED]
     state = store.get("validation_state")

@@ -75,7 +75,7 @@ class Statement:
         """The statement for a bundle that is opened."""
         return cls(bundle.digest(), bundle.name, edits, photo)
 
-    def told(self, edits: bool) -> dict[str, Any]:
+    def assertion(self, edits: bool) -> dict[str, Any]:
         """The assertion's content.
 
         Args:
@@ -99,7 +99,7 @@ class Credentials:
         private_key: PEM file of the key that signs; None takes this user's own, which is made at first need.
         certificate: PEM file of that key's certificate and those that vouch for it; goes with `private_key`.
         edits: name the edits, their strengths and the original's digest.
-        progress: is told if a key is made.
+        progress: called with one line if a key is made.
 
     Raises:
         CredentialsError: if the key or certificate will not do, or one is given without the other, or without the
@@ -221,7 +221,7 @@ class Credentials:
             "ingredients": [ingredient],
             "assertions": [
                 {"label": "c2pa.actions.v2", "data": {"actions": actions}},
-                {"label": ASSERTION, "data": statement.told(self.edits)},
+                {"label": ASSERTION, "data": statement.assertion(self.edits)},
             ],
         }
         return json.dumps(manifest)
@@ -244,12 +244,12 @@ def _plain(strength: float | Strength | Sequence[float]) -> Any:
         return float(strength)
     if not isinstance(strength, Strength):
         return [{"strength": float(one)} for one in strength]
-    told: dict[str, Any] = {"strength": float(strength.value)}
+    content: dict[str, Any] = {"strength": float(strength.value)}
     if strength.rows is not None:
-        told["rows"] = dict(zip(("first", "end"), strength.rows, strict=True))
+        content["rows"] = dict(zip(("first", "end"), strength.rows, strict=True))
     if strength.ramp != (1.0, 1.0):
-        told["ramp"] = dict(zip(("first", "last"), strength.ramp, strict=True))
-    return told if len(told) > 1 else told["strength"]
+        content["ramp"] = dict(zip(("first", "last"), strength.ramp, strict=True))
+    return content if len(content) > 1 else content["strength"]
 
 
 def _context(key: SigningKey) -> Any:

@@ -138,14 +138,14 @@ class Tone:
         return {"gain": float(self.gain), "line": None if self.line is None else self.line.tolist()}
 
     @classmethod
-    def from_json(cls, told: Any) -> Tone:
+    def from_json(cls, data: Any) -> Tone:
         """Reads what `to_json` gives.
 
         Raises:
             ValueError: if it is not a tone.
         """
         try:
-            gain, line = float(told["gain"]), told["line"]
+            gain, line = float(data["gain"]), data["line"]
             line = None if line is None else np.array(line, np.float32)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError("it has no light and colours that can be read") from error
@@ -195,17 +195,17 @@ def _line(face: NDArray[np.uint8], level: float) -> FloatArray | None:
     means = _means(pixels, np.ones(face.shape[:2], np.float32), inside)
     if np.sqrt(np.square(means - (means @ LUMA)[:, None]).mean()) <= GREY * max(level / LIGHT, SHADE):
         return np.repeat(LIGHTS[:, None], 3, axis=1)
-    seen = np.all((face > CLIPPED[0]) & (face < CLIPPED[1]), axis=2)
+    unclipped = np.all((face > CLIPPED[0]) & (face < CLIPPED[1]), axis=2)
     luminance = pixels @ LUMA
-    if seen.mean() < 1 / CELLS:
+    if unclipped.mean() < 1 / CELLS:
         return None
-    knots = np.quantile(luminance[seen], KNOTS)
+    knots = np.quantile(luminance[unclipped], KNOTS)
 
     def terms(light: FloatArray) -> FloatArray:
         return np.stack([np.ones_like(light), light, *(np.maximum(light - knot, 0) for knot in knots)], axis=-1)
 
     # Means of the terms, not terms of the means: a cell may hold hair and skin.
-    means = _means(np.concatenate([pixels, terms(luminance)], axis=2), seen.astype(np.float32), inside)
+    means = _means(np.concatenate([pixels, terms(luminance)], axis=2), unclipped.astype(np.float32), inside)
     colours, known = means[:, :3], means[:, 3:]
     if len(colours) < CELLS:
         return None
@@ -219,11 +219,11 @@ def _line(face: NDArray[np.uint8], level: float) -> FloatArray | None:
     return np.clip(terms(LIGHTS) @ slopes, 0, 255).astype(np.float32)
 
 
-def _means(planes: FloatArray, seen: FloatArray, inside: NDArray[np.bool_]) -> FloatArray:
-    """Means, N x C, of H x W x C over the cells that are inside and of which more than half is seen."""
+def _means(planes: FloatArray, unclipped: FloatArray, inside: NDArray[np.bool_]) -> FloatArray:
+    """Means, N x C, of H x W x C over the cells that are inside and of which more than half is unclipped."""
     weight, *cells = (
         np.asarray(Image.fromarray(plane).resize((CELLS, CELLS), Image.Resampling.BOX))
-        for plane in (seen, *(seen * plane for plane in np.moveaxis(planes, 2, 0)))
+        for plane in (unclipped, *(unclipped * plane for plane in np.moveaxis(planes, 2, 0)))
     )
     inside = inside & (weight > 0.5)
     return np.stack([cell[inside] / weight[inside] for cell in cells], axis=1).astype(np.float32, copy=False)
