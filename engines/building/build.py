@@ -64,13 +64,10 @@ def build(
     of other graphs goes into the new one if it still fits (see `keep`).
 
     Args:
-        bundle_path: the bundle's directory.
-        runtime: what the engines are for.
         target: architectures separated by commas, or "current" (the default); for ONNX Runtime "cpu" (the default) or
             "cuda", for OpenVINO "cpu".
         precision: what the share of MACs is held against.
         graphs: names of graphs, or of several, see `engines.contracts.SELECTIONS`.
-        options: profile and flags.
         fit: called for every graph before it is built; its certificate goes into the manifest. None: no certificate.
         peaks: called for every graph if `precision` has 8 bits.
         progress: called with one line per step.

@@ -98,11 +98,7 @@ def build_engine(
     """Parses, proves and builds one graph.
 
     Args:
-        backend: what builds.
-        typed: the strongly typed graph on disk.
-        precision: what was asked for.
         targets: architectures, see `backend.targets`.
-        options: how.
 
     Raises:
         EngineError: if the graph cannot be parsed or built, its inputs and outputs are not those it should have, the

@@ -95,11 +95,8 @@ class Certifier:
         photos: uint8 B x h x w x 3, of the bundle's image size.
         reference: by graph, what runs it in FP32; None: ONNX Runtime on the bundle's own graphs, which the export
             verified against PyTorch.
-        source: the reference in words.
-        judges: further comparisons.
         calibration: for 8 bits.
         single: for engines of a CPU, see `precision.typed.lower`.
-        batch: photos at a time.
         threads: of ONNX Runtime, see `engines.cpus.threads`.
 
     Raises:
@@ -265,7 +262,6 @@ class Certifier:
         """Compares any implementation of a graph with the reference.
 
         Args:
-            graph: its name.
             run: named inputs to named outputs.
             arithmetic: how it computes, in words.
             precision: whose gates it is held against.

@@ -76,11 +76,8 @@ def certification_inputs(
 
     Args:
         bundle: with FP32 graphs.
-        precision: of the engines.
         faces: ranges for 8 bits are measured on those that the certificate leaves out, where there are any.
         reference: by graph, what runs it in FP32; None: the bundle's own graphs in ONNX Runtime.
-        source: the reference in words.
-        judges: further comparisons.
         single: for engines of a CPU, see `precision.typed.lower`.
         progress: called with one line per step.
     """

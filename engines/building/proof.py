@@ -59,10 +59,7 @@ def describe(api: Any, network: Any, graph: str, precision: str, typed: LayerRep
     """The layers of a network that work on data: constants and what computes shapes are left out.
 
     Args:
-        api: the module of the backend.
         network: a strongly typed INetworkDefinition; as it was again when this returns.
-        graph: the graph's name.
-        precision: what was asked for.
         typed: the report of the typed graph that the network was parsed from, which knows why a node is wider.
 
     Raises:

@@ -172,8 +172,6 @@ def compare(
     Args:
         old: the bundle that the engine was built from.
         new: the bundle with the new weights.
-        graph: its name.
-        manifest: the engine's.
         folder: for files that are not kept.
         ranges: for 8 bits, those of the engine and those that the new weights should have.
 
@@ -223,10 +221,7 @@ def refit_engine(backend: Backend, data: bytes, weights: Weights, name: str) -> 
     """An engine's bytes with other weights; it stays one that can be refitted.
 
     Args:
-        backend: what built it.
         data: the serialised engine, whose digest was checked.
-        weights: what to put in.
-        name: of the engine, for messages.
 
     Raises:
         EngineError: if it does not load, a weight cannot be replaced or is missing, or the library fails.

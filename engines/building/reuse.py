@@ -36,8 +36,6 @@ def reuse_others(
     options; batch sizes and certificates are each graph's own.
 
     Args:
-        staging: the folder that is being made.
-        bundle: whose engines they are.
         built: what the folder will say of how it was built.
         graphs: those that are built anew.
         progress: called with one line for what is kept, and one for what is not.

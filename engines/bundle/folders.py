@@ -178,9 +178,6 @@ def find_engine(
     """The engine folder that holds a graph for a runtime.
 
     Args:
-        bundle: where to look.
-        runtime: as in engine.json.
-        graph: the graph's name.
         precision: None takes the first there is of fp16, fp32, int8 and fp8.
         target: "sm86" also finds a folder for several targets; None takes any.
         host: what the machine has: a folder that fits it is taken before others. Whether the one returned fits is
@@ -216,7 +213,6 @@ def engine_problems(root: Path, walked: Iterable[tuple[str, int]]) -> list[FileP
     """The problems in the `engines` folder of a bundle.
 
     Args:
-        root: the bundle's directory.
         walked: path inside the bundle and `st_mode` of every file in `engines/` that must be some engine's.
     """
     problems: list[FileProblem] = []

@@ -75,7 +75,6 @@ def walk(root: Path, prefix: str = "", without: str | None = None) -> Iterator[t
     """Relative path and `st_mode` of everything below a directory that is not itself a directory; follows no links.
 
     Args:
-        root: the directory.
         prefix: put before the paths.
         without: what a path that is passed over begins with, folders and all: they may come and go meanwhile.
     """
@@ -108,9 +107,6 @@ def read_regular(root: Path, relative: str, limit: int, advice: str = COPY_AGAIN
     """The content of a regular file of at most `limit` bytes that no link leads to.
 
     Args:
-        root: the bundle's directory.
-        relative: the file's path inside it.
-        limit: bytes.
         advice: what to do if it cannot be read.
 
     Raises:

@@ -40,7 +40,6 @@ def sign_bundle(bundle: Bundle, private_key: str | Path) -> int:
     """Checks every digest and signs every file; a signature that is there is replaced.
 
     Args:
-        bundle: what to sign.
         private_key: PEM file of a P-256, P-384 or P-521 key without a passphrase.
 
     Returns:
@@ -70,7 +69,6 @@ def verify_signature(bundle: Bundle, public_key: str | Path) -> dict[str, str]:
     Reads every file. Damage is better told by `Bundle.verify`, which comes first.
 
     Args:
-        bundle: what to check.
         public_key: PEM file of the signer's public key.
 
     Returns:
@@ -132,10 +130,6 @@ def open_engine(
     What the folder's `read` returns is what was signed, since engine.json is, and vouches for it.
 
     Args:
-        bundle: holds the engine.
-        runtime: as in engine.json.
-        graph: the graph's name.
-        host: what the machine has.
         precision: as for `find_engine`.
         target: as for `find_engine`.
         public_key: PEM file of the public key that must have signed the bundle; None asks for no signature.

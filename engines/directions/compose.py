@@ -110,7 +110,6 @@ def resolve(
     """Adds up several directions, each times its strength.
 
     Args:
-        directions: by name.
         strengths: by name, a number or a `Strength` with a mask over rows; nothing at all gives a zero edit.
         family: the family of the inversion that will be edited.
         clamp: limit strengths to the directions' ranges.

@@ -44,7 +44,6 @@ def engine_page(subject: Subject, command: str = "", rows: int = MAX_ROWS) -> by
     """The report on one graph, UTF-8.
 
     Args:
-        subject: what is shown.
         command: what made it, for the footer.
         rows: so many of the costliest layers get a row, or fewer if the page would be larger than `MAX_PAGE_BYTES`.
     """
@@ -77,9 +76,7 @@ def _page(content: Callable[[int], Content], rows: int, of: int, *, subjects: Se
 
     Args:
         content: makes the table of so many rows at most.
-        rows: to begin with.
         of: rows there would be without a bound.
-        subjects: one report or two.
         more: what else the template asks for.
     """
     script = _asset("page.js")

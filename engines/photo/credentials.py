@@ -168,7 +168,6 @@ class Credentials:
 
         Args:
             pixels, file_format, quality, alpha: as of `engines.photo.images.encode_image`.
-            statement: what was done.
 
         Raises:
             ImageError, OutputError: as `encode_image`.

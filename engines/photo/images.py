@@ -264,7 +264,6 @@ def save_image(path: str | os.PathLike[str], pixels: Pixels, *, quality: int = 9
     The file appears whole or not at all: it is written under a temporary name in the same folder and then renamed.
 
     Args:
-        path: the file to write or replace.
         pixels: uint8 H x W x 3, RGB.
         quality: 1 to 100, for JPEG (without chroma subsampling) and WebP.
         alpha: uint8 H x W opacity, kept in PNG and WebP; JPEG has none, so there the photo is laid on white.
@@ -283,7 +282,6 @@ def write_picture(path: str | os.PathLike[str], encode: Callable[[str], bytes]) 
     """Writes a picture whole or not at all.
 
     Args:
-        path: the file to write or replace.
         encode: gives the bytes for one of `FORMATS`, that of the path's suffix.
 
     Raises:

@@ -56,8 +56,6 @@ def lower(
     """Writes a graph of a bundle in a precision.
 
     Args:
-        bundle: where the graph is.
-        graph: its name.
         precision: one of `PRECISIONS`.
         folder: a directory that is there; `<graph>.onnx` and `<graph>.weights` in it are replaced.
         keep_fp32: names of nodes that stay one step wider than the rules have them: an 8-bit product in FP16, any other

@@ -63,7 +63,6 @@ def register(name: str, packages: tuple[str, ...], install: str, importer: Calla
         name: what `create` calls it.
         packages: import names of what it needs.
         install: what a user gives to `pip install` if one of them is missing.
-        importer: imports it and gives its class.
     """
     _RUNTIMES[name] = _Entry(packages, install, importer)
 

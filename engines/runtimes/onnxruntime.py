@@ -83,8 +83,6 @@ class OnnxRuntime:
         """Loads a graph; graph and weights are handed over from memory, from the very bytes that were hashed.
 
         Args:
-            bundle: where the graph is.
-            graph: its name.
             provider: a key of `PROVIDERS`.
             threads: intra-operator threads, see `engines.cpus.threads`: never more than this process may use; 0 is
                 one per core.

@@ -81,8 +81,6 @@ class OpenVINO:
         """Loads a graph, from memory, from the very bytes that were hashed, and compiles it for one photo.
 
         Args:
-            bundle: where the graph is.
-            graph: its name.
             threads: as `engines.cpus.threads`: never more than this process may use; 0 is one per core.
             precision: of a typed graph in the bundle's `engines/`, such as "int8"; None runs the bundle's own graph.
             public_key: PEM file of the public key that must have signed the bundle.
