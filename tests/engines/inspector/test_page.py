@@ -211,6 +211,10 @@ def test_the_longest_names_fit_too() -> None:
     report = hostile_report('"' * 600, 5000)
     made = engine_page(subject(report))
     assert len(made) < MAX_PAGE_BYTES and rows(made) > 1000
+    # Nor do the lists of layers by reason take the room of all rows.
+    named = [x.model_copy(update={"reason": f"{i % 50} {x.reason}"}) for i, x in enumerate(report.layers * 2)]
+    made = engine_page(subject(report.model_copy(update={"layers": named})))
+    assert len(made) < MAX_PAGE_BYTES and rows(made) > 1000
     # No two layers match, so that there are twice as many rows to choose from.
     layers = [x.model_copy(update={"name": f"{i}", "fused": []}) for i, x in enumerate(report.layers)]
     other = report.model_copy(update={"layers": layers})
