@@ -71,12 +71,13 @@ class Table:
         return [column for column in self.columns if column.key in keys]
 
 
-def _count(value: float) -> str:
-    return si(value) if value else ""
-
-
 def _bytes(value: float) -> str:
     return si(value, "B")
+
+
+def _if_any(write: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Writes nothing for 0."""
+    return lambda value: write(value) if value else ""
 
 
 def layer_table(subject: Subject, indices: Sequence[int]) -> Table:
@@ -89,17 +90,12 @@ def layer_table(subject: Subject, indices: Sequence[int]) -> Table:
         Column("operator", "operator", [clean(x.operator, 40) for x in layers]),
         Column("precision", "precision", [x.precision for x in each]),
         Column("shape", "shape", layers, _shapes, "first input → first output", [_elements(x) for x in layers]),
-        Column("macs", "MACs", [x.macs for x in each], _count, "multiply-accumulates at batch 1"),
-        Column("weights", "weights", [x.weight_bytes for x in each], lambda v: _bytes(v) if v else "", "bytes"),
+        Column("macs", "MACs", [x.macs for x in each], _if_any(si), "multiply-accumulates at batch 1"),
+        Column("weights", "weights", [x.weight_bytes for x in each], _if_any(_bytes), "bytes"),
         Column("activations", "activations", [x.activation_bytes for x in each], _bytes, "bytes read and written"),
-        Column(
-            "intensity",
-            "FLOP/byte",
-            [x.intensity for x in each],
-            lambda v: f"{v:.3g}" if v else "",
-            "arithmetic intensity",
-        ),
     ]
+    hint = "arithmetic intensity"
+    columns.append(Column("intensity", "FLOP/byte", [x.intensity for x in each], _if_any("{:.3g}".format), hint))
     measured = bool(subject.figures.timed.layers)
     if subject.device is not None:
         hint = f"the least that {subject.device.name} allows"
@@ -137,7 +133,7 @@ def pair_table(comparison: Comparison, indices: Sequence[int]) -> Table:
     ]
     for key, label, write, of in (
         ("precision", "precision", str, lambda side: side.precision),
-        ("macs", "MACs", _count, lambda side: side.macs),
+        ("macs", "MACs", _if_any(si), lambda side: side.macs),
         ("bytes", "bytes", _bytes, lambda side: side.bytes if side.layers else None),
     ):
         for k, letter in enumerate("AB"):
