@@ -13,7 +13,7 @@ _FASTER = frozenset(
     "avx avx2 fma f16c avx512f avx512_vnni avx512_bf16 avx_vnni amx_int8 amx_bf16"
     " asimd asimdhp asimddp i8mm bf16 sve".split()
 )
-"""Of x86 and of ARM, as Linux calls them."""
+"""Names of instruction sets of x86 and of ARM, as Linux calls them."""
 
 
 def usable(root: Path = _ROOT) -> int:

@@ -17,7 +17,7 @@ from engines.store import write
 
 _METADATA = "inversion"
 _MAX_TENSORS = 128
-"""Of one inversion; far above any method's."""
+"""A bound for one inversion, far above any method's."""
 
 
 class Inversion:
@@ -48,7 +48,7 @@ class Inversion:
 
     _arrays: dict[str, np.ndarray]
     tones: tuple[Tone, ...]
-    """Of each photo, in order."""
+    """The tone of each photo, in order."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray], tones: Sequence[Tone] = ()) -> None:
         for name, array in arrays.items():
@@ -67,7 +67,7 @@ class Inversion:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the arrays, in order."""
+        """The names of the arrays, in order."""
         return tuple(self._arrays)
 
     @property
@@ -102,7 +102,7 @@ class Inversion:
         return self.batch
 
     def __getitem__(self, index: int | slice | Iterable[int]) -> Inversion:
-        """Some of the photos; a single index gives a batch of one. Slices are views.
+        """An inversion of some of the photos; a single index gives a batch of one. Slices are views.
 
         Raises:
             IndexError: for an index outside the batch.
@@ -122,10 +122,10 @@ class Inversion:
         Raises:
             OutputError: if it cannot be written.
         """
-        told: dict[str, Any] = {"version": 1}
+        metadata: dict[str, Any] = {"version": 1}
         if not all(tone.plain for tone in self.tones):
-            told = {"version": 2, "tones": [tone.to_json() for tone in self.tones]}
-        write(path, tensors.dump({name: self.array(name) for name in self.names}, _METADATA, told))
+            metadata = {"version": 2, "tones": [tone.to_json() for tone in self.tones]}
+        write(path, tensors.dump({name: self.array(name) for name in self.names}, _METADATA, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> Inversion:
@@ -139,8 +139,8 @@ class Inversion:
             match metadata:
                 case {"version": 1, **others} if not others:
                     tones = []
-                case {"version": 2, "tones": [_, *_] as told, **others} if not others:
-                    tones = [Tone.from_json(one) for one in told]
+                case {"version": 2, "tones": [_, *_] as entries, **others} if not others:
+                    tones = [Tone.from_json(one) for one in entries]
                 case _:
                     raise ValueError(f"version {metadata.get('version')!r} is not read by this edgedit")
             inversion = Inversion(arrays, tones)
@@ -165,11 +165,7 @@ class HeldInversion(Inversion):
     _owner: weakref.ref[object]
 
     def __init__(self, held: Mapping[str, DeviceTensor], owner: object, tones: Sequence[Tone] = ()) -> None:
-        """Args:
-        held: tensors by name, not checked.
-        owner: the session whose runtime holds them; it is not kept alive.
-        tones: as `Inversion`.
-        """
+        """Holds tensors by name, which are not checked, of a session that is not kept alive."""
         self._arrays = {}
         self._held = dict(held)
         self._owner = weakref.ref(owner)

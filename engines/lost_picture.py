@@ -1,4 +1,4 @@
-"""Whether an edit has left a picture: one rule for the edit session and for the model that Triton serves.
+"""The test of whether an edit has left a picture: one rule for the edit session and for the model that Triton serves.
 
 Needs NumPy alone, since it is copied beside the served model `edit_session`, where edgedit is not installed.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import numpy as np
 
 LOST = "the edit is so large that nothing is left of the picture; use smaller strengths or deltas"
-"""What is said of such an edit."""
+"""The message about such an edit."""
 
 _LARGE = 5.0
 """Changes of a code or style, whose own values are about 1, from which on an edit is looked at for being a picture."""
 
 
 def is_lost(images: np.ndarray, *deltas: np.ndarray) -> bool:
-    """Whether one of some edited photos is no picture any more, after a delta of `_LARGE` or more.
+    """True if one of some edited photos is no picture any more, after a delta of `_LARGE` or more.
 
     Where a delta is too large, numbers overflow and the photo turns black, or all that is left is black and white:
     less than a hundredth of its values lie in between, of which a photo has nearly all. A grid of them tells.

@@ -1,4 +1,4 @@
-"""What NVIDIA's own program says of the GPUs of this machine."""
+"""Facts of the GPUs of this machine, from NVIDIA's own program."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ MAX_BYTES = 64 << 20
 """Bound of a wheel and of each member; the largest has 38 MB."""
 
 Progress = Callable[[str], None]
-"""Is told in one line what is being done."""
+"""A function that is called with one line about what is being done."""
 
 
 class PackageError(EdgeditError):
@@ -37,13 +37,13 @@ class Package:
     name: str
     version: str
     sha256: str
-    """Of its wheel."""
+    """Digest of its wheel."""
     module: str
     """The folder in the wheel, which is also what would be imported."""
     members: Mapping[str, str]
     """SHA-256 of the files that are read, by their paths in that folder."""
     holds: str
-    """What messages say is in it, in the plural."""
+    """The name of its content in messages, in the plural."""
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -55,7 +55,7 @@ class Package:
 
     @property
     def locked(self) -> str:
-        """It as a line of a lock, with its hash."""
+        """The package as a line of a lock, with its hash."""
         return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
 
     @property
@@ -91,7 +91,7 @@ class Package:
         return path / self.module if (path / self.module).is_dir() else path
 
     def at_hand(self) -> Path | None:
-        """As `find`, but None where it would have to be fetched."""
+        """The place that `find` gives; None where it would have to be fetched."""
         wheel = self._place() / self.wheel
         return self.installed() or (wheel if self._is_wheel(wheel) else None)
 

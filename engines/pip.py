@@ -9,7 +9,7 @@ from collections.abc import Sequence
 PINNED = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check")
 QUIETLY = ("--progress-bar", "off", "--quiet")
 UNREACHABLE = "pip's package index cannot be reached"
-"""What the reason of a failure begins with if there is no network, or no index."""
+"""The beginning of a failure's reason if there is no network, or no index."""
 
 
 def failure(command: Sequence[str]) -> str | None:

@@ -19,7 +19,7 @@ from engines.inversion import HeldInversion, Inversion
 from engines.lost_picture import LOST, is_lost
 from engines.photo.resample import resize
 from engines.photo.tone import Tone
-from engines.runtimes import Feed, Runtime, create
+from engines.runtimes import DeviceTensor, Feed, Runtime, create
 
 __all__ = ["EditSession", "Inversion"]
 
@@ -157,9 +157,8 @@ class EditSession:
             ValueError: for a shape that does not fit, or deltas that are not finite.
         """
         delta_w, style_delta = self._deltas(inversion, delta_w, style_delta)
-        parts = self._parts(inversion)
         if self._graphs("edit") == ("edit",):
-            feeds = {**self._read("edit", parts), "delta_w": delta_w}
+            feeds = {**self._read("edit", self._parts(inversion)), "delta_w": delta_w}
             if self.bundle.edits_styles:
                 feeds["style_delta"] = style_delta
             elif style_delta.any():
@@ -168,20 +167,12 @@ class EditSession:
                     "use directions in W or W+"
                 )
             return _picture(self._run("edit", feeds)["image"], delta_w, style_delta)
-        # The codes are small; the feature tensors are not, and stay where they are.
-        feeds = {"w_plus": inversion.w_e + delta_w, "style_delta": style_delta}
-        edited = self._run("features", feeds, ("generator_feature",))
-        feeds = {
-            "generator_feature": parts["generator_feature"],
-            "edited_generator_feature": edited["generator_feature"],
-            "feature": parts["feature"],
-        }
-        feature = self._run("editor", feeds, ("edited_feature",))["edited_feature"]
+        feature = self._edited_feature(inversion, delta_w, style_delta)
         return _picture(self._render(feature, inversion.w + delta_w, style_delta), delta_w, style_delta)
 
     @property
     def explains(self) -> bool:
-        """Whether `edit_linear` and `edit_map` can run: with the separate graphs in the bundle."""
+        """True if `edit_linear` and `edit_map` can run: with the separate graphs in the bundle."""
         return set(_PARTS["edit"]) <= set(self.bundle.manifest.graphs)
 
     def edit_linear(
@@ -197,13 +188,14 @@ class EditSession:
         Raises:
             BundleError: if the bundle lacks a separate graph (see `explains`).
         """
+        self._check_explains()
         delta_w, style_delta = self._deltas(inversion, delta_w, style_delta)
-        edited = self._edited_feature(inversion, delta_w, style_delta)
-        feature = inversion.array("feature") + edited - inversion.array("generator_feature")
+        edited = self._run("features", {"w_plus": inversion.w_e + delta_w, "style_delta": style_delta})
+        feature = inversion.array("feature") + edited["generator_feature"] - inversion.array("generator_feature")
         return _picture(self._render(feature, inversion.w + delta_w, style_delta), delta_w, style_delta)
 
     def edit_map(self, inversion: Inversion, delta_w: np.ndarray, style_delta: np.ndarray | None = None) -> np.ndarray:
-        """Where an edit acts: the norm over the channels of f'' − f', what the editor makes of the feature tensor.
+        """A map of where an edit acts: the norm over the channels of f'' − f', the editor's change of the features.
 
         Args and errors are those of `edit`.
 
@@ -213,14 +205,10 @@ class EditSession:
         Raises:
             BundleError: if the bundle lacks a separate graph (see `explains`).
         """
+        self._check_explains()
         delta_w, style_delta = self._deltas(inversion, delta_w, style_delta)
-        feature = inversion.array("feature")
-        feeds = {
-            "generator_feature": inversion.array("generator_feature"),
-            "edited_generator_feature": self._edited_feature(inversion, delta_w, style_delta),
-            "feature": feature,
-        }
-        return np.linalg.norm(self._run("editor", feeds)["edited_feature"] - feature, axis=1)
+        feature = self._edited_feature(inversion, delta_w, style_delta).numpy()
+        return np.linalg.norm(feature - inversion.array("feature"), axis=1)
 
     def reconstruct(self, inversion: Inversion) -> np.ndarray:
         """Renders the inversion unedited.
@@ -247,14 +235,24 @@ class EditSession:
             return delta_w, self._zeros(batch)
         return delta_w, _per_photo("style_delta", style_delta, batch, (style_width(self.family),))
 
-    def _edited_feature(self, inversion: Inversion, delta_w: np.ndarray, style_delta: np.ndarray) -> np.ndarray:
-        """G(w + Δ), B x C x H x W."""
+    def _edited_feature(self, inversion: Inversion, delta_w: np.ndarray, style_delta: np.ndarray) -> DeviceTensor:
+        """f'', B x C x H x W, by the separate graphs."""
+        parts = self._parts(inversion)
+        # The codes are small; the feature tensors are not, and stay where they are.
+        feeds = {"w_plus": inversion.w_e + delta_w, "style_delta": style_delta}
+        edited = self._run("features", feeds, ("generator_feature",))
+        feeds = {
+            "generator_feature": parts["generator_feature"],
+            "edited_generator_feature": edited["generator_feature"],
+            "feature": parts["feature"],
+        }
+        return self._run("editor", feeds, ("edited_feature",))["edited_feature"]
+
+    def _check_explains(self) -> None:
         if not self.explains:
             lacking = next((p for p in _PARTS["edit"] if p not in self.bundle.manifest.graphs), None)
             what = f"there is no graph {lacking}" if lacking else f"its method is {self.bundle.method}"
             raise BundleError(f"{self.bundle.name}: the steps of an edit cannot be looked at: {what}; use `edit`")
-        feeds = {"w_plus": inversion.w_e + delta_w, "style_delta": style_delta}
-        return self._run("features", feeds)["generator_feature"]
 
     def _render(self, feature: Feed, w_plus: Feed, style_delta: np.ndarray) -> np.ndarray:
         feeds = {"w_plus": w_plus, "style_delta": style_delta}
@@ -298,12 +296,12 @@ class EditSession:
         return self._load(graph).run(feeds, keep)
 
     def _parts(self, inversion: Inversion) -> dict[str, Feed]:
-        """What to feed of an inversion: the tensors this session holds, or its arrays."""
+        """The feeds of an inversion: the tensors that this session holds, or its arrays."""
         held = inversion.held_by(self) if isinstance(inversion, HeldInversion) else None
         return dict(held) if held is not None else {name: inversion.array(name) for name in self._inversion}
 
     def _read(self, graph: str, parts: Mapping[str, Feed]) -> dict[str, Feed]:
-        """What of an inversion a graph takes."""
+        """The parts of an inversion that a graph takes."""
         return {spec.name: parts[spec.name] for spec in self.bundle.graph(graph).inputs if spec.name in parts}
 
     def _zeros(self, batch: int) -> np.ndarray:

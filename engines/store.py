@@ -185,7 +185,6 @@ def made_once(
     Of several processes one makes it, and the others wait. What stands in its place is removed when it is replaced.
 
     Args:
-        place: the folder.
         is_whole: whether it needs no making.
         make: fills the new folder that it is given.
         waiting: called if another process is at work there.

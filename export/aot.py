@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.bundle.engine_manifest import FloatPrecision, OptimizationProfile
-from engines.bundle.integrity import FileProblem, read_entry, read_regular
+from engines.bundle.integrity import read_entry, read_regular, refusing
 from engines.bundle.manifest import FileEntry, Strict, first_fault
 from engines.contracts import Name
 from engines.errors import EngineError, first_line
@@ -208,16 +208,13 @@ def load_package(
     """
     path = Path(path)
     again = "write the package again"
-    raw = read_regular(path.parent, _manifest_path(path).name, _MAX_MANIFEST_BYTES, again)
-    if isinstance(raw, FileProblem):
-        raise EngineError(raw.refusal(str(path.parent)))
     try:
-        manifest = PackageManifest.model_validate_json(raw)
+        with refusing(str(path.parent), EngineError):
+            raw = read_regular(path.parent, _manifest_path(path).name, _MAX_MANIFEST_BYTES, again)
+            manifest = PackageManifest.model_validate_json(raw)
+            data = read_entry(path.parent, path.name, manifest.file, again)
     except ValidationError as error:
         raise EngineError(f"{_manifest_path(path)} is not valid: {first_fault(error)}; {again}") from None
-    data = read_entry(path.parent, path.name, manifest.file, again)
-    if isinstance(data, FileProblem):
-        raise EngineError(data.refusal(str(path.parent)))
     weights = bundle.manifest.files[WEIGHTS_FILE].sha256
     for what, built, found in (
         ("graph", manifest.graph, graph),

@@ -149,8 +149,8 @@ def describe(ceilings: Mapping[str, Any]) -> str:
 
 
 def _counts(report: LayerReport) -> dict[str, int]:
-    figures = Figures(report)
-    return {"macs": report.macs, "weight_bytes": figures.weight_bytes, "activation_bytes": figures.activation_bytes}
+    figures = Figures(report.layers)
+    return {"macs": figures.macs, "weight_bytes": figures.weight_bytes, "activation_bytes": figures.activation_bytes}
 
 
 def _inversion(bundle: Bundle, chosen: Sequence[Candidate]) -> dict[str, np.ndarray]:

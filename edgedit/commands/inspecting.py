@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,6 @@ from edgedit.commands.common import OptionalFile, Reporting, check_output, conso
 from engines.errors import EngineError, OutputError
 from engines.inspector import (
     Comparison,
-    Figures,
     Subject,
     assume_device,
     compare,
@@ -58,27 +57,23 @@ class Inspect(Reporting):
         if self.top < 0:
             raise EngineError(f"--top must not be negative, got {self.top}")
         device = find_device(self.gpu, self.peak_tflops, self.bandwidth_gbs)
-        subject = load(self.engine, self.graph)
+        subject, page = load(self.engine, self.graph), b""
         if device is None:
             target = subject.engine.target if subject.engine is not None else None
-            device = assume_device(target, Figures(subject.report).measured > 0)
-        figures, page = Figures(subject.report, device), b""
+            device = assume_device(target, bool(subject.figures.timed.layers))
+        subject = replace(subject, device=device)
+        summary = _summary(self.engine, subject)
         if self.compare is None:
-            print_subject(console, subject, figures, self.top)
+            print_subject(console, subject, self.top)
             if self.html is not None:
-                page = engine_page(subject, figures, MADE_BY)
-            summary = _summary(self.engine, subject, figures)
+                page = engine_page(subject, MADE_BY)
         else:
-            other = load(self.compare, self.graph or _same_graph(subject, self.compare))
-            second = Figures(other.report, device)
-            matched = compare(subject.report, other.report)
-            print_comparison(console, (subject, other), (figures, second), matched, self.top)
+            other = replace(load(self.compare, self.graph or _same_graph(subject, self.compare)), device=device)
+            matched = compare(subject, other)
+            print_comparison(console, matched, self.top)
             if self.html is not None:
-                page = comparison_page((subject, other), (figures, second), matched, MADE_BY)
-            summary = _summary(self.engine, subject, figures) | {
-                "compare": _summary(self.compare, other, second),
-                "matched": _matched(matched),
-            }
+                page = comparison_page(matched, MADE_BY)
+            summary |= {"compare": _summary(self.compare, other), "matched": _matched(matched)}
         if self.html is not None:
             write(self.html, page)
             console.print(f"wrote {self.html} ({len(page) / 1e6:.2f} MB)", markup=False)
@@ -90,31 +85,41 @@ def _same_graph(subject: Subject, other: Path) -> str | None:
     return None if other.is_file() else subject.graph
 
 
-def _summary(path: Path, subject: Subject, figures: Figures) -> dict[str, Any]:
+def _summary(path: Path, subject: Subject) -> dict[str, Any]:
+    figures = subject.figures
     return {
         "engine": str(path),
         "graph": subject.graph,
         "title": subject.title,
         "facts": subject.facts,
-        "macs": subject.report.macs,
+        "macs": figures.macs,
         "weight_bytes": figures.weight_bytes,
         "activation_bytes": figures.activation_bytes,
-        "layers": len(subject.report.layers),
-        "precisions": [asdict(total) for total in figures.precisions],
+        "layers": len(figures.layers),
+        "precisions": [
+            {
+                "precision": label,
+                "layers": len(part.layers),
+                "macs": part.macs,
+                "share": figures.share(label),
+                "weight_bytes": part.weight_bytes,
+                "activation_bytes": part.activation_bytes,
+            }
+            for label, part in figures.by_precision.items()
+        ],
         "fp16_share": figures.share("FP16"),
-        "wide": {reason: [layer.name for layer in layers] for reason, layers in figures.wide.items()},
+        "wide": {reason: [layer.name for layer in layers] for reason, layers in subject.wide.items()},
         "certificate": subject.certificate,
-        "device": figures.device.name if figures.device is not None else None,
-        "floor_ms": figures.total_floor,
-        "measured_ms": figures.total_ms,
-        "measured_layers": figures.measured,
+        "device": subject.device.name if subject.device is not None else None,
+        "floor_ms": figures.floor,
+        "measured_ms": figures.timed.milliseconds,
+        "measured_layers": len(figures.timed.layers),
     }
 
 
 def _matched(comparison: Comparison) -> dict[str, Any]:
     def names(status: str) -> list[list[str]]:
-        pairs = comparison.only(status)
-        return [[x.name for s in (comparison.side_a(p), comparison.side_b(p)) for x in s.layers] for p in pairs]
+        return [[layer.name for side in pair.sides for layer in side.layers] for pair in comparison.only(status)]
 
     return {
         "counts": comparison.counts,

@@ -13,12 +13,11 @@ from pydantic import JsonValue, ValidationError
 from engines.building.builder import BuildOptions, build_engine
 from engines.building.calibrated import Calibrated
 from engines.building.proof import check_targets, prove
-from engines.building.reuse import ordered, reuse_others
+from engines.building.reuse import publish, reuse_others
 from engines.building.staging import Staging, staged
-from engines.bundle import WEIGHTS_FILE, Bundle
+from engines.bundle import Bundle
 from engines.bundle.engine_manifest import (
     EIGHT_BIT,
-    ENGINE_SCHEMA,
     ON_CPU,
     ONNX_GRAPHS,
     BuiltWith,
@@ -65,13 +64,10 @@ def build(
     of other graphs goes into the new one if it still fits (see `keep`).
 
     Args:
-        bundle_path: the bundle's directory.
-        runtime: what the engines are for.
         target: architectures separated by commas, or "current" (the default); for ONNX Runtime "cpu" (the default) or
             "cuda", for OpenVINO "cpu".
         precision: what the share of MACs is held against.
         graphs: names of graphs, or of several, see `engines.contracts.SELECTIONS`.
-        options: profile and flags.
         fit: called for every graph before it is built; its certificate goes into the manifest. None: no certificate.
         peaks: called for every graph if `precision` has 8 bits.
         progress: called with one line per step.
@@ -92,7 +88,8 @@ def build(
     measured = peaks if precision in EIGHT_BIT else None
     folder = engine_folder(runtime, maker.target, precision)
     with staged(bundle.path, folder) as staging:
-        entries, built = reuse_others(staging, bundle, maker.built(command), names, progress)
+        built = BuiltWith(**maker.built(), tools=tool_versions(), command=command, date=now())
+        entries, built = reuse_others(staging, bundle, built, names, progress)
         for index, name in enumerate(names, 1):
             progress(f"{name} ({index} of {len(names)}): {precision} for {runtime} {maker.target}")
             keep_fp32, certificate = fit(name) if fit is not None else (frozenset[str](), None)
@@ -100,8 +97,7 @@ def build(
             ranges = Calibrated.of(name, measured(name)) if measured is not None else None
             peaks_of = ranges.peaks if ranges else None
             typed = _lower(bundle, name, precision, staging.work, keep_fp32, peaks_of, runtime in ON_CPU)
-            entry = maker.make(staging, typed, precision, options)
-            maker.finish(staging, typed)
+            entry = maker.make(staging, typed, precision)
             if ranges is not None:
                 staging.add(ranges.file, ranges.document())
             entries[name] = EngineGraph(
@@ -115,19 +111,7 @@ def build(
                 **entry,
             )
             progress(_summary(name, entries[name], staging))
-        manifest = EngineManifest(
-            schema_version=ENGINE_SCHEMA,
-            bundle=bundle.name,
-            weights_sha256=bundle.manifest.files[WEIGHTS_FILE].sha256,
-            runtime=runtime,
-            target=maker.target,
-            precision=precision,
-            graphs=ordered(entries),
-            files=staging.files,
-            built=built,
-        )
-        staging.publish(manifest)
-    return manifest
+        return publish(staging, bundle, entries, built, runtime=runtime, target=maker.target, precision=precision)
 
 
 def graph_names(bundle: Bundle, graphs: Collection[str]) -> list[str]:
@@ -210,10 +194,12 @@ class _TensorRT:
         self.target = "+".join(self.targets)
         options.check(backend)
 
-    def make(self, staging: Staging, typed: TypedGraph, precision: Precision, options: BuildOptions) -> dict[str, Any]:
-        built = build_engine(self.backend, typed, precision, self.targets, options)
+    def make(self, staging: Staging, typed: TypedGraph, precision: Precision) -> dict[str, Any]:
+        built = build_engine(self.backend, typed, precision, self.targets, self.options)
         file = f"{typed.name}.engine"
         staging.add(file, built.plan)
+        for used in staging.work.iterdir():
+            used.unlink()
         return {
             "file": file,
             "layers": _layers_file(staging, typed.name, built.report),
@@ -222,23 +208,16 @@ class _TensorRT:
             "weight_bytes": built.weight_bytes,
         }
 
-    def finish(self, staging: Staging, typed: TypedGraph) -> None:
-        for file in staging.work.iterdir():
-            file.unlink()
-
-    def built(self, command: str) -> BuiltWith:
-        return BuiltWith(
-            library=self.backend.title,
-            version=self.backend.version,
-            compute_capabilities=[backends.capability(name) for name in self.targets],
-            hardware_compatible=self.options.hardware != "none",
-            version_compatible=self.options.version_compatible,
-            driver_floor=self.backend.driver_floor,
-            flags=self.options.flags(),
-            tools=tool_versions(),
-            command=command,
-            date=now(),
-        )
+    def built(self) -> dict[str, Any]:
+        return {
+            "library": self.backend.title,
+            "version": self.backend.version,
+            "compute_capabilities": [backends.capability(name) for name in self.targets],
+            "hardware_compatible": self.options.hardware != "none",
+            "version_compatible": self.options.version_compatible,
+            "driver_floor": self.backend.driver_floor,
+            "flags": self.options.flags(),
+        }
 
 
 class _OnnxGraph:
@@ -257,7 +236,7 @@ class _OnnxGraph:
         except metadata.PackageNotFoundError:
             raise RuntimeUnavailableError(f"building for OpenVINO needs it: pip install 'edgedit[{runtime}]'") from None
 
-    def make(self, staging: Staging, typed: TypedGraph, precision: Precision, options: BuildOptions) -> dict[str, Any]:
+    def make(self, staging: Staging, typed: TypedGraph, precision: Precision) -> dict[str, Any]:
         proof = prove(typed.report, precision)
         settings = self.api.SessionOptions()
         settings.graph_optimization_level = self.api.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -268,28 +247,17 @@ class _OnnxGraph:
             raise EngineError(
                 f"graph {typed.name}: ONNX Runtime cannot load it: {' '.join(str(error).split())}"
             ) from None
+        weight_bytes = sum(f.stat().st_size for f in staging.work.iterdir() if f != typed.file)
+        for file in sorted(staging.work.glob(f"{typed.name}.*")):
+            staging.adopt(file)
         return {
             "file": typed.file.name,
             "layers": _layers_file(staging, typed.name, typed.report),
             "proof": proof,
             "device_memory": None,
-            "weight_bytes": sum(f.stat().st_size for f in staging.work.iterdir() if f != typed.file),
+            "weight_bytes": weight_bytes,
         }
 
-    def finish(self, staging: Staging, typed: TypedGraph) -> None:
-        for file in sorted(staging.work.glob(f"{typed.name}.*")):
-            staging.adopt(file)
-
-    def built(self, command: str) -> BuiltWith:
-        return BuiltWith(
-            library=self.library,
-            version=self.version,
-            compute_capabilities=[],
-            hardware_compatible=False,
-            version_compatible=False,
-            driver_floor=None,
-            flags={},
-            tools=tool_versions(),
-            command=command,
-            date=now(),
-        )
+    def built(self) -> dict[str, Any]:
+        bound_to_nothing = {"compute_capabilities": [], "hardware_compatible": False, "version_compatible": False}
+        return {"library": self.library, "version": self.version, "driver_floor": None, "flags": {}} | bound_to_nothing

@@ -50,9 +50,7 @@ class BuildOptions:
         return self.weight_streaming or self.memory_budget is not None
 
     def check(self, backend: Backend) -> None:
-        """Raises:
-        EngineError: for what the backend, or this machine, does not offer.
-        """
+        """Raises an EngineError for what the backend, or this machine, does not offer."""
         if backend.rtx and self.version_compatible:
             raise EngineError(
                 f"{backend.title} builds no version-compatible engines; build again for another version, or use "
@@ -100,11 +98,7 @@ def build_engine(
     """Parses, proves and builds one graph.
 
     Args:
-        backend: what builds.
-        typed: the strongly typed graph on disk.
-        precision: what was asked for.
         targets: architectures, see `backend.targets`.
-        options: how.
 
     Raises:
         EngineError: if the graph cannot be parsed or built, its inputs and outputs are not those it should have, the

@@ -9,8 +9,9 @@ FP16 arithmetic is emulated (see `precision.emulate`), and the certificate says 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -86,17 +87,6 @@ class Fitted:
     certificate: dict[str, Any]
 
 
-@dataclass
-class _Feeds:
-    """The inputs of each graph in the FP32 system, batch by batch."""
-
-    by_graph: dict[str, list[dict[str, np.ndarray]]] = field(default_factory=dict)
-
-    def add(self, **feeds: dict[str, np.ndarray]) -> None:
-        for graph, values in feeds.items():
-            self.by_graph.setdefault(graph, []).append(values)
-
-
 class Certifier:
     """Certifies the graphs of one bundle on one set of photos.
 
@@ -105,11 +95,8 @@ class Certifier:
         photos: uint8 B x h x w x 3, of the bundle's image size.
         reference: by graph, what runs it in FP32; None: ONNX Runtime on the bundle's own graphs, which the export
             verified against PyTorch.
-        source: the reference in words.
-        judges: further comparisons.
         calibration: for 8 bits.
         single: for engines of a CPU, see `precision.typed.lower`.
-        batch: photos at a time.
         threads: of ONNX Runtime, see `engines.cpus.threads`.
 
     Raises:
@@ -152,12 +139,12 @@ class Certifier:
             self._kept = (graph, {})
         outputs = self._kept[1]
         if index not in outputs:
-            outputs[index] = self._reference(graph)(self._feeds.by_graph[graph][index])
+            outputs[index] = self._reference(graph)(self._feeds[graph][index])
         return outputs[index]
 
     def feeds(self, graph: str) -> Sequence[Feeds]:
         """The inputs of a graph in the FP32 system on these photos, batch by batch."""
-        return self._feeds.by_graph[graph]
+        return self._feeds[graph]
 
     def _retyped(self, graph: str, precision: str, keep_fp32: frozenset[str]) -> tuple[ir.Model, dict[str, str]]:
         model = self._source(graph)
@@ -172,13 +159,14 @@ class Certifier:
             self._folded = (graph, model)
         return copy_of(model)
 
-    def _collect(self, batch: int) -> _Feeds:
-        """Photos through the FP32 system, each with one direction at one end of its range."""
+    def _collect(self, batch: int) -> dict[str, list[Feeds]]:
+        """The inputs of each graph, batch by batch: photos through the FP32 system, each with one direction at one end
+        of its range."""
         family, held = self.bundle.family, self.bundle.manifest.graphs
         session = EditSession(self.bundle, threads=self.threads)
         directions = load_directions(self.bundle)
         ends = [(name, s) for name, d in directions.items() for s in (d.max_strength, d.min_strength)]
-        feeds = _Feeds()
+        feeds: dict[str, list[Feeds]] = defaultdict(list)
         for start in range(0, len(self.photos), batch):
             images = self.photos[start : start + batch]
             inversion = session.invert(images)
@@ -193,7 +181,7 @@ class Certifier:
             moves = {"delta_w": deltas, "style_delta": styles}
             known = {name: inversion.array(name) for name in inversion.names} | {"image": images} | moves
             for graph in (name for name in PIPELINES if name in held):
-                feeds.add(**{graph: {spec.name: known[spec.name] for spec in held[graph].inputs}})
+                feeds[graph].append({spec.name: known[spec.name] for spec in held[graph].inputs})
             if "features" not in held or "editor" not in held:
                 continue
             edited_code = {"w_plus": inversion.w_e + deltas, "style_delta": styles}
@@ -208,9 +196,10 @@ class Certifier:
             if family.rgb_skip:
                 upper["rgb"] = self._reference("features")({"w_plus": upper["w_plus"], "style_delta": styles})["rgb"]
             image = encoder_image(images, family.encoder_size)
-            feeds.add(encoder={"image": image}, e4e={"image": image}, features=edited_code)
-            feeds.add(editor=maps, generator=upper)
-        return feeds
+            parts = {"encoder": {"image": image}, "e4e": {"image": image}, "features": edited_code}
+            for graph, values in (parts | {"editor": maps, "generator": upper}).items():
+                feeds[graph].append(values)
+        return dict(feeds)
 
     def fit(self, graph: str, precision: str, *, progress: Callable[[str], None] = lambda message: None) -> Fitted:
         """Certifies a graph in a precision; if a gate fails, widens the nodes that it fails on.
@@ -218,10 +207,8 @@ class Certifier:
         Raises:
             EngineError: if the gates fail even in FP32, or the precision is not offered.
         """
-        if precision == "fp32":
-            return Fitted(frozenset(), self.certify(graph, precision))
         certificate = self.certify(graph, precision)
-        if certificate["passed"]:
+        if certificate["passed"] or precision == "fp32":
             return Fitted(frozenset(), certificate)
         progress(f"{graph}: {shortfall(certificate)}; looking for the nodes it is due to")
         model, wide = self._retyped(graph, precision, frozenset())
@@ -275,7 +262,6 @@ class Certifier:
         """Compares any implementation of a graph with the reference.
 
         Args:
-            graph: its name.
             run: named inputs to named outputs.
             arithmetic: how it computes, in words.
             precision: whose gates it is held against.
@@ -285,7 +271,7 @@ class Certifier:
         want: dict[str, list[np.ndarray]] = {}
         have: dict[str, list[np.ndarray]] = {}
         used = 0
-        for index, feeds in enumerate(self._feeds.by_graph[graph]):
+        for index, feeds in enumerate(self._feeds[graph]):
             if photos is not None and used >= photos:
                 break
             used += len(next(iter(feeds.values())))

@@ -1,4 +1,4 @@
-"""What faces are for before an engine is built from a graph: ranges for 8 bits, and an accuracy certificate."""
+"""The use of faces before an engine is built from a graph: ranges for 8 bits, and an accuracy certificate."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ CALIBRATION = 64
 
 @dataclass(frozen=True, kw_only=True)
 class CertificationInputs:
-    """What `engines.building.build.build` asks for each graph."""
+    """The functions that `engines.building.build.build` calls for each graph."""
 
     fit: Fit
     peaks: Peaks | None
-    """For 8 bits."""
+    """The ranges for 8 bits; None for other precisions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +76,8 @@ def certification_inputs(
 
     Args:
         bundle: with FP32 graphs.
-        precision: of the engines.
         faces: ranges for 8 bits are measured on those that the certificate leaves out, where there are any.
         reference: by graph, what runs it in FP32; None: the bundle's own graphs in ONNX Runtime.
-        source: the reference in words.
-        judges: further comparisons.
         single: for engines of a CPU, see `precision.typed.lower`.
         progress: called with one line per step.
     """
@@ -104,7 +101,7 @@ def certification_inputs(
 
 
 def calibration(bundle: Bundle, precision: str, faces: Faces) -> Calibration:
-    """By graph, the ranges of 8-bit data on faces, measured when they are asked for."""
+    """The ranges of each graph's 8-bit data on faces, measured when they are asked for."""
     from engines.precision.calibrate import calibrate
 
     used = faces.others if len(faces.others) else faces.last[-CALIBRATION:]

@@ -77,10 +77,7 @@ def estimate(
 
     Args:
         bundle: where the graphs are; their structure is read, their weights are not.
-        graphs: names.
-        gpu: the device.
         precision: what the products would be in.
-        batch: images at once.
 
     Raises:
         BundleError: if a graph is missing or damaged.

@@ -59,10 +59,7 @@ def describe(api: Any, network: Any, graph: str, precision: str, typed: LayerRep
     """The layers of a network that work on data: constants and what computes shapes are left out.
 
     Args:
-        api: the module of the backend.
         network: a strongly typed INetworkDefinition; as it was again when this returns.
-        graph: the graph's name.
-        precision: what was asked for.
         typed: the report of the typed graph that the network was parsed from, which knows why a node is wider.
 
     Raises:
@@ -165,9 +162,7 @@ def prove(report: LayerReport, precision: Precision) -> PrecisionProof:
 
 
 def check_targets(precision: Precision, targets: Sequence[str]) -> None:
-    """Raises:
-    EngineError: if an architecture ("sm86") has no tensor cores for a precision.
-    """
+    """Raises an EngineError if an architecture ("sm86") has no tensor cores for a precision."""
     oldest = OLDEST.get(precision, 0)
     for target in targets:
         match = re.fullmatch(r"sm(\d{2,3})", target.strip().lower())

@@ -20,10 +20,10 @@ import numpy as np
 from engines.building.build import Peaks
 from engines.building.calibrated import Calibrated
 from engines.building.proof import DTYPES
-from engines.building.reuse import files_of, ordered, reuse_others
+from engines.building.reuse import files_of, publish, reuse_others
 from engines.building.staging import staged
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.bundle.engine_manifest import EIGHT_BIT, ENGINE_SCHEMA, ONNX_GRAPHS, EngineGraph, EngineManifest
+from engines.bundle.engine_manifest import EIGHT_BIT, ONNX_GRAPHS, EngineManifest
 from engines.bundle.folders import EngineFolder
 from engines.bundle.preflight import HostInfo, rebuild_command
 from engines.bundle.provenance import now, tool_versions
@@ -112,20 +112,10 @@ def refit(
                 staging.add(ranges[1].file, ranges[1].document())
             if entry.certificate is not None:
                 progress(f"{name}: its certificate was that of the old weights and is left out")
-            entries[name] = _refitted(entry, new, name, time.perf_counter() - started)
-        result = EngineManifest(
-            schema_version=ENGINE_SCHEMA,
-            bundle=new.name,
-            weights_sha256=new.manifest.files[WEIGHTS_FILE].sha256,
-            runtime=manifest.runtime,
-            target=manifest.target,
-            precision=manifest.precision,
-            graphs=ordered(entries),
-            files=staging.files,
-            built=built,
-        )
-        staging.publish(result)
-    return result
+            digest, seconds = new.manifest.files[new.graph(name).file].sha256, round(time.perf_counter() - started, 3)
+            entries[name] = entry.model_copy(update={"source_sha256": digest, "certificate": None, "seconds": seconds})
+        runtime, target, precision = manifest.runtime, manifest.target, manifest.precision
+        return publish(staging, new, entries, built, runtime=runtime, target=target, precision=precision)
 
 
 def _ranges(
@@ -144,13 +134,8 @@ def _ranges(
     return was, was
 
 
-def _refitted(entry: EngineGraph, new: Bundle, name: str, seconds: float) -> EngineGraph:
-    digest = new.manifest.files[new.graph(name).file].sha256
-    return entry.model_copy(update={"source_sha256": digest, "certificate": None, "seconds": round(seconds, 3)})
-
-
 def check_refittable(manifest: EngineManifest, old: Bundle, new: Bundle) -> None:
-    """Whether an engine folder of one bundle can take the weights of another, as far as manifests tell.
+    """Makes sure that an engine folder of one bundle can take the weights of another, as far as manifests tell.
 
     Raises:
         EngineError: if not, with what to do instead.
@@ -187,8 +172,6 @@ def compare(
     Args:
         old: the bundle that the engine was built from.
         new: the bundle with the new weights.
-        graph: its name.
-        manifest: the engine's.
         folder: for files that are not kept.
         ranges: for 8 bits, those of the engine and those that the new weights should have.
 
@@ -238,10 +221,7 @@ def refit_engine(backend: Backend, data: bytes, weights: Weights, name: str) -> 
     """An engine's bytes with other weights; it stays one that can be refitted.
 
     Args:
-        backend: what built it.
         data: the serialised engine, whose digest was checked.
-        weights: what to put in.
-        name: of the engine, for messages.
 
     Raises:
         EngineError: if it does not load, a weight cannot be replaced or is missing, or the library fails.

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from engines.building.staging import Staging
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.bundle.engine_manifest import ENGINES_FOLDER, BuiltWith, EngineGraph, EngineManifest
+from engines.bundle.engine_manifest import (
+    ENGINE_SCHEMA,
+    ENGINES_FOLDER,
+    BuiltWith,
+    EngineGraph,
+    EngineManifest,
+    Precision,
+    RuntimeName,
+)
 from engines.bundle.folders import EngineFolder
 from engines.contracts import PARTS, PIPELINES
 from engines.errors import EngineError
@@ -28,8 +36,6 @@ def reuse_others(
     options; batch sizes and certificates are each graph's own.
 
     Args:
-        staging: the folder that is being made.
-        bundle: whose engines they are.
         built: what the folder will say of how it was built.
         graphs: those that are built anew.
         progress: called with one line for what is kept, and one for what is not.
@@ -68,11 +74,34 @@ def reuse_others(
     return reused, built.model_copy(update={"command": _THEN.join(commands)})
 
 
-def ordered(graphs: dict[str, EngineGraph]) -> dict[str, EngineGraph]:
-    """The entries of a folder in the order that all folders have."""
-    return {
-        name: graphs[name] for name in sorted(graphs, key=lambda n: _ORDER.index(n) if n in _ORDER else len(_ORDER))
-    }
+def publish(
+    staging: Staging,
+    bundle: Bundle,
+    graphs: Mapping[str, EngineGraph],
+    built: BuiltWith,
+    *,
+    runtime: RuntimeName,
+    target: str,
+    precision: Precision,
+) -> EngineManifest:
+    """Writes the manifest of a folder, its graphs in the order that all folders have, and renames it into place.
+
+    Raises:
+        OSError: if it cannot be written or renamed; what was there is then unchanged.
+    """
+    manifest = EngineManifest(
+        schema_version=ENGINE_SCHEMA,
+        bundle=bundle.name,
+        weights_sha256=bundle.manifest.files[WEIGHTS_FILE].sha256,
+        runtime=runtime,
+        target=target,
+        precision=precision,
+        graphs=dict(sorted(graphs.items(), key=lambda one: _ORDER.index(one[0]) if one[0] in _ORDER else len(_ORDER))),
+        files=staging.files,
+        built=built,
+    )
+    staging.publish(manifest)
+    return manifest
 
 
 def files_of(manifest: EngineManifest, graph: str) -> list[str]:

@@ -24,7 +24,7 @@ from safetensors.numpy import load
 
 from engines.bundle import mobilestylegan
 from engines.bundle.contents import BundleContents
-from engines.bundle.integrity import COPY_AGAIN, FileProblem, check_entry, read_regular
+from engines.bundle.integrity import COPY_AGAIN, FileProblem, check_entry, read_regular, refusing
 from engines.bundle.manifest import MANIFEST_DIGEST_FILE, MANIFEST_FILE, OWN_WEIGHTS_FILE, SIGNATURE_FILES, WEIGHTS_FILE
 from engines.errors import BundleError
 from engines.packages import GENERATOR as PACKAGE
@@ -32,13 +32,13 @@ from engines.packages import Progress
 from engines.store import Digest, cache_folder, made_once, write
 
 GENERATOR = "generator."
-"""What the names of the generator's tensors begin with."""
+"""The beginning of the names of the generator's tensors."""
 KIND = "mobilestylegan"
 """The kind of generator that there is a package of."""
 
 
 def lacks_generator(folder: Path) -> bool:
-    """Whether a bundle's folder is one to be completed."""
+    """True if a bundle's folder is one to be completed."""
     return os.path.lexists(folder / OWN_WEIGHTS_FILE)
 
 
@@ -139,11 +139,13 @@ def complete(bundle: BundleContents, progress: Progress = lambda line: None) -> 
 
 
 def _is_whole(place: Path, bundle: BundleContents, digest: str) -> bool:
-    found = read_regular(place, MANIFEST_DIGEST_FILE, len(digest))
-    manifest = read_regular(place, MANIFEST_FILE, 1 << 30)
+    try:
+        line = read_regular(place, MANIFEST_DIGEST_FILE, len(digest))
+        manifest = read_regular(place, MANIFEST_FILE, 1 << 30)
+    except FileProblem:
+        return False
     return (
-        found == digest.encode()
-        and isinstance(manifest, bytes)
+        line == digest.encode()
         and Digest.of(manifest).sha256 == digest[:64]
         and all(check_entry(place, file, entry) is None for file, entry in bundle.manifest.files.items())
     )
@@ -169,9 +171,8 @@ def _weights(bundle: BundleContents, progress: Progress) -> bytes:
             f"{bundle.name}: there is no package to complete a bundle of family {bundle.family.name} from; "
             f"remove {OWN_WEIGHTS_FILE}, or {COPY_AGAIN}"
         )
-    own = read_regular(bundle.path, OWN_WEIGHTS_FILE, entry.bytes)
-    if isinstance(own, FileProblem):
-        raise BundleError(own.refusal(bundle.name))
+    with refusing(bundle.name, BundleError):
+        own = read_regular(bundle.path, OWN_WEIGHTS_FILE, entry.bytes)
     try:
         data = weights_file(load(own) | generator_weights(progress))
     except SafetensorError:

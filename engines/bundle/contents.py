@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Self
 
-from engines.bundle.integrity import COPY_AGAIN, FileProblem, read_entry, read_regular
+from engines.bundle.integrity import FileProblem, read_entry, read_regular, refusing
 from engines.bundle.manifest import (
     MANIFEST_DIGEST_FILE,
     MANIFEST_FILE,
@@ -44,10 +44,8 @@ class BundleContents:
         Raises:
             BundleError: if it can no longer be read.
         """
-        raw = read_regular(self.path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
-        if isinstance(raw, FileProblem):
-            raise BundleError(raw.refusal(self.name))
-        return Digest.of(raw).sha256
+        with refusing(self.name, BundleError):
+            return Digest.of(read_regular(self.path, MANIFEST_FILE, MAX_MANIFEST_BYTES)).sha256
 
     @property
     def inversion(self) -> list[TensorSpec]:
@@ -81,10 +79,11 @@ class BundleContents:
             raise BundleError(f"{path} is not a bundle: there is no such directory")
         if not os.path.lexists(root / MANIFEST_FILE):
             raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_FILE}; give the directory that holds it")
-        raw = _sound(read_regular(root, MANIFEST_FILE, MAX_MANIFEST_BYTES), root.name)
-        line = manifest_digest_line(raw)
-        if _sound(read_regular(root, MANIFEST_DIGEST_FILE, len(line)), root.name) != line:
-            raise BundleError(f"{root.name}: {MANIFEST_FILE} does not match {MANIFEST_DIGEST_FILE}; {COPY_AGAIN}")
+        with refusing(root.name, BundleError):
+            raw = read_regular(root, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+            line = manifest_digest_line(raw)
+            if read_regular(root, MANIFEST_DIGEST_FILE, len(line)) != line:
+                raise FileProblem(MANIFEST_FILE, "digest", f"does not match {MANIFEST_DIGEST_FILE}")
         return cls(root.resolve(), parse_manifest(raw, root.name))
 
     def read(self, relative: str) -> bytes:
@@ -96,7 +95,8 @@ class BundleContents:
         entry = self.manifest.files.get(relative)
         if entry is None:
             raise BundleError(f"{self.name}: there is no {relative} in this bundle")
-        return _sound(read_entry(self.path, relative, entry), self.name)
+        with refusing(self.name, BundleError):
+            return read_entry(self.path, relative, entry)
 
     def graph(self, name: str) -> GraphEntry:
         """The entry of a graph.
@@ -109,9 +109,3 @@ class BundleContents:
         except KeyError:
             there_are = ", ".join(sorted(self.manifest.graphs)) or "none"
             raise BundleError(f"{self.name}: there is no graph {name!r} in this bundle; it has {there_are}") from None
-
-
-def _sound(read: bytes | FileProblem, bundle: str) -> bytes:
-    if isinstance(read, FileProblem):
-        raise BundleError(read.refusal(bundle))
-    return read

@@ -30,7 +30,7 @@ from engines.bundle.engine_manifest import (
     engine_digest_line,
     parse_engine_manifest,
 )
-from engines.bundle.integrity import FileProblem, check_entry, read_entry, read_regular, walk
+from engines.bundle.integrity import FileProblem, check_entry, read_entry, read_regular, refusing, walk
 from engines.bundle.preflight import (
     HostInfo,
     build_command,
@@ -76,7 +76,8 @@ class EngineFolder:
         """
         if name not in (there_are := list_engines(bundle)):
             raise EngineError(f"{bundle.name}: there is no engine {name!r}; there are {', '.join(there_are) or 'none'}")
-        return cls._load(bundle.path, bundle.name, name)
+        with refusing(bundle.name, EngineError):
+            return cls._load(bundle.path, bundle.name, name)
 
     @classmethod
     def at(cls, path: str | Path) -> Self:
@@ -89,34 +90,23 @@ class EngineFolder:
         if not folder.is_dir() or folder.parent.name != ENGINES_FOLDER:
             raise EngineError(f"{path} is not an engine folder; give one of those in BUNDLE/{ENGINES_FOLDER}")
         root = folder.parent.parent
-        return cls._load(root, root.name, folder.name)
+        with refusing(root.name, EngineError):
+            return cls._load(root, root.name, folder.name)
 
     @classmethod
     def _load(cls, root: Path, owner: str, name: str) -> Self:
-        opened = cls._check(root, owner, name)
-        if isinstance(opened, FileProblem):
-            raise EngineError(opened.refusal(owner))
-        return opened
-
-    @classmethod
-    def _check(cls, root: Path, owner: str, name: str) -> Self | FileProblem:
         file = f"{ENGINES_FOLDER}/{name}/{ENGINE_FILE}"
         raw = read_regular(root, file, MAX_ENGINE_MANIFEST_BYTES, _AGAIN)
-        if isinstance(raw, FileProblem):
-            return raw
         line = engine_digest_line(raw)
-        vouched = read_regular(root, f"{ENGINES_FOLDER}/{name}/{ENGINE_DIGEST_FILE}", len(line), _AGAIN)
-        if isinstance(vouched, FileProblem):
-            return vouched
-        if vouched != line:
-            return FileProblem(file, "digest", f"does not match {ENGINE_DIGEST_FILE}", _AGAIN)
+        if read_regular(root, f"{ENGINES_FOLDER}/{name}/{ENGINE_DIGEST_FILE}", len(line), _AGAIN) != line:
+            raise FileProblem(file, "digest", f"does not match {ENGINE_DIGEST_FILE}", _AGAIN)
         try:
             manifest = parse_engine_manifest(raw, owner)
         except EngineError as error:
             reason = str(error).removeprefix(f"{owner}: {ENGINE_FILE} ").rpartition("; ")[0]
-            return FileProblem(file, "invalid", reason, _AGAIN)
+            raise FileProblem(file, "invalid", reason, _AGAIN) from None
         if manifest.folder != name:
-            return FileProblem(file, "invalid", f"is that of {manifest.folder}", _AGAIN)
+            raise FileProblem(file, "invalid", f"is that of {manifest.folder}", _AGAIN)
         return cls(root, owner, name, manifest, Digest.of(raw).sha256)
 
     def graph(self, name: str) -> EngineGraph:
@@ -140,11 +130,8 @@ class EngineFolder:
         entry = self.manifest.files.get(relative)
         if entry is None:
             raise EngineError(f"{self.owner}: there is no {relative} in {ENGINES_FOLDER}/{self.name}")
-        file = f"{ENGINES_FOLDER}/{self.name}/{relative}"
-        data = read_entry(self.bundle, file, entry, _AGAIN)
-        if isinstance(data, FileProblem):
-            raise EngineError(data.refusal(self.owner))
-        return data
+        with refusing(self.owner, EngineError):
+            return read_entry(self.bundle, f"{ENGINES_FOLDER}/{self.name}/{relative}", entry, _AGAIN)
 
     def verify(self) -> list[FileProblem]:
         """Compares every file with engine.json as it was loaded, and names those that it does not list.
@@ -191,9 +178,6 @@ def find_engine(
     """The engine folder that holds a graph for a runtime.
 
     Args:
-        bundle: where to look.
-        runtime: as in engine.json.
-        graph: the graph's name.
         precision: None takes the first there is of fp16, fp32, int8 and fp8.
         target: "sm86" also finds a folder for several targets; None takes any.
         host: what the machine has: a folder that fits it is taken before others. Whether the one returned fits is
@@ -229,7 +213,6 @@ def engine_problems(root: Path, walked: Iterable[tuple[str, int]]) -> list[FileP
     """The problems in the `engines` folder of a bundle.
 
     Args:
-        root: the bundle's directory.
         walked: path inside the bundle and `st_mode` of every file in `engines/` that must be some engine's.
     """
     problems: list[FileProblem] = []
@@ -247,8 +230,10 @@ def engine_problems(root: Path, walked: Iterable[tuple[str, int]]) -> list[FileP
         if manifest not in files and f"{ENGINES_FOLDER}/{name}/{ENGINE_DIGEST_FILE}" not in files:
             problems += map(_unlisted, files)
             continue
-        folder = EngineFolder._check(root, "", name)
-        problems += [folder] if isinstance(folder, FileProblem) else folder._problems(files)
+        try:
+            problems += EngineFolder._load(root, "", name)._problems(files)
+        except FileProblem as problem:
+            problems.append(problem)
     return problems
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from engines.bundle.manifest import FileEntry
+from engines.errors import EdgeditError
 from engines.store import Digest
 
 COPY_AGAIN = "copy the bundle again"
 
 
-@dataclass(frozen=True)
-class FileProblem:
+@dataclass
+class FileProblem(Exception):
     """One file of a bundle that is not as the manifest says."""
 
     file: str
@@ -31,6 +34,27 @@ class FileProblem:
     def refusal(self, owner: str) -> str:
         """One line for an error; `owner` is whose file it is."""
         return f"{owner}: {self}; {self.advice}"
+
+
+@contextmanager
+def refusing(owner: str, error: type[EdgeditError]) -> Iterator[None]:
+    """Turns a problem that is raised in the block into an error for the user; `owner` is whose file it is."""
+    try:
+        yield
+    except FileProblem as problem:
+        raise error(problem.refusal(owner)) from None
+
+
+@contextmanager
+def _opened(root: Path, relative: str, advice: str) -> Iterator[BufferedReader]:
+    """A regular file that no link leads to, open; FileProblem where it cannot be read."""
+    try:
+        with open(open_regular(root, relative), "rb") as stream:
+            yield stream
+    except FileNotFoundError:
+        raise FileProblem(relative, "missing", "is missing", advice) from None
+    except OSError as error:
+        raise FileProblem(relative, "irregular", f"cannot be read: {error.strerror or error}", advice) from None
 
 
 def open_regular(root: Path, relative: str) -> int:
@@ -51,7 +75,6 @@ def walk(root: Path, prefix: str = "", without: str | None = None) -> Iterator[t
     """Relative path and `st_mode` of everything below a directory that is not itself a directory; follows no links.
 
     Args:
-        root: the directory.
         prefix: put before the paths.
         without: what a path that is passed over begins with, folders and all: they may come and go meanwhile.
     """
@@ -69,49 +92,39 @@ def walk(root: Path, prefix: str = "", without: str | None = None) -> Iterator[t
 def check_entry(root: Path, name: str, entry: FileEntry, advice: str = COPY_AGAIN) -> FileProblem | None:
     """Compares a file with the size and digest it should have; None if it has them. Parses nothing."""
     try:
-        descriptor = open_regular(root, name)
-    except FileNotFoundError:
-        return FileProblem(name, "missing", "is missing", advice)
-    except OSError as error:
-        return FileProblem(name, "irregular", f"cannot be read: {error.strerror or error}", advice)
-    with open(descriptor, "rb") as stream:
-        size = os.fstat(descriptor).st_size
-        if size != entry.bytes:
-            return FileProblem(name, "size", f"has {size} bytes instead of {entry.bytes}", advice)
-        if Digest.read(stream).sha256 != entry.sha256:
-            return FileProblem(name, "digest", "is damaged (its digest differs)", advice)
+        with _opened(root, name, advice) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size != entry.bytes:
+                return FileProblem(name, "size", f"has {size} bytes instead of {entry.bytes}", advice)
+            if Digest.read(stream).sha256 != entry.sha256:
+                return FileProblem(name, "digest", "is damaged (its digest differs)", advice)
+    except FileProblem as problem:
+        return problem
     return None
 
 
-def read_regular(root: Path, relative: str, limit: int, advice: str = COPY_AGAIN) -> bytes | FileProblem:
-    """The content of a regular file of at most `limit` bytes that no link leads to, or what is wrong with it.
+def read_regular(root: Path, relative: str, limit: int, advice: str = COPY_AGAIN) -> bytes:
+    """The content of a regular file of at most `limit` bytes that no link leads to.
 
     Args:
-        root: the bundle's directory.
-        relative: the file's path inside it.
-        limit: bytes.
         advice: what to do if it cannot be read.
+
+    Raises:
+        FileProblem: if it is not such a file.
     """
-    try:
-        with open(open_regular(root, relative), "rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size > limit:
-                return FileProblem(relative, "size", f"has {size} bytes instead of at most {limit}", advice)
-            return stream.read(limit + 1)
-    except FileNotFoundError:
-        return FileProblem(relative, "missing", "is missing", advice)
-    except OSError as error:
-        return FileProblem(relative, "irregular", f"cannot be read: {error.strerror or error}", advice)
+    with _opened(root, relative, advice) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > limit:
+            raise FileProblem(relative, "size", f"has {size} bytes instead of at most {limit}", advice)
+        return stream.read(limit + 1)
 
 
-def read_entry(root: Path, relative: str, entry: FileEntry, advice: str = COPY_AGAIN) -> bytes | FileProblem:
+def read_entry(root: Path, relative: str, entry: FileEntry, advice: str = COPY_AGAIN) -> bytes:
     """The content of a file, read once and checked: these very bytes have the entry's size and digest.
 
-    Arguments as `read_regular`.
+    Arguments and errors as `read_regular`.
     """
     data = read_regular(root, relative, entry.bytes, advice)
-    if isinstance(data, FileProblem):
-        return data
     if Digest.of(data) != (entry.sha256, entry.bytes):
-        return FileProblem(relative, "digest", "is damaged (its digest differs)", advice)
+        raise FileProblem(relative, "digest", "is damaged (its digest differs)", advice)
     return data

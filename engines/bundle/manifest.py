@@ -93,8 +93,8 @@ class Manifest(Strict):
     method: Name = DEFAULT_METHOD
     """The method of the graphs: the key of one of `training.methods`."""
     refinements: Annotated[int, Field(ge=1, le=100)] | None = None
-    """How often the graph `invert` refines the generator's weights, for a method that does (HyperStyle). Of any other
-    method, and in bundles of earlier versions, it is not there: then a method does what is its default."""
+    """The number of times that the graph `invert` refines the generator's weights, for a method that does (HyperStyle).
+    Of any other method, and in bundles of earlier versions, it is not there: then a method does what is its default."""
     family: dict[str, JsonValue]
     graphs: dict[Name, GraphEntry]
     precision: str

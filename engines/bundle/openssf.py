@@ -38,8 +38,6 @@ def sign(root: Path, files: Collection[str], private_key: Path) -> bytes:
     """The content of the signature file.
 
     Args:
-        root: the bundle's directory.
-        files: paths inside it of all that is signed.
         private_key: PEM file of a P-256, P-384 or P-521 key without a passphrase.
 
     Raises:
@@ -69,9 +67,7 @@ def verify(root: Path, files: Collection[str], signature: bytes, public_key: Pat
     """Checks a signature, then the files.
 
     Args:
-        root: the bundle's directory.
         files: paths inside it of all that must be signed.
-        signature: the content of the signature file.
         public_key: PEM file of the signer's public key.
 
     Returns:

@@ -55,13 +55,9 @@ def build_command(
     """The `edgedit build` that makes an engine.
 
     Args:
-        bundle: the bundle's directory.
-        runtime: as in engine.json.
         target: as in engine.json: "sm86+sm89".
-        precision: as in engine.json.
         graphs: the graphs that the engine folder should hold.
         profile: its batch sizes; None leaves them to the builder.
-        options: more words.
     """
     known = [word for word, names in SELECTIONS.items() if set(names) == set(graphs)]
     words = ["edgedit", "build", "-b", str(bundle), "--runtime", runtime, "--target", target.replace("+", ",")]
@@ -111,8 +107,6 @@ def check_compatible(manifest: EngineManifest, host: HostInfo, bundle: str | Pat
     """Compares what an engine needs with what there is.
 
     Args:
-        manifest: the engine's.
-        host: what the machine has.
         bundle: the bundle's directory, for the command in the message.
 
     Raises:

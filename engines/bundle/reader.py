@@ -25,7 +25,6 @@ class Bundle(BundleContents):
         """Opens a bundle; one without its generator is completed in the cache folder first.
 
         Args:
-            path: its directory.
             verify: check every file now, else damage is found when a file is read; nothing is parsed unchecked.
             progress: called with one line if the bundle is to be completed.
 

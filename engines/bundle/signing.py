@@ -1,4 +1,4 @@
-"""Who made a bundle: signatures over every file of it, engines included.
+"""Signatures that say who made a bundle, over every file of it, engines included.
 
 A digest finds damage; a signature finds malice, since only the holder of the private key can make one. Bundles are
 checked in this order: digests, then the signature, then whether an engine fits the machine.
@@ -40,7 +40,6 @@ def sign_bundle(bundle: Bundle, private_key: str | Path) -> int:
     """Checks every digest and signs every file; a signature that is there is replaced.
 
     Args:
-        bundle: what to sign.
         private_key: PEM file of a P-256, P-384 or P-521 key without a passphrase.
 
     Returns:
@@ -70,7 +69,6 @@ def verify_signature(bundle: Bundle, public_key: str | Path) -> dict[str, str]:
     Reads every file. Damage is better told by `Bundle.verify`, which comes first.
 
     Args:
-        bundle: what to check.
         public_key: PEM file of the signer's public key.
 
     Returns:
@@ -81,11 +79,11 @@ def verify_signature(bundle: Bundle, public_key: str | Path) -> dict[str, str]:
             model-signing is not installed.
     """
     openssf = _library()
-    signature = read_regular(bundle.path, SIGNATURE_FILE, MAX_SIGNATURE_BYTES, _advice(bundle))
-    if isinstance(signature, FileProblem):
-        if signature.kind == "missing":
-            raise SignatureError(f"{bundle.name} is not signed: {_advice(bundle)}")
-        raise SignatureError(signature.refusal(bundle.name))
+    try:
+        signature = read_regular(bundle.path, SIGNATURE_FILE, MAX_SIGNATURE_BYTES, _advice(bundle))
+    except FileProblem as problem:
+        unsigned = f"{bundle.name} is not signed: {_advice(bundle)}"
+        raise SignatureError(unsigned if problem.kind == "missing" else problem.refusal(bundle.name)) from None
     files = _files(bundle)
     try:
         signed, differing = openssf.verify(bundle.path, files, signature, Path(public_key))
@@ -96,12 +94,11 @@ def verify_signature(bundle: Bundle, public_key: str | Path) -> dict[str, str]:
     if differing:
         raise SignatureError(_difference(bundle, differing))
     # Files that are read from now on are held against the manifest in memory: it must be the one that was signed.
-    raw = read_regular(bundle.path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
-    if (
-        isinstance(raw, FileProblem)
-        or Digest.of(raw).sha256 != signed.get(MANIFEST_FILE)
-        or parse_manifest(raw, bundle.name) != bundle.manifest
-    ):
+    try:
+        raw = read_regular(bundle.path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+    except FileProblem:
+        raw = b""
+    if Digest.of(raw).sha256 != signed.get(MANIFEST_FILE) or parse_manifest(raw, bundle.name) != bundle.manifest:
         raise SignatureError(f"{bundle.name}: {MANIFEST_FILE} changed while it was verified; try again")
     return signed
 
@@ -133,10 +130,6 @@ def open_engine(
     What the folder's `read` returns is what was signed, since engine.json is, and vouches for it.
 
     Args:
-        bundle: holds the engine.
-        runtime: as in engine.json.
-        graph: the graph's name.
-        host: what the machine has.
         precision: as for `find_engine`.
         target: as for `find_engine`.
         public_key: PEM file of the public key that must have signed the bundle; None asks for no signature.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import warnings
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ import numpy as np
 
 from engines.contracts import style_width
 from engines.directions.direction import Direction, finite_strength, row_range
-from engines.errors import DirectionError, StrengthWarning
+from engines.errors import DirectionError, StrengthWarning, suggestion
 from engines.family import ModelFamily
 
 
@@ -80,10 +79,10 @@ def pick(directions: Mapping[str, Direction], name: str) -> Direction:
     if name in directions:
         return directions[name]
     known = sorted(directions)
-    close = difflib.get_close_matches(name.lower(), known, n=3)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
     some = f"{', '.join(known[:8])}{', ...' if len(known) > 8 else ''}" if known else "none"
-    raise DirectionError(f"unknown direction {name!r}; {hint}there are {some} (`edgedit info -b BUNDLE` lists all)")
+    raise DirectionError(
+        f"unknown direction {name!r}; {suggestion(name, known)}there are {some} (`edgedit info -b BUNDLE` lists all)"
+    )
 
 
 def within_range(name: str, strength: float, low: float, high: float, clamp: bool) -> float:
@@ -111,7 +110,6 @@ def resolve(
     """Adds up several directions, each times its strength.
 
     Args:
-        directions: by name.
         strengths: by name, a number or a `Strength` with a mask over rows; nothing at all gives a zero edit.
         family: the family of the inversion that will be edited.
         clamp: limit strengths to the directions' ranges.

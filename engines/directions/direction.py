@@ -27,7 +27,7 @@ Kind = Literal["interfacegan", "ganspace", "stylespace", "styleclip"]
 Space = Literal["w", "w+", "s"]
 
 SUFFIX = ".safetensors"
-"""Of a direction's file."""
+"""The suffix of a direction's file."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _METADATA = "direction"

@@ -182,7 +182,7 @@ def style_deviations(statistics: Sequence[Sequence[np.ndarray]], family: ModelFa
 
 
 def stylespace(channels: Channels, family: ModelFamily, unit: np.ndarray | float, about: About) -> Direction:
-    """Some channels of S, moved together.
+    """A direction that moves some channels of S together.
 
     Args:
         channels: (layer, channel) each.

@@ -7,12 +7,11 @@ lists them; the layers are StyleSpace's, which count the ToRGB layers too.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from engines.errors import DirectionError
+from engines.errors import DirectionError, suggestion
 from engines.family import CARS_512, FACES_1024, FACES_1024_MOBILE
 
 T = TypeVar("T")
@@ -104,6 +103,6 @@ def recipe(tables: Mapping[str, Mapping[str, T]], family: str, name: str) -> T:
         return table[name]
     if not table:
         raise DirectionError(f"there are no recipes for family {family}, only for {', '.join(tables)}")
-    close = difflib.get_close_matches(name.lower(), table, n=3)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise DirectionError(f"unknown recipe {name!r}; {hint}for family {family} there are {', '.join(table)}")
+    raise DirectionError(
+        f"unknown recipe {name!r}; {suggestion(name, table)}for family {family} there are {', '.join(table)}"
+    )

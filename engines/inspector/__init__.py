@@ -4,11 +4,8 @@ Everything that is read here (names of layers, operators, reasons, certificates)
 untrusted: it is cleaned for the terminal and escaped for HTML, and the sizes of what is read and written are bounded.
 """
 
-from __future__ import annotations
-
 from engines.inspector.compare import Comparison, compare
 from engines.inspector.devices import Device, assume_device, find_device
-from engines.inspector.figures import Figures
 from engines.inspector.page import comparison_page, engine_page
 from engines.inspector.subject import Subject, load
 from engines.inspector.terminal import print_comparison, print_subject
@@ -16,7 +13,6 @@ from engines.inspector.terminal import print_comparison, print_subject
 __all__ = [
     "Comparison",
     "Device",
-    "Figures",
     "Subject",
     "assume_device",
     "compare",

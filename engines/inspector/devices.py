@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from engines.bundle.layers import Layer
 from engines.errors import EngineError
 
 _USUAL = "rtx3090"
@@ -25,6 +26,15 @@ class Device:
     def tflops(self, dtype: str) -> float | None:
         """The arithmetic ceiling of a type, in TFLOP/s; None if there is no figure for it."""
         return self.peaks.get(dtype, self.peaks.get(""))
+
+    def floor(self, layer: Layer) -> float:
+        """The least milliseconds that a layer takes: its arithmetic or its memory traffic alone, whichever is longer.
+
+        Without an arithmetic ceiling for the type memory alone counts.
+        """
+        peak = self.tflops(layer.precision)
+        compute = 2 * layer.macs / (peak * 1e12) if peak is not None else 0.0
+        return 1e3 * max(compute, (layer.weight_bytes + layer.activation_bytes) / (self.bandwidth * 1e9))
 
 
 def find_device(
@@ -69,7 +79,6 @@ def _named(name: str, note: str = "") -> Device:
     from engines.building.proof import DTYPES
 
     gpu = device(name)
-    figures = {"fp32": gpu.fp32_tflops, "fp16": gpu.fp16_tflops, "int8": gpu.int8_tops, "fp8": gpu.fp8_tflops}
     # BF16 runs at FP16's rate on tensor cores.
-    peaks = {"bfloat16": gpu.fp16_tflops} | {DTYPES[name]: rate for name, rate in figures.items() if rate is not None}
+    peaks = {"bfloat16": gpu.fp16_tflops} | {DTYPES[name]: rate for name, rate in gpu.rates.items() if rate is not None}
     return Device(gpu.title + note, peaks, gpu.bandwidth_gbs)

@@ -2,30 +2,31 @@
 (() => {
   const $ = (selector, root = document) => root.querySelector(selector);
   const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const data = JSON.parse($("#data").textContent);
-  const table = $("#layers"), body = $("tbody", table);
+  const table = $("#layers"), body = $("tbody", table), form = $("#controls"), fields = form.elements;
   const rows = $$("tr", body), heads = $$("thead th", table), keys = heads.map((th) => th.dataset.key);
   const texts = rows.map((row) => row.textContent.toLowerCase());
-  const filter = $("#filter"), sort = $("#sort"), direction = $("#direction"), count = $("#count");
-  const facets = $$("[data-facet]"), widths = $$('input[name="map"]'), maps = $$(".map");
+  const direction = $("#direction"), facets = $$("[data-facet]", form), maps = $$(".map");
+  const defaults = Object.fromEntries(new FormData(form));
   const collator = new Intl.Collator("en", { numeric: true });
-  const state = { sort: "n", dir: "asc", filter: "", map: "macs" };
 
+  const cell = (row, key) => row.cells[keys.indexOf(key)];
+  const value = (row, key) => { const text = cell(row, key)?.dataset.v; return text === undefined ? null : Number(text); };
+  const numeric = new Set(keys.filter((key) => rows.some((row) => value(row, key) !== null)));
+  const first = (key) => (key !== "n" && numeric.has(key) ? "desc" : "asc");
+  // Of two reports a row counts with the first one's MACs, or what the second alone has.
+  const macs = rows.map((row) => value(row, "macs") || value(row, "macsA") || value(row, "macsB") || 0);
+  const allMacs = macs.reduce((sum, each) => sum + each, 0);
   const number = (value) => {
     for (const [scale, prefix] of [[1e12, " T"], [1e9, " G"], [1e6, " M"], [1e3, " k"]])
       if (value >= scale) return (value / scale).toPrecision(3) + prefix;
     return String(value);
   };
-  const cellsOf = (index) => {
-    const at = keys.indexOf(state.sort);
-    return rows[index].cells[at].textContent;
-  };
 
   function order() {
-    const values = data.values[state.sort], sign = state.dir === "desc" ? -1 : 1;
-    const indices = rows.map((_, i) => i);
-    if (values) {
+    const key = fields.sort.value, sign = direction.value === "desc" ? -1 : 1, indices = rows.map((_, i) => i);
+    if (numeric.has(key)) {
       // What has no value comes last in either direction.
+      const values = rows.map((row) => value(row, key));
       indices.sort((a, b) => {
         const x = values[a], y = values[b];
         if (x === y) return a - b;
@@ -34,36 +35,34 @@
         return sign * (x - y);
       });
     } else {
-      const words = rows.map((_, i) => cellsOf(i));
+      const words = rows.map((row) => cell(row, key).textContent);
       indices.sort((a, b) => sign * collator.compare(words[a], words[b]) || a - b);
     }
-    const fragment = document.createDocumentFragment();
-    for (const i of indices) fragment.append(rows[i]);
-    body.append(fragment);
+    body.append(...indices.map((i) => rows[i]));
+    direction.textContent = sign < 0 ? "↓" : "↑";
+    for (const th of heads) {
+      if (th.dataset.key === key) th.setAttribute("aria-sort", sign < 0 ? "descending" : "ascending");
+      else th.removeAttribute("aria-sort");
+    }
   }
 
   function select() {
-    const words = state.filter.toLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0, macs = 0;
-    const all = data.macs.reduce((sum, value) => sum + value, 0), kept = new Set();
+    const words = fields.filter.value.toLowerCase().split(/\s+/).filter(Boolean), fitting = new Set();
+    let sum = 0;
     rows.forEach((row, i) => {
-      let fits = words.every((word) => texts[i].includes(word));
-      for (const facet of facets) {
-        const { labels, of } = data.facets[facet.dataset.facet];
-        if (facet.value && labels[of[i]] !== facet.value) fits = false;
-      }
-      row.hidden = !fits;
-      if (fits) { shown += 1; macs += data.macs[i]; kept.add(row.id); }
+      row.hidden = !words.every((word) => texts[i].includes(word))
+        || facets.some((facet) => facet.value && cell(row, facet.name).textContent !== facet.value);
+      if (!row.hidden) { sum += macs[i]; fitting.add(row.id); }
     });
-    const share = all ? `, ${number(macs)} MACs (${shown < rows.length ? (100 * macs / all).toFixed(1) : 100} %)` : "";
-    count.textContent = `${shown} of ${rows.length} rows${share}`;
-    const some = shown < rows.length;
-    for (const cell of $$(".map .c")) cell.classList.toggle("dim", some && !kept.has(cell.hash.slice(1)));
+    const some = fitting.size < rows.length;
+    const share = allMacs ? `, ${number(sum)} MACs (${some ? (100 * sum / allMacs).toFixed(1) : 100} %)` : "";
+    $("#count").textContent = `${fitting.size} of ${rows.length} rows${share}`;
+    for (const mark of $$(".map .c")) mark.classList.toggle("dim", some && !fitting.has(mark.hash.slice(1)));
   }
 
   function widen() {
     for (const map of maps) {
-      map.classList.toggle("equal", state.map === "equal");
+      map.classList.toggle("equal", fields.map.value === "equal");
       const cells = $$(".c", map);
       // As many lines as give most cells room, so that a cell of the full width is 1/lines of all MACs.
       map.style.setProperty("--rows", String(Math.max(2, Math.min(12, Math.round(cells.length * 9 / map.clientWidth) + 2))));
@@ -72,76 +71,59 @@
     }
   }
 
-  function show() {
-    filter.value = state.filter;
-    sort.value = state.sort;
-    direction.textContent = state.dir === "desc" ? "↓" : "↑";
-    for (const facet of facets) facet.value = state[facet.dataset.facet] ?? "";
-    for (const width of widths) width.checked = width.value === state.map;
-    heads.forEach((th) => {
-      if (th.dataset.key === state.sort) th.setAttribute("aria-sort", state.dir === "desc" ? "descending" : "ascending");
-      else th.removeAttribute("aria-sort");
-    });
-    order(); select(); widen();
-  }
+  function show() { order(); select(); widen(); }
 
+  // What the controls say stands in the page's address, but for what they say at first.
   function read() {
-    if (/^#l\d+$/.test(location.hash)) return;
+    if (/^#l\d+$/.test(location.hash)) return show();
     const given = new URLSearchParams(location.hash.slice(1));
-    const wanted = given.get("sort");
-    state.sort = keys.includes(wanted) ? wanted : "n";
-    state.dir = given.get("dir") ?? first(state.sort);
-    state.filter = given.get("filter") ?? "";
-    state.map = given.get("map") === "equal" ? "equal" : "macs";
-    for (const facet of facets) {
-      const key = facet.dataset.facet, value = given.get(key);
-      state[key] = data.facets[key].labels.includes(value) ? value : "";
-    }
-  }
-
-  const first = (key) => (key !== "n" && data.values[key] ? "desc" : "asc");
-
-  function keep() {
-    const now = new URLSearchParams();
-    if (state.sort !== "n") now.set("sort", state.sort);
-    if (state.dir !== first(state.sort)) now.set("dir", state.dir);
-    if (state.filter) now.set("filter", state.filter);
-    for (const facet of facets) if (state[facet.dataset.facet]) now.set(facet.dataset.facet, state[facet.dataset.facet]);
-    if (state.map !== "macs") now.set("map", state.map);
-    history.replaceState(null, "", "#" + now);
-  }
-
-  function change(more) {
-    Object.assign(state, more);
-    keep();
+    form.reset();
+    for (const [name, wanted] of given) if (Object.hasOwn(defaults, name)) fields[name].value = wanted;
+    for (const choice of $$("select", form)) if (choice.selectedIndex < 0) choice.selectedIndex = 0;
+    direction.value = given.get("dir") ?? first(fields.sort.value);
     show();
   }
 
-  function describe(row) {
-    const cells = [...row.cells];
-    const name = ($("summary, span", cells[1]) ?? cells[1]).textContent;
-    const rest = cells.map((cell, i) => [heads[i].textContent, cell.textContent.trim()])
-      .filter(([, words], i) => i > 1 && words)
-      .map(([label, words], i) => (i < 1 ? words : `${label} ${words}`));
-    return [name, ...rest].join(" · ");
+  function change() {
+    const now = new URLSearchParams([...new FormData(form)].filter(([name, wanted]) => wanted !== defaults[name]));
+    if (direction.value !== first(fields.sort.value)) now.set("dir", direction.value);
+    history.replaceState(null, "", "#" + now);
+    show();
   }
 
+  function sort(key, turn) {
+    const turned = direction.value === "desc" ? "asc" : "desc";
+    direction.value = turn && key === fields.sort.value ? turned : first(key);
+    fields.sort.value = key;
+    change();
+  }
+
+  function describe(row) {
+    const cells = [...row.cells], name = ($("summary, span", cells[1]) ?? cells[1]).textContent;
+    const rest = cells.map((cell, i) => `${heads[i].textContent} ${cell.textContent.trim()}`);
+    return [name, ...rest.filter((_, i) => i > 1 && cells[i].textContent.trim())].join(" · ");
+  }
+
+  const marked = (event) => event.target.closest(".map .c, .plot .m");
   const rowOf = (mark) => document.getElementById(mark.dataset.l ?? mark.hash.slice(1));
 
   function point(event) {
-    const mark = event.target.closest(".map .c, .plot .m");
+    const mark = marked(event);
     if (!mark) return;
-    const line = $(".status", mark.closest("section")), words = describe(rowOf(mark));
-    line.textContent = words;
+    const words = describe(rowOf(mark));
+    $(".status", mark.closest("section")).textContent = words;
     if (mark.matches(".c")) mark.setAttribute("aria-label", words);
   }
 
   function jump(event) {
-    const mark = event.target.closest(".map .c, .plot .m");
+    const mark = marked(event);
     if (!mark) return;
     event.preventDefault();
     const row = rowOf(mark);
-    if (row.hidden) change({ filter: "", ...Object.fromEntries(facets.map((facet) => [facet.dataset.facet, ""])) });
+    if (row.hidden) {
+      for (const field of [fields.filter, ...facets]) field.value = "";
+      change();
+    }
     for (const old of $$(".hit", body)) old.classList.remove("hit");
     row.classList.add("hit");
     row.scrollIntoView({ block: "center" });
@@ -159,27 +141,20 @@
     cells[at].focus();
   }
 
-  filter.addEventListener("input", () => change({ filter: filter.value }));
-  sort.addEventListener("change", () => change({ sort: sort.value, dir: first(sort.value) }));
-  direction.addEventListener("click", () => change({ dir: state.dir === "desc" ? "asc" : "desc" }));
-  for (const facet of facets) facet.addEventListener("change", () => change({ [facet.dataset.facet]: facet.value }));
-  for (const width of widths) width.addEventListener("change", () => change({ map: width.value }));
-  $("#reset").addEventListener("click", () => { history.replaceState(null, "", "#"); read(); show(); });
-  $(".controls").addEventListener("submit", (event) => event.preventDefault());
-  heads.forEach((th) => $("button", th).addEventListener("click", () => {
-    const key = th.dataset.key, turned = state.dir === "desc" ? "asc" : "desc";
-    change({ sort: key, dir: key === state.sort ? turned : first(key) });
-  }));
+  for (const field of fields) field.addEventListener("input", () => (field === fields.sort ? sort(field.value, false) : change()));
+  direction.addEventListener("click", () => sort(fields.sort.value, true));
+  $("#clear").addEventListener("click", () => { history.replaceState(null, "", "#"); read(); });
+  form.addEventListener("submit", (event) => event.preventDefault());
+  heads.forEach((th) => $("button", th).addEventListener("click", () => sort(th.dataset.key, true)));
   for (const map of maps) {
-    const cell = $(".c", map);
-    if (cell) cell.tabIndex = 0;
+    const mark = $(".c", map);
+    if (mark) mark.tabIndex = 0;
     map.addEventListener("keydown", move);
   }
   for (const name of ["mouseover", "focusin"]) document.addEventListener(name, point);
   document.addEventListener("click", jump);
-  addEventListener("hashchange", () => { read(); show(); });
+  addEventListener("hashchange", read);
   addEventListener("resize", widen);
   read();
-  show();
   document.documentElement.dataset.ready = "yes";
 })();

@@ -1,16 +1,18 @@
-"""The sortable tables of the report: one row per layer, or one per pair of matched layers."""
+"""The tables of layers that page and terminal draw: one row per layer, or one per pair of matched layers."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from engines.bundle.layers import Layer
-from engines.inspector.compare import Comparison, pair_times, time_label
-from engines.inspector.figures import Figures, clean, ms, percent, precision_label, shape, si
+from engines.inspector.compare import Comparison
+from engines.inspector.figures import Figures, clean, ms, percent, shape, si
+from engines.inspector.subject import Subject
 
 _MAX_CHOICES = 200
 """Choices of one filter; what is rarer is filtered by text."""
@@ -19,119 +21,91 @@ STATUS = {"same": "same precision", "precision": "precision differs", "only A": 
 
 
 @dataclass(frozen=True)
-class Detail:
-    """The room that a page has for names."""
-
-    name: int
-    tensors: int
-    fused: int
-
-
-@dataclass(frozen=True)
 class Column:
-    """A column that can be sorted; `values` are what it is sorted by, None for the cells' text."""
+    """A column; rows are sorted by its numbers, or by its words."""
 
     key: str
     label: str
-    cells: Sequence[object] = ()
-    """Empty for names, which the template writes."""
+    values: Sequence[Any]
+    """A value per row; None is written as nothing."""
+    write: Callable[[Any], str] = str
     hint: str = ""
-    values: Sequence[float | None] | None = None
-    badge: bool = False
-    """Whether cells are precisions."""
+    numbers: Sequence[float | None] | None = None
+    """The numbers to sort by, where they are not the values or the values are words."""
 
+    @cached_property
+    def cells(self) -> list[str]:
+        """What is written, by row."""
+        return ["" if value is None else self.write(value) for value in self.values]
 
-def _numbers(key: str, label: str, values: Sequence[Any], write: Callable[[Any], str], hint: str = "") -> Column:
-    return Column(key, label, ["" if value is None else write(value) for value in values], hint, values)
+    @cached_property
+    def sorted_by(self) -> list[str]:
+        """Numbers as the page's script reads them, by row; "" where there is none."""
+        return [
+            f"{value:.6g}" if isinstance(value, float) else str(value) if isinstance(value, int) else ""
+            for value in self.numbers or self.values
+        ]
+
+    @property
+    def choices(self) -> list[str]:
+        """The words that a filter offers, sorted."""
+        return sorted(word for word, _ in Counter(self.cells).most_common(_MAX_CHOICES))
 
 
 @dataclass(frozen=True)
-class LayerTable:
-    """What a page and its script need to show a table."""
+class Table:
+    """Columns, and what the rows are of."""
 
     columns: list[Column]
     rows: list[tuple[int, Any]]
-    """A number and a `Layer`, or a number and a pair of `Side`."""
-    choices: dict[str, list[str]]
-    """A label per row, by the key of a filter."""
-    macs: list[int]
+    """A number and a `Layer`, or a number and a `Pair`."""
+    filters: tuple[str, ...]
+    """The keys of columns of few words."""
 
-    @property
-    def data(self) -> dict[str, Any]:
-        """Numbers and choices for the script."""
-        facets = {}
-        for key, labels in self.choices.items():
-            there = _choices(labels)
-            index = {label: i for i, label in enumerate(there)}
-            facets[key] = {"labels": there, "of": [index.get(label, -1) for label in labels]}
-        values = {c.key: [_short(v) for v in c.values] for c in self.columns if c.values is not None}
-        return {"values": values, "facets": facets, "macs": self.macs}
+    def __getitem__(self, key: str) -> Column:
+        """The column of that key."""
+        return next(column for column in self.columns if column.key == key)
 
-
-def _short(value: float | None) -> float | None:
-    return value if value is None or isinstance(value, int) else float(f"{value:.6g}")
-
-
-def _choices(labels: Iterable[str]) -> list[str]:
-    return sorted(label for label, _ in Counter(labels).most_common(_MAX_CHOICES))
-
-
-def least_bytes(figures: Figures, detail: Detail) -> int:
-    """A lower bound of what the rows take, found without making them: a report may hold far more than fits."""
-    total = 0
-    for index in figures.selection:
-        layer = figures.report.layers[index]
-        texts = [layer.name, *layer.fused[: detail.fused]]
-        for tensors in (layer.inputs, layer.outputs):
-            texts += [tensor.name for tensor in tensors[: detail.tensors]]
-        total += sum(min(len(words), detail.name) for words in texts)
-    return total
-
-
-def _count(value: float) -> str:
-    return si(value) if value else ""
+    def some(self, *keys: str) -> list[Column]:
+        """Those of the columns that are there, in the table's order."""
+        return [column for column in self.columns if column.key in keys]
 
 
 def _bytes(value: float) -> str:
     return si(value, "B")
 
 
-def layer_table(figures: Figures) -> LayerTable:
-    """One row per layer that the page shows."""
-    layers = [figures.report.layers[i] for i in figures.selection]
-    precisions = [precision_label(layer.precision) for layer in layers]
-    operators = [clean(layer.operator, 40) for layer in layers]
-    floors = [figures.floor(layer) for layer in layers]
-    sizes = [_elements(layer) for layer in layers]
+def _if_any(write: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Writes nothing for 0."""
+    return lambda value: write(value) if value else ""
+
+
+def layer_table(subject: Subject, indices: Sequence[int]) -> Table:
+    """One row for each of these layers."""
+    layers = [subject.report.layers[i] for i in indices]
+    each = [Figures((layer,), subject.device) for layer in layers]
     columns = [
-        Column("n", "#", figures.selection, "position in the network", figures.selection),
-        Column("name", "layer"),
-        Column("operator", "operator", operators),
-        Column("precision", "precision", precisions, badge=True),
-        Column("shape", "shape", [_shapes(layer) for layer in layers], "first input → first output", sizes),
-        _numbers("macs", "MACs", [x.macs for x in layers], _count, "multiply-accumulates at batch 1"),
-        _numbers("weights", "weights", [x.weight_bytes for x in layers], lambda v: _bytes(v) if v else "", "bytes"),
-        _numbers("activations", "activations", [x.activation_bytes for x in layers], _bytes, "bytes read and written"),
-        _numbers(
-            "intensity",
-            "FLOP/byte",
-            [figures.intensity(x) for x in layers],
-            lambda v: f"{v:.3g}" if v else "",
-            "arithmetic intensity",
-        ),
+        Column("n", "#", indices, hint="position in the network"),
+        Column("name", "layer", [x.name for x in layers], clean),
+        Column("operator", "operator", [clean(x.operator, 40) for x in layers]),
+        Column("precision", "precision", [x.precision for x in each]),
+        Column("shape", "shape", layers, _shapes, "first input → first output", [_elements(x) for x in layers]),
+        Column("macs", "MACs", [x.macs for x in each], _if_any(si), "multiply-accumulates at batch 1"),
+        Column("weights", "weights", [x.weight_bytes for x in each], _if_any(_bytes), "bytes"),
+        Column("activations", "activations", [x.activation_bytes for x in each], _bytes, "bytes read and written"),
     ]
-    if figures.device is not None:
-        columns.append(_numbers("floor", "floor ms", floors, ms, f"the least that {figures.device.name} allows"))
-    if figures.measured:
-        columns.append(_numbers("ms", "ms", [x.milliseconds for x in layers], ms, "measured, median"))
-    if figures.device is not None and figures.measured:
-        reach = [
-            floor / layer.milliseconds if floor is not None and layer.milliseconds else None
-            for layer, floor in zip(layers, floors, strict=True)
-        ]
-        columns.append(_numbers("reach", "of floor", reach, percent, "floor over measured time"))
-    rows = list(zip(figures.selection, layers, strict=True))
-    return LayerTable(columns, rows, {"precision": precisions, "operator": operators}, [x.macs for x in layers])
+    hint = "arithmetic intensity"
+    columns.append(Column("intensity", "FLOP/byte", [x.intensity for x in each], _if_any("{:.3g}".format), hint))
+    measured = bool(subject.figures.timed.layers)
+    if subject.device is not None:
+        hint = f"the least that {subject.device.name} allows"
+        columns.append(Column("floor", "floor ms", [x.floor for x in each], ms, hint))
+    if measured:
+        columns.append(Column("ms", "ms", [x.milliseconds for x in each], ms, "measured, median"))
+    if subject.device is not None and measured:
+        reach = [x.floor / x.milliseconds if x.floor is not None and x.milliseconds else None for x in each]
+        columns.append(Column("reach", "of floor", reach, percent, "floor over measured time"))
+    return Table(columns, list(zip(indices, layers, strict=True)), ("precision", "operator"))
 
 
 def _elements(layer: Layer) -> int:
@@ -147,32 +121,30 @@ def _shapes(layer: Layer) -> str:
     return " → ".join(dict.fromkeys(sides))
 
 
-def pair_table(comparison: Comparison, selected: Sequence[int], a: Figures, b: Figures) -> LayerTable:
-    """One row per selected pair of matched layers; times are measured where both reports are, else floors."""
-    pairs = [comparison.pairs[i] for i in selected]
-    sides = [(comparison.side_a(pair), comparison.side_b(pair)) for pair in pairs]
-    operators = [clean((x.layers or y.layers)[0].operator, 40) for x, y in sides]
-    statuses = [STATUS[comparison.status(pair)] for pair in pairs]
+def pair_table(comparison: Comparison, indices: Sequence[int]) -> Table:
+    """One row for each of these pairs of matched layers."""
+    pairs = [comparison.pairs[i] for i in indices]
+    firsts = [(pair.sides[0].layers or pair.sides[1].layers)[0] for pair in pairs]
     columns = [
-        Column("n", "#", selected, "position", selected),
-        Column("name", "layer"),
-        Column("operator", "operator", operators),
-        Column("match", "match", statuses),
-        Column("pa", "A precision", [x.precision for x, _ in sides], badge=True),
-        Column("pb", "B precision", [y.precision for _, y in sides], badge=True),
-        _numbers("macs", "A MACs", [x.macs for x, _ in sides], _count),
-        _numbers("macsb", "B MACs", [y.macs for _, y in sides], _count),
+        Column("n", "#", indices, hint="position"),
+        Column("name", "layer", [x.name for x in firsts], clean),
+        Column("operator", "operator", [clean(x.operator, 40) for x in firsts]),
+        Column("match", "match", [STATUS[pair.status] for pair in pairs]),
     ]
-    for k, (key, letter) in enumerate((("bytes", "A"), ("bytesb", "B"))):
-        moved = [pair[k].bytes if pair[k].layers else None for pair in sides]
-        columns.append(_numbers(key, f"{letter} bytes", moved, _bytes, "weights and activations"))
-    if label := time_label(a, b):
-        times = [pair_times(x, y, a, b) for x, y in sides]
+    for key, label, write, of in (
+        ("precision", "precision", str, lambda side: side.precision),
+        ("macs", "MACs", _if_any(si), lambda side: side.macs),
+        ("bytes", "bytes", _bytes, lambda side: side.bytes if side.layers else None),
+    ):
+        for k, letter in enumerate("AB"):
+            hint = "weights and activations" if key == "bytes" else ""
+            columns.append(Column(f"{key}{letter}", f"{letter} {label}", [of(x.sides[k]) for x in pairs], write, hint))
+    if label := comparison.time:
+        times = [comparison.times(pair) for pair in pairs]
         ratios = [second / first if first and second is not None else None for first, second in times]
         columns += [
-            _numbers("ms", f"A {label}", [first for first, _ in times], ms),
-            _numbers("msb", f"B {label}", [second for _, second in times], ms),
-            _numbers("ratio", "B / A", ratios, "{:.2f}".format, f"{label}, B over A"),
+            Column("msA", f"A {label}", [first for first, _ in times], ms),
+            Column("msB", f"B {label}", [second for _, second in times], ms),
+            Column("ratio", "B / A", ratios, "{:.2f}".format, f"{label}, B over A"),
         ]
-    rows = list(zip(selected, sides, strict=True))
-    return LayerTable(columns, rows, {"match": statuses, "operator": operators}, [x.macs or y.macs for x, y in sides])
+    return Table(columns, list(zip(indices, pairs, strict=True)), ("match", "operator"))

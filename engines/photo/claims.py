@@ -1,4 +1,4 @@
-"""What a picture says of how it was made, whoever wrote it: Content Credentials and IPTC's digital source type.
+"""The claims in a picture about how it was made, whoever wrote it: Content Credentials and IPTC's source type.
 
 Pictures are strangers' files: form and size are looked at first, and nothing is asked of a network.
 """
@@ -18,38 +18,39 @@ from PIL import Image
 
 from engines.errors import CredentialsError
 from engines.photo.credentials import ASSERTION, EXTRA, LIBRARY, MEDIA_TYPES, SETTINGS
+from engines.photo.signer import read_at_most
 from engines.photo.sources import FORMATS, without_text
 
 MAX_BYTES = 256 << 20
-"""Of a file that is read."""
+"""Most bytes of a file that is read."""
 _TERM = re.compile(r"https?://cv\.iptc\.org/newscodes/digitalsourcetype/(\w{1,64})")
 _UNTRUSTED = "signingCredential.untrusted"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PictureClaims:
-    """What a picture says of itself."""
+    """The claims of a picture about itself."""
 
     signed: bool
-    """It has a C2PA manifest, or may have one where the package that reads them is absent (see `problem`)."""
-    intact: bool | None
-    """Whether it is as it was signed; None if it is not signed, or that cannot be checked."""
-    trusted: bool
-    """Whether an authority that readers know vouches for the signer; never for a local key."""
-    signer: str | None
+    """True if it has a C2PA manifest, or may have one where the package that reads them is absent (see `problem`)."""
+    intact: bool | None = None
+    """True if it is as it was signed; None if it is not signed, or that cannot be checked."""
+    trusted: bool = False
+    """True if an authority that readers know vouches for the signer; never for a local key."""
+    signer: str | None = None
     """The organisation in the signer's certificate, as it calls itself."""
-    digital_source_type: str | None
+    digital_source_type: str | None = None
     """IPTC's term, such as compositeWithTrainedAlgorithmicMedia: of the manifest, else of the XMP packet."""
-    software: str | None
-    """What wrote the manifest, with its version."""
-    edit: dict[str, Any] | None
-    """What edgedit says of its edit: bundle, edits, original."""
-    problem: str | None
-    """Why a signature does not hold or cannot be checked."""
+    software: str | None = None
+    """The program that wrote the manifest, with its version."""
+    edit: dict[str, Any] | None = None
+    """The content of edgedit's own assertion: bundle, edits, original."""
+    problem: str | None = None
+    """The reason why a signature does not hold or cannot be checked."""
 
     @property
     def in_words(self) -> str:
-        """What it says, and how far to believe it."""
+        """The claims in a sentence, and how far to believe them."""
         source = f"source type {self.digital_source_type}" if self.digital_source_type else "no source type"
         if not self.signed:
             return f"not signed; {source}"
@@ -72,7 +73,7 @@ def read_credentials(picture: str | os.PathLike[str] | bytes) -> PictureClaims:
         False
     """
     name = "the picture" if isinstance(picture, bytes) else str(picture)
-    data = picture if isinstance(picture, bytes) else _read(Path(picture))
+    data = picture if isinstance(picture, bytes) else read_at_most(Path(picture), MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise CredentialsError(f"{name} has more than {MAX_BYTES >> 20} MiB")
     try:
@@ -89,16 +90,8 @@ def read_credentials(picture: str | os.PathLike[str] | bytes) -> PictureClaims:
     if importlib.util.find_spec("c2pa") is None:
         signed = b"jumb" in data and b"c2pa" in data
         problem = f"signatures cannot be checked without {LIBRARY}: {EXTRA}" if signed else None
-        return PictureClaims(signed, None, False, None, noted, None, None, problem)
+        return PictureClaims(signed=signed, digital_source_type=noted, problem=problem)
     return _manifest(data, media_type, noted)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise CredentialsError(f"{path}: {error.strerror or error}") from error
 
 
 def _manifest(data: bytes, media_type: str, noted: str | None) -> PictureClaims:
@@ -108,12 +101,12 @@ def _manifest(data: bytes, media_type: str, noted: str | None) -> PictureClaims:
         context = c2pa.Context(c2pa.Settings.from_dict(SETTINGS))
         reader = c2pa.Reader.try_create(media_type, io.BytesIO(data), context=context)
         if reader is None:
-            return PictureClaims(False, None, False, None, noted, None, None, None)
+            return PictureClaims(signed=False, digital_source_type=noted)
         with reader:
             store = json.loads(reader.json())
     except (c2pa.C2paError, ValueError) as error:
         problem = f"its credentials cannot be read: {' '.join(str(error).split())}"
-        return PictureClaims(True, False, False, None, noted, None, None, problem)
+        return PictureClaims(signed=True, intact=False, digital_source_type=noted, problem=problem)
     manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
     failures = [one for one in store.get("validation_status", ()) if one.get("code") != _UNTRUSTED]
     state = store.get("validation_state")

@@ -19,14 +19,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from engines import store
 from engines.bundle import Bundle
 from engines.directions import Strength
 from engines.errors import CredentialsError, OutputError, first_line
 from engines.packages import Progress
-from engines.photo.images import Photo, Pixels, encode_image
+from engines.photo.images import Photo, Pixels, encode_image, write_picture
 from engines.photo.signer import SigningKey, local_key, own_key
-from engines.photo.sources import SUFFIXES
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 """IPTC's term for a photo of which parts were made by a trained model."""
@@ -34,7 +32,7 @@ ASSERTION = "edgedit.edit"
 """The label of what edgedit says of an edit in a manifest."""
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 LIBRARY = "c2pa-python"
-"""What signs, as it is installed."""
+"""The package that signs, as it is installed."""
 EXTRA = "pip install 'edgedit[credentials]'"
 SETTINGS = {
     # A thumbnail would be one more copy of the face; and nothing here asks a network.
@@ -55,7 +53,7 @@ Edits = Mapping[str, "float | Strength | Sequence[float]"]
 
 @dataclass(frozen=True)
 class Statement:
-    """What was done to a picture.
+    """The statement of what was done to a picture.
 
     Example:
         >>> from engines.photo.credentials import Statement
@@ -64,7 +62,7 @@ class Statement:
     """
 
     bundle_sha256: str
-    """Of the bundle's manifest, which vouches for all of the model."""
+    """Digest of the bundle's manifest, which vouches for all of the model."""
     bundle: str | None = None
     """Its name; None if only the digest is known."""
     edits: Edits = field(default_factory=dict)
@@ -74,10 +72,10 @@ class Statement:
 
     @classmethod
     def of(cls, bundle: Bundle, edits: Edits, photo: Photo | None = None) -> Statement:
-        """That of a bundle that is opened."""
+        """The statement for a bundle that is opened."""
         return cls(bundle.digest(), bundle.name, edits, photo)
 
-    def told(self, edits: bool) -> dict[str, Any]:
+    def assertion(self, edits: bool) -> dict[str, Any]:
         """The assertion's content.
 
         Args:
@@ -101,7 +99,7 @@ class Credentials:
         private_key: PEM file of the key that signs; None takes this user's own, which is made at first need.
         certificate: PEM file of that key's certificate and those that vouch for it; goes with `private_key`.
         edits: name the edits, their strengths and the original's digest.
-        progress: is told if a key is made.
+        progress: called with one line if a key is made.
 
     Raises:
         CredentialsError: if the key or certificate will not do, or one is given without the other, or without the
@@ -127,9 +125,9 @@ class Credentials:
             raise CredentialsError("--private-key and --certificate go together: give both, or neither")
         self.edits = edits
         self.key: SigningKey | None = None
-        """What signs; None: pictures carry the XMP packet alone."""
+        """The key that signs; None: pictures carry the XMP packet alone."""
         self.problem = ""
-        """Why nothing signs."""
+        """The reason why nothing signs."""
         self._context: Any = None
         try:
             if importlib.util.find_spec("c2pa") is None:
@@ -147,12 +145,12 @@ class Credentials:
 
     @property
     def form(self) -> Literal["c2pa", "xmp"]:
-        """How pictures say it: in a signed manifest with an XMP packet beside it, or in that alone."""
+        """The form in which pictures say it: in a signed manifest with an XMP packet beside it, or in that alone."""
         return "xmp" if self.key is None else "c2pa"
 
     @property
     def words(self) -> str:
-        """The same in words."""
+        """The form in words."""
         if self.key is None:
             return f"an unsigned XMP note that it was edited ({self.problem})"
         return f"Content Credentials signed by {self.key.name}"
@@ -170,7 +168,6 @@ class Credentials:
 
         Args:
             pixels, file_format, quality, alpha: as of `engines.photo.images.encode_image`.
-            statement: what was done.
 
         Raises:
             ImageError, OutputError: as `encode_image`.
@@ -200,16 +197,7 @@ class Credentials:
         alpha: Pixels | None = None,
     ) -> Path:
         """Writes a picture whole or not at all, by the path's suffix; arguments and errors as `encode`."""
-        path = Path(path)
-        file_format = SUFFIXES.get(path.suffix.lower())
-        if file_format is None:
-            raise OutputError(f"cannot write {path}: its name must end in {', '.join(SUFFIXES)}")
-        try:
-            encoded = self.encode(pixels, file_format, statement, quality=quality, alpha=alpha)
-        except OutputError as error:
-            raise OutputError(f"cannot write {path}: {error}") from error
-        store.write(path, encoded)
-        return path
+        return write_picture(path, lambda kind: self.encode(pixels, kind, statement, quality=quality, alpha=alpha))
 
     def _manifest(self, statement: Statement) -> str:
         agent = _agent()
@@ -232,7 +220,7 @@ class Credentials:
             "ingredients": [ingredient],
             "assertions": [
                 {"label": "c2pa.actions.v2", "data": {"actions": actions}},
-                {"label": ASSERTION, "data": statement.told(self.edits)},
+                {"label": ASSERTION, "data": statement.assertion(self.edits)},
             ],
         }
         return json.dumps(manifest)
@@ -240,7 +228,7 @@ class Credentials:
 
 @functools.cache
 def own_credentials() -> Credentials:
-    """Those of this user's own key, opened once in a process."""
+    """The credentials of this user's own key, opened once in a process."""
     return Credentials()
 
 
@@ -255,12 +243,12 @@ def _plain(strength: float | Strength | Sequence[float]) -> Any:
         return float(strength)
     if not isinstance(strength, Strength):
         return [{"strength": float(one)} for one in strength]
-    told: dict[str, Any] = {"strength": float(strength.value)}
+    content: dict[str, Any] = {"strength": float(strength.value)}
     if strength.rows is not None:
-        told["rows"] = dict(zip(("first", "end"), strength.rows, strict=True))
+        content["rows"] = dict(zip(("first", "end"), strength.rows, strict=True))
     if strength.ramp != (1.0, 1.0):
-        told["ramp"] = dict(zip(("first", "last"), strength.ramp, strict=True))
-    return told if len(told) > 1 else told["strength"]
+        content["ramp"] = dict(zip(("first", "last"), strength.ramp, strict=True))
+    return content if len(content) > 1 else content["strength"]
 
 
 def _context(key: SigningKey) -> Any:

@@ -77,7 +77,6 @@ class Cropper:
         """Crops a photo.
 
         Args:
-            photo: a photo.
             shape: height and width of the model's images; a model whose images are not square is not of faces.
             aligned: the photo is framed as the model takes it and is only resized.
             face: which face, 0 the largest; None takes the largest.

@@ -87,7 +87,6 @@ class FaceDetector:
     """MTCNN on the CPU. Loading takes some ten milliseconds; one detector serves many photos and threads.
 
     Args:
-        threads: threads per network.
         progress: called with one line before the package with the weights is fetched, where it is not at hand.
 
     Raises:
@@ -191,7 +190,6 @@ def choose_face(faces: Sequence[Face], index: int | None = None, *, name: str = 
     Args:
         faces: as a `FaceDetector` returns them, the largest first.
         index: which one, from 0; None takes the largest.
-        name: what the error message calls the photo.
 
     Raises:
         NoFaceError: if there is no face at all or no face of that index, or it cannot be told which way up it is.

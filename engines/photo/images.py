@@ -7,7 +7,7 @@ import os
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +54,7 @@ class Photo:
     format: str = "array"
     """"PNG", "JPEG", "WEBP", or "array" for a source that was never a file."""
     sha256: str | None = None
-    """Of the file's bytes, hexadecimal; None for a source that was never a file."""
+    """Digest of the file's bytes, hexadecimal; None for a source that was never a file."""
 
 
 def open_image(source: Source, *, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
@@ -264,7 +264,6 @@ def save_image(path: str | os.PathLike[str], pixels: Pixels, *, quality: int = 9
     The file appears whole or not at all: it is written under a temporary name in the same folder and then renamed.
 
     Args:
-        path: the file to write or replace.
         pixels: uint8 H x W x 3, RGB.
         quality: 1 to 100, for JPEG (without chroma subsampling) and WebP.
         alpha: uint8 H x W opacity, kept in PNG and WebP; JPEG has none, so there the photo is laid on white.
@@ -276,12 +275,24 @@ def save_image(path: str | os.PathLike[str], pixels: Pixels, *, quality: int = 9
         ImageError: if the arrays are not of those shapes.
         OutputError: for another suffix or quality, or if the file cannot be written.
     """
+    return write_picture(path, lambda kind: encode_image(pixels, kind, quality=quality, alpha=alpha))
+
+
+def write_picture(path: str | os.PathLike[str], encode: Callable[[str], bytes]) -> Path:
+    """Writes a picture whole or not at all.
+
+    Args:
+        encode: gives the bytes for one of `FORMATS`, that of the path's suffix.
+
+    Raises:
+        OutputError: for another suffix, if the file cannot be written, or if `encode` raises one.
+    """
     path = Path(path)
     file_format = SUFFIXES.get(path.suffix.lower())
     if file_format is None:
         raise OutputError(f"cannot write {path}: its name must end in {', '.join(SUFFIXES)}")
     try:
-        encoded = encode_image(pixels, file_format, quality=quality, alpha=alpha)
+        encoded = encode(file_format)
     except OutputError as error:
         raise OutputError(f"cannot write {path}: {error}") from error
     if path.is_dir():

@@ -62,16 +62,16 @@ def suppress(
     x1, y1, x2, y2 = boxes.T
     area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
     order = np.argsort(-scores, kind="stable")
-    kept: list[np.intp] = []
+    indices: list[np.intp] = []
     while order.size:
         best, rest = order[0], order[1:]
-        kept.append(best)
+        indices.append(best)
         width = np.maximum(np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest]), 0)
         height = np.maximum(np.minimum(y2[best], y2[rest]) - np.maximum(y1[best], y1[rest]), 0)
         shared = width * height
         base = np.minimum(area[best], area[rest]) if over_smaller else area[best] + area[rest] - shared
         order = rest[shared <= threshold * np.maximum(base, 1e-9)]
-    return np.array(kept, dtype=np.intp)
+    return np.array(indices, dtype=np.intp)
 
 
 def _regress(boxes: FloatArray, offsets: FloatArray) -> FloatArray:
@@ -191,12 +191,12 @@ class Mtcnn:
             corner = np.stack([column, row], axis=1) * STRIDE
             # Per axis: the level was rounded up to whole pixels.
             per_pixel = np.array([image.width / size[0], image.height / size[1]])
-            found = np.concatenate([corner * per_pixel, (corner + CELL) * per_pixel], axis=1).astype(np.float32)
-            found = np.concatenate([found, offsets[0][:, row, column].T], axis=1)
+            candidates = np.concatenate([corner * per_pixel, (corner + CELL) * per_pixel], axis=1).astype(np.float32)
+            candidates = np.concatenate([candidates, offsets[0][:, row, column].T], axis=1)
             score = probabilities[0, 1, row, column]
             best = np.argsort(-score, kind="stable")[:MAX_CANDIDATES]
-            best = best[suppress(found[best, :4], score[best], 0.5)]
-            boxes.append(_regress(found[best, :4], found[best, 4:]))
+            best = best[suppress(candidates[best, :4], score[best], 0.5)]
+            boxes.append(_regress(candidates[best, :4], candidates[best, 4:]))
             scores.append(score[best])
             scale *= PYRAMID_FACTOR
         every, score = np.concatenate(boxes), np.concatenate(scores)

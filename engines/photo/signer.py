@@ -33,12 +33,12 @@ class SigningKey:
     """A private key with its certificates, as PEM."""
 
     algorithm: str
-    """As C2PA calls it: es256, es384, es512, ps256 or ed25519."""
+    """The algorithm as C2PA calls it: es256, es384, es512, ps256 or ed25519."""
     private_key: bytes
     certificates: bytes
     """The key's own first, then the chain."""
     name: str
-    """What messages call it."""
+    """The name in messages."""
 
 
 def local_folder() -> Path:
@@ -91,11 +91,11 @@ def own_key(private_key: str | Path, certificate: str | Path, name: str | None =
     key_file, certificate_file = Path(private_key), Path(certificate)
     try:
         # TypeError: it is behind a passphrase.
-        key = serialization.load_pem_private_key(_read(key_file), password=None)
+        key = serialization.load_pem_private_key(read_at_most(key_file), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise CredentialsError(f"{key_file} is no private key in PEM without a passphrase") from error
     try:
-        chain = x509.load_pem_x509_certificates(_read(certificate_file))
+        chain = x509.load_pem_x509_certificates(read_at_most(certificate_file))
         public = chain[0].public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
         raise CredentialsError(f"{certificate_file} holds no certificate in PEM") from error
@@ -112,10 +112,15 @@ def own_key(private_key: str | Path, certificate: str | Path, name: str | None =
     )
 
 
-def _read(file: Path) -> bytes:
+def read_at_most(file: Path, limit: int = MAX_PEM_BYTES) -> bytes:
+    """The first bytes of a file.
+
+    Raises:
+        CredentialsError: if it cannot be read.
+    """
     try:
         with file.open("rb") as stream:
-            return stream.read(MAX_PEM_BYTES)
+            return stream.read(limit)
     except OSError as error:
         raise CredentialsError(f"{file}: {error.strerror or error}") from error
 

@@ -82,7 +82,7 @@ def without_text(data: bytes) -> bytes:
 
 
 def _turning(kind: bytes, body: memoryview) -> bool:
-    """Whether a text chunk may hold an orientation and is small enough for Pillow."""
+    """True if a text chunk may hold an orientation and is small enough for Pillow."""
     keyword, _, rest = bytes(body[: PngImagePlugin.MAX_TEXT_CHUNK]).partition(b"\0")
     if keyword not in _TURNING or len(body) > PngImagePlugin.MAX_TEXT_CHUNK:
         return False

@@ -23,9 +23,9 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 CELLS = 16
 """The colours of a face are read on a grid of that many cells a side, over which JPEG's noise in them averages out."""
 LIGHTS = np.arange(-128, 512, dtype=np.float32)
-"""What the luminance of a point of a photo's line would be, were no channel cut off at 0 or 255."""
+"""The luminances that points of a photo's line would have, were no channel cut off at 0 or 255."""
 KNOTS = (0.25, 0.5, 0.75)
-"""Where the line may bend: quantiles of the face's luminance."""
+"""The places where the line may bend: quantiles of the face's luminance."""
 CLIPPED = (2, 253)
 """Values up to the first and from the second on may have been cut off, and say nothing of the photo's line."""
 DARK = (95.0, 112.0)
@@ -62,21 +62,21 @@ BLOCK = 8
 
 @dataclass(frozen=True, eq=False)
 class Tone:
-    """How a face's change goes from the model's light and colours to the photo's."""
+    """The way of a face's change from the model's light and colours to the photo's."""
 
     gain: float = 1.0
-    """What the photo is multiplied by for the model; the change is divided by it."""
+    """The factor that the photo is multiplied by for the model; the change is divided by it."""
     line: FloatArray | None = None
     """N x 3: the colours, in levels, of a toned photo at `LIGHTS`; None for a photo in colour."""
 
     @cached_property
     def grey(self) -> bool:
-        """Whether the photo is black-and-white."""
+        """True if the photo is black-and-white."""
         return self.line is not None and bool((self.line == self.line[:, :1]).all())
 
     @property
     def plain(self) -> bool:
-        """Whether light and colours are the model's."""
+        """True if light and colours are the model's."""
         return self.gain == 1 and self.line is None
 
     def lift(self, pixels: NDArray[np.generic]) -> FloatArray:
@@ -134,18 +134,18 @@ class Tone:
         return np.rint(self._at(self._light(luminance))).clip(0, 255).astype(np.uint8)
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads, exactly."""
+        """The values that `from_json` reads, exactly."""
         return {"gain": float(self.gain), "line": None if self.line is None else self.line.tolist()}
 
     @classmethod
-    def from_json(cls, told: Any) -> Tone:
+    def from_json(cls, data: Any) -> Tone:
         """Reads what `to_json` gives.
 
         Raises:
             ValueError: if it is not a tone.
         """
         try:
-            gain, line = float(told["gain"]), told["line"]
+            gain, line = float(data["gain"]), data["line"]
             line = None if line is None else np.array(line, np.float32)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError("it has no light and colours that can be read") from error
@@ -156,7 +156,7 @@ class Tone:
         return cls(gain, line)
 
     def _light(self, luminance: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Where on the line colours of a luminance lie."""
+        """The place on the line of colours of a luminance."""
         assert self.line is not None
         return np.interp(luminance, np.maximum.accumulate(self.line @ LUMA), LIGHTS)
 
@@ -180,7 +180,7 @@ def read_tone(face: NDArray[np.uint8]) -> Tone:
 
 
 def _level(face: NDArray[np.uint8]) -> float:
-    """How light a face is, in levels: brightly lit skin."""
+    """The lightness of a face, in levels: that of brightly lit skin."""
     height, width = face.shape[:2]
     y, x = np.mgrid[:height, :width] + 0.5
     skin = np.square((x / width - 0.5) / 0.2) + np.square((y / height - 0.575) / 0.25) < 1
@@ -195,17 +195,17 @@ def _line(face: NDArray[np.uint8], level: float) -> FloatArray | None:
     means = _means(pixels, np.ones(face.shape[:2], np.float32), inside)
     if np.sqrt(np.square(means - (means @ LUMA)[:, None]).mean()) <= GREY * max(level / LIGHT, SHADE):
         return np.repeat(LIGHTS[:, None], 3, axis=1)
-    seen = np.all((face > CLIPPED[0]) & (face < CLIPPED[1]), axis=2)
+    unclipped = np.all((face > CLIPPED[0]) & (face < CLIPPED[1]), axis=2)
     luminance = pixels @ LUMA
-    if seen.mean() < 1 / CELLS:
+    if unclipped.mean() < 1 / CELLS:
         return None
-    knots = np.quantile(luminance[seen], KNOTS)
+    knots = np.quantile(luminance[unclipped], KNOTS)
 
     def terms(light: FloatArray) -> FloatArray:
         return np.stack([np.ones_like(light), light, *(np.maximum(light - knot, 0) for knot in knots)], axis=-1)
 
     # Means of the terms, not terms of the means: a cell may hold hair and skin.
-    means = _means(np.concatenate([pixels, terms(luminance)], axis=2), seen.astype(np.float32), inside)
+    means = _means(np.concatenate([pixels, terms(luminance)], axis=2), unclipped.astype(np.float32), inside)
     colours, known = means[:, :3], means[:, 3:]
     if len(colours) < CELLS:
         return None
@@ -219,11 +219,11 @@ def _line(face: NDArray[np.uint8], level: float) -> FloatArray | None:
     return np.clip(terms(LIGHTS) @ slopes, 0, 255).astype(np.float32)
 
 
-def _means(planes: FloatArray, seen: FloatArray, inside: NDArray[np.bool_]) -> FloatArray:
-    """Means, N x C, of H x W x C over the cells that are inside and of which more than half is seen."""
+def _means(planes: FloatArray, unclipped: FloatArray, inside: NDArray[np.bool_]) -> FloatArray:
+    """Means, N x C, of H x W x C over the cells that are inside and of which more than half is unclipped."""
     weight, *cells = (
         np.asarray(Image.fromarray(plane).resize((CELLS, CELLS), Image.Resampling.BOX))
-        for plane in (seen, *(seen * plane for plane in np.moveaxis(planes, 2, 0)))
+        for plane in (unclipped, *(unclipped * plane for plane in np.moveaxis(planes, 2, 0)))
     )
     inside = inside & (weight > 0.5)
     return np.stack([cell[inside] / weight[inside] for cell in cells], axis=1).astype(np.float32, copy=False)

@@ -35,7 +35,6 @@ def calibrate(
 
     Args:
         bundle: with FP32 graphs.
-        graph: its name.
         feeds: named inputs, batch by batch.
         precision: of `quantise.QUANTISED`.
         threads: of ONNX Runtime, see `engines.cpus.threads`.

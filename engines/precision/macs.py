@@ -14,7 +14,6 @@ def macs(node: ir.Node, tensors: Mapping[str, Tensor]) -> int:
     """Multiply-accumulates of one node; 0 for anything but a convolution or a matrix product.
 
     Args:
-        node: the node.
         tensors: types and shapes of its inputs and outputs.
     """
     shapes = [tensors[str(value.name)].shape for value in node.inputs if value is not None]

@@ -66,7 +66,6 @@ def chosen(
 
     Args:
         model: rewritten, see `rewrite`, before or after its types were chosen.
-        specs: types and shapes of its values.
         modulated: what `rewrite.prenormalise` gave.
         wide: the FP32 nodes, which are neither.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from engines.precision.fp32_rules import MOVES, fp32_nodes
 from engines.precision.macs import macs
 from engines.precision.quantise import QUANTISED, Peak, chosen, computes_in, quantise, split_kept, worth_it
 from engines.precision.rewrite import fold_batch_norms, prenormalise
-from engines.precision.source import Tensor, constant, load_source, shapes
+from engines.precision.source import Tensor, constant, initializer, load_source, shapes
 from engines.store import cannot_write
 
 PRECISIONS = ("fp32", "fp16", *QUANTISED)
@@ -56,8 +56,6 @@ def lower(
     """Writes a graph of a bundle in a precision.
 
     Args:
-        bundle: where the graph is.
-        graph: its name.
         precision: one of `PRECISIONS`.
         folder: a directory that is there; `<graph>.onnx` and `<graph>.weights` in it are replaced.
         keep_fp32: names of nodes that stay one step wider than the rules have them: an 8-bit product in FP16, any other
@@ -121,13 +119,11 @@ def retype(
         narrow |= back
         keep_fp32 = set(keep_fp32) - set(back)
     reasons = fp32_nodes(model, specs, modulated, keep_fp32)
-    if single and peaks is not None:
-        quantise(model, [node for node in products if str(node.name) not in reasons], precision, peaks, single=True)
-        RemoveUnusedNodesPass()(model)
-        return narrow | reasons
-    _Caster(model, specs, reasons).run()
+    if not single:
+        _Caster(model, specs, reasons).run()
     if peaks is not None:
-        quantise(model, [node for node in products if str(node.name) not in reasons], precision, peaks)
+        narrowed = [node for node in products if str(node.name) not in reasons]
+        quantise(model, narrowed, precision, peaks, single=single)
     RemoveUnusedNodesPass()(model)
     return narrow | reasons
 
@@ -196,14 +192,7 @@ class _Caster:
                 half = array.astype(np.float16)
             if not np.isfinite(half).all():
                 raise EngineError(f"weight {value.name} does not fit FP16 (largest {np.abs(array).max():.4g})")
-            fp16_value = ir.Value(
-                name=f"{value.name}.fp16",
-                const_value=ir.tensor(half, name=f"{value.name}.fp16"),
-                shape=ir.Shape(half.shape),
-                type=ir.TensorType(_HALF),
-            )
-            self.graph.register_initializer(fp16_value)
-            self.made[key] = fp16_value
+            self.made[key] = initializer(self.graph, f"{value.name}.fp16", half)
         return self.made[key]
 
     def _cast(
@@ -233,48 +222,41 @@ def describe(model: ir.Model, graph: str, precision: str, reasons: dict[str, str
         inputs = [value for value in node.inputs if value is not None]
         if inputs and all(value.is_initializer() for value in inputs):
             continue
-        tensors = {str(v.name): specs[str(v.name)] for v in (*inputs, *node.outputs) if str(v.name) in specs}
-
-        def listed(values: list[ir.Value], tensors: dict[str, Tensor] = tensors) -> list[LayerTensor]:
-            return [
-                LayerTensor(name=str(v.name), dtype=tensors[str(v.name)].dtype, shape=list(tensors[str(v.name)].shape))
-                for v in values
-                if str(v.name) in tensors
-            ]
-
-        def size(values: list[ir.Value], tensors: dict[str, Tensor] = tensors) -> int:
-            held = (tensors[str(v.name)] for v in values if str(v.name) in tensors)
-            return sum(t.elements * np.dtype(t.dtype).itemsize for t in held)
-
         stored = {id(value): _stored(value) for value in inputs}
         weights = [held for value in inputs for held in stored[id(value)]]
-        tensors |= {str(v.name): specs[str(v.name)] for v in weights}
-        data = [value for value in inputs if not stored[id(value)]]
-        outputs = list(node.outputs)
-        computes = next((tensors[str(v.name)].dtype for v in (*data, *outputs) if str(v.name) in tensors), "none")
-        computes = computes_in(node) or computes
-        reason = reasons.get(str(node.name)) if node.op_type not in MOVES else None
-        if (
-            reason is None
-            and precision in QUANTISED
-            and computes in ("float16", "float32")
-            and node.op_type not in MOVES
-        ):
-            reason = NO_PRODUCT
+        data, outputs = [value for value in inputs if not stored[id(value)]], list(node.outputs)
+        computes = computes_in(node) or next((spec.dtype for _, spec in _known([*data, *outputs], specs)), "none")
+        reason = None
+        if node.op_type not in MOVES:
+            plain = NO_PRODUCT if precision in QUANTISED and computes in ("float16", "float32") else None
+            reason = reasons.get(str(node.name), plain)
         layers.append(
             Layer(
                 name=str(node.name),
                 operator=node.op_type,
                 precision=computes,
-                inputs=listed(inputs),
-                outputs=listed(outputs),
-                macs=macs(node, tensors),
-                weight_bytes=size(weights),
-                activation_bytes=size(data) + size(outputs),
+                inputs=_tensors(inputs, specs),
+                outputs=_tensors(outputs, specs),
+                macs=macs(node, specs),
+                weight_bytes=_size(weights, specs),
+                activation_bytes=_size([*data, *outputs], specs),
                 reason=reason,
             )
         )
     return LayerReport(graph=graph, source="graph", precision=precision, layers=layers)
+
+
+def _known(values: Iterable[ir.Value], specs: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+    return [(str(value.name), specs[str(value.name)]) for value in values if str(value.name) in specs]
+
+
+def _tensors(values: Iterable[ir.Value], specs: Mapping[str, Tensor]) -> list[LayerTensor]:
+    return [LayerTensor(name=name, dtype=one.dtype, shape=list(one.shape)) for name, one in _known(values, specs)]
+
+
+def _size(values: Iterable[ir.Value], specs: Mapping[str, Tensor]) -> int:
+    """The bytes of values."""
+    return sum(one.elements * np.dtype(one.dtype).itemsize for _, one in _known(values, specs))
 
 
 def _stored(value: ir.Value) -> list[ir.Value]:

@@ -6,10 +6,12 @@ nothing falls back to another.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from engines.bundle import Bundle
@@ -33,35 +35,21 @@ class _Entry:
         return [package for package in self.packages if importlib.util.find_spec(package) is None]
 
 
-def _onnxruntime() -> type[Runtime]:
-    from engines.runtimes.onnxruntime import OnnxRuntime
-
-    return OnnxRuntime
-
-
-def _openvino() -> type[Runtime]:
-    from engines.runtimes.openvino import OpenVINO
-
-    return OpenVINO
-
-
-def _tensorrt() -> type[Runtime]:
-    from engines.runtimes.tensorrt import TensorRT
-
-    return TensorRT
-
-
-def _tensorrt_rtx() -> type[Runtime]:
-    from engines.runtimes.tensorrt import TensorRTRTX
-
-    return TensorRTRTX
+def _here(module: str, name: str) -> type[Runtime]:
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 
 _RUNTIMES = {
-    "onnxruntime": _Entry(("onnxruntime",), "onnxruntime", _onnxruntime),
-    "openvino": _Entry(("openvino", "onnx"), "'edgedit[openvino]'", _openvino),
-    "tensorrt": _Entry((LIBRARIES["tensorrt"].module, "pycuda"), "'edgedit[tensorrt]'", _tensorrt),
-    "tensorrt-rtx": _Entry((LIBRARIES["tensorrt-rtx"].module, "pycuda"), "'edgedit[rtx]' pycuda", _tensorrt_rtx),
+    "onnxruntime": _Entry(("onnxruntime",), "onnxruntime", partial(_here, "onnxruntime", "OnnxRuntime")),
+    "openvino": _Entry(("openvino", "onnx"), "'edgedit[openvino]'", partial(_here, "openvino", "OpenVINO")),
+    "tensorrt": _Entry(
+        (LIBRARIES["tensorrt"].module, "pycuda"), "'edgedit[tensorrt]'", partial(_here, "tensorrt", "TensorRT")
+    ),
+    "tensorrt-rtx": _Entry(
+        (LIBRARIES["tensorrt-rtx"].module, "pycuda"),
+        "'edgedit[rtx]' pycuda",
+        partial(_here, "tensorrt", "TensorRTRTX"),
+    ),
 }
 
 _ELSEWHERE = {"torch": ("bench.runtimes", "'edgedit[train]'")}
@@ -75,7 +63,6 @@ def register(name: str, packages: tuple[str, ...], install: str, importer: Calla
         name: what `create` calls it.
         packages: import names of what it needs.
         install: what a user gives to `pip install` if one of them is missing.
-        importer: imports it and gives its class.
     """
     _RUNTIMES[name] = _Entry(packages, install, importer)
 

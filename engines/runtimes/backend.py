@@ -181,8 +181,6 @@ def targets(
 
     Args:
         requested: names separated by commas.
-        runtime: what is to be built.
-        title: its name in messages.
         known: what it builds for by name; empty if it builds for the GPU at hand only.
         here: compute capability of the GPU at hand.
 

@@ -18,14 +18,13 @@ import onnxruntime as ort
 
 from engines.bundle import Bundle
 from engines.bundle.preflight import HostInfo
-from engines.bundle.signing import open_engine
-from engines.contracts import TensorSpec, mismatch
+from engines.contracts import TensorSpec
 from engines.cpus import threads as allowed
 from engines.errors import EngineError, RuntimeUnavailableError, first_line
 from engines.runtimes.ort import session as new_session
 from engines.runtimes.ort_values import OrtTensor, Values, dtype_name, tensor, to_host
 from engines.runtimes.protocol import Feed, check_run, extents, known_options, refuse_unknown, zeros
-from engines.runtimes.source import of_bundle, of_engine
+from engines.runtimes.source import open_source
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -84,8 +83,6 @@ class OnnxRuntime:
         """Loads a graph; graph and weights are handed over from memory, from the very bytes that were hashed.
 
         Args:
-            bundle: where the graph is.
-            graph: its name.
             provider: a key of `PROVIDERS`.
             threads: intra-operator threads, see `engines.cpus.threads`: never more than this process may use; 0 is
                 one per core.
@@ -111,14 +108,10 @@ class OnnxRuntime:
             )
         count = allowed(threads)
         requested = _provider(provider)
-        if precision is None and target is None:
-            source = of_bundle(bundle, graph, public_key)
-        else:
-            host = HostInfo("ONNX Runtime", ort.__version__)
-            folder = open_engine(
-                bundle, "onnxruntime", graph, host, precision=precision, target=target, public_key=public_key
-            )
-            source = of_engine(bundle, folder, graph)
+        host = HostInfo("ONNX Runtime", ort.__version__)
+        source = open_source(
+            bundle, graph, "onnxruntime", host, precision=precision, target=target, public_key=public_key
+        )
         model = source.read(source.file)
         options = ort.SessionOptions()
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -137,12 +130,7 @@ class OnnxRuntime:
             raise source.error(f"{source.name} cannot be loaded by ONNX Runtime {ort.__version__}: {reason}") from error
         assignment = _assignment(session)
         _check_provider(session, provider, requested, assignment, graph)
-        for what, listed, actual in (
-            ("input", source.inputs, session.get_inputs()),
-            ("output", source.outputs, session.get_outputs()),
-        ):
-            if difference := mismatch(listed, [_spec(node) for node in actual]):
-                raise source.error(f"{source.name} is not what the manifest says: {what} {difference}")
+        source.check([*map(_spec, session.get_inputs())], [*map(_spec, session.get_outputs())])
         device_id = int(provider_options.get("device_id", 0))
         return cls(session, graph, source.inputs, source.outputs, provider, device_id, assignment)
 

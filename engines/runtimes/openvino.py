@@ -21,12 +21,11 @@ import onnx
 
 from engines.bundle import Bundle
 from engines.bundle.preflight import HostInfo
-from engines.bundle.signing import open_engine
-from engines.contracts import TensorSpec, mismatch
+from engines.contracts import TensorSpec
 from engines.cpus import threads as allowed
 from engines.errors import EngineError, first_line
 from engines.runtimes.protocol import Feed, check_run, zeros
-from engines.runtimes.source import of_bundle, of_engine
+from engines.runtimes.source import open_source
 
 # It is imported by openvino's converter, which nothing here calls, and would report to Google Analytics.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -82,8 +81,6 @@ class OpenVINO:
         """Loads a graph, from memory, from the very bytes that were hashed, and compiles it for one photo.
 
         Args:
-            bundle: where the graph is.
-            graph: its name.
             threads: as `engines.cpus.threads`: never more than this process may use; 0 is one per core.
             precision: of a typed graph in the bundle's `engines/`, such as "int8"; None runs the bundle's own graph.
             public_key: PEM file of the public key that must have signed the bundle.
@@ -95,12 +92,8 @@ class OpenVINO:
         """
         count = allowed(threads)
         version = openvino.get_version().partition("-")[0]
-        if precision is None:
-            source = of_bundle(bundle, graph, public_key)
-        else:
-            host = HostInfo("OpenVINO", version)
-            folder = open_engine(bundle, "openvino", graph, host, precision=precision, public_key=public_key)
-            source = of_engine(bundle, folder, graph)
+        host = HostInfo("OpenVINO", version)
+        source = open_source(bundle, graph, "openvino", host, precision=precision, public_key=public_key)
         data = source.read(source.file)
         try:
             model = _core().read_model(_whole(data, source.weights(data)))
@@ -108,9 +101,7 @@ class OpenVINO:
             loaded._compile(tuple(tuple(1 if isinstance(d, str) else d for d in spec.shape) for spec in source.inputs))
         except Exception as error:  # what OpenVINO and protobuf raise has no common base
             raise source.error(f"{source.name} cannot be loaded by OpenVINO {version}: {first_line(error)}") from error
-        for what, listed, ports in (("input", source.inputs, model.inputs), ("output", source.outputs, model.outputs)):
-            if difference := mismatch(listed, [_spec(port) for port in ports]):
-                raise source.error(f"{source.name} is not what the manifest says: {what} {difference}")
+        source.check([*map(_spec, model.inputs)], [*map(_spec, model.outputs)])
         return loaded
 
     def run(self, feeds: Mapping[str, Feed], keep: Collection[str] = ()) -> dict[str, Any]:

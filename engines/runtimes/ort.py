@@ -30,7 +30,6 @@ def session(
     """A session that says nothing on the screen and falls back to no other provider.
 
     Args:
-        model: a file, or its bytes.
         threads: intra-operator threads, see `engines.cpus.threads`.
         options: further ones; they are changed.
         providers: as ONNX Runtime takes them.

@@ -103,9 +103,6 @@ def check_run(
     """Checks what `Runtime.run` is given.
 
     Args:
-        graph: the graph's name.
-        inputs: what it takes.
-        outputs: what it gives.
         feeds: as `Runtime.run`.
         keep: as `Runtime.run`.
         own: the class of the runtime's own device tensors.

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from engines.bundle import Bundle
-from engines.bundle.folders import EngineFolder
-from engines.bundle.signing import ensure_signed
-from engines.contracts import TensorSpec
+from engines.bundle import Bundle, GraphEntry
+from engines.bundle.engine_manifest import ENGINES_FOLDER, EngineGraph
+from engines.bundle.preflight import HostInfo
+from engines.bundle.signing import ensure_signed, open_engine
+from engines.contracts import TensorSpec, mismatch
 from engines.errors import BundleError, EngineError
 
 _EXTERNAL = (".safetensors", ".weights")
@@ -29,6 +30,16 @@ class Source:
     read: Callable[[str], bytes]
     error: type[BundleError] | type[EngineError]
 
+    def check(self, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> None:
+        """Holds what a runtime has loaded against what the manifest promises.
+
+        Raises:
+            BundleError, EngineError: if a tensor differs.
+        """
+        for what, listed, actual in (("input", self.inputs, inputs), ("output", self.outputs, outputs)):
+            if difference := mismatch(listed, actual):
+                raise self.error(f"{self.name} is not what the manifest says: {what} {difference}")
+
     def weights(self, model: bytes) -> dict[str, bytes]:
         """Files beside the graph that it names. A name is stored in it as plain text, so no parser is needed."""
         folder = PurePosixPath(self.file).parent
@@ -40,36 +51,29 @@ class Source:
         return contents
 
 
-def of_bundle(bundle: Bundle, graph: str, public_key: str | Path | None) -> Source:
-    """A bundle's own graph.
+def open_source(
+    bundle: Bundle,
+    graph: str,
+    runtime: str,
+    host: HostInfo,
+    *,
+    precision: str | None,
+    target: str | None = None,
+    public_key: str | Path | None,
+) -> Source:
+    """A typed graph of an engine folder if a precision or target is asked for, else the bundle's own graph.
 
     Raises:
         BundleError: if there is none of that name.
-        SignatureError: if a signature is required and does not hold.
+        EngineError, SignatureError: as `engines.bundle.signing.open_engine`.
     """
-    if public_key is not None:
-        ensure_signed(bundle, public_key)
-    entry = bundle.graph(graph)
-    return Source(
-        f"{bundle.name}: {entry.file}",
-        entry.file,
-        entry.inputs,
-        entry.outputs,
-        bundle.manifest.files,
-        bundle.read,
-        BundleError,
-    )
-
-
-def of_engine(bundle: Bundle, folder: EngineFolder, graph: str) -> Source:
-    """A typed graph of an engine folder that was opened for this machine, see `engines.bundle.signing.open_engine`."""
-    entry = folder.graph(graph)
-    return Source(
-        f"{bundle.name}: engines/{folder.name}/{entry.file}",
-        entry.file,
-        entry.inputs,
-        entry.outputs,
-        folder.manifest.files,
-        folder.read,
-        EngineError,
-    )
+    entry: GraphEntry | EngineGraph
+    if precision is None and target is None:
+        if public_key is not None:
+            ensure_signed(bundle, public_key)
+        entry, place, files, read, error = bundle.graph(graph), "", bundle.manifest.files, bundle.read, BundleError
+    else:
+        folder = open_engine(bundle, runtime, graph, host, precision=precision, target=target, public_key=public_key)
+        entry, place, error = folder.graph(graph), f"{ENGINES_FOLDER}/{folder.name}/", EngineError
+        files, read = folder.manifest.files, folder.read
+    return Source(f"{bundle.name}: {place}{entry.file}", entry.file, entry.inputs, entry.outputs, files, read, error)

@@ -32,9 +32,7 @@ class _Ready:
         self._graph = graph
 
     def expect(self, done: Any, what: str) -> None:
-        """Raises:
-        EngineError: with the library's own words, if a call did not do what it should.
-        """
+        """Raises an EngineError with the library's own words if a call did not do what it should."""
         if not done or self.recorder.num_errors():
             raise EngineError(f"graph {self._graph}: {what} failed: {self.recorder.text()}")
 

@@ -88,8 +88,6 @@ class TensorRT:
         """Loads the engine of a graph.
 
         Args:
-            bundle: holds the engine in its `engines/`.
-            graph: the graph's name.
             precision: of the engine; None takes the first there is of fp16, fp32, int8 and fp8.
             target: of the engine, such as "sm86"; None takes one that fits the GPU.
             device: number of the GPU.

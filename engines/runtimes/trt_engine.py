@@ -54,9 +54,7 @@ def deserialize(backend: Backend, data: bytes, name: str) -> Loaded:
 
 
 def check_profile(graph: str, profile: OptimizationProfile, dynamic: Mapping[str, int]) -> None:
-    """Raises:
-    ValueError: if a dynamic extent lies outside the engine's profile.
-    """
+    """Raises a ValueError if a dynamic extent lies outside the engine's profile."""
     for name, extent in dynamic.items():
         if not profile.min <= extent <= profile.max:
             raise ValueError(
@@ -144,9 +142,7 @@ def built_budget(folder: EngineFolder) -> int | None:
 
 
 def check_tensors(engine: Any, entry: EngineGraph, name: str) -> None:
-    """Raises:
-    EngineError: if the engine's inputs and outputs are not those its manifest lists.
-    """
+    """Raises an EngineError if the engine's inputs and outputs are not those that its manifest lists."""
     specs: dict[str, list[TensorSpec]] = {"INPUT": [], "OUTPUT": []}
     for index in range(engine.num_io_tensors):
         tensor = engine.get_tensor_name(index)

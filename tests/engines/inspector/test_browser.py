@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from engines.bundle.layers import LayerReport
-from engines.inspector import Device, Figures, Subject, compare, comparison_page, engine_page
+from engines.inspector import Device, Subject, compare, comparison_page, engine_page
 from tests.engines.inspector.samples import big_report, edit_report, engine_report
 from tests.engines.inspector.test_page import HOSTILE, hostile_report
 
@@ -68,7 +68,7 @@ def browse(tmp_path: Path) -> Open:
 
 
 def page(report: LayerReport) -> bytes:
-    return engine_page(Subject(report, None, None), Figures(report, DEVICE))
+    return engine_page(Subject(report, device=DEVICE))
 
 
 def test_the_console_is_heard(browse: Open) -> None:
@@ -118,10 +118,8 @@ def test_the_map_opens_by_macs_with_letters_where_they_fit(browse: Open) -> None
 
 def test_two_reports_in_the_browser(browse: Open) -> None:
     a, b = edit_report(precision="fp32"), engine_report()
-    figures = (Figures(a, DEVICE), Figures(b, DEVICE))
-    subjects = (Subject(a, None, None), Subject(b, None, None))
-    found = compare(a, b)
-    seen = browse(comparison_page(subjects, figures, found), "#match=precision+differs&sort=ratio")
+    found = compare(Subject(a, device=DEVICE), Subject(b, device=DEVICE))
+    seen = browse(comparison_page(found), "#match=precision+differs&sort=ratio")
     assert seen.console == [] and len(seen.rows) == found.counts["precision"]
     ratios = [float(text.split()[-1]) for _, text in seen.rows]
     assert ratios == sorted(ratios, reverse=True) and ratios[0] > ratios[-1]

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.bundle.layers import LayerReport
-from engines.inspector import compare
+from engines.inspector import Subject, compare
 from tests.engines.inspector.samples import edit_report, engine_report, layer
 
 
-def report(*layers) -> LayerReport:
-    return LayerReport(graph="edit", source="graph", precision="fp16", layers=list(layers))
+def report(*layers) -> Subject:
+    return Subject(LayerReport(graph="edit", source="graph", precision="fp16", layers=list(layers)))
 
 
 def node(name: str, macs: int = 0, precision: str = "float16", fused: tuple[str, ...] = ()):
@@ -57,23 +57,23 @@ def test_the_arithmetic_decides_a_sides_precision() -> None:
     wide = report(node("k", 8, "float32", fused=("a", "cast")))
     found = compare(mixed, wide)
     assert found.counts["precision"] == 1
-    assert found.side_a(found.pairs[0]).precision == "FP16" and found.side_b(found.pairs[0]).precision == "FP32"
+    assert [side.precision for side in found.pairs[0].sides] == ["FP16", "FP32"]
 
 
 def test_a_sum_of_times_needs_all_of_them() -> None:
     timed = node("a").model_copy(update={"milliseconds": 2.0})
     also = node("b").model_copy(update={"milliseconds": 0.5})
     found = compare(report(timed, also, node("c")), report(node("x", fused=("a", "b")), node("y", fused=("c",))))
-    assert [found.side_a(pair).milliseconds for pair in found.pairs] == [2.5, None]
+    assert [pair.sides[0].milliseconds for pair in found.pairs] == [2.5, None]
 
 
 def test_a_graph_against_the_engine_made_from_it() -> None:
     graph, engine = edit_report(precision="fp32"), engine_report()
-    found = compare(graph, engine)
+    found = compare(Subject(graph), Subject(engine))
     assert found.counts["only A"] == found.counts["only B"] == 0
     assert len(found.pairs) == len(engine.layers) < len(graph.layers)
     for pair in found.pairs:
-        assert found.side_a(pair).macs == found.side_b(pair).macs
+        assert pair.sides[0].macs == pair.sides[1].macs
 
 
 names = st.lists(st.tuples(st.sampled_from("abcde "), st.lists(st.sampled_from("abcdefg"), max_size=3)), max_size=8)

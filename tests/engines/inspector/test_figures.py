@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from engines.bundle.layers import LayerReport
 from engines.errors import EngineError
 from engines.inspector.devices import Device, assume_device, find_device
-from engines.inspector.figures import UNKNOWN_REASON, Figures, clean, ms, percent, precision_label, shape, si
+from engines.inspector.figures import Figures, clean, ms, percent, precision_label, shape, si
+from engines.inspector.subject import UNKNOWN_REASON, Subject
 from tests.engines.inspector.samples import edit_report, engine_report, layer
 
 DEVICE = Device("box", {"float16": 100.0, "float32": 10.0}, 500.0)
@@ -20,65 +21,64 @@ def report(*layers, precision: str = "fp16") -> LayerReport:
 
 
 def test_a_floor_is_the_longer_of_arithmetic_and_memory() -> None:
-    figures = Figures(report(), DEVICE)
     heavy = layer("a", "Conv", [[1, 8]], [1, 8], macs=10**9)
-    assert figures.floor(heavy) == pytest.approx(2e9 / 100e12 * 1e3)
+    assert Figures([heavy], DEVICE).floor == pytest.approx(2e9 / 100e12 * 1e3)
     wide = heavy.model_copy(update={"precision": "float32"})
-    assert figures.floor(wide) == pytest.approx(2e9 / 10e12 * 1e3)
+    assert Figures([wide], DEVICE).floor == pytest.approx(2e9 / 10e12 * 1e3)
     moving = layer("b", "Add", [[1, 10**6]], [1, 10**6])
-    assert figures.floor(moving) == pytest.approx(4e6 / 500e9 * 1e3)
+    assert Figures([moving], DEVICE).floor == pytest.approx(4e6 / 500e9 * 1e3)
     # No figure for INT8: a bound by memory alone is still a bound.
-    assert figures.floor(heavy.model_copy(update={"precision": "int8"})) == pytest.approx(32 / 500e9 * 1e3)
-    assert Figures(report()).floor(heavy) is None
+    eight = heavy.model_copy(update={"precision": "int8"})
+    assert Figures([eight], DEVICE).floor == pytest.approx(32 / 500e9 * 1e3)
+    assert Figures([heavy, wide], DEVICE).floor == pytest.approx(2e9 / 100e12 * 1e3 + 2e9 / 10e12 * 1e3)
+    assert Figures([heavy]).floor is None
 
 
 def test_intensity_counts_two_operations_per_mac_over_all_bytes() -> None:
     node = layer("a", "MatMul", [[10, 10]], [10, 10], macs=1000, weights=100)
-    assert Figures.intensity(node) == pytest.approx(2000 / (100 * 2 + 200 * 2))
-    assert (
-        Figures.intensity(layer("a", "Shape", [], [], precision="int64").model_copy(update={"activation_bytes": 0}))
-        == 0
-    )
+    assert Figures([node]).intensity == pytest.approx(2000 / (100 * 2 + 200 * 2))
+    still = layer("a", "Shape", [], [], precision="int64").model_copy(update={"activation_bytes": 0})
+    assert Figures([still]).intensity == 0
 
 
 def test_attained_is_measured_where_it_was_measured_and_the_floor_elsewhere() -> None:
-    figures = Figures(report(), DEVICE)
     node = layer("a", "Conv", [[1, 8]], [1, 8], macs=10**9)
-    assert figures.attained(node) == pytest.approx(100e12)
-    assert figures.attained(node.model_copy(update={"milliseconds": 1.0})) == pytest.approx(2e12)
-    assert Figures(report()).attained(node) is None
-    assert figures.attained(node.model_copy(update={"macs": 0})) is None
+    assert Figures([node], DEVICE).attained == pytest.approx(100e12)
+    assert Figures([node.model_copy(update={"milliseconds": 1.0})], DEVICE).attained == pytest.approx(2e12)
+    assert Figures([node]).attained is None
+    assert Figures([node.model_copy(update={"macs": 0})], DEVICE).attained is None
 
 
 def test_totals_by_precision_add_up() -> None:
     subject = edit_report()
-    figures = Figures(subject, DEVICE)
-    assert sum(t.macs for t in figures.precisions) == subject.macs
-    assert sum(t.layers for t in figures.precisions) == len(subject.layers)
-    assert sum(t.share for t in figures.precisions) == pytest.approx(1)
+    figures = Figures(subject.layers, DEVICE)
+    parts = figures.by_precision
+    assert sum(part.macs for part in parts.values()) == subject.macs == figures.macs
+    assert sum(len(part.layers) for part in parts.values()) == len(subject.layers)
+    assert sum(figures.share(label) for label in parts) == pytest.approx(1)
     assert figures.share("FP16") == pytest.approx(subject.share("float16"))
-    assert figures.precisions[0].precision == "FP16"
-    assert figures.total_ms is None and figures.measured == 0
-    timed = Figures(engine_report())
-    assert timed.total_ms == pytest.approx(sum(x.milliseconds or 0 for x in timed.report.layers))
-    assert timed.total_floor is None
+    assert next(iter(parts)) == "FP16"
+    assert figures.timed.milliseconds is None and figures.timed.layers == []
+    timed = Figures(engine_report().layers)
+    assert timed.timed.milliseconds == pytest.approx(sum(x.milliseconds or 0 for x in timed.layers))
+    assert timed.floor is None
 
 
 def test_silent_fp32_arithmetic_is_named_even_without_a_reason_and_comes_first() -> None:
     silent = layer("silent", "Conv", [[1]], [1], macs=5, precision="float32")
     reasoned = layer("norm", "Norm", [[1]], [1], precision="float32", reason="a norm")
     plain = layer("copy", "Reshape", [[1]], [1], precision="float32")
-    assert list(Figures(report(reasoned, silent, plain)).wide.items()) == [
+    assert list(Subject(report(reasoned, silent, plain)).wide.items()) == [
         (UNKNOWN_REASON, [silent]),
         ("a norm", [reasoned]),
     ]
-    assert Figures(report(silent, precision="fp32")).wide == {}
+    assert Subject(report(silent, precision="fp32")).wide == {}
 
 
-def test_a_selection_keeps_the_costliest_in_network_order() -> None:
+def test_the_costliest_layers_come_first() -> None:
     layers = [layer(str(i), "Conv", [[1]], [1], macs=macs) for i, macs in enumerate([5, 1, 9, 2, 7])]
-    assert Figures(report(*layers), shown=3).selection == [0, 2, 4]
-    assert Figures(report(*layers)).selection == [0, 1, 2, 3, 4]
+    assert Subject(report(*layers)).costliest(3) == [2, 4, 0]
+    assert Subject(report(*layers)).costliest(9) == [2, 4, 0, 3, 1]
 
 
 @pytest.mark.parametrize(
