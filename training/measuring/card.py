@@ -99,7 +99,7 @@ def model_card(
         root: the training run.
         family: of the model.
         recipe: the recipe's name.
-        metrics: what `training.running.run.evaluate` returned.
+        metrics: what `training.running.evaluation.evaluate` returned.
         data: statement on the training data.
         device: what it was trained on, in words.
     """
