@@ -80,12 +80,13 @@ class Averaged(nn.Module):
             mine.copy_(theirs)
 
 
-def descend(loss: Tensor, *optimizers: Optimizer) -> None:
-    """One step of the optimizers down the gradient of a loss."""
-    for optimizer in optimizers:
+def descend(loss: Tensor, *optimizers: Optimizer | None) -> None:
+    """One step of the optimizers, those that are there, down the gradient of a loss."""
+    there = [optimizer for optimizer in optimizers if optimizer is not None]
+    for optimizer in there:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    for optimizer in optimizers:
+    for optimizer in there:
         optimizer.step()
 
 
