@@ -34,7 +34,7 @@ _RGB = {**_AFFINE, "bias": ("bias", 1, 2)}
 
 
 def _block(resolution: str) -> int:
-    """Of 4, 8, 16, ...: -1, 0, 1, ..."""
+    """The number of the block at a resolution: -1 for 4 pixels, 0 for 8, 1 for 16, ..."""
     return int(resolution).bit_length() - 4
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint may lack because it can be made: its mean code, FIR kernels, noise images, batch-norm counters."""
+"""Tensors that a checkpoint may lack because they can be made: mean code, FIR kernels, noise images, counters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WIDEST, _DEEPEST = 4096, 32
 _KERNEL = re.compile(r"(?:.*\.)?(?:blur|upsample)\.kernel")
 _NOISE = re.compile(r"(?:.*\.)?noises\.noise_(\d{1,2})")
 _COUNTER = "num_batches_tracked"
-"""Of batch norm; plays no part in inference, and files from before torch 0.4.1 lack it."""
+"""Batch norm's counter plays no part in inference, and files from before torch 0.4.1 lack it."""
 
 
 @torch.no_grad()

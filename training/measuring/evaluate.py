@@ -248,7 +248,7 @@ def _bytes(system: EditingSystem) -> int:
 
 
 def _by_start(attribute: str, before: np.ndarray, change: np.ndarray, strength: float) -> dict[str, float]:
-    """For a probability, also the change among faces that have room to move: below (above) one half at the start."""
+    """The change of a probability also among faces that have room to move: below (above) one half at the start."""
     if attribute not in ("smile", "female", "male"):
         return {}
     room = before < 0.5 if strength > 0 else before >= 0.5
@@ -287,11 +287,11 @@ def photo_range(
     def keeps(strength: float) -> bool:
         edit = resolve({wide.name: wide}, {wide.name: strength}, system.family)
         deltas = [torch.from_numpy(delta).to(photos.device)[None] for delta in (edit.delta_w, edit.style_delta)]
-        kept = [
+        similar = [
             identity(like(system.edit(inversion, *deltas), part, system.family))
             for part, inversion in zip(parts, inversions, strict=True)
         ]
-        return bool((torch.cat(kept) * start).sum(dim=1).mean() >= floor)
+        return bool((torch.cat(similar) * start).sum(dim=1).mean() >= floor)
 
     ends = []
     for sign in (-1.0, 1.0):

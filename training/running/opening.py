@@ -1,4 +1,4 @@
-"""What comes before a stage, a fit or a measurement: files looked for, PyTorch set up, the trained run put together."""
+"""The steps before a stage, a fit or a measurement: files are looked for, PyTorch set up, the run put together."""
 
 from __future__ import annotations
 

@@ -209,4 +209,4 @@ TRAINED: Mapping[str, Callable[[Run, LoopOptions], int]] = {
     "encoder": train_encoder,
     "editor": train_editor,
 }
-"""What trains a stage, by its name and in the stages' order."""
+"""The functions that train, by the names of their stages and in their order."""

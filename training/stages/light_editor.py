@@ -210,8 +210,8 @@ class LightEditorStage(LightStage[LightEditorOptions]):
         return total + coarse + o.identity * identity + o.movement * movement, scalars
 
     def _movement(self, edited: Tensor, start: Tensor, target: Tensor, target_start: Tensor) -> Tensor:
-        """How far e4e's code moves from `start` to `edited` along its way from `target_start` to `target`: the squared
-        distance to all of that way, as a share of it, mean over pictures B x 3 x h x w."""
+        """The loss on the way that e4e's code moves from `start` to `edited`, beside the whole way from `target_start`
+        to `target`: the squared distance to it, as a share of it, mean over pictures B x 3 x h x w."""
         encoder = self.system.e4e
         with self.autocast():
             code = encoder(edited)[:, 0].float()

@@ -1,4 +1,4 @@
-"""What every stage has: settings, what the loop that runs it asks of it, and an averaged copy of what it trains."""
+"""The contract of stages: settings, what the loop that runs them calls, and an averaged copy of what they train."""
 
 from __future__ import annotations
 

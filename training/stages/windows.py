@@ -1,4 +1,4 @@
-"""What the stages of the light family share: windows of features, and losses on the pictures rendered from them.
+"""The common tools of the light family's stages: windows of features, and losses on the pictures rendered from them.
 
 Everything above the feature is convolutional with a small reach, so a window of feature cells gives the picture's part
 above it: training on windows costs their share of a picture. The generator is frozen and runs in bfloat16 there, which
