@@ -18,7 +18,7 @@ from training.networks.latents import mean_w
 from training.networks.mobilestylegan import MobileGenerator
 from training.stages.base import Options, TrainingStage
 from training.stages.pairs import PairSet
-from training.stages.protocol import Averaged
+from training.stages.protocol import Averaged, descend
 from training.stages.windows import Windowed
 
 
@@ -76,11 +76,7 @@ class LightStage(TrainingStage[Options]):
 
     def update(self, total: Tensor, step: int, images: int) -> None:
         """One optimizer step, its gradient clipped to length 1; `images` were seen in it."""
-        optimizer = self.optimizers[self.part]
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        optimizer.step()
+        descend(total, self.optimizers[self.part], clipped=self.network)
         self.average.update(self.network, (step + 1) * images, images)
 
 

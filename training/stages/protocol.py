@@ -80,12 +80,17 @@ class Averaged(nn.Module):
             mine.copy_(theirs)
 
 
-def descend(loss: Tensor, *optimizers: Optimizer | None) -> None:
-    """One step of the optimizers, those that are there, down the gradient of a loss."""
+def descend(loss: Tensor, *optimizers: Optimizer | None, clipped: nn.Module | None = None) -> None:
+    """One step of the optimizers, those that are there, down the gradient of a loss.
+
+    The gradient of `clipped` is brought to length 1 where it is longer.
+    """
     there = [optimizer for optimizer in optimizers if optimizer is not None]
     for optimizer in there:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if clipped is not None:
+        nn.utils.clip_grad_norm_(clipped.parameters(), 1.0)
     for optimizer in there:
         optimizer.step()
 
