@@ -53,6 +53,18 @@ def _decode(name: str, read: Callable[[], bytes], size: tuple[int, int]) -> np.n
         raise ValueError(f"{name} cannot be read as an image; mend or remove it") from error
 
 
+def from_pixels(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Pictures uint8 B x h x w x 3 as float32 B x 3 x h x w in [-1, 1]."""
+    # A copy: pictures may be a file that is mapped for reading alone.
+    return torch.tensor(pixels).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def to_pixels(images: Tensor) -> np.ndarray:
+    """Pictures B x 3 x h x w, clamped to [-1, 1], as uint8 B x h x w x 3."""
+    levels = images.clamp(-1, 1).add(1).mul(127.5).round().byte()
+    return np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
+
+
 @dataclass(frozen=True)
 class FaceSet:
     """Images of one split: `images` uint8 M x h x w x 3 (RGB), in memory or in a mapped file, `names` the files they
@@ -74,8 +86,7 @@ class FaceSet:
     def tensor(self, indices: Tensor | np.ndarray | slice, device: torch.device | str = "cpu") -> Tensor:
         """The images at `indices` as float32 B x 3 x h x w in [-1, 1]."""
         chosen = indices if isinstance(indices, slice) else np.asarray(indices)
-        batch = torch.from_numpy(np.array(self.images[chosen]))
-        return batch.to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+        return from_pixels(self.images[chosen], device)
 
 
 def load_faces(

@@ -132,14 +132,14 @@ def average_gradients(optimizer: Optimizer) -> None:
         return
 
     def average(optimizer: Optimizer, *_: Any) -> None:
-        found = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not found:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not gradients:
             return
         # One message for all: a network has hundreds of small tensors.
-        flat = torch.cat([gradient.reshape(-1) for gradient in found])
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
         flat /= processes()
-        for gradient, mean in zip(found, flat.split([g.numel() for g in found]), strict=True):
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
     optimizer.register_step_pre_hook(average)

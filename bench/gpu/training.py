@@ -11,15 +11,11 @@ from bench.gpu.queue import Outcome, Step
 from training.losses.image import LossFiles
 from training.recipes import recipe
 from training.running import checkpoint
-from training.running import run as stages
+from training.running.directions import fit_directions
+from training.running.folder import Run
 from training.running.loop import LoopOptions
+from training.running.run import TRAINED, render_pairs
 
-_TRAINED: dict[str, Callable[[stages.Run, LoopOptions], int]] = {
-    "generator": stages.train_generator,
-    "e4e": stages.train_e4e,
-    "encoder": stages.train_encoder,
-    "editor": stages.train_editor,
-}
 _CHECKPOINT_EVERY = 500
 PACKED = "checkpoints"
 """Where they travel, inside the folder of results."""
@@ -87,7 +83,7 @@ def _stage(context: Context, stage: str, left: Callable[[], float]) -> Callable[
     def run() -> Outcome:
         assert context.data is not None and context.lpips is not None and context.identity is not None
         chosen = recipe(context.recipe)
-        made = stages.Run(
+        made = Run(
             recipe=chosen,
             root=context.run_folder,
             data=context.data,
@@ -99,9 +95,9 @@ def _stage(context: Context, stage: str, left: Callable[[], float]) -> Callable[
         row: dict[str, Any] = {"recipe": context.recipe}
         if chosen.pairs:
             # They do not travel: a GPU renders them anew in a minute, and those that are there stay.
-            stages.render_pairs(made)
+            render_pairs(made)
         if stage == "directions":
-            row["directions"] = [direction.name for direction in stages.fit_directions(made)]
+            row["directions"] = [direction.name for direction in fit_directions(made)]
             done = True
         else:
             steps = _steps(context, stage)
@@ -113,7 +109,7 @@ def _stage(context: Context, stage: str, left: Callable[[], float]) -> Callable[
                 decay=chosen.decay,
             )
             before = _reached(context, stage)
-            reached = before if before >= steps else _TRAINED[stage](made, options)
+            reached = before if before >= steps else TRAINED[stage](made, options)
             row |= {"from_step": before, "to_step": reached, "of_steps": steps, "clocks": context.clocks()}
             done = reached >= steps
         finished = frozenset(s for s in STAGES if _reached(context, s) >= _steps(context, s))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from training.importers.errors import CheckpointError
+from training.networks.stylegan2 import fir_kernel
 
 MEAN = "mapping.w_avg"
 
@@ -34,7 +35,7 @@ _RGB = {**_AFFINE, "bias": ("bias", 1, 2)}
 
 
 def _block(resolution: str) -> int:
-    """Of 4, 8, 16, ...: -1, 0, 1, ..."""
+    """The number of the block at a resolution: -1 for 4 pixels, 0 for 8, 1 for 16, ..."""
     return int(resolution).bit_length() - 4
 
 
@@ -66,8 +67,7 @@ def from_ada(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tens
     Raises:
         CheckpointError: if it was trained with another FIR filter than [1, 3, 3, 1], or is conditional.
     """
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-    kernel = torch.outer(taps, taps) / 64
+    kernel = fir_kernel()
     collected: dict[str, Tensor] = {}
     rest: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

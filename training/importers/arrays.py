@@ -25,7 +25,7 @@ from training.importers.opening import WORDS, form_of, torch_content
 from training.importers.pickled import Call, numpy_array, read_pickle
 
 MAX_BYTES = 64 * 2**20
-"""Of a file, and of what it unpacks to."""
+"""Largest file that is read, packed and unpacked."""
 
 MAX_TEXT = 4 * 2**20
 """Bytes of a text of numbers; a direction of 18 x 512 takes some 200 thousand."""
@@ -39,7 +39,7 @@ _BETWEEN = re.compile(r"[\s,;\[\]()]+")
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """What a file holds."""
+    """The arrays of a file, and its digest."""
 
     value: Any
     """An array; a dict of arrays by name; or lists of arrays and numbers."""
@@ -97,7 +97,7 @@ def _from_npy(data: bytes, source: str) -> np.ndarray:
 
 def _from_npz(data: bytes, path: Path) -> dict[str, np.ndarray]:
     """All arrays of NumPy's container, by name; together they unpack to no more than `MAX_BYTES`."""
-    found = {}
+    arrays = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
@@ -106,11 +106,11 @@ def _from_npz(data: bytes, path: Path) -> dict[str, np.ndarray]:
             for member in members:
                 if member.filename.endswith(".npy"):
                     name = member.filename.removesuffix(".npy")
-                    found[name] = _from_npy(archive.read(member), f"{path}: {name[:80]}")
+                    arrays[name] = _from_npy(archive.read(member), f"{path}: {name[:80]}")
     # What zipfile raises for members that are cut or misplaced, packed by other methods, or encrypted.
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
         raise DirectionError(f"{path} is damaged, or packed in a way that NumPy does not; get it again") from error
-    return found
+    return arrays
 
 
 def _from_text(data: bytes, path: Path) -> np.ndarray:

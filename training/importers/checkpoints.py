@@ -34,13 +34,13 @@ _HEAD = re.compile(r"(?:encoder|e4e_encoder|inverter\.fs_backbone)\.styles(_othe
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What an import gives."""
+    """The outcome of an import."""
 
     imported: Imported
     left_out: list[tuple[str, LeftOut]]
-    """File names, and what of each was recognised and is not part of the network."""
+    """Parts that were recognised and are not of the network, each with the name of its file."""
     filled_in: list[str]
-    """What the files lack and was made, in words."""
+    """Lines on the tensors that the files lack and that were made."""
 
 
 def import_checkpoint(kind: str, paths: Sequence[Path], family: ModelFamily | None = None) -> Result:
@@ -67,10 +67,10 @@ def import_checkpoint(kind: str, paths: Sequence[Path], family: ModelFamily | No
         (means if name.endswith("latent_avg") else tensors)[name] = tensor
     if means:
         cars = _cars(files, default=form.stored_as != GENERATOR)
-        found = derive(tensors, str(files[MAIN].path), cars=cars)
+        shown = derive(tensors, str(files[MAIN].path), cars=cars)
         if family is not None:
-            check_resolution(found, family, str(files[MAIN].path))
-        family = family or found
+            check_resolution(shown, family, str(files[MAIN].path))
+        family = family or shown
         _check_heads(tensors, family, form, files[MAIN])
     else:
         family = None
@@ -83,7 +83,6 @@ def import_checkpoint(kind: str, paths: Sequence[Path], family: ModelFamily | No
         ledger.close()
     what = f"{kind} of {family.name}" if family else kind
     filled_in = [note for ledger in files.values() for note in ledger.filled_in] + fill_in(tensors, expected)
-    found_tensors = account(tensors, expected, what, source)
     imported = Imported(
         kind=form.stored_as,
         family=family,
@@ -98,7 +97,7 @@ def import_checkpoint(kind: str, paths: Sequence[Path], family: ModelFamily | No
             }
             for role, ledger in files.items()
         ],
-        tensors=found_tensors,
+        tensors=account(tensors, expected, what, source),
     )
     if filled_in:
         imported.sources[0]["filled_in"] = filled_in
@@ -112,25 +111,25 @@ def _assigned(kind: str, form: Format, ledgers: list[Ledger]) -> tuple[Files, di
     Raises:
         CheckpointError: if a file is of another kind, or missing.
     """
-    seen = [(ledger, recognise(ledger)) for ledger in ledgers]
+    spare = [(ledger, recognise(ledger)) for ledger in ledgers]
     files: dict[str, Ledger] = {}
     kinds: dict[str, FileKind] = {}
     missing: list[str] = []
     for wanted in form.sources:
-        index = next((i for i, (_, file_kind) in enumerate(seen) if file_kind in wanted.kinds), None)
+        index = next((i for i, (_, file_kind) in enumerate(spare) if file_kind in wanted.kinds), None)
         if index is not None:
-            files[wanted.role], kinds[wanted.role] = seen.pop(index)
+            files[wanted.role], kinds[wanted.role] = spare.pop(index)
         else:
             missing.append(wanted.words)
     main = form.sources[0].words
     if MAIN not in files:
-        others = seen or [(files[role], kinds[role]) for role in files]
+        others = spare or [(files[role], kinds[role]) for role in files]
         if not others:
             raise CheckpointError(f"{kind} needs {main}; name the file")
         ledger, file_kind = others[0]
         hint = f"; `edgedit import weights {file_kind.key}` reads that" if file_kind.key in FORMATS else ""
         raise CheckpointError(f"{ledger.path} looks like {file_kind.words}, not like {main}{hint}")
-    stray = f"{seen[0][0].path} looks like {seen[0][1].words}" if seen else ""
+    stray = f"{spare[0][0].path} looks like {spare[0][1].words}" if spare else ""
     if missing:
         raise CheckpointError(
             f"{kind} is missing a file{f' ({stray})' if stray else ''}: also name {', and '.join(missing)}"
@@ -155,7 +154,7 @@ def _same_size(files: Files) -> None:
 
 
 def _cars(files: Files, *, default: bool) -> bool:
-    """Whether 512 pixels show cars: as the training options say, else the default."""
+    """True if 512 pixels show cars: as the training options say, else the default."""
     named = files[MAIN].options.get("dataset_type")
     return "car" in named if isinstance(named, str) else default
 
@@ -174,11 +173,11 @@ def _check_heads(tensors: dict[str, Tensor], family: ModelFamily, form: Format, 
             heads.setdefault(encoder, set()).add((match[1] or "", match[2]))
             if not match[1] and int(match[2]) >= family.w_rows:
                 spare.add(name)
-    for encoder, found in heads.items():
-        too_many = len(found) > family.w_rows
-        if len(found) < family.w_rows or (too_many and not (form.extra_rows and encoder == "encoder")):
+    for encoder, own in heads.items():
+        too_many = len(own) > family.w_rows
+        if len(own) < family.w_rows or (too_many and not (form.extra_rows and encoder == "encoder")):
             raise CheckpointError(
-                f"{main.path} is of another resolution: {encoder} has {len(found)} style heads, "
+                f"{main.path} is of another resolution: {encoder} has {len(own)} style heads, "
                 f"and the generator of {family.size} pixels takes {family.w_rows}"
             )
     for name in spare:

@@ -1,4 +1,4 @@
-"""What a checkpoint may lack because it can be made: its mean code, FIR kernels, noise images, batch-norm counters."""
+"""Tensors that a checkpoint may lack because they can be made: mean code, FIR kernels, noise images, counters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from training.importers.errors import CheckpointError
-from training.networks.stylegan2 import EqualLinear, PixelNorm, UpsampleRGB
+from training.networks.stylegan2 import EqualLinear, PixelNorm, fir_kernel
 
 SAMPLES = 100_000
 """Codes that a mean is taken over, as many as e4e's and pSp's trainers take."""
@@ -20,7 +20,7 @@ _WIDEST, _DEEPEST = 4096, 32
 _KERNEL = re.compile(r"(?:.*\.)?(?:blur|upsample)\.kernel")
 _NOISE = re.compile(r"(?:.*\.)?noises\.noise_(\d{1,2})")
 _COUNTER = "num_batches_tracked"
-"""Of batch norm; plays no part in inference, and files from before torch 0.4.1 lack it."""
+"""Batch norm's counter plays no part in inference, and files from before torch 0.4.1 lack it."""
 
 
 @torch.no_grad()
@@ -77,7 +77,7 @@ def fill_in(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> list[
             tensors[name] = torch.zeros(other.shape, dtype=other.dtype)
             filled["batch-norm counters: {} set to zero; inference does without them"] += 1
         elif _KERNEL.fullmatch(name):
-            tensors[name] = UpsampleRGB().kernel
+            tensors[name] = fir_kernel(gain=4.0)
             filled["FIR kernels: {} of [1, 3, 3, 1]"] += 1
         elif match := _NOISE.fullmatch(name):
             tensors[name] = torch.randn(other.shape, generator=torch.Generator().manual_seed(int(match[1])))

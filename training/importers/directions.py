@@ -25,7 +25,7 @@ _GUI = (-15.0, 25.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """What a user says of a direction, in place of what is known of its file."""
+    """The words of a user on a direction, in place of what is known of its file."""
 
     name: str | None = None
     range: tuple[float, float] | None = None
@@ -35,7 +35,7 @@ class Words:
     licence: str | None = None
 
     def about(self, name: str, description: str, known: Known | None, shown: tuple[float, float] | None) -> About:
-        """What is said of the direction.
+        """The description of a direction for those who use it.
 
         Args:
             name, description: unless others were given; the name may be a file's, from which one is made.
@@ -92,11 +92,11 @@ KNOWN = {
         _SHOWN,
     ),
 }
-"""By SHA-256."""
+"""The official files by SHA-256."""
 
 
 def read(path: Path) -> tuple[Any, Known | None]:
-    """What a file holds (see `training.importers.arrays`), and the official file that it is.
+    """The arrays of a file (see `training.importers.arrays`), and the official file that it is.
 
     Raises:
         EdgeditError: if PyTorch is not installed, or the file is not one of arrays.
@@ -157,7 +157,7 @@ class Imported:
 
     direction: Direction
     chosen: dict[str, Any]
-    """What of the file it is: the component, the channels, or beta and how many channels move."""
+    """The part of the file that was taken: the component, channels, or beta and the number of channels that move."""
 
 
 def import_direction(
@@ -240,8 +240,8 @@ def _ganspace(
     if recipe is not None:
         if rows is not None:
             raise DirectionError("a recipe has its rows; leave --rows out")
-        found = find_recipe(COMPONENTS, family, recipe)
-        component, rows, shown = found.component, found.rows, found.range
+        published = find_recipe(COMPONENTS, family, recipe)
+        component, rows, shown = published.component, published.rows, published.range
     assert component is not None
     value, known = read(file)
     if not isinstance(value, dict):
@@ -284,10 +284,10 @@ def _styleclip(file: Path, family: str, text: Path, statistics: Path, beta: floa
 
 
 def _channels(items: Sequence[str]) -> Channels:
-    found = []
+    pairs = []
     for item in items:
         layer, colon, channel = item.partition(":")
         if not colon or not layer.isdecimal() or not channel.isdecimal():
             raise DirectionError(f"{item!r} is not LAYER:CHANNEL, such as 6:501")
-        found.append((int(layer), int(channel)))
-    return tuple(found)
+        pairs.append((int(layer), int(channel)))
+    return tuple(pairs)

@@ -1,4 +1,4 @@
-"""What can be wrong with somebody else's checkpoint."""
+"""The error that tells what is wrong with somebody else's checkpoint."""
 
 from __future__ import annotations
 

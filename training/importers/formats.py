@@ -42,12 +42,12 @@ class Source:
     role: str
     kinds: tuple[FileKind, ...]
     words: str
-    """What to give where it is missing."""
+    """The words that ask for it where it is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """How a kind is imported."""
+    """The way in which a kind is imported."""
 
     sources: tuple[Source, ...]
     assemble: Callable[[Files], dict[str, Tensor]]
@@ -65,16 +65,16 @@ def _generator(ledger: Ledger, to: str) -> tuple[dict[str, Tensor], Tensor]:
     """A generator's tensors and its mean code, from whichever kind of file holds them."""
     if "G_ema" in ledger.sections:
         mean = ledger.sections["G_ema"].pop(MEAN, None)
-        found, ledger.sections["G_ema"] = from_ada(ledger.sections["G_ema"], str(ledger.path))
-        found = {to + name: tensor for name, tensor in found.items()}
+        generator, ledger.sections["G_ema"] = from_ada(ledger.sections["G_ema"], str(ledger.path))
+        generator = {to + name: tensor for name, tensor in generator.items()}
     else:
         mean = ledger.mean_code()
         section = "g_ema" if "g_ema" in ledger.sections else _state(ledger)
         inside = any(name.startswith("decoder.") for name in ledger.sections.get(section, {}))
-        found = ledger.take(section, "decoder." if inside else "", to)
+        generator = ledger.take(section, "decoder." if inside else "", to)
         ledger.drop("g", ".*", "training copy of the generator")
         ledger.drop(_state(ledger), r"encoder\..*", _SPARE)
-    return found, _mean_of_w(ledger, found, to) if mean is None else mean
+    return generator, _mean_of_w(ledger, generator, to) if mean is None else mean
 
 
 def _mean_of_w(ledger: Ledger, tensors: Mapping[str, Tensor], prefix: str) -> Tensor:
@@ -137,10 +137,10 @@ def _styleres(files: Files) -> dict[str, Tensor]:
     if mean is None and (mean := main.sections["generator_smooth"].pop(MEAN, None)) is not None:
         main.filled_in.append(f"latent_avg: the generator's own {MEAN}")
     main.drop("generator_smooth", MEAN.replace(".", r"\."), "latent_avg is the one that is added")
-    found, main.sections["generator_smooth"] = from_ada(main.sections["generator_smooth"], str(main.path))
+    generator, main.sections["generator_smooth"] = from_ada(main.sections["generator_smooth"], str(main.path))
     if mean is None:
-        mean = _mean_of_w(main, found, "")
-    return tensors | {f"decoder.{name}": t for name, t in found.items()} | {"latent_avg": mean}
+        mean = _mean_of_w(main, generator, "")
+    return tensors | {f"decoder.{name}": t for name, t in generator.items()} | {"latent_avg": mean}
 
 
 def _sfe(files: Files) -> dict[str, Tensor]:
@@ -253,7 +253,7 @@ def _of_moco_v2(_: ModelFamily | None, tensors: Mapping[str, Tensor]) -> Mapping
 
 
 def _width(tensors: Mapping[str, Tensor], stem: str) -> int:
-    """Of a backbone, bounded: it comes from the file."""
+    """The width of a backbone, bounded: it comes from the file."""
     return min(max(tensors[stem].shape[0], 1), 512) if stem in tensors and tensors[stem].dim() else 64
 
 
@@ -336,4 +336,4 @@ FORMATS: dict[str, Format] = {
         kinds.MOCO_V2, _moco_v2, _of_moco_v2, "CC-BY-NC-4.0 (facebookresearch/moco; trained on ImageNet)"
     ),
 }
-"""By the name that commands use."""
+"""The formats by the names that commands use."""

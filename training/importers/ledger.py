@@ -24,9 +24,9 @@ STATE = "state_dict"
 
 _MEAN = re.compile(r"(?:.*\.)?latent_avg")
 _AVERAGED = "params_ema"
-"""How BasicSR's trainers name the averaged network, beside `params`."""
+"""The name that BasicSR's trainers give the averaged network, beside `params`."""
 _WRAPPERS = frozenset(["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
-"""What DataParallel, torch.compile and others like them put into names, before all of them or inside a part."""
+"""Parts that DataParallel, torch.compile and others like them put into names, in front or inside."""
 
 _EXTRAS = (
     (re.compile(r"(^|_)(opt|optim|optimizer|scheduler|scaler)s?(_|$)"), "optimizer"),
@@ -48,7 +48,7 @@ class LeftOut:
 
 
 class Ledger:
-    """What a checkpoint holds and has not been accounted for yet.
+    """The content of a checkpoint that has not been accounted for yet.
 
     `sections` are its dictionaries of tensors by name, `TOP` for those at the top; `options` the training options.
     `filled_in` says what it lacked and was made.
@@ -167,7 +167,7 @@ class Ledger:
 
 
 def unwrapped(content: Mapping[str, T], source: Path) -> dict[str, T]:
-    """The same under names without what wrappers of modules put in: "module.", "_orig_mod.".
+    """The content under names without the parts that wrappers of modules put in: "module.", "_orig_mod.".
 
     Raises:
         CheckpointError: if two names become one.
@@ -193,12 +193,12 @@ def _extra(name: str) -> str | None:
 
 def _count(value: Any) -> int:
     """Tensors in nested containers; one that stands in several places counts once, so that none takes forever."""
-    tensors, seen, waiting = 0, set(), [value]
+    tensors, counted, waiting = 0, set(), [value]
     while waiting:
         item = waiting.pop()
         if isinstance(item, Tensor):
             tensors += 1
-        elif isinstance(item, Mapping | list | tuple) and id(item) not in seen:
-            seen.add(id(item))
+        elif isinstance(item, Mapping | list | tuple) and id(item) not in counted:
+            counted.add(id(item))
             waiting += item.values() if isinstance(item, Mapping) else item
     return tensors

@@ -27,7 +27,7 @@ _KIND = "mapper"
 
 @dataclass(frozen=True, kw_only=True)
 class AboutMapper:
-    """What is kept beside a mapper's weights."""
+    """The words and numbers that stand beside a mapper's weights."""
 
     name: str
     levels: tuple[str, ...]
@@ -49,25 +49,25 @@ def import_mapper(checkpoint: Checkpoint, family: ModelFamily) -> LatentMapper:
     content = unwrapped(checkpoint.content or {}, checkpoint.path)
     state = content.get("state_dict", content)
     state = unwrapped(state, checkpoint.path) if isinstance(state, dict) else {}
-    found = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
-    if not found:
+    own = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+    if not own:
         raise CheckpointError(f"{checkpoint.path} holds no latent mapper: none of its tensors begins with {PREFIX}")
-    if any(name.startswith("mapping.mapping.") for name in found):
+    if any(name.startswith("mapping.mapping.") for name in own):
         raise CheckpointError(f"{checkpoint.path} is a SingleMapper; only the LevelsMapper is read")
-    levels = [level for level, name in _OFFICIAL.items() if any(key.startswith(f"{name}.") for key in found)]
+    levels = [level for level, name in _OFFICIAL.items() if any(key.startswith(f"{name}.") for key in own)]
     wanted = {
         f"{_OFFICIAL[level]}.mapping.{layer}.{part}": f"levels.{level}.{layer}.{part}"
         for level in levels
         for layer in range(1, LAYERS + 1)
         for part in ("weight", "bias")
     }
-    if stray := sorted(set(found) ^ set(wanted)):
+    if stray := sorted(set(own) ^ set(wanted)):
         verb = "misses" if stray[0] in wanted else "has an unexpected"
         raise CheckpointError(f"{checkpoint.path} {verb} {PREFIX}{stray[0]} and is not a complete latent mapper")
     mapper = LatentMapper(family.style_dim, levels)
     shapes = {name: tuple(tensor.shape) for name, tensor in mapper.state_dict().items()}
     for official, name in wanted.items():
-        tensor = found[official]
+        tensor = own[official]
         if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shapes[name]:
             held = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
             raise CheckpointError(
@@ -75,7 +75,7 @@ def import_mapper(checkpoint: Checkpoint, family: ModelFamily) -> LatentMapper:
             )
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{checkpoint.path}: {PREFIX}{official} is not finite")
-    mapper.load_state_dict({name: found[official].float() for official, name in wanted.items()})
+    mapper.load_state_dict({name: own[official].float() for official, name in wanted.items()})
     return mapper.eval()
 
 

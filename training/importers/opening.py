@@ -30,7 +30,7 @@ LIMIT = 8 * 2**30
 
 _ZIP = b"PK\x03\x04"
 _OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""How torch's format before version 1.6 begins: a pickled magic number."""
+"""The first bytes of torch's format before version 1.6: a pickled magic number."""
 _IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 _NUMBERS = re.compile(rb"(?:\s|#[^\n]*\n|[\[(])*[-+]?\.?\d[-+.\deE\s,;\[\]()]*(?:#|$)")
 _CHECKPOINTS = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".tar", ".npy", ".npz", ".safetensors", ".zip")
@@ -51,7 +51,7 @@ WORDS: dict[Form, str] = {
 
 
 def form_of(path: Path, start: bytes, size: int) -> Form:
-    """What a file is.
+    """The form of a file.
 
     Args:
         path: the file.
@@ -143,7 +143,7 @@ class Checkpoint:
     size: int
     """Bytes."""
     content: dict[str, Any] | None
-    """What it holds at its top: tensors, dictionaries of tensors, and settings. None for an image."""
+    """The dictionary at its top: tensors, dictionaries of tensors, and settings. None for an image."""
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -184,7 +184,7 @@ def _content(path: Path, form: Form) -> dict[str, Any]:
 
 
 def torch_content(path: Path, form: Form) -> Any:
-    """What `torch.save` wrote into a file of one of torch's forms, on the CPU; NumPy's arrays in it are `Call`s.
+    """The object that `torch.save` wrote into a file, on the CPU; NumPy's arrays in it are `Call`s.
 
     Raises:
         CheckpointError: if it asks for more than tensors, arrays and settings need, or is damaged.
@@ -195,9 +195,9 @@ def torch_content(path: Path, form: Form) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=form == "zipped torch")
     except Exception as error:
         text = str(error)
-        if asked := re.search(r"GLOBAL ([\w.]+)", text):
+        if name := re.search(r"GLOBAL ([\w.]+)", text):
             raise CheckpointError(
-                f"{path} asks for {asked[1]}, which tensors do not need: refused; nothing of it ran"
+                f"{path} asks for {name[1]}, which tensors do not need: refused; nothing of it ran"
             ) from error
         reason = next((line for line in text.splitlines() if line and "weights_only" not in line), type(error).__name__)
         if "Weights only load failed" in text:

@@ -29,7 +29,7 @@ NUMPY = frozenset(
     + [f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")]
     + [f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")]
 )
-"""What arrays and numbers of NumPy are pickled as, by all of its versions."""
+"""The names under which all versions of NumPy pickle arrays and numbers."""
 _NAMES = NUMPY | frozenset(
     """
     collections.OrderedDict dnnlib.util.EasyDict builtins.set builtins.frozenset _codecs.encode
@@ -61,7 +61,7 @@ class Name:
 
 @dataclass(eq=False)
 class Call:
-    """What a pickle would have called, and the state it would have given to the result."""
+    """The call that a pickle would have made, and the state it would have given to the result."""
 
     name: str
     args: tuple[Any, ...]
@@ -104,7 +104,7 @@ def numpy_array(call: Call, source: Path) -> np.ndarray:
 
 
 def _array(node: Call) -> np.ndarray:
-    """From shape, dtype, order and bytes, in one of three calls.
+    """The array of shape, dtype, order and bytes in one of three calls.
 
     `_reconstruct` has them in its state, after a version; `_frombuffer` (protocol 5) in its arguments; `scalar` has no
     shape.

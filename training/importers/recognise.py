@@ -1,4 +1,4 @@
-"""What a checkpoint looks like, from the names of its tensors."""
+"""The kind of a checkpoint, recognised by the names of its tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class FileKind:
 
     key: str
     words: str
-    """With an article."""
+    """Its name in messages, with an article."""
 
 
 STYLEGAN2 = FileKind("stylegan2", "a StyleGAN2 generator in rosinality's form")

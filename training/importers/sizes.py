@@ -1,4 +1,4 @@
-"""Which model family tensors belong to, from their names and shapes."""
+"""The model family that tensors belong to, from their names and shapes."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from engines.building.certificate import Judges
+from training.data import from_pixels
 from training.losses.identity import Identity
 from training.losses.lpips import LPIPS
 
@@ -22,24 +23,20 @@ def picture_judges(lpips: Path | None = None, identity: Path | None = None) -> J
         lpips: LPIPS weights (safetensors); None leaves that comparison out.
         identity: face embedder (ONNX); None leaves that one out.
     """
-
-    def tensor(images: np.ndarray) -> torch.Tensor:
-        # A copy: pictures may be a file that is mapped for reading alone.
-        return torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-
     embedder = Identity(identity).eval() if identity is not None else None
     distance = LPIPS(lpips).eval() if lpips is not None else None
 
     @torch.inference_mode()
     def embed(images: np.ndarray) -> np.ndarray:
         assert embedder is not None
-        return np.concatenate([embedder(tensor(images[i : i + BATCH])).numpy() for i in range(0, len(images), BATCH)])
+        starts = range(0, len(images), BATCH)
+        return np.concatenate([embedder(from_pixels(images[i : i + BATCH])).numpy() for i in starts])
 
     @torch.inference_mode()
     def perceptual(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         assert distance is not None
         starts = range(0, len(a), BATCH)
-        pairs = [(tensor(a[i : i + BATCH]), tensor(b[i : i + BATCH])) for i in starts]
+        pairs = [(from_pixels(a[i : i + BATCH]), from_pixels(b[i : i + BATCH])) for i in starts]
         return np.concatenate([distance(*pair).numpy() for pair in pairs])
 
     return Judges(identity=embed if embedder is not None else None, lpips=perceptual if distance is not None else None)

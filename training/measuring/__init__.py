@@ -1,1 +1,1 @@
-"""How trained systems are measured and described."""
+"""Measurements and descriptions of trained systems."""

@@ -17,7 +17,7 @@ _FIRST = ("generator", "pairs", "e4e", "encoder")
 
 
 def _stages(root: Path) -> dict[str, dict[str, Any]]:
-    """What the checkpoints say of the stages that were run here; a run that starts from a bundle may lack some."""
+    """The meta data of the stages that were run here; a run that starts from a bundle may lack some."""
     files = {name: root / name / "checkpoint" / "meta.json" for name in _TRAINED}
     return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
 
@@ -99,13 +99,13 @@ def model_card(
         root: the training run.
         family: of the model.
         recipe: the recipe's name.
-        metrics: what `training.running.run.evaluate` returned.
+        metrics: what `training.running.evaluation.evaluate` returned.
         data: statement on the training data.
         device: what it was trained on, in words.
     """
-    found = _stages(root)
+    ran = _stages(root)
     edited = metrics.get("edited_photos", metrics["photos"])
-    stages = list(found.values())
+    stages = list(ran.values())
     together = max(stage.get("processes", 1) for stage in stages)
     options = f" --processes {together} --threads 1" if together > 1 else ""
     hours = sum(stage["seconds"] for stage in stages) / 3600
@@ -115,15 +115,15 @@ def model_card(
     packaged = family.generator == completion.KIND
     # Photos are kept at the size that light encoders see, and pictures averaged down to it.
     side = family.encoder_size[0] if packaged else family.size
-    first = " ".join(name for name in _FIRST if name in found or (name == "pairs" and packaged))
+    first = " ".join(name for name in _FIRST if name in ran or (name == "pairs" and packaged))
     stage = f"edgedit train %s $run --lpips LPIPS{options}\n"
     trained = f"for stage in {first}; do\n    {stage % '$stage'}done\n" if first else ""
-    editor = stage % "editor" if "editor" in found else ""
+    editor = stage % "editor" if "editor" in ran else ""
     start, rest, before, leave = "", "", "", ""
     if packaged:
         start, leave = " --generator GENERATOR", " --without-generator"
         before = "edgedit import weights mobilestylegan -o GENERATOR\n"
-    if lacking := [name for name in _TRAINED if name not in found and not (packaged and name == "generator")]:
+    if lacking := [name for name in _TRAINED if name not in ran and not (packaged and name == "generator")]:
         start += " --from-bundle START"
         rest = (
             "\nThe run started from START, an earlier bundle of this model, which holds what is not in the table: "

@@ -7,7 +7,6 @@ are averaged down to the photos' size first; what an edit does to fine detail is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from engines.directions import Direction, resolve
 from engines.family import ModelFamily
 from training.data import FaceSet, as_photos, at_once, encoder_input
 from training.losses.lpips import LPIPS
+from training.measuring.edits import edit_at
 from training.measuring.judges import Judges
 from training.methods.paper import EditingSystem, Inversion
 from training.networks.surroundings import ellipse_radius
@@ -248,7 +248,7 @@ def _bytes(system: EditingSystem) -> int:
 
 
 def _by_start(attribute: str, before: np.ndarray, change: np.ndarray, strength: float) -> dict[str, float]:
-    """For a probability, also the change among faces that have room to move: below (above) one half at the start."""
+    """The change of a probability also among faces that have room to move: below (above) one half at the start."""
     if attribute not in ("smile", "female", "male"):
         return {}
     room = before < 0.5 if strength > 0 else before >= 0.5
@@ -281,17 +281,15 @@ def photo_range(
     parts = photos.split(at_once(system.family))
     inversions = [system.invert(encoder_input(part, system.family)) for part in parts]
     start = torch.cat([identity(part) for part in parts])
-    wide = replace(direction, min_strength=-limit, max_strength=limit)
     grid = np.arange(step, limit + 1e-9, step)
 
     def keeps(strength: float) -> bool:
-        edit = resolve({wide.name: wide}, {wide.name: strength}, system.family)
-        deltas = [torch.from_numpy(delta).to(photos.device)[None] for delta in (edit.delta_w, edit.style_delta)]
-        kept = [
+        deltas = edit_at(direction, strength, system.family, photos.device)
+        similar = [
             identity(like(system.edit(inversion, *deltas), part, system.family))
             for part, inversion in zip(parts, inversions, strict=True)
         ]
-        return bool((torch.cat(kept) * start).sum(dim=1).mean() >= floor)
+        return bool((torch.cat(similar) * start).sum(dim=1).mean() >= floor)
 
     ends = []
     for sign in (-1.0, 1.0):

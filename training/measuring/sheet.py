@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from engines.directions import Direction, resolve
-from training.data import as_photos
+from engines.directions import Direction
+from training.data import as_photos, to_pixels
+from training.measuring.edits import edit_at
 from training.networks.mobilestylegan import MobileGenerator
 from training.networks.stylegan2 import Generator
 
@@ -52,18 +51,13 @@ def direction_sheet(
     for row, (direction, code) in enumerate(zip(directions, codes, strict=True)):
         y = row * (height + LABEL)
         # A range may lie to one side of zero.
-        wide = replace(
-            direction, min_strength=min(direction.min_strength, 0.0), max_strength=max(direction.max_strength, 0.0)
-        )
-        ends = (wide.min_strength,) * 2 + (wide.max_strength,) * 3
+        ends = (min(direction.min_strength, 0.0),) * 2 + (max(direction.max_strength, 0.0),) * 3
         for column, (share, end) in enumerate(zip(SHARES, ends, strict=True)):
-            edit = resolve({wide.name: wide}, {wide.name: share * end}, family)
-            deltas = [torch.from_numpy(delta).to(mean.device)[None] for delta in (edit.delta_w, edit.style_delta)]
-            w = generator.broadcast(code[None]) + deltas[0]
-            feature, rgb = generator.lower(w, deltas[1])
-            image = as_photos(generator.upper(feature, w, rgb, deltas[1]), family, (height, CELL))[0]
-            pixels = image.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 0).cpu().numpy()
-            sheet.paste(Image.fromarray(np.ascontiguousarray(pixels)), (column * CELL, y))
-            label = f"{wide.name} {share * end:+g}" if share else "sample"
+            step, styles = edit_at(direction, share * end, family, mean.device)
+            w = generator.broadcast(code[None]) + step
+            feature, rgb = generator.lower(w, styles)
+            image = as_photos(generator.upper(feature, w, rgb, styles), family, (height, CELL))
+            sheet.paste(Image.fromarray(to_pixels(image)[0]), (column * CELL, y))
+            label = f"{direction.name} {share * end:+g}" if share else "sample"
             draw.text((column * CELL + 4, y + height + 2), label, fill="black", font=font)
     return sheet

@@ -1,4 +1,4 @@
-"""What every method has in common: an inversion that depends on the photo alone, and edits that start there.
+"""The common interface of all methods: an inversion that depends on the photo alone, and edits that start there.
 
 A method's inversion is a `NamedTuple` of tensors with the batch first, so that both operations can be exported.
 """

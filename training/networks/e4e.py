@@ -66,7 +66,7 @@ class FeaturePyramid(IRSE50):
 
 
 def pyramid_level(row: int) -> int:
-    """Which of the pyramid's maps (0 coarse, 1 middle, 2 fine) a W+ row is read from."""
+    """The pyramid's map (0 coarse, 1 middle, 2 fine) that a W+ row is read from."""
     return 0 if row < COARSE_ROWS else 1 if row < MIDDLE_ROWS else 2
 
 

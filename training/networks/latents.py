@@ -1,4 +1,4 @@
-"""What the generators share: latent codes, and how layers take their styles from them."""
+"""The common part of the generators: latent codes, and the styles that layers take from them."""
 
 from __future__ import annotations
 

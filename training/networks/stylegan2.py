@@ -52,6 +52,12 @@ class FusedLeakyReLU(nn.Module):
         return F.leaky_relu(x + self.bias.view(1, -1, 1, 1), 0.2).mul_(SQRT2)
 
 
+def fir_kernel(gain: float = 1.0) -> Tensor:
+    """The low-pass kernel [1, 3, 3, 1], 4 x 4, whose sum is the gain."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    return torch.outer(taps, taps) / 64.0 * gain
+
+
 class Blur(nn.Module):
     """FIR low-pass with the [1, 3, 3, 1] kernel; `gain` 4 restores the energy that zero insertion takes."""
 
@@ -59,8 +65,7 @@ class Blur(nn.Module):
 
     def __init__(self, pad: tuple[int, int], gain: float = 1.0) -> None:
         super().__init__()
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-        self.register_buffer("kernel", torch.outer(taps, taps) / 64.0 * gain)
+        self.register_buffer("kernel", fir_kernel(gain))
         self.pad = pad
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,8 +84,7 @@ class UpsampleRGB(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-        self.register_buffer("kernel", torch.outer(taps, taps) / 16.0)
+        self.register_buffer("kernel", fir_kernel(gain=4.0))
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]

@@ -1,4 +1,4 @@
-"""What surrounds the face, which an edit is to leave alone unless it turns the head.
+"""The surroundings of the face, which an edit is to leave alone unless it turns the head.
 
 The generator's picture of an edited code has another background, too: its features differ there, and an editor that
 writes the whole difference repaints hair, clothes and background for a smile. A mask on f'' - f' keeps them.
@@ -32,7 +32,7 @@ def around_face(side: int) -> Tensor:
 
 
 class EditReach(nn.Module):
-    """Where an edit may change the feature: around the face, or everywhere if it turns the head.
+    """The places where an edit may change the feature: around the face, or everywhere if it turns the head.
 
     A linear classifier sees how strong F~ - F is inside and outside the face, channel by channel and regardless of its
     scale, and so of the edit's strength. It is trained on directions of which it is known whether they turn the head.

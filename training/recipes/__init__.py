@@ -1,4 +1,4 @@
-"""How stages are configured: everything a training run needs to be repeated, by name."""
+"""The settings of all stages: everything a training run needs to be repeated, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe says: the settings and lengths of every stage, for one family."""
+"""The form of a recipe: the settings and lengths of every stage, for one family."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Recipe:
     """Width to which training photos are resized, at which rendered pictures are compared with them; None: the
     family's."""
     faces: bool = True
-    """Whether photos are of faces, which a face embedder tells apart and judges score. Of anything else MoCo v2's
+    """True if photos are of faces, which a face embedder tells apart and judges score. Of anything else MoCo v2's
     ResNet-50 says how alike two photos are (section 3.3), and nothing is scored."""
     lpips: str | None = None
     """The LPIPS variant that pictures are compared with, "vgg16" or "alexnet"; None: either."""

@@ -1,1 +1,1 @@
-"""How stages are run: the run folder, the loop, checkpoints, processes, and the functions behind the commands."""
+"""The running of stages: the run folder, the loop, checkpoints, processes, and the functions behind the commands."""

@@ -9,83 +9,29 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
-
 from engines.bundle.provenance import provenance
-from engines.cpus import usable
 from engines.directions import Direction
 from engines.errors import EdgeditError
 from engines.family import DEFAULT_FAMILY
 from engines.packages import Progress
 from training import parallel
 from training.losses.image import LossFiles
-from training.measuring.judges import JudgeFiles
-from training.recipes import Recipe
 from training.recipes import recipe as find_recipe
-from training.running import run as stages
+from training.running import directions, evaluation
 from training.running.folder import Run, check_generator, check_own_generator
 from training.running.loop import LoopOptions
-from training.running.memory import keep_freed_memory
+from training.running.opening import JUDGES, LOSSES, begin, check_files, paths, trained_run
+from training.running.run import TRAINED, render_pairs
 
 Stage = Literal["generator", "pairs", "e4e", "encoder", "editor"]
 """Stages that `train` runs, in their order; directions are fitted before the editor."""
 
 BACKBONE = ("e4e", "encoder")
 """Stages whose encoder may start from a backbone."""
-_LOSSES = ("lpips", "identity")
-_JUDGES = ("age_gender", "expression")
-"""Files that only recipes of faces need."""
-_TRAINED: Mapping[str, Callable[[Run, LoopOptions], int]] = {
-    "generator": stages.train_generator,
-    "e4e": stages.train_e4e,
-    "encoder": stages.train_encoder,
-    "editor": stages.train_editor,
-}
-
-
-def _quiet(line: str) -> None:
-    """Prints no line of progress."""
-
-
-def _paths(**files: str | Path | None) -> dict[str, Path | None]:
-    return {name: None if file is None else Path(file) for name, file in files.items()}
-
-
-def _check_files(what: str, verb: str, files: Mapping[str, Path | None], needs: Sequence[str]) -> None:
-    """Checks before any work that every file is there.
-
-    Raises:
-        EdgeditError: if one is needed and was not given, or was given and is not there.
-    """
-    for name in (*needs, *files):
-        path, option = files[name], f"--{name.replace('_', '-')}"
-        if path is None:
-            if name in needs:
-                raise EdgeditError(f"{what} needs {option}; `edgedit {verb} --help` says what each file is")
-        elif not path.exists():
-            raise EdgeditError(f"{option}: there is no {path}")
-
-
-def _begin(device: str, threads: int) -> str:
-    """Sets PyTorch up, and joins the processes that train together; returns this one's device.
-
-    Raises:
-        EdgeditError: if the device cannot be used.
-    """
-    try:
-        own = parallel.begin(device)
-        torch.empty(0, device=own)
-    except (RuntimeError, AssertionError) as error:
-        raise EdgeditError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
-    torch.set_num_threads(min(threads or torch.get_num_threads(), usable()))
-    # Values near zero otherwise make CPU arithmetic many times slower.
-    torch.set_flush_denormal(True)
-    keep_freed_memory()
-    return own
 
 
 def train(
@@ -110,7 +56,7 @@ def train(
     threads: int = 0,
     processes: int = 1,
     every: int = 200,
-    progress: Progress = _quiet,
+    progress: Progress = lambda line: None,
 ) -> dict[str, Any]:
     """Runs one stage of training; one that was stopped goes on from its checkpoint.
 
@@ -157,25 +103,23 @@ def train(
     return work(task) if processes == 1 else parallel.together(_train, task, processes, work)
 
 
-def _train(task: dict[str, Any], progress: Progress = _quiet) -> dict[str, Any]:
+def _train(task: dict[str, Any], progress: Progress = lambda line: None) -> dict[str, Any]:
     """`train` in this process, with its arguments as they are pickled."""
     stage, root, seed = task["stage"], Path(task["run"]), task["seed"]
     if stage not in get_args(Stage):
         raise EdgeditError(f"unknown stage {stage!r}; there are {', '.join(get_args(Stage))}")
     chosen, labels, even = find_recipe(task["recipe"]), task["labels"], task["even"]
-    needs = _LOSSES if stage in ("e4e", "encoder", "editor") else ()
+    needs = LOSSES if stage in ("e4e", "encoder", "editor") else ()
     if stage == "generator" and chosen.joint is not None:
-        needs = _LOSSES
+        needs = LOSSES
     if (even is None) != (labels is None):
         raise EdgeditError("--even names a column of the table that --labels gives: both are needed, or neither")
     if task["backbone"] is not None and stage not in BACKBONE:
         raise EdgeditError(f"stage {stage} starts from no --backbone; {' and '.join(BACKBONE)} do")
-    files = _paths(
-        **{name: task[name] for name in (*_LOSSES, "faces", "labels", "generator", "backbone", "from_bundle")}
-    )
-    used = {name: file for name, file in files.items() if name not in (*_LOSSES, "from_bundle") or name in needs}
-    _check_files(f"stage {stage}", "train", used, (*needs, "faces"))
-    device = _begin(task["device"], task["threads"])
+    files = paths(**{name: task[name] for name in (*LOSSES, "faces", "labels", "generator", "backbone", "from_bundle")})
+    used = {name: file for name, file in files.items() if name not in (*LOSSES, "from_bundle") or name in needs}
+    check_files(f"stage {stage}", "train", used, (*needs, "faces"))
+    device = begin(task["device"], task["threads"])
     if task["steps"] is not None:
         length = "pairs" if stage == "pairs" else f"{stage}_steps"
         chosen = dataclasses.replace(chosen, **{length: task["steps"]})
@@ -195,7 +139,7 @@ def _train(task: dict[str, Any], progress: Progress = _quiet) -> dict[str, Any]:
     (check_own_generator if stage == "generator" else check_generator)(made)
     progress(f"{stage} of recipe {task['recipe']} in {root}")
     if stage == "pairs":
-        count = stages.render_pairs(made, seed)
+        count = render_pairs(made, seed)
         progress(f"pairs: {count} in {root / 'pairs'}")
         return {"stage": "pairs", "pairs": count}
     options = LoopOptions(
@@ -207,40 +151,9 @@ def _train(task: dict[str, Any], progress: Progress = _quiet) -> dict[str, Any]:
         decay=chosen.decay if task["decay"] is None else task["decay"],
         warm_up=chosen.warm_up,
     )
-    reached = _TRAINED[stage](made, options)
+    reached = TRAINED[stage](made, options)
     progress(f"{stage}: step {reached} of {options.steps}; log and grids are in {root}")
     return {"stage": stage, "step": reached, "steps": options.steps}
-
-
-def _trained_run(
-    what: str,
-    verb: str,
-    needs: Sequence[str],
-    root: str | Path,
-    recipe: str,
-    device: str,
-    threads: int,
-    **files: str | Path | None,
-) -> tuple[Run, tuple[str, ...]]:
-    """A run that was trained, to fit, calibrate or measure, and the names of the files that this needs."""
-    chosen: Recipe = find_recipe(recipe)
-    wanted = tuple(name for name in needs if chosen.faces or name not in _JUDGES)
-    paths = _paths(**files)
-    from_bundle = paths.pop("from_bundle")
-    _check_files(what, verb, paths, (*wanted, "faces"))
-    assert paths["faces"] is not None
-    made = Run(
-        recipe=chosen,
-        root=Path(root),
-        data=paths["faces"],
-        losses=LossFiles(lpips=paths.get("lpips"), identity=paths["identity"]),
-        judges=JudgeFiles(**{name: paths.get(name) for name in (*_JUDGES, "pose")}),
-        from_bundle=from_bundle,
-        generator=paths["generator"],
-        device=_begin(device, threads),
-    )
-    check_generator(made)
-    return made, wanted
 
 
 def fit_directions(
@@ -257,7 +170,7 @@ def fit_directions(
     seed: int = 0,
     device: str = "cpu",
     threads: int = 0,
-    progress: Progress = _quiet,
+    progress: Progress = lambda line: None,
 ) -> list[Direction]:
     """Fits the recipe's directions to what the judges say of the run's generator, and writes them to `directions/`.
 
@@ -279,12 +192,12 @@ def fit_directions(
     """
     files = dict(faces=faces, identity=identity, age_gender=age_gender, expression=expression, pose=pose)
     files |= dict(generator=generator, from_bundle=from_bundle)
-    needs = ("identity", *_JUDGES)
-    made, _ = _trained_run("fitting directions", "directions fit", needs, run, recipe, device, threads, **files)
+    needs = ("identity", *JUDGES)
+    made, _ = trained_run("fitting directions", "directions fit", needs, run, recipe, device, threads, **files)
     progress(f"directions of recipe {recipe} in {run}")
-    directions = stages.fit_directions(made, seed)
-    progress(f"wrote {len(directions)} directions to {made.root / 'directions'}")
-    return directions
+    fitted = directions.fit_directions(made, seed)
+    progress(f"wrote {len(fitted)} directions to {made.root / 'directions'}")
+    return fitted
 
 
 def calibrate_directions(
@@ -297,7 +210,7 @@ def calibrate_directions(
     from_bundle: str | Path | None = None,
     device: str = "cpu",
     threads: int = 0,
-    progress: Progress = _quiet,
+    progress: Progress = lambda line: None,
 ) -> dict[str, dict[str, float]]:
     """Sets the range of every direction of a run to the strengths at which edited training photos keep their identity.
 
@@ -316,9 +229,9 @@ def calibrate_directions(
     """
     files = dict(faces=faces, identity=identity, generator=generator, from_bundle=from_bundle)
     what = "calibrating directions"
-    made, _ = _trained_run(what, "directions calibrate", ("identity",), run, recipe, device, threads, **files)
+    made, _ = trained_run(what, "directions calibrate", ("identity",), run, recipe, device, threads, **files)
     progress(f"ranges of recipe {recipe} in {run}")
-    return stages.calibrate(made)
+    return directions.calibrate(made)
 
 
 def evaluate(
@@ -335,7 +248,7 @@ def evaluate(
     from_bundle: str | Path | None = None,
     device: str = "cpu",
     threads: int = 0,
-    progress: Progress = _quiet,
+    progress: Progress = lambda line: None,
 ) -> dict[str, Any]:
     """Measures a trained run on the photos that no stage has seen: reconstructions and edits.
 
@@ -348,7 +261,7 @@ def evaluate(
         generator, from_bundle, device, threads, progress: as of `train`.
 
     Returns:
-        What `training.running.run.evaluate` gives, with the command, the date, the machine and the versions.
+        What `training.running.evaluation.evaluate` gives, with the command, the date, the machine and the versions.
 
     Raises:
         EdgeditError, ValueError, FileNotFoundError: as `train`.
@@ -359,11 +272,11 @@ def evaluate(
     """
     files = dict(faces=faces, lpips=lpips, identity=identity, age_gender=age_gender, expression=expression, pose=pose)
     files |= dict(generator=generator, from_bundle=from_bundle)
-    needs = (*_LOSSES, *_JUDGES)
-    made, wanted = _trained_run("measuring", "evaluate", needs, run, recipe, device, threads, **files)
+    needs = (*LOSSES, *JUDGES)
+    made, wanted = trained_run("measuring", "evaluate", needs, run, recipe, device, threads, **files)
     progress(f"measuring recipe {recipe} in {run}")
     options = " ".join(
         f"--{name.replace('_', '-')} FILE" for name in (*wanted, *(("pose",) if made.recipe.faces else ()))
     )
     command = f"edgedit evaluate --faces FACES --run RUN --recipe {recipe} {options}"
-    return provenance(command) | stages.evaluate(made)
+    return provenance(command) | evaluation.evaluate(made)

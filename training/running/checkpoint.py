@@ -103,7 +103,7 @@ def strip(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: if there are none.
     """
-    found = {n[len(prefix) + 1 :]: t for n, t in tensors.items() if n.startswith(prefix + ".")}
-    if not found:
+    tensors = {n[len(prefix) + 1 :]: t for n, t in tensors.items() if n.startswith(prefix + ".")}
+    if not tensors:
         raise ValueError(f"checkpoint has no tensors named {prefix}.*")
-    return found
+    return tensors

@@ -22,6 +22,7 @@ from torch import Tensor
 from engines.family import ModelFamily
 from engines.store import atomic_file
 from training import parallel
+from training.data import to_pixels
 from training.running import checkpoint
 from training.stages.protocol import Stage
 
@@ -69,11 +70,11 @@ class LoopOptions:
 def save_grid(images: Tensor, path: Path) -> None:
     """Writes R x C x 3 x H x W images in [-1, 1] as one PNG of R rows and C columns."""
     rows, columns, _, height, width = images.shape
-    pixels = images.clamp(-1, 1).add(1).mul(127.5).round().byte().cpu()
-    sheet = pixels.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, 3).numpy()
+    pixels = to_pixels(images.flatten(0, 1)).reshape(rows, columns, height, width, 3)
+    sheet = pixels.swapaxes(1, 2).reshape(rows * height, columns * width, 3)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(sheet)).save(temporary, format="PNG")
+        Image.fromarray(sheet).save(temporary, format="PNG")
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -6,22 +6,11 @@ What a stage builds on is in `training.running.folder`.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
-import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 
-from engines.directions import Direction
-from engines.store import write
 from training.data import FaceSet
-from training.losses.lpips import LPIPS
-from training.measuring.evaluate import Evaluator, compare_targets, photo_range
-from training.measuring.judges import Judges
-from training.measuring.sheet import direction_sheet
 from training.networks.discriminator import Discriminator
 from training.networks.light import LightE4EEncoder
 from training.networks.mobilestylegan import MobileGenerator
@@ -32,15 +21,12 @@ from training.running.folder import (
     edited_directions,
     load_generator,
     load_losses,
-    load_run_directions,
-    load_run_identity,
     load_system,
     start_from_backbone,
     start_from_bundle,
 )
 from training.running.loop import LoopOptions, train
 from training.running.weights import load_discriminator, load_module
-from training.stages.directions import fit, pair_codes, photo_codes
 from training.stages.e4e import E4EStage
 from training.stages.editor import EditorStage
 from training.stages.encoder import EncoderStage
@@ -51,8 +37,6 @@ from training.stages.light_editor import LightEditorOptions, LightEditorStage
 from training.stages.light_encoder import LightEncoderOptions, LightEncoderStage
 from training.stages.pairs import PairSet, load_pairs, render
 from training.stages.protocol import Stage
-
-STAGES = ("generator", "pairs", "e4e", "encoder", "directions", "editor")
 
 
 def train_generator(run: Run, options: LoopOptions) -> int:
@@ -188,46 +172,6 @@ def train_encoder(run: Run, options: LoopOptions) -> int:
     return train(stage, run.root / "encoder", options)
 
 
-def _imported_directions(run: Run) -> list[Direction]:
-    """Directions in the run's folder that `fit_directions` does not write itself."""
-    own = set(run.recipe.directions.attributes)
-    files = sorted((run.root / "directions").glob("*.safetensors"))
-    return [Direction.load(file) for file in files if file.stem not in own]
-
-
-def fit_directions(run: Run, seed: int = 0) -> list[Direction]:
-    """Fits the recipe's directions to the run's generator, and writes them into the run's folder `directions/`.
-
-    Beside them lie `effects.json`, what each does to each attribute, and `sheet.jpg`, all directions there on
-    samples of the generator.
-
-    Returns:
-        The directions that were fitted.
-
-    Raises:
-        ValueError, FileNotFoundError: as `train_e4e`.
-    """
-    system = load_system(run, encoder=False, editor=False).to(run.device)
-    generator = system.generator
-    identity = load_run_identity(run)
-    judges, options = Judges(run.judges), run.recipe.directions
-    samples, fixed = None, []
-    if run.recipe.pairs:
-        # Directions that were imported into the run stay, and those that are fitted leave them alone.
-        fixed = [d.vector for d in _imported_directions(run) if d.space == "w" and d.rows is None]
-        samples = pair_codes(load_pairs(run.root / "pairs"), judges, options)
-    elif options.photos:
-        samples = photo_codes(system.e4e, generator, system.latent_avg, run.faces()[0], judges, options, seed=seed)
-    directions, effects = fit(generator, judges, identity, options, seed=seed, samples=samples, fixed=fixed)
-    folder = run.root / "directions"
-    folder.mkdir(parents=True, exist_ok=True)
-    for direction in directions:
-        direction.save(folder / f"{direction.name}.safetensors")
-    write(folder / "effects.json", json.dumps(effects, indent=1).encode())
-    direction_sheet(generator, system.latent_avg, load_run_directions(run), seed=seed).save(folder / "sheet.jpg")
-    return directions
-
-
 def train_editor(run: Run, options: LoopOptions) -> int:
     """Trains the feature editor T (stage d) on edits by the run's directions; all other networks are frozen.
 
@@ -259,110 +203,10 @@ def train_editor(run: Run, options: LoopOptions) -> int:
     return train(stage, run.root / "editor", options)
 
 
-@torch.no_grad()
-def calibrate(run: Run, photos: int | None = None) -> dict[str, dict[str, float]]:
-    """Sets the range of every direction to the strengths at which edited training photos keep their identity.
-
-    What `fit` found before the editor was trained says how far samples can go; photos go less far, or farther.
-
-    Args:
-        photos: how many are edited, spread over the training set: file names may be in order of age. None: as many
-            as the recipe says.
-
-    Returns:
-        By direction, the range that was written.
-    """
-    system = load_system(run)
-    faces = run.faces()[0]
-    (run.root / "directions").mkdir(parents=True, exist_ok=True)
-    images = faces.tensor(np.linspace(0, len(faces) - 1, photos or run.recipe.calibrated).astype(int), run.device)
-    identity = load_run_identity(run)
-    ranges = {}
-    for direction in load_run_directions(run):
-        low, high = photo_range(system, images, identity, direction, limit=run.recipe.directions.limit)
-        ranges[direction.name] = {"min_strength": low, "max_strength": high}
-        measured = dataclasses.replace(direction, **ranges[direction.name])
-        measured.save(run.root / "directions" / f"{direction.name}.safetensors")
-    return ranges
-
-
-def _digest(*parts: Any) -> str:
-    """A digest of networks and of texts."""
-    result = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, torch.nn.Module):
-            for tensor in part.state_dict().values():
-                result.update(tensor.cpu().contiguous().numpy().tobytes())
-        else:
-            result.update(str(part).encode())
-    return result.hexdigest()
-
-
-def _once(run: Run, name: str, digest: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A measurement of these networks and photos from the run's folder, or one that is made now and written there."""
-    path = run.root / "evaluate" / f"{name}.json"
-    if path.exists() and (earlier := json.loads(path.read_text()))["of"] == digest:
-        return earlier["value"]
-    value = measure()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, json.dumps({"of": digest, "value": value}, indent=1).encode())
-    return value
-
-
-@torch.no_grad()
-def evaluate(run: Run) -> dict[str, Any]:
-    """Measures the trained system on the held-out photos, with the weights as a bundle stores them (FP16).
-
-    Each figure is written into the run's folder, in `evaluate/`, as soon as it is there: a measurement that was stopped
-    goes on.
-
-    Returns:
-        The number of photos and the names of the first and last, PSNR (dB), LPIPS and identity cosine of
-        reconstructions, the same with each edit's effect, and each of `TARGETS` beside what was reached.
-
-    Raises:
-        ValueError: if a direction that the recipe measures is not there.
-        FileNotFoundError: if a stage has not been run.
-    """
-    system = load_system(run)
-    for tensor in (*system.parameters(), *system.buffers()):
-        if tensor.is_floating_point():
-            tensor.copy_(tensor.half())
-    held_out = run.faces()[1]
-    identity, judges, lpips = load_run_identity(run), Judges(run.judges), LPIPS(run.losses.require("lpips")).eval()
-    evaluator = Evaluator(system, held_out, lpips, identity, judges, device=run.device)
-    inverters = _digest(system.encoder, system.ftem, system.e4e, system.generator, held_out.names)
-    reconstruction = _once(run, "reconstruction", inverters, evaluator.reconstruction)
-    edited = held_out
-    if 0 < run.recipe.edited_photos < len(held_out):
-        chosen = np.linspace(0, len(held_out) - 1, run.recipe.edited_photos).astype(int)
-        edited = FaceSet(held_out.images[chosen], tuple(held_out.names[i] for i in chosen))
-        evaluator = Evaluator(system, edited, lpips, identity, judges, device=run.device)
-    directions = {d.name: d for d in load_run_directions(run)}
-    if lacking := [name for name, _ in run.recipe.measured if name not in directions]:
-        raise ValueError(
-            f"the recipe measures edits along {lacking[0]}, which {run.root / 'directions'} lacks; put its file there "
-            "(`edgedit import direction`)"
-        )
-    scored = [name for name in (*judges.names, "male") if name in directions]
-    ends = [(name, end) for name in scored for end in (directions[name].max_strength, directions[name].min_strength)]
-    whole = _digest(inverters, system.editor, edited.names)
-    edits = [
-        _once(
-            run,
-            f"{name}{strength:+g}",
-            _digest(whole, directions[name].vector.tobytes(), directions[name].rows),
-            functools.partial(evaluator.edit, directions[name], strength, name if name in scored else None),
-        )
-        for name, strength in run.recipe.measured or ends
-    ]
-    return {
-        "photos": len(held_out),
-        "edited_photos": len(edited),
-        "first": held_out.names[0],
-        "last": held_out.names[-1],
-        "size": run.recipe.family.size,
-        "reconstruction": reconstruction,
-        "edits": edits,
-        "targets": compare_targets(reconstruction["ours"], edits),
-    }
+TRAINED: Mapping[str, Callable[[Run, LoopOptions], int]] = {
+    "generator": train_generator,
+    "e4e": train_e4e,
+    "encoder": train_encoder,
+    "editor": train_editor,
+}
+"""The functions that train, by the names of their stages and in their order."""

@@ -1,1 +1,1 @@
-"""How stages are defined: what each trains, on what and by which losses, and the options of each."""
+"""The definitions of stages: what each trains, on what and by which losses, and the options of each."""

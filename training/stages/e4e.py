@@ -5,8 +5,7 @@ Image losses, progressive rows, delta regularisation, and a latent discriminator
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
-from training.data import Batches, FaceSet, as_photos, encoder_input
+from training.data import FaceSet, encoder_input
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.networks.e4e import E4EEncoder
 from training.networks.latents import mean_w
 from training.networks.stylegan2 import Generator
-from training.stages.augment import random_flip
+from training.stages.base import TrainingStage
 from training.stages.protocol import Averaged, StageOptions, descend
 
 
@@ -58,7 +57,7 @@ class LatentDiscriminator(nn.Module):
         return self.mlp(w)
 
 
-class E4EStage:
+class E4EStage(TrainingStage[E4EOptions]):
     """Trains `E4EEncoder` against a frozen generator, or with it if `generator_optimizer` is set."""
 
     name = "e4e"
@@ -74,8 +73,7 @@ class E4EStage:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        torch.manual_seed(seed)
-        self.family, self.faces, self.options, self.device = family, faces, options, device
+        super().__init__(family, faces, options, seed=seed, device=device)
         self.generator = generator.to(device)
         self.encoder = E4EEncoder(family).to(device, memory_format=torch.channels_last)
         self.latent = LatentDiscriminator(family.style_dim).to(device)
@@ -83,22 +81,14 @@ class E4EStage:
         self.loss = ImageLoss(files, options.image).to(device)
         self.mean = mean_w(self.generator)
         self.generator_optimizer: Optimizer | None = None
-        self._optimizers: dict[str, Optimizer] = {
+        self.optimizers = {
             "encoder": Ranger(self.encoder.parameters(), lr=options.learning_rate),
             "latent": Adam(self.latent.parameters(), lr=2e-5 * options.learning_rate / 1e-4, betas=(0.0, 0.99)),
         }
-        self.batches = Batches(len(faces), options.batch, seed, faces.shares)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "latent": self.latent, "average": self.average}
-
-    @property
-    def optimizers(self) -> dict[str, Optimizer]:
-        return self._optimizers
-
-    def config(self) -> dict[str, Any]:
-        return {"family": self.family.to_dict(), "options": asdict(self.options)}
 
     def _rows(self, step: int) -> int:
         """The number of rows that have an offset of their own at this step."""
@@ -113,26 +103,18 @@ class E4EStage:
             return offsets
         return torch.cat([offsets[:, :rows], offsets[:, :1].expand(-1, offsets.shape[1] - rows, -1)], dim=1)
 
-    def _render(self, w: Tensor) -> Tensor:
-        return as_photos(self.generator(w), self.family, self.faces.size)
-
     def step(self, step: int) -> dict[str, float | Tensor]:
         o = self.options
-        images = self.faces.tensor(self.batches.indices(step), self.device)
-        images = random_flip(images)
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+        images = self.photos(step).contiguous(memory_format=torch.channels_last)
+        with self.autocast():
             offsets = self._limit(self.encoder(encoder_input(images, self.family)).float(), self._rows(step))
-            total, terms = self.loss(self._render(offsets + self.mean), images)
+            total, terms = self.loss(self.as_photos(self.generator(offsets + self.mean)), images)
         delta = torch.linalg.vector_norm(offsets[:, 1:] - offsets[:, :1], dim=2).mean()
         row = torch.randint(0, self.family.w_rows, (o.batch,), device=self.device)
         fake = (offsets + self.mean)[torch.arange(o.batch, device=self.device), row]
         latent = F.softplus(-self.latent(fake)).mean()
         total = total + o.delta * delta * (self.family.w_rows - 1) + o.latent * latent
-        optimizers = [self._optimizers["encoder"]]
-        if self.generator_optimizer is not None:
-            optimizers.append(self.generator_optimizer)
-        descend(total, *optimizers)
+        descend(total, self.optimizers["encoder"], self.generator_optimizer)
         self._latent_step(fake.detach())
         self.average.update(self.encoder, (step + 1) * o.batch, o.batch)
         return {**terms, "delta": delta.detach(), "latent": latent.detach()}
@@ -144,10 +126,10 @@ class E4EStage:
         loss = F.softplus(self.latent(fake)).mean() + F.softplus(-real_logit).mean()
         (gradient,) = torch.autograd.grad(real_logit.sum(), real, create_graph=True)
         loss = loss + self.options.latent_r1 / 2 * gradient.square().sum(dim=1).mean()
-        descend(loss, self._optimizers["latent"])
+        descend(loss, self.optimizers["latent"])
 
     @torch.no_grad()
     def grid(self) -> Tensor:
         images = self.faces.tensor(slice(0, 8), self.device)
         codes = self.average.module(encoder_input(images, self.family)) + self.mean
-        return torch.stack([images, self._render(codes)])
+        return torch.stack([images, self.as_photos(self.generator(codes))])

@@ -11,7 +11,7 @@ Both encoders are frozen, so everything they say about the training set is compu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,13 @@ import torch.nn.functional as F
 from pytorch_optimizer import Ranger
 from rich.progress import track
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from engines.directions import Direction
-from engines.family import ModelFamily
-from training.data import Batches, FaceSet, as_photos, encoder_input
+from training.data import FaceSet, as_photos, encoder_input
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.methods.paper import EditingSystem
 from training.networks.editor import FeatureEditor
+from training.stages.base import TrainingStage
 from training.stages.edits import Edits
 from training.stages.protocol import Averaged, StageOptions, descend
 
@@ -99,7 +98,7 @@ def encode_set(system: EditingSystem, faces: FaceSet, *, batch: int = 50, device
     return Codes(*(np.concatenate(part) for part in parts))
 
 
-class EditorStage:
+class EditorStage(TrainingStage[EditorOptions]):
     """Trains the editor of a system whose other parts are trained.
 
     Args:
@@ -123,34 +122,26 @@ class EditorStage:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        torch.manual_seed(seed)
-        self.family: ModelFamily = system.family
-        self.edits = Edits(directions, self.family, device)
+        self.edits = Edits(directions, system.family, device)
         if 0 < options.photos < len(faces):
             draws = np.random.default_rng(seed)
             chosen = np.sort(draws.choice(len(faces), options.photos, replace=False, p=faces.shares))
             faces = FaceSet(faces.images[chosen], tuple(faces.names[i] for i in chosen))
-        self.faces, self.options, self.device = faces, options, device
+        super().__init__(system.family, faces, options, seed=seed, device=device)
         system.editor = FeatureEditor(self.family)
         self.system = system.to(device).eval().requires_grad_(False)
         self.editor = system.editor.to(device, memory_format=torch.channels_last).train().requires_grad_(True)
         self.average = Averaged(self.editor, half_life=options.ema_images)
         self.loss = ImageLoss(files, options.image).to(device)
         self.codes = encode_set(self.system, faces, device=device) if options.ahead else None
-        self._optimizers: dict[str, Optimizer] = {"editor": Ranger(self.editor.parameters(), lr=options.learning_rate)}
-        self.batches = Batches(len(faces), options.batch, seed, faces.shares)
+        self.optimizers = {"editor": Ranger(self.editor.parameters(), lr=options.learning_rate)}
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         return {"editor": self.editor, "average": self.average}
 
-    @property
-    def optimizers(self) -> dict[str, Optimizer]:
-        return self._optimizers
-
     def config(self) -> dict[str, Any]:
-        options = {"family": self.family.to_dict(), "options": asdict(self.options)}
-        return options | {"directions": self.edits.names}
+        return super().config() | {"directions": self.edits.names}
 
     def _load(self, array: np.ndarray, indices: np.ndarray) -> Tensor:
         value = torch.from_numpy(array[indices]).to(self.device).float()
@@ -173,9 +164,6 @@ class EditorStage:
             )
         return w, feature, w_e
 
-    def _as_photos(self, rendered: Tensor) -> Tensor:
-        return as_photos(rendered, self.family, self.faces.size)
-
     def step(self, step: int) -> dict[str, float | Tensor]:
         o = self.options
         indices = self.batches.indices(step)
@@ -189,11 +177,11 @@ class EditorStage:
         w[:edits] += delta_w
         padded_s = torch.cat([delta_s, delta_s.new_zeros(o.batch - edits, delta_s.shape[1])])
         target = self.faces.tensor(indices, self.device)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+        with self.autocast():
             with torch.no_grad():
-                drawn = self._as_photos(self.system.generator(w_e[:edits] + delta_w, delta_s).float())
+                drawn = self.as_photos(self.system.generator(w_e[:edits] + delta_w, delta_s).float())
                 if real:
-                    target[:real] += drawn[:real] - self._as_photos(self.system.generator(w_e[:real]).float())
+                    target[:real] += drawn[:real] - self.as_photos(self.system.generator(w_e[:real]).float())
                     target[:real].clamp_(-1, 1)
                 target[real:edits] = drawn[real:]
                 feature = self.system.features(w_e)
@@ -201,14 +189,14 @@ class EditorStage:
                 edited[:edits] = self.system.features(w_e[:edits] + delta_w, delta_s)
             discrepancy = self.editor.discrepancy(feature, edited)
             changed = self.editor.fuse(enhanced, discrepancy)
-            output = self._as_photos(self.system.render(changed, w, style_delta=padded_s))
+            output = self.as_photos(self.system.render(changed, w, style_delta=padded_s))
             total, terms = self.loss(output[:edits], target[:edits])
             total_photo, terms_photo = self.loss(output[edits:], target[edits:])
             total = total + total_photo
             regular = F.mse_loss((changed - enhanced).float(), discrepancy.float())
             if step >= o.discrepancy_from:
                 total = total + o.discrepancy * regular
-        descend(total, self._optimizers["editor"])
+        descend(total, self.optimizers["editor"])
         self.average.update(self.editor, (step + 1) * o.batch, o.batch)
         return {**terms, **{f"photo_{k}": v for k, v in terms_photo.items()}, "discrepancy": regular.detach()}
 
@@ -217,11 +205,11 @@ class EditorStage:
         """Rows: photos, reconstructions, then one row per direction (the first four) at its greatest strength."""
         w, enhanced, w_e = self._inputs(np.arange(8), slice(0))
         feature = self.system.features(w_e)
-        rows = [self.faces.tensor(slice(0, 8), self.device), self._as_photos(self.system.render(enhanced, w))]
+        rows = [self.faces.tensor(slice(0, 8), self.device), self.as_photos(self.system.render(enhanced, w))]
         for index, strength in enumerate(self.edits.high[:4]):
             delta = strength * self.edits.delta_w[index]
             style = (strength * self.edits.style_delta[index]).expand(8, -1)
             edited = self.system.features(w_e + delta, style)
             changed = self.average.module(feature, edited, enhanced)
-            rows.append(self._as_photos(self.system.render(changed, w + delta, style_delta=style)))
+            rows.append(self.as_photos(self.system.render(changed, w + delta, style_delta=style)))
         return torch.stack(rows)

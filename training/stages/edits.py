@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from engines.directions import Direction, resolve
+from engines.directions import Direction
 from engines.family import ModelFamily
+from training.measuring.edits import edit_at
 
 
 class Edits:
@@ -29,11 +28,8 @@ class Edits:
         self.names = [direction.name for direction in directions]
         self.low = torch.tensor([d.min_strength for d in directions], device=device)
         self.high = torch.tensor([d.max_strength for d in directions], device=device)
-        # A unit of strength may lie outside a narrow range, which is no reason to warn here.
-        wide = [replace(d, min_strength=-1.0, max_strength=1.0) for d in directions]
-        units = [resolve({d.name: d}, {d.name: 1.0}, family) for d in wide]
-        self.delta_w = torch.from_numpy(np.stack([unit.delta_w for unit in units])).to(device)
-        self.style_delta = torch.from_numpy(np.stack([unit.style_delta for unit in units])).to(device)
+        units = [edit_at(direction, 1.0, family, device) for direction in directions]
+        self.delta_w, self.style_delta = (torch.cat(parts) for parts in zip(*units, strict=True))
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
         """Random edits: which direction (count) and at what strength of its range (count)."""

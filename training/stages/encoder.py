@@ -5,8 +5,7 @@ Both reconstructions are trained, G(f', w_r) and G(w); the discriminator is trai
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +14,14 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from engines.family import ModelFamily
-from training.data import Batches, FaceSet, as_photos, encoder_input
+from training.data import FaceSet, encoder_input
 from training.losses.image import ImageLoss, ImageWeights, LossFiles
 from training.networks.build import base_encoder
 from training.networks.discriminator import Discriminator
 from training.networks.ftem import FeatureTensorEnhancement
 from training.networks.latents import mean_w
 from training.networks.stylegan2 import Generator
-from training.stages.augment import random_flip
+from training.stages.base import TrainingStage
 from training.stages.protocol import Averaged, StageOptions, descend, set_requires_grad
 
 
@@ -72,7 +71,7 @@ def reconstruct(generator: Generator, feature: Tensor, w: Tensor, rgb: Tensor) -
     return generator.upper(feature, w, rgb if generator.family.rgb_skip else None)
 
 
-class EncoderStage:
+class EncoderStage(TrainingStage[EncoderOptions]):
     """Trains `Encoder` against a frozen generator and a discriminator of squares as wide as the photos.
 
     Pictures are compared and judged as photos are (see `training.data.as_photos`): at the generator's own size where
@@ -94,8 +93,7 @@ class EncoderStage:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        torch.manual_seed(seed)
-        self.family, self.faces, self.options, self.device = family, faces, options, device
+        super().__init__(family, faces, options, seed=seed, device=device)
         self.generator = generator.to(device)
         self.discriminator = discriminator.to(device)
         self.encoder = Encoder(family).to(device, memory_format=torch.channels_last)
@@ -103,7 +101,7 @@ class EncoderStage:
         self.loss = ImageLoss(files, options.image).to(device)
         self.mean = mean_w(self.generator)
         self.generator_optimizer: Optimizer | None = None
-        self._optimizers: dict[str, Optimizer] = {
+        self.optimizers = {
             "encoder": Ranger(self.encoder.parameters(), lr=options.learning_rate),
             "discriminator": Adam(self.discriminator.parameters(), lr=options.discriminator_rate, betas=(0.0, 0.99)),
         }
@@ -113,8 +111,7 @@ class EncoderStage:
             upper = [p for layer in self.generator.upper_modules() for p in layer.parameters()]
             for parameter in upper:
                 parameter.requires_grad_(True)
-            self._optimizers["upper"] = Adam(upper, options.upper_rate, betas=(0.9, 0.99))
-        self.batches = Batches(len(faces), options.batch, seed, faces.shares)
+            self.optimizers["upper"] = Adam(upper, options.upper_rate, betas=(0.9, 0.99))
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -123,27 +120,18 @@ class EncoderStage:
             modules |= {"generator": self.generator, "generator_average": self.generator_average}
         return modules
 
-    @property
-    def optimizers(self) -> dict[str, Optimizer]:
-        return self._optimizers
-
-    def config(self) -> dict[str, Any]:
-        return {"family": self.family.to_dict(), "options": asdict(self.options)}
-
     def step(self, step: int) -> dict[str, float | Tensor]:
         o = self.options
-        images = self.faces.tensor(self.batches.indices(step), self.device)
-        images = random_flip(images)
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = self.photos(step).contiguous(memory_format=torch.channels_last)
         adversarial = step >= o.adversarial_from and step % o.adversarial_every == 0
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+        with self.autocast():
             w, feature = self.encoder(encoder_input(images, self.family), self.mean)
             w = w.float()
             own_feature, rgb = self.generator.lower(w)
             assert rgb is not None  # `lower` leaves it out only if told to
-            output = self._as_photos(reconstruct(self.generator, feature, w, rgb))
+            output = self.as_photos(reconstruct(self.generator, feature, w, rgb))
             some = slice(o.w_images or None)
-            output_w = self._as_photos(self.generator.upper(own_feature[some], w[some], rgb[some]))
+            output_w = self.as_photos(self.generator.upper(own_feature[some], w[some], rgb[some]))
             total, terms = self.loss(output, images)
             total_w, terms_w = self.loss(output_w, images[some])
             regular = F.mse_loss(feature.float(), own_feature.float())
@@ -152,12 +140,7 @@ class EncoderStage:
                 set_requires_grad([self.discriminator], False)
                 fooled = F.softplus(-self._judge(output)).mean() + F.softplus(-self._judge(output_w)).mean()
                 total = total + o.adversarial * o.adversarial_every * fooled
-        beside = self.generator_optimizer or self._optimizers.get("upper")
-        if beside is not None:
-            beside.zero_grad(set_to_none=True)
-        descend(total, self._optimizers["encoder"])
-        if beside is not None:
-            beside.step()
+        descend(total, self.optimizers["encoder"], self.generator_optimizer or self.optimizers.get("upper"))
         scalars = {**terms, **{f"w_{k}": v for k, v in terms_w.items()}, "feature": regular.detach()}
         if adversarial:
             scalars |= self._discriminator_step(images, torch.cat([output, output_w]).detach().float())
@@ -165,9 +148,6 @@ class EncoderStage:
         if self.generator_average is not None:
             self.generator_average.update(self.generator, (step + 1) * o.batch, o.batch)
         return scalars
-
-    def _as_photos(self, rendered: Tensor) -> Tensor:
-        return as_photos(rendered, self.family, self.faces.size)
 
     def _judge(self, images: Tensor) -> Tensor:
         """The discriminator's logit of photos or of pictures as photos are, B x 1. It takes squares: above and below
@@ -183,7 +163,7 @@ class EncoderStage:
         loss = F.softplus(-real_logit).mean() + F.softplus(self._judge(fake)).mean()
         (gradient,) = torch.autograd.grad(real_logit.sum(), source, create_graph=True)
         penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
-        descend(loss + o.r1_gamma / 2 * penalty, self._optimizers["discriminator"])
+        descend(loss + o.r1_gamma / 2 * penalty, self.optimizers["discriminator"])
         return {"d_loss": loss.detach()}
 
     @torch.no_grad()
@@ -194,4 +174,4 @@ class EncoderStage:
         own_feature, rgb = generator.lower(w)
         output = reconstruct(generator, feature, w, rgb)
         both = output, generator.upper(own_feature, w, rgb)
-        return torch.stack([images, *(self._as_photos(picture) for picture in both)])
+        return torch.stack([images, *(self.as_photos(picture) for picture in both)])

@@ -5,19 +5,19 @@ Non-saturating logistic loss, lazy R1, style mixing, horizontal flips, different
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
 
 from engines.family import ModelFamily
-from training.data import Batches, FaceSet
+from training.data import FaceSet
 from training.networks.discriminator import Discriminator
 from training.networks.stylegan2 import Generator
-from training.stages.augment import diff_augment, random_flip
+from training.stages.augment import diff_augment
+from training.stages.base import TrainingStage
 from training.stages.protocol import Averaged, StageOptions, descend, set_requires_grad
 
 
@@ -40,7 +40,7 @@ class GanOptions(StageOptions):
     depends on those two and can then run at the same time."""
 
 
-class GanStage:
+class GanStage(TrainingStage[GanOptions]):
     """Trains `Generator` and `Discriminator` of a family on aligned images."""
 
     name = "generator"
@@ -48,8 +48,7 @@ class GanStage:
     def __init__(
         self, family: ModelFamily, faces: FaceSet, options: GanOptions, *, seed: int = 0, device: str = "cpu"
     ) -> None:
-        torch.manual_seed(seed)
-        self.family, self.faces, self.options, self.device = family, faces, options, device
+        super().__init__(family, faces, options, seed=seed, device=device)
         self.generator = Generator(family).to(device)
         # Every activation inherits the memory format of the constant input.
         self.generator.input.to(memory_format=torch.channels_last)
@@ -58,25 +57,17 @@ class GanStage:
         self.discriminator = Discriminator(family).to(device, memory_format=torch.channels_last)
         self.average = Averaged(self.generator, half_life=options.ema_images)
         lazy = options.r1_every / (options.r1_every + 1)
-        self._optimizers: dict[str, Optimizer] = {
+        self.optimizers = {
             "generator": Adam(self.generator.parameters(), options.learning_rate, betas=(0.0, 0.99)),
             "discriminator": Adam(
                 self.discriminator.parameters(), options.learning_rate * lazy, betas=(0.0, 0.99**lazy)
             ),
         }
-        self.batches = Batches(len(faces), options.batch, seed, faces.shares)
         self.fixed_z = torch.randn(32, family.style_dim, device=device)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         return {"generator": self.generator, "discriminator": self.discriminator, "average": self.average}
-
-    @property
-    def optimizers(self) -> dict[str, Optimizer]:
-        return self._optimizers
-
-    def config(self) -> dict[str, Any]:
-        return {"family": self.family.to_dict(), "options": asdict(self.options)}
 
     def _codes(self) -> Tensor:
         """W+ codes; with probability `mixing`, rows from a random one on come from a second code."""
@@ -95,20 +86,19 @@ class GanStage:
         return self.discriminator(images.contiguous(memory_format=torch.channels_last))
 
     def step(self, step: int) -> dict[str, float | Tensor]:
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.options.bf16):
+        with self.autocast():
             return self._step(step)
 
     def _step(self, step: int) -> dict[str, float | Tensor]:
         o = self.options
-        real = self.faces.tensor(self.batches.indices(step), self.device)
-        real = random_flip(real)
+        real = self.photos(step)
 
         set_requires_grad([self.discriminator], True)
         with torch.no_grad():
             fake = self._fake()
         real_logit, fake_logit = self._judge(real), self._judge(fake)
         d_loss = F.softplus(fake_logit).mean() + F.softplus(-real_logit).mean()
-        descend(d_loss, self._optimizers["discriminator"])
+        descend(d_loss, self.optimizers["discriminator"])
         scalars: dict[str, float | Tensor] = {
             "d_loss": d_loss.detach(),
             "real_sign": real_logit.detach().sign().mean(),
@@ -118,7 +108,7 @@ class GanStage:
 
         set_requires_grad([self.discriminator], False)
         g_loss = F.softplus(-self._judge(self._fake())).mean()
-        descend(g_loss, self._optimizers["generator"])
+        descend(g_loss, self.optimizers["generator"])
         self.average.update(self.generator, (step + 1) * o.batch, o.batch)
         return scalars | {"g_loss": g_loss.detach()}
 
@@ -128,7 +118,7 @@ class GanStage:
         logits = self.discriminator(diff_augment(images, self.options.augment))
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
         penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
-        descend(penalty * (self.options.r1_gamma / 2 * self.options.r1_every), self._optimizers["discriminator"])
+        descend(penalty * (self.options.r1_gamma / 2 * self.options.r1_every), self.optimizers["discriminator"])
         return penalty.detach()
 
     @torch.no_grad()

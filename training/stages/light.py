@@ -4,12 +4,11 @@ network."""
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
 
 from training.data import Batches, FaceSet
 from training.losses.identity import Identity
@@ -17,12 +16,13 @@ from training.losses.image import LossFiles
 from training.losses.lpips import LPIPS
 from training.networks.latents import mean_w
 from training.networks.mobilestylegan import MobileGenerator
+from training.stages.base import Options, TrainingStage
 from training.stages.pairs import PairSet
-from training.stages.protocol import Averaged, StageOptions
+from training.stages.protocol import Averaged, descend
 from training.stages.windows import Windowed
 
 
-class LightStage:
+class LightStage(TrainingStage[Options]):
     """The common part of a light stage; a subclass names its network with `learn`, then takes steps with `update`.
 
     Args:
@@ -44,20 +44,18 @@ class LightStage:
         faces: FaceSet,
         pairs: PairSet,
         files: LossFiles,
-        options: StageOptions,
+        options: Options,
         *,
         photos: int,
         seed: int,
         device: str,
     ) -> None:
-        torch.manual_seed(seed)
-        self.family, self.faces, self.pairs, self.device = generator.family, faces, pairs, device
-        self._settings = options
+        super().__init__(generator.family, faces, options, photos=photos, seed=seed, device=device)
+        self.pairs = pairs
         self.mean = mean_w(generator).to(device)
         self.generator = Windowed(generator, device)
         self.lpips = LPIPS(files.require("lpips")).to(device).eval().requires_grad_(False)
         self._files = files
-        self.batches = Batches(len(faces), photos, seed, faces.shares)
         self.pair_batches = Batches(len(pairs), options.batch, seed)
 
     @functools.cached_property
@@ -68,27 +66,17 @@ class LightStage:
     def learn(self, network: nn.Module, groups: list[dict[str, Any]] | None = None) -> None:
         """Names the network that is trained, and its parameters in groups where they have rates of their own."""
         self.network = network.to(self.device)
-        self.average = Averaged(network, half_life=self._settings.ema_images)
+        self.average = Averaged(network, half_life=self.options.ema_images)
         parameters = groups or network.parameters()
-        self._optimizer = Adam(parameters, lr=self._settings.learning_rate, betas=(0.9, 0.99))
+        self.optimizers[self.part] = Adam(parameters, lr=self.options.learning_rate, betas=(0.9, 0.99))
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         return {self.part: self.network, "average": self.average}
 
-    @property
-    def optimizers(self) -> dict[str, Optimizer]:
-        return {self.part: self._optimizer}
-
-    def config(self) -> dict[str, Any]:
-        return {"family": self.family.to_dict(), "options": asdict(self._settings)}
-
     def update(self, total: Tensor, step: int, images: int) -> None:
         """One optimizer step, its gradient clipped to length 1; `images` were seen in it."""
-        self._optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self._optimizer.step()
+        descend(total, self.optimizers[self.part], clipped=self.network)
         self.average.update(self.network, (step + 1) * images, images)
 
 

@@ -19,7 +19,6 @@ from training.losses.image import LossFiles
 from training.networks.light import LightE4EEncoder
 from training.networks.mobilefacenet import load_trunk
 from training.networks.mobilestylegan import MobileGenerator
-from training.stages.augment import random_flip
 from training.stages.light import LightStage, statistics
 from training.stages.pairs import PairSet
 from training.stages.protocol import StageOptions
@@ -56,7 +55,7 @@ class LightE4EOptions(StageOptions):
     bf16: bool = True
 
 
-class LightE4EStage(LightStage):
+class LightE4EStage(LightStage[LightE4EOptions]):
     """Trains `LightE4EEncoder` against a frozen MobileStyleGAN."""
 
     name = "e4e"
@@ -74,7 +73,6 @@ class LightE4EStage(LightStage):
         device: str = "cpu",
     ) -> None:
         super().__init__(generator, faces, pairs, files, options, photos=options.photos, seed=seed, device=device)
-        self.options = options
         features, mapped = statistics(generator)
         self.feature_deviation = features.std(dim=(0, 2, 3), keepdim=True).to(device)
         self.encoder = LightE4EEncoder(self.family)
@@ -108,9 +106,9 @@ class LightE4EStage(LightStage):
         images, codes = self.pairs.batch(self.pair_batches.indices(step), self.device)
         faces = None
         if step >= o.photos_from:
-            faces = random_flip(self.faces.tensor(self.batches.indices(step), self.device))
+            faces = self.photos(step)
             images = torch.cat([images, faces])
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+        with self.autocast():
             offsets = self.encoder(images).float()
         count = len(codes)
         w = offsets[:count] + self.mean

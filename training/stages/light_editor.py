@@ -30,7 +30,6 @@ from training.networks.editor import FeatureEditor
 from training.networks.light import LightFeatureStyleEncoder
 from training.networks.mobilestylegan import MobileGenerator
 from training.networks.surroundings import around_face
-from training.stages.augment import random_flip
 from training.stages.edits import Edits
 from training.stages.light import LightStage, astray
 from training.stages.pairs import PairSet
@@ -72,7 +71,7 @@ class LightEditorOptions(StageOptions):
     bf16: bool = True
 
 
-class LightEditorStage(LightStage):
+class LightEditorStage(LightStage[LightEditorOptions]):
     """Trains the editor of a light system whose other parts are trained.
 
     Args:
@@ -103,7 +102,6 @@ class LightEditorStage(LightStage):
         # A light family's generator and base encoder are these.
         assert isinstance(generator, MobileGenerator) and isinstance(encoder, LightFeatureStyleEncoder)
         super().__init__(generator, faces, pairs, files, options, photos=options.photos, seed=seed, device=device)
-        self.options = options
         system.editor = FeatureEditor(self.family)
         self.system = system.to(device).eval().requires_grad_(False)
         self.editor = system.editor.train().requires_grad_(True)
@@ -134,7 +132,7 @@ class LightEditorStage(LightStage):
     def step(self, step: int) -> dict[str, float | Tensor]:
         o, g = self.options, self.generator
         images, codes = self.pairs.batch(self.pair_batches.indices(step), self.device)
-        photos = random_flip(self.faces.tensor(self.batches.indices(step), self.device))
+        photos = self.photos(step)
         delta, turns = self._deltas(o.batch + o.photos)
         if float(torch.rand(())) < o.interpolated:
             other = torch.from_numpy(self.pairs.codes[np.random.default_rng(step).integers(len(self.pairs))])
@@ -146,13 +144,13 @@ class LightEditorStage(LightStage):
         truth = codes[:, None].expand(-1, self.family.w_rows, -1)
         inputs = torch.cat([images, photos])
         exact = torch.rand(o.batch) >= o.estimated
-        with torch.no_grad(), torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+        with torch.no_grad(), self.autocast():
             w_e = self.system.encode_e4e(inputs).float()
             w_e[: o.batch] = astray(w_e[: o.batch], codes, o.astray)
             w_e[: o.batch][exact] = truth[exact]
             feature, edited = g.lower(w_e), g.lower(w_e + delta)
             w, enhanced = (value.float() for value in self.system.encode(inputs, (w_e, feature)))
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+        with self.autocast():
             discrepancy = self.editor.discrepancy(feature, edited)
             changed = self.editor.fuse(enhanced, discrepancy).float()
         changed = self.editor.keep_surroundings(enhanced, changed, edited - feature)
@@ -212,10 +210,10 @@ class LightEditorStage(LightStage):
         return total + coarse + o.identity * identity + o.movement * movement, scalars
 
     def _movement(self, edited: Tensor, start: Tensor, target: Tensor, target_start: Tensor) -> Tensor:
-        """How far e4e's code moves from `start` to `edited` along its way from `target_start` to `target`: the squared
-        distance to all of that way, as a share of it, mean over pictures B x 3 x h x w."""
+        """The loss on the way that e4e's code moves from `start` to `edited`, beside the whole way from `target_start`
+        to `target`: the squared distance to it, as a share of it, mean over pictures B x 3 x h x w."""
         encoder = self.system.e4e
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.options.bf16):
+        with self.autocast():
             code = encoder(edited)[:, 0].float()
             with torch.no_grad():
                 first, end = (encoder(x)[:, 0].float() for x in (start, target))

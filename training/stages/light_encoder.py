@@ -18,7 +18,6 @@ from training.data import FaceSet
 from training.losses.image import LossFiles
 from training.networks.light import LightE4EEncoder, LightFeatureStyleEncoder
 from training.networks.mobilestylegan import MobileGenerator
-from training.stages.augment import random_flip
 from training.stages.encoder import Encoder
 from training.stages.light import LightStage, astray, statistics
 from training.stages.pairs import PairSet
@@ -50,7 +49,7 @@ class LightEncoderOptions(StageOptions):
     bf16: bool = True
 
 
-class LightEncoderStage(LightStage):
+class LightEncoderStage(LightStage[LightEncoderOptions]):
     """Trains `Encoder` of a light family against a frozen MobileStyleGAN, from the codes of a frozen e4e."""
 
     name = "encoder"
@@ -69,7 +68,6 @@ class LightEncoderStage(LightStage):
         device: str = "cpu",
     ) -> None:
         super().__init__(generator, faces, pairs, files, options, photos=options.batch, seed=seed, device=device)
-        self.options = options
         self.e4e = e4e.to(device).eval().requires_grad_(False)
         self.encoder = Encoder(self.family)
         # A light family's base encoder is the light one.
@@ -84,10 +82,10 @@ class LightEncoderStage(LightStage):
         if step % o.synthetic_every == o.synthetic_every - 1:
             images, codes = self.pairs.batch(self.pair_batches.indices(step), self.device)
         else:
-            images = random_flip(self.faces.tensor(self.batches.indices(step), self.device))
+            images = self.photos(step)
         origins = g.origins(o.batch, o.window)
         offsets, prior = self._inverted(images, codes)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+        with self.autocast():
             w = self.base.offsets(images, offsets).float() + self.mean
             window = g.cut(images, origins, o.window, g.input_scale)
             feature = self.base.feature(window, g.cut(prior, origins, o.window, 1))
@@ -109,7 +107,7 @@ class LightEncoderStage(LightStage):
     def _inverted(self, images: Tensor, codes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """e4e's offsets B x N x D, of synthetic pairs led astray, and the generator's feature at them."""
         o = self.options
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=o.bf16):
+        with self.autocast():
             offsets = self.e4e(images).float()
         if codes is not None:
             offsets = astray(offsets, codes - self.mean, o.astray)

@@ -16,6 +16,7 @@ from rich.progress import track
 from torch import Tensor
 
 from engines.store import atomic_file
+from training.data import from_pixels, to_pixels
 from training.networks.latents import mean_w
 from training.networks.mobilestylegan import MobileGenerator
 
@@ -37,8 +38,7 @@ class PairSet:
 
     def batch(self, indices: np.ndarray, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Images B x 3 x s x s in [-1, 1] and codes B x D."""
-        images = torch.from_numpy(self.images[indices]).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
-        return images, torch.from_numpy(self.codes[indices]).to(device)
+        return from_pixels(self.images[indices], device), torch.from_numpy(self.codes[indices]).to(device)
 
 
 @torch.no_grad()
@@ -68,8 +68,7 @@ def render(generator: MobileGenerator, folder: Path, count: int, *, seed: int = 
         images = []
         for code in w.split(1):
             image = half(half.broadcast(code.bfloat16())).float()
-            image = F.interpolate(image, size=family.encoder_size, mode="area").clamp(-1, 1)
-            images.append(image.add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+            images.append(to_pixels(F.interpolate(image, size=family.encoder_size, mode="area")))
         with atomic_file(path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, images=np.concatenate(images), codes=w.cpu().numpy())
 

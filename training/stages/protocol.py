@@ -1,4 +1,4 @@
-"""What every stage has: settings, what the loop that runs it asks of it, and an averaged copy of what it trains."""
+"""The contract of stages: settings, what the loop that runs them calls, and an averaged copy of what they train."""
 
 from __future__ import annotations
 
@@ -80,12 +80,18 @@ class Averaged(nn.Module):
             mine.copy_(theirs)
 
 
-def descend(loss: Tensor, *optimizers: Optimizer) -> None:
-    """One step of the optimizers down the gradient of a loss."""
-    for optimizer in optimizers:
+def descend(loss: Tensor, *optimizers: Optimizer | None, clipped: nn.Module | None = None) -> None:
+    """One step of the optimizers, those that are there, down the gradient of a loss.
+
+    The gradient of `clipped` is brought to length 1 where it is longer.
+    """
+    there = [optimizer for optimizer in optimizers if optimizer is not None]
+    for optimizer in there:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    for optimizer in optimizers:
+    if clipped is not None:
+        nn.utils.clip_grad_norm_(clipped.parameters(), 1.0)
+    for optimizer in there:
         optimizer.step()
 
 

@@ -1,4 +1,4 @@
-"""What the stages of the light family share: windows of features, and losses on the pictures rendered from them.
+"""The common tools of the light family's stages: windows of features, and losses on the pictures rendered from them.
 
 Everything above the feature is convolutional with a small reach, so a window of feature cells gives the picture's part
 above it: training on windows costs their share of a picture. The generator is frozen and runs in bfloat16 there, which
@@ -80,17 +80,13 @@ class Windowed:
         ]
         return torch.stack(parts)
 
-    def lower(self, w_plus: Tensor, style_delta: Tensor | None = None) -> Tensor:
+    def lower(self, w_plus: Tensor) -> Tensor:
         """G(w^{1:k}), float32."""
-        delta = None if style_delta is None else style_delta.bfloat16()
-        return self.generator.lower(w_plus.bfloat16(), delta)[0].float()
+        return self.generator.lower(w_plus.bfloat16())[0].float()
 
-    def upper(
-        self, feature: Tensor, w_plus: Tensor, origins: Tensor | None = None, style_delta: Tensor | None = None
-    ) -> Tensor:
+    def upper(self, feature: Tensor, w_plus: Tensor, origins: Tensor | None = None) -> Tensor:
         """The picture above a feature or windows of it, float32, not clamped."""
-        delta = None if style_delta is None else style_delta.bfloat16()
-        return self.generator.upper(feature.bfloat16(), w_plus.bfloat16(), style_delta=delta, origin=origins).float()
+        return self.generator.upper(feature.bfloat16(), w_plus.bfloat16(), origin=origins).float()
 
     def shrink(self, picture: Tensor) -> Tensor:
         """A picture averaged down to the encoders' scale."""

@@ -23,17 +23,11 @@ from training.losses.image import LossFiles
 from training.measuring.judges import JudgeFiles
 from training.recipes import RECIPES, Recipe, cars_512x384, faces_1024, recipe
 from training.running import checkpoint
+from training.running.directions import calibrate, fit_directions
+from training.running.evaluation import evaluate
 from training.running.folder import Run, load_generator, load_system
 from training.running.loop import LoopOptions
-from training.running.run import (
-    calibrate,
-    evaluate,
-    fit_directions,
-    train_e4e,
-    train_editor,
-    train_encoder,
-    train_generator,
-)
+from training.running.run import train_e4e, train_editor, train_encoder, train_generator
 from training.stages.directions import FitOptions
 
 STEPS = LoopOptions(steps=2, log_every=1)

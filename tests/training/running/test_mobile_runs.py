@@ -13,18 +13,11 @@ from engines.directions import Direction, resolve
 from training import imported
 from training.networks.mobilestylegan import MobileGenerator
 from training.recipes import faces_1024_mobile
+from training.running.directions import calibrate, fit_directions
+from training.running.evaluation import evaluate
 from training.running.folder import Run, load_generator, load_run_directions, load_system
 from training.running.loop import LoopOptions
-from training.running.run import (
-    calibrate,
-    evaluate,
-    fit_directions,
-    render_pairs,
-    train_e4e,
-    train_editor,
-    train_encoder,
-    train_generator,
-)
+from training.running.run import render_pairs, train_e4e, train_editor, train_encoder, train_generator
 from training.stages.directions import FitOptions
 from training.stages.light_editor import LightEditorOptions
 from training.stages.light_encoder import LightEncoderOptions

@@ -16,17 +16,11 @@ from training.networks.latents import mean_w
 from training.networks.stylegan2 import Generator
 from training.recipes import Recipe
 from training.running import checkpoint
+from training.running.directions import calibrate, fit_directions
+from training.running.evaluation import evaluate
 from training.running.folder import Run, load_run_directions, load_system
 from training.running.loop import LoopOptions
-from training.running.run import (
-    calibrate,
-    evaluate,
-    fit_directions,
-    train_e4e,
-    train_editor,
-    train_encoder,
-    train_generator,
-)
+from training.running.run import train_e4e, train_editor, train_encoder, train_generator
 from training.running.weights import load_bundle
 from training.stages.directions import FitOptions
 from training.stages.e4e import E4EOptions
