@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from bench.figures import Figure, inline
 from bench.latency import plot as latency_plot
-from bench.latency.result import Result, parse, read_json
+from bench.latency.result import Result, parse
+from bench.program import read_json
 from engines.errors import EdgeditError
 
 _FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError)

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 import tyro
-from rich.console import Console
 
 from bench import machine
 from bench.gpu.accuracy import accuracy
@@ -24,13 +23,12 @@ from bench.gpu.report import report
 from bench.gpu.runtimes import runtimes
 from bench.gpu.table5 import table5
 from bench.gpu.training import training
+from bench.program import program, say
 from bench.table5.times import chosen
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.errors import EdgeditError, RuntimeUnavailableError
 from engines.family import FACES_1024_MOBILE
 from training.measuring.judges import JudgeFiles
-
-console = Console(highlight=False, soft_wrap=True)
 
 _WITHOUT = f"{FACES_1024_MOBILE.name} is measured with random weights in place of the portrait bundle"
 
@@ -158,7 +156,7 @@ def run(options: GpuBenchOptions) -> None:
             about["device"]["clocks_after_ceilings"] = machine.clocks(options.device)
         return about
 
-    queue = Queue(options.out, options.budget, describe, lambda line: console.print(line, markup=False))
+    queue = Queue(options.out, options.budget, describe, say)
     context = Context(
         device=options.device,
         out=options.out,
@@ -191,11 +189,11 @@ def run(options: GpuBenchOptions) -> None:
             ended = False
             break
     for line in report(options.out):
-        console.print(line, markup=False)
+        say(line)
     if ended:
-        console.print(f"nothing waits any more; results are in {options.out}", markup=False)
+        say(f"nothing waits any more; results are in {options.out}")
     else:
-        console.print(f"the time is up; run it again to go on: {options.command()}", markup=False)
+        say(f"the time is up; run it again to go on: {options.command()}")
 
 
 def _models(options: GpuBenchOptions) -> list[Model]:
@@ -209,18 +207,10 @@ def _models(options: GpuBenchOptions) -> list[Model]:
             place = join(PORTRAIT_BUNDLE, options.generator, folder)
         return load_models((f"portrait={place}",), options.random, options.device)
     except RuntimeUnavailableError as error:
-        console.print(f"{_WITHOUT}, as its own are not at hand: {error}", markup=False)
+        say(f"{_WITHOUT}, as its own are not at hand: {error}")
         families = dict.fromkeys((FACES_1024_MOBILE.name, *options.random))
         return load_models((), tuple(families), options.device)
 
 
-def main() -> None:
-    """Runs the command line."""
-    try:
-        run(tyro.cli(GpuBenchOptions, prog="python -m bench.gpu", config=(tyro.conf.OmitArgPrefixes,)))
-    except EdgeditError as error:
-        raise SystemExit(f"error: {error}") from None
-
-
 if __name__ == "__main__":
-    main()
+    program(run, GpuBenchOptions, "bench.gpu")

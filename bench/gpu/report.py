@@ -5,14 +5,14 @@ The aims are for one H100 at batch 1 in FP16: all stages of an edit, `invert` an
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.queue import read_json
+from bench.gpu.queue import read
 from bench.gpu.rows import BASE
+from bench.program import save
 from bench.report import page
 from engines.store import write
 
@@ -37,7 +37,7 @@ def report(out: Path) -> list[str]:
     files, lines = [], []
     for (model, device), made in sorted(_collected(out).items()):
         file = out / f"latency-{_slug(model)}-{_slug(device)}.json"
-        write(file, (json.dumps(made, indent=1, allow_nan=False) + "\n").encode())
+        save(file, made, allow_nan=False)
         files.append(file)
         lines += [f"{model} on {device}:", *(f"  {line}" for line in said(made["bundle"]["family"], made["rows"]))]
     if files:
@@ -49,7 +49,7 @@ def _collected(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """By model and device, all rows of all jobs in one result of `bench.latency`."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for job in _TIMED:
-        result = read_json(out / f"{job}.json")
+        result = read(out / f"{job}.json")
         if result is None:
             continue
         for step in (step for step in result["rows"] if step.get("rows")):

@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from bench.program import read_json
 from engines.bundle.manifest import first_fault
 from engines.errors import EdgeditError
 
-MAX_BYTES = 32 * 2**20
-"""A larger file is none of a benchmark."""
-
 Milliseconds = Annotated[FiniteFloat, Field(gt=0)]
-
-
-_OBJECT = TypeAdapter(dict[str, Any])
 
 
 class _Read(BaseModel):
@@ -89,23 +84,6 @@ class Result(_Read):
     rows: Annotated[list[Row], Field(min_length=1)]
     starts: list[Start]
     not_measured: dict[str, str]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        EdgeditError: if there is none, or it is too large for a result.
-    """
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise EdgeditError(f"{path} has {size} bytes, a result at most {MAX_BYTES}: it is none")
-        return _OBJECT.validate_json(path.read_bytes())
-    except OSError as error:
-        raise EdgeditError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValidationError as error:
-        raise EdgeditError(f"{path} holds no JSON object: {first_fault(error)}") from None
 
 
 def parse(raw: dict[str, Any], name: str) -> Result:

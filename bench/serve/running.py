@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.program import save
 from bench.serve import statistics
 from bench.serve.loop import Slice, closed_loop
 from bench.serve.options import ServeBenchOptions
@@ -22,7 +23,6 @@ from bench.serve.targets import GrpcTensors, HttpTensors, InProcess, Session, Sh
 from engines.bundle import Bundle
 from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
-from engines.store import write
 from serving.local import RELEASE
 from serving.local.canary import asking
 from serving.local.server import LocalTriton
@@ -92,7 +92,7 @@ def run(options: ServeBenchOptions, say: Say = lambda _: None) -> dict[str, Any]
         "rows": rows,
         "perf_analyzer": analyzed,
     }
-    write(options.out, (json.dumps(result, indent=1) + "\n").encode())
+    save(options.out, result)
     if options.plot is not None and draw is not None:
         draw(result, options.plot)
     return result

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 import hashlib
-import json
 import math
 import os
 import random
@@ -21,14 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
-from rich.console import Console
 
+from bench.program import program, save, say
 from bench.serve.options import PORTRAIT, Transport
 from engines.bundle import Bundle
 from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
-from engines.store import write
 from serving.client import Client, DeadlineError, Handle, RequestError
 from serving.client.regions import PREFIX
 from serving.local import RELEASE, processes
@@ -226,7 +223,7 @@ def run(options: SoakOptions, say: Callable[[str], None] = lambda _: None) -> di
         "samples": [asdict(sample) for sample in samples],
     }
     if options.out is not None:
-        write(options.out, (json.dumps(result, indent=1) + "\n").encode())
+        save(options.out, result)
     return result
 
 
@@ -305,23 +302,19 @@ def _command(options: SoakOptions) -> str:
     return f"python -m bench.serve.soak --out OUT --seconds {options.seconds:g} --callers {options.callers}"
 
 
-def main() -> None:
-    """Runs the command line."""
-    console = Console(highlight=False, soft_wrap=True)
+def soak(options: SoakOptions) -> None:
+    """Runs the load and says what grew.
 
-    def say(line: str) -> None:
-        console.print(line, markup=False)
-
-    try:
-        result = run(tyro.cli(SoakOptions, prog="python -m bench.serve.soak"), say)
-    except EdgeditError as error:
-        raise SystemExit(f"error: {error}") from None
+    Raises:
+        EdgeditError: as `run`, or if anything grew by more than its limit.
+    """
+    result = run(options, say)
     for name, value in result["growth"].items():
         say(f"{name} grew by {value:.0f}, of {LIMITS[name]} at most")
     if result["grown"]:
-        raise SystemExit(f"error: {'; '.join(result['grown'])}")
+        raise EdgeditError("; ".join(result["grown"]))
     say(f"{result['images']} images, all as they were at first; nothing grew")
 
 
 if __name__ == "__main__":
-    main()
+    program(soak, SoakOptions, "bench.serve.soak")
