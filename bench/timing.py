@@ -49,13 +49,6 @@ def passes(
     return samples
 
 
-def host_passes(
-    calls: Mapping[str, Call], *, count: int, warm: int, until: Callable[[], bool] = lambda: False
-) -> dict[str, list[float]]:
-    """As `passes`, for calls that return when their results are there: by the host's clock."""
-    return passes(calls, count=count, warm=warm, device="cpu", until=until)
-
-
 @dataclass
 class Rounds:
     """What `rounds` measured."""

@@ -71,7 +71,7 @@ def unpack(packed: Path, run: Path) -> list[str]:
     """Puts packed stages into a run folder, except where that has gone further; returns what was put."""
     put = []
     for stage in STAGES:
-        if _step(packed / stage / "checkpoint") <= _step(run / stage / "checkpoint"):
+        if step(packed, stage) <= step(run, stage):
             continue
         tensors, meta = checkpoint.load(packed / stage / "checkpoint")
         if stage == "generator":
@@ -86,11 +86,12 @@ def unpack(packed: Path, run: Path) -> list[str]:
     return put
 
 
-def _step(folder: Path) -> int:
+def step(run: Path, stage: str) -> int:
+    """The training step that the checkpoint of a stage has reached; 0 if there is none."""
     try:
-        return int(checkpoint.load(folder)[1]["step"])
+        return int(checkpoint.load(run / stage / "checkpoint")[1]["step"])
     except FileNotFoundError:
-        return -1
+        return 0
 
 
 def _half(tensor: Tensor, dtype: torch.dtype = torch.float16) -> Tensor:

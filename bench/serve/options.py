@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from engines.bundle.provenance import command_line, given
 from engines.errors import EdgeditError
 
 PORTRAIT = Path(__file__).resolve().parents[2] / "edgedit" / "bundles" / "portrait"
@@ -17,8 +17,6 @@ Transport = Literal["grpc", "http", "shm"]
 """`shm` is gRPC with the tensors in system shared memory."""
 Batching = Literal["on", "off"]
 """Whether the server may answer several requests as one batch."""
-
-_PATHS = ("out", "plot", "bundle", "perf_analyzer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,17 +73,5 @@ class ServeBenchOptions:
             raise EdgeditError(f"{self.perf_analyzer} is not a file; give perf_analyzer or the wheel that holds it")
 
     def command(self) -> str:
-        """What repeats this run, without paths of this machine."""
-        words = ["python -m bench.serve"]
-        for option in dataclasses.fields(self):
-            value = getattr(self, option.name)
-            if value == option.default:
-                continue
-            name = f"--{option.name.replace('_', '-')}"
-            if option.name in _PATHS:
-                words.append(f"{name} {option.name.upper()}")
-            elif isinstance(value, tuple):
-                words.append(" ".join([name, *map(str, value)]))
-            else:
-                words.append(f"{name} {value}")
-        return " ".join(words)
+        """The command line that repeats this run, without paths of this machine."""
+        return command_line("python -m bench.serve", given(self))

@@ -13,13 +13,12 @@ from edgedit.commands.common import (
     Graphs,
     Reporting,
     check_output,
-    command_line,
     console,
-    given,
     opened,
     say,
 )
 from edgedit.editor import PORTRAIT_BUNDLE
+from engines.bundle.provenance import command_line, given
 from engines.contracts import PIPELINES, SELECTIONS
 from engines.errors import EdgeditError, OutputError
 

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from edgedit.commands.common import OptionalFile, Reporting, check_output, command_line, console, given, progressing
+from edgedit.commands.common import OptionalFile, Reporting, check_output, console, progressing
 from engines.bundle.engine_manifest import FloatPrecision
+from engines.bundle.provenance import command_line, given
 from engines.errors import EdgeditError, OutputError
 from engines.family import family
 

@@ -15,16 +15,15 @@ from edgedit.commands.common import (
     OptionalFile,
     OwnBundle,
     Reporting,
-    command_line,
     console,
     elsewhere,
-    given,
     opened,
     parse_size,
     say,
 )
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.bundle.engine_manifest import Precision, RuntimeName
+from engines.bundle.provenance import command_line, given
 
 OptionalSize = Annotated[str | None, tyro.conf.arg(metavar="SIZE", help_behavior_hint="")]
 

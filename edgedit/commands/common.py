@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -167,35 +166,6 @@ def opened(path: Path, verify: bool = True) -> Bundle:
 def elsewhere(bundle: Bundle, named: Path) -> str:
     """Where a bundle is that was completed in another folder than the one that was named, to end a line; else ""."""
     return "" if bundle.path == named.resolve() else f", in {bundle.path}"
-
-
-def given(verb: Reporting) -> dict[str, Any]:
-    """Options of a verb that are not at their defaults, and those that have none; --json is left out."""
-    values = {field.name: (getattr(verb, field.name), field.default) for field in dataclasses.fields(verb)}
-    return {name: value for name, (value, default) in values.items() if name != "json" and value != default}
-
-
-def option(name: str) -> str:
-    """--name-of-it, from a field's name."""
-    return f"--{name.replace('_', '-')}"
-
-
-def command_line(words: str, options: dict[str, Any]) -> str:
-    """What repeats a run of a verb, without paths of this machine: a file is the option's name in capitals.
-
-    Args:
-        words: the verb.
-        options: as `given` has them, or others.
-    """
-    parts = [words]
-    for name, value in options.items():
-        if value is True:
-            parts.append(option(name))
-        else:
-            values = value if isinstance(value, tuple) else (value,)
-            shown = (name.upper() if isinstance(one, Path) else str(one) for one in values)
-            parts.append(f"{option(name)} {' '.join(shown)}")
-    return " ".join(parts)
 
 
 def parse_size(name: str, text: str | None) -> int | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from engines.building.certificate import Judges
 from training.losses.identity import Identity
@@ -15,31 +17,32 @@ BATCH = 8
 """Pictures at a time."""
 
 
-def picture_judges(lpips: Path | None = None, identity: Path | None = None) -> Judges:
+def picture_judges(lpips: Path | None = None, identity: Path | None = None, device: str = "cpu") -> Judges:
     """Judges of uint8 pictures B x h x w x 3.
 
     Args:
         lpips: LPIPS weights (safetensors); None leaves that comparison out.
         identity: face embedder (ONNX); None leaves that one out.
+        device: where they run.
     """
+
+    def judge(network: nn.Module) -> Callable[..., np.ndarray]:
+        network = network.to(device).eval()
+
+        @torch.inference_mode()
+        def batched(*pictures: np.ndarray) -> np.ndarray:
+            starts = range(0, len(pictures[0]), BATCH)
+            return np.concatenate(
+                [network(*(tensor(own[i : i + BATCH]) for own in pictures)).numpy(force=True) for i in starts]
+            )
+
+        return batched
 
     def tensor(images: np.ndarray) -> torch.Tensor:
         # A copy: pictures may be a file that is mapped for reading alone.
-        return torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return torch.tensor(images, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
-    embedder = Identity(identity).eval() if identity is not None else None
-    distance = LPIPS(lpips).eval() if lpips is not None else None
-
-    @torch.inference_mode()
-    def embed(images: np.ndarray) -> np.ndarray:
-        assert embedder is not None
-        return np.concatenate([embedder(tensor(images[i : i + BATCH])).numpy() for i in range(0, len(images), BATCH)])
-
-    @torch.inference_mode()
-    def perceptual(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        assert distance is not None
-        starts = range(0, len(a), BATCH)
-        pairs = [(tensor(a[i : i + BATCH]), tensor(b[i : i + BATCH])) for i in starts]
-        return np.concatenate([distance(*pair).numpy() for pair in pairs])
-
-    return Judges(identity=embed if embedder is not None else None, lpips=perceptual if distance is not None else None)
+    return Judges(
+        identity=judge(Identity(identity)) if identity is not None else None,
+        lpips=judge(LPIPS(lpips)) if lpips is not None else None,
+    )
