@@ -8,8 +8,3 @@ running.py     servers, rounds, rows
 perf.py        NVIDIA's perf_analyzer on the same servers, as a cross-check
 plot.py        latency and throughput over concurrency
 """
-
-from bench.serve.options import ServeBenchOptions
-from bench.serve.running import run
-
-__all__ = ["ServeBenchOptions", "run"]

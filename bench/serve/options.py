@@ -1,15 +1,16 @@
-"""What is measured."""
+"""The options of a measurement of serving."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
+
+from edgedit.editor import PORTRAIT_BUNDLE
 from engines.bundle.provenance import command_line, given
 from engines.errors import EdgeditError
-
-PORTRAIT = Path(__file__).resolve().parents[2] / "edgedit" / "bundles" / "portrait"
 
 Model = Literal["edit", "edit_session"]
 """`edit`: an inversion's tensors and deltas in, an image out; `edit_session`: a handle and strengths in."""
@@ -25,9 +26,9 @@ class ServeBenchOptions:
 
     out: Path
     """The JSON file to write."""
-    plot: Path | None = None
+    plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none is drawn)")] = None
     """Also draw latency and throughput, to this SVG or PNG (needs matplotlib)."""
-    bundle: Path = PORTRAIT
+    bundle: Path = PORTRAIT_BUNDLE
     """The bundle to serve."""
     model: tuple[Model, ...] = ("edit", "edit_session")
     """Models to ask."""
@@ -42,17 +43,17 @@ class ServeBenchOptions:
     seconds: float = 1.0
     """For how long each time; it begins when every caller has had its first answer."""
     threads: int = 1
-    """Of ONNX Runtime for one network, in the server and in process; 0 for as many as there are cores."""
+    """Threads of ONNX Runtime for one network, in the server and in process; 0 for as many as there are cores."""
     samples: int = 200
     """Latencies kept of each row, evenly over the run; percentiles are of all."""
-    perf_analyzer: Path | None = None
+    perf_analyzer: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """NVIDIA's perf_analyzer, or the wheel of tritonclient that holds it, to ask the same server afterwards."""
 
     def check(self) -> None:
-        """Finds out before any work what will not do.
+        """Finds out before any work whether these options will do.
 
         Raises:
-            EdgeditError: saying what.
+            EdgeditError: for the first that will not, by its name.
         """
         for name in ("model", "transport", "batching", "concurrency"):
             values = getattr(self, name)

@@ -19,7 +19,8 @@ from bench.serve import statistics
 from bench.serve.loop import Slice, closed_loop
 from bench.serve.options import ServeBenchOptions
 from bench.serve.statistics import IN_PROCESS, Cell
-from bench.serve.targets import GrpcTensors, HttpTensors, InProcess, Session, SharedTensors, Subject, Target
+from bench.serve.targets import InProcess, Session, SharedTensors, Subject, Target, Tensors
+from edgedit.editor import open_bundle
 from engines.bundle import Bundle
 from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
@@ -53,7 +54,7 @@ def run(options: ServeBenchOptions, say: Say = lambda _: None) -> dict[str, Any]
     """
     options.check()
     draw = _drawing() if options.plot is not None else None
-    bundle = Bundle.load(options.bundle)
+    bundle = open_bundle(options.bundle, progress=say)
     subject = Subject(bundle, options.threads)
     load = [_load()]
     with contextlib.ExitStack() as stack:
@@ -129,10 +130,10 @@ def _targets(
             for model in options.model:
                 if model == "edit_session":
                     target: Target = Session(subject, address, transport, max(options.concurrency))
-                elif transport == "http":
-                    target = HttpTensors(subject, address)
+                elif transport == "shm":
+                    target = SharedTensors(subject, address)
                 else:
-                    target = (SharedTensors if transport == "shm" else GrpcTensors)(subject, address)
+                    target = Tensors(subject, address, transport)
                 targets[model, transport, batching] = target
     return targets
 

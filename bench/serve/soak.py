@@ -22,7 +22,9 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.program import program, save, say
-from bench.serve.options import PORTRAIT, Transport
+from bench.serve.options import Transport
+from bench.serve.targets import client
+from edgedit.editor import PORTRAIT_BUNDLE, open_bundle
 from engines.bundle import Bundle
 from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
@@ -56,7 +58,7 @@ class SoakOptions:
 
     out: Path | None = None
     """The JSON file to write."""
-    bundle: Path = PORTRAIT
+    bundle: Path = PORTRAIT_BUNDLE
     """The bundle to serve."""
     seconds: float = 600.0
     """For how long."""
@@ -197,7 +199,7 @@ def run(options: SoakOptions, say: Callable[[str], None] = lambda _: None) -> di
         EdgeditError: for options that will not do, a server that does not start, or any wrong answer.
     """
     options.check()
-    bundle = Bundle.load(options.bundle)
+    bundle = open_bundle(options.bundle, progress=say)
     size = bundle.family.image_shape
     photos = np.random.default_rng(0).integers(0, 256, (PHOTOS, *size, 3), np.uint8)
     with tempfile.TemporaryDirectory(prefix="edgedit-soak-") as folder:
@@ -210,7 +212,9 @@ def run(options: SoakOptions, say: Callable[[str], None] = lambda _: None) -> di
                 raise EdgeditError("the server has died during the run")
     by = growth(samples)
     counts = sum((caller.counts for caller in callers), collections.Counter())
-    result = provenance(_command(options)) | {
+    result = provenance(
+        f"python -m bench.serve.soak --out OUT --seconds {options.seconds:g} --callers {options.callers}"
+    ) | {
         "bundle": bundle.name,
         "server": f"Triton {RELEASE}, development server, on the same machine",
         "seconds": options.seconds,
@@ -240,10 +244,11 @@ def _load(
             failed.append(error)
             stop.set()
 
-    clients = [_client(server, WAYS[k % len(WAYS)]) for k in range(options.callers)]
+    ways = [WAYS[k % len(WAYS)] for k in range(options.callers)]
+    clients = [client(server.http if way == "http" else server.grpc, way, timeout=TIMEOUT) for way in ways]
     try:
         answers = Answers(next(iter(clients[0].directions(timeout=TIMEOUT))))
-        callers = [Caller(client, photos, answers, seed) for seed, client in enumerate(clients)]
+        callers = [Caller(one, photos, answers, seed) for seed, one in enumerate(clients)]
         threads = [threading.Thread(target=work, args=(caller,), daemon=True) for caller in callers]
         for thread in threads:
             thread.start()
@@ -260,8 +265,8 @@ def _load(
             thread.join(2 * TIMEOUT)
     finally:
         stop.set()
-        for client in clients:
-            client.close()
+        for one in clients:
+            one.close()
     if failed:
         raise EdgeditError(f"the load failed after {answers.images} images: {failed[0]}") from failed[0]
     return samples, callers, answers
@@ -288,18 +293,9 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _client(server: LocalTriton, way: Transport) -> Client:
-    address, protocol = (server.http, "http") if way == "http" else (server.grpc, "grpc")
-    return Client(address, protocol=protocol, shared_memory=way == "shm", timeout=TIMEOUT)
-
-
 def _inversion_bytes(bundle: Bundle) -> int:
     outputs = bundle.graph("invert").outputs
     return sum(math.prod(map(int, spec.shape[1:])) * np.dtype(spec.dtype).itemsize for spec in outputs)
-
-
-def _command(options: SoakOptions) -> str:
-    return f"python -m bench.serve.soak --out OUT --seconds {options.seconds:g} --callers {options.callers}"
 
 
 def soak(options: SoakOptions) -> None:
