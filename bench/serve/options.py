@@ -11,6 +11,7 @@ import tyro
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.bundle.provenance import command_line, given
 from engines.errors import EdgeditError
+from engines.store import check_output
 
 Model = Literal["edit", "edit_session"]
 """`edit`: an inversion's tensors and deltas in, an image out; `edit_session`: a handle and strengths in."""
@@ -63,13 +64,11 @@ class ServeBenchOptions:
             raise EdgeditError("--concurrency must be 1 to 256")
         if self.rounds < 1 or self.threads < 0 or self.samples < 1 or not 0 < self.seconds < 3600:
             raise EdgeditError("--rounds, --seconds and --samples must be above 0, and --threads 0 or more")
-        if self.plot is not None and self.plot.suffix.lower() not in (".svg", ".png"):
-            raise EdgeditError(f"cannot draw {self.plot}: its name must end in .svg or .png")
-        if self.plot is not None and self.plot == self.out:
+        if self.plot is not None:
+            check_output(self.plot, (".svg", ".png"))
+        if self.plot == self.out:
             raise EdgeditError(f"--out and --plot both name {self.out}; give each its own file")
-        for path in (self.out, self.plot):
-            if path is not None and not path.parent.is_dir():
-                raise EdgeditError(f"cannot write {path}: there is no directory {path.parent}")
+        check_output(self.out)
         if self.perf_analyzer is not None and not self.perf_analyzer.is_file():
             raise EdgeditError(f"{self.perf_analyzer} is not a file; give perf_analyzer or the wheel that holds it")
 

@@ -28,6 +28,7 @@ from edgedit.editor import PORTRAIT_BUNDLE, open_bundle
 from engines.bundle import Bundle
 from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
+from engines.store import check_output
 from serving.client import Client, DeadlineError, Handle, RequestError
 from serving.client.regions import PREFIX
 from serving.local import RELEASE, processes
@@ -68,17 +69,17 @@ class SoakOptions:
     """Seconds between two looks at what is held."""
 
     def check(self) -> None:
-        """Finds out before any work what will not do.
+        """Finds out before any work whether these options will do.
 
         Raises:
-            EdgeditError: saying what.
+            EdgeditError: for the first that will not, by its name.
         """
         if not 1 <= self.seconds <= 86_400 or not 1 <= self.callers <= 64 or not 0 < self.every <= self.seconds / 8:
             raise EdgeditError(
                 "--seconds must be 1 to 86400, --callers 1 to 64, --every an eighth of --seconds at most"
             )
-        if self.out is not None and not self.out.parent.is_dir():
-            raise EdgeditError(f"cannot write {self.out}: there is no directory {self.out.parent}")
+        if self.out is not None:
+            check_output(self.out)
 
 
 @dataclass(frozen=True)

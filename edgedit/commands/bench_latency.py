@@ -12,7 +12,6 @@ from edgedit.commands.common import (
     BundleOption,
     Graphs,
     Reporting,
-    check_output,
     console,
     opened,
     say,
@@ -21,6 +20,7 @@ from edgedit.editor import PORTRAIT_BUNDLE
 from engines.bundle.provenance import command_line, given
 from engines.contracts import PIPELINES, SELECTIONS
 from engines.errors import EdgeditError, OutputError
+from engines.store import check_output
 
 _EXTRAS = "pip install 'edgedit[bench,export]'"
 

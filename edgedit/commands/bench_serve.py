@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from bench.serve.options import ServeBenchOptions
-from edgedit.commands.common import BundleOption, Reporting, check_output, say
+from edgedit.commands.common import BundleOption, Reporting, say
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.bundle.provenance import command_line, given
 from engines.errors import OutputError
@@ -32,11 +32,9 @@ class BenchServe(ServeBenchOptions, Reporting):
     def run(self) -> dict[str, Any]:
         from serving.local import install
 
-        for path in (self.out, self.plot):
-            if path is not None:
-                check_output(path)
-                if path == self.json:
-                    raise OutputError(f"--json and another option both name {path}; give each its own file")
+        if self.json is not None and self.json in (self.out, self.plot):
+            raise OutputError(f"--json and another option both name {self.json}; give each its own file")
+        self.check()
         if not self.no_setup:
             install.ensure(say)
         # Not at the top: they are for Linux alone, which the set-up has just made sure of.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from rich.table import Table
 
 from edgedit.editor import PORTRAIT_BUNDLE, Editor, open_bundle
 from engines.bundle import Bundle
-from engines.errors import CredentialsError, EngineError, OutputError
+from engines.errors import CredentialsError, EngineError
 from engines.packages import Progress
 
 STANDARD_OUTPUT = Path("-")
@@ -180,23 +179,3 @@ def parse_size(name: str, text: str | None) -> int | None:
     if found is None or not float(found[1]):
         raise EngineError(f"{name} {text} is not a size; write it as 512M or 2G")
     return int(float(found[1]) * _UNITS[found[2]])
-
-
-def check_output(path: Path, suffixes: Collection[str] = ()) -> None:
-    """Finds out before any work whether a file can be written; writing it may still fail.
-
-    Args:
-        path: the file.
-        suffixes: those it may end in, in lower case; empty for any.
-
-    Raises:
-        OutputError: if its name, or the folder it goes to, will not do.
-    """
-    if suffixes and path.suffix.lower() not in suffixes:
-        raise OutputError(f"cannot write {path}: its name must end in {', '.join(suffixes)}")
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a directory")
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no directory {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"cannot write {path}: {path.parent} does not let you write")

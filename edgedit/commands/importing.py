@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from edgedit.commands.common import OptionalText, Reporting, check_output, console, say
+from edgedit.commands.common import OptionalText, Reporting, console, say
 from edgedit.commands.directions import row
 from engines.directions import Kind
 from engines.directions.direction import SUFFIX
 from engines.errors import DirectionError, EdgeditError
 from engines.family import FACES_1024, family
 from engines.packages import GENERATOR
+from engines.store import check_output
 
 WeightsKind = Literal[
     "stylegan2",

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import tyro
 
 from edgedit import __version__
-from edgedit.commands.common import OptionalFile, Reporting, check_output, console
+from edgedit.commands.common import OptionalFile, Reporting, console
 from engines.errors import EngineError, OutputError
 from engines.inspector import inspect
-from engines.store import write
+from engines.store import check_output, write
 
 MADE_BY = f"Made by edgedit inspect, version {__version__}."
 

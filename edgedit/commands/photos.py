@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import Crediting, check_output, console, say
+from edgedit.commands.common import Crediting, console, say
 from edgedit.demo import ASTRONAUT
 from edgedit.pictures import MarkKind, Output, Picture, demo_file, edit_file, edits_of, reconstruct_file
 from engines.photo import PasteMode
 from engines.photo.credentials import Credentials
 from engines.photo.sources import SUFFIXES
+from engines.store import check_output
 
 
 @dataclass(frozen=True, kw_only=True)
