@@ -13,12 +13,11 @@ from edgedit.commands.common import (
     Graphs,
     Reporting,
     console,
-    opened,
     say,
 )
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.bundle.provenance import command_line, given
-from engines.contracts import PIPELINES, SELECTIONS
+from engines.contracts import PIPELINES
 from engines.errors import EdgeditError, OutputError
 from engines.store import check_output
 
@@ -53,40 +52,23 @@ class BenchLatency(Reporting):
     """Processes in which each runtime is started; 0 leaves cold start and memory out."""
 
     def run(self) -> dict[str, Any]:
-        if min(self.batch, default=0) < 1 or len(set(self.batch)) < len(self.batch):
-            raise EdgeditError("--batch takes sizes of 1 or more, each once")
-        if self.passes < 1 or not 0 <= self.seconds < float("inf") or self.starts < 0 or self.threads < 0:
-            raise EdgeditError("--passes must be 1 or more, --seconds, --starts and --threads 0 or more")
         try:
-            from bench.latency.candidates import BASE, candidates
-            from bench.latency.measure import Budget, measure
-            from bench.latency.tables import report
-            from bench.machine import about
+            from bench.latency.measure import Budget
+            from bench.latency.running import run
         except ModuleNotFoundError as error:
             raise EdgeditError(f"`edgedit bench latency` needs {error.name}: {_EXTRAS}") from error
-        bundle = opened(self.bundle)
-        graphs = [name for word in self.graph for name in SELECTIONS.get(word, (word,))]
-        for name in graphs:
-            bundle.graph(name)
-        chosen, missing = candidates(bundle, device=self.device, threads=self.threads, wanted=self.runtime)
-        for name, reason in missing.items():
-            say(f"not measured: {name}: {reason}")
-        if chosen[0].name != BASE:
-            say(f"without {BASE}, 1.0× is {chosen[0].name}")
-        told = about(self.device, command_line("edgedit bench latency", given(self)))
-        result = measure(
-            bundle,
-            chosen,
-            list(dict.fromkeys(graphs)),
-            self.batch,
-            budget=Budget(passes=self.passes, seconds=self.seconds, starts=self.starts),
+        return run(
+            self.bundle,
+            graphs=self.graph,
+            batches=self.batch,
+            runtimes=self.runtime,
             device=self.device,
             threads=self.threads,
-            progress=say,
+            budget=Budget(passes=self.passes, seconds=self.seconds, starts=self.starts),
+            command=command_line("edgedit bench latency", given(self)),
+            console=console,
+            say=say,
         )
-        result["not_measured"] = missing | result["not_measured"]
-        report(result, console)
-        return told | result
 
 
 @dataclass(frozen=True, kw_only=True)
