@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 import tyro
 from pydantic import TypeAdapter, ValidationError
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
 from engines.bundle.manifest import first_fault
 from engines.bundle.provenance import provenance
@@ -25,6 +27,16 @@ MAX_BYTES = 32 * 2**20
 _OBJECT = TypeAdapter(Result)
 
 console = Console(highlight=False, soft_wrap=True)
+
+
+def table(left: Iterable[str], right: Iterable[str], title: str | None = None) -> Table:
+    """An empty table for a terminal of 80 columns or more: columns of text, which wraps, then columns of figures."""
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for heading in left:
+        made.add_column(heading, min_width=10)
+    for heading in right:
+        made.add_column(heading, justify="right", no_wrap=True)
+    return made
 
 
 def say(line: str) -> None:

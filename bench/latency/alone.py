@@ -66,7 +66,7 @@ def main() -> None:
         given |= graph.run(feeds(graph.inputs, 1, given))
     picture = time.time()
     # Not before: its libraries are none of the runtime's.
-    from bench.machine import peak_bytes
+    from engines.bundle.provenance import peak_bytes
 
     stages = {"start_ms": imported - began, "load_ms": ready - imported, "first_ms": picture - ready}
     whole = {"picture_ms": picture - began}

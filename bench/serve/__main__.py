@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bench.program import program, say
+from bench.program import console, program, say
 from bench.serve.options import ServeBenchOptions
 from bench.serve.running import run
 from bench.serve.tables import report
 
 if __name__ == "__main__":
-    program(lambda options: report(run(options, say), say), ServeBenchOptions, "bench.serve")
+    program(lambda options: report(run(options, say), console), ServeBenchOptions, "bench.serve")

@@ -17,8 +17,8 @@ from typing import ParamSpec, TypeVar
 
 import psutil
 
-from bench.machine import peak_bytes
 from bench.table5.subjects import Eager, Exported, Setting, Subject, write_graphs
+from engines.bundle.provenance import peak_bytes
 from engines.errors import EdgeditError
 
 P = ParamSpec("P")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from bench.serve.options import ServeBenchOptions
-from edgedit.commands.common import BundleOption, Reporting, say
+from edgedit.commands.common import BundleOption, Reporting, console, say
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.bundle.provenance import command_line, given
 from engines.errors import OutputError
@@ -42,5 +42,5 @@ class BenchServe(ServeBenchOptions, Reporting):
         from bench.serve.tables import report
 
         result = run(self, say)
-        report(result, say)
+        report(result, console)
         return {"out": str(self.out), "aims": result["aims"], "rows": len(result["rows"])}

@@ -56,14 +56,19 @@ def processor() -> str:
     return f"{name}, {usable()} cores"
 
 
-def peak_memory() -> float | None:
-    """The most memory this process has held, in GiB; None where the system does not tell."""
+def peak_bytes() -> int | None:
+    """The most memory this process has held; None where the system does not tell."""
+    # Not `ru_maxrss` where it can be helped, which Linux hands on from parent to child. psutil 7.2 has neither.
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     try:
         import resource
     except ModuleNotFoundError:
         return None
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def now() -> str:
