@@ -8,20 +8,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from edgedit.commands.common import (
-    BundleOption,
-    Graphs,
-    Reporting,
-    console,
-    say,
-)
+from edgedit.commands.common import BundleOption, Graphs, Reporting, console, needing, say
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.bundle.provenance import command_line, given
 from engines.contracts import PIPELINES
 from engines.errors import EdgeditError, OutputError
 from engines.store import check_output
-
-_EXTRAS = "pip install 'edgedit[bench,export]'"
 
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: all)")]
 
@@ -52,11 +44,9 @@ class BenchLatency(Reporting):
     """Processes in which each runtime is started; 0 leaves cold start and memory out."""
 
     def run(self) -> dict[str, Any]:
-        try:
+        with needing("edgedit bench latency", "bench,export"):
             from bench.latency.measure import Budget
             from bench.latency.running import run
-        except ModuleNotFoundError as error:
-            raise EdgeditError(f"`edgedit bench latency` needs {error.name}: {_EXTRAS}") from error
         return run(
             self.bundle,
             graphs=self.graph,
@@ -82,11 +72,9 @@ class BenchCompare(Reporting):
     """The run after."""
 
     def run(self) -> dict[str, Any]:
-        try:
+        with needing("edgedit bench compare", "bench,export"):
             from bench.latency.compare import compare, remarks, table
             from bench.latency.result import read
-        except ModuleNotFoundError as error:
-            raise EdgeditError(f"`edgedit bench compare` needs {error.name}: {_EXTRAS}") from error
         result = compare(read(self.a), read(self.b))
         console.print(table(result))
         for line in remarks(result):
@@ -110,10 +98,8 @@ class BenchReport(Reporting):
             raise EdgeditError("name at least one JSON file of a measurement")
         if self.out in self.files:
             raise OutputError(f"--out names {self.out}, which is to be read: give the page its own file")
-        try:
+        with needing("edgedit bench report", "bench,export"):
             from bench.report import page
-        except ModuleNotFoundError as error:
-            raise EdgeditError(f"`edgedit bench report` needs {error.name}: {_EXTRAS}") from error
         from engines.store import write
 
         made = page(self.files, command_line("edgedit bench report", {"out": self.out}))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.table5.options import TimeOptions
-from edgedit.commands.common import Reporting, console, progressing
+from edgedit.commands.common import Reporting, console, needing, progressing
 from engines.bundle.provenance import command_line, given
-from engines.errors import EdgeditError, OutputError
+from engines.errors import OutputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +20,8 @@ class BenchCount(Reporting):
     """Of the parts of each method too."""
 
     def run(self) -> dict[str, Any]:
-        try:
+        with needing("edgedit bench count", "train"):
             from bench.table5 import counts
-        except ModuleNotFoundError as error:
-            raise EdgeditError(f"`edgedit bench count` needs {error.name}: pip install 'edgedit[train]'") from error
         rows = counts.count_rows()
         counts.report(rows, console, components=self.components)
         return counts.summary(rows)
@@ -37,10 +35,7 @@ class BenchTime(TimeOptions, Reporting):
     def run(self) -> dict[str, Any]:
         if self.plot is not None and self.plot == self.json:
             raise OutputError(f"--json and --plot both name {self.plot}; give each its own file")
-        try:
+        with needing("edgedit bench time", "train,export"):
             from bench.table5.running import run
 
             return run(self, command_line("edgedit bench time", given(self)), console, progressing)
-        except ModuleNotFoundError as error:
-            needed = f"`edgedit bench time` needs {error.name}: pip install 'edgedit[train,export]'"
-            raise EdgeditError(needed) from error

@@ -133,12 +133,11 @@ class Estimate(Reporting):
             self.bundle, self.gpu, graphs=self.graph, precision=self.precision, batch=self.batch, progress=say
         )
         rate = gpu.tflops(self.precision)
-        console.print(
+        say(
             f"{opened(self.bundle, verify=False).name} on {gpu.title} ({gpu.architecture}, {self.precision} {rate:g} "
             f"{'TOP' if self.precision == 'int8' else 'TFLOP'}/s, "
             f"{gpu.bandwidth_gbs:g} GB/s, {gpu.memory_gb:g} GB), batch {self.batch}; "
-            f"edgedit build --runtime {gpu.runtime} builds for it",
-            markup=False,
+            f"edgedit build --runtime {gpu.runtime} builds for it"
         )
         table = Table("graph", "GMACs", "weights MB", "in+out MB", "floor ms", "bound by", "needs MB", "fits")
         rows = {}
@@ -167,7 +166,7 @@ class Estimate(Reporting):
             "least, and a build says what an engine takes."
         )
         unchecked = "" if gpu.checked else "; they were not compared with it, check them before relying on them"
-        console.print(f"The GPU's figures: {gpu.source}{unchecked}.", markup=False)
+        say(f"The GPU's figures: {gpu.source}{unchecked}.")
         return {
             "bundle": str(self.bundle),
             "gpu": self.gpu,

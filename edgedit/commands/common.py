@@ -17,7 +17,7 @@ from rich.table import Table
 
 from edgedit.editor import PORTRAIT_BUNDLE, Editor, open_bundle
 from engines.bundle import Bundle
-from engines.errors import CredentialsError, EngineError
+from engines.errors import CredentialsError, EdgeditError, EngineError
 from engines.packages import Progress
 
 STANDARD_OUTPUT = Path("-")
@@ -138,6 +138,19 @@ class Crediting(Running):
     def signing(self) -> dict[str, Any]:
         """Arguments of `engines.photo.credentials.Credentials`."""
         return {"private_key": self.private_key, "certificate": self.certificate, "edits": not self.no_edit_list}
+
+
+@contextmanager
+def needing(verb: str, extras: str) -> Iterator[None]:
+    """Runs what needs packages of extras.
+
+    Raises:
+        EdgeditError: for a package that is not installed, with the command that installs it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise EdgeditError(f"`{verb}` needs {error.name}: pip install 'edgedit[{extras}]'") from error
 
 
 def say(line: str) -> None:

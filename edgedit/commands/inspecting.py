@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from edgedit import __version__
-from edgedit.commands.common import OptionalFile, Reporting, console
+from edgedit.commands.common import OptionalFile, Reporting, console, say
 from engines.errors import EngineError, OutputError
 from engines.inspector import inspect
 from engines.store import check_output, write
@@ -57,5 +57,5 @@ class Inspect(Reporting):
         if self.html is not None:
             page = inspection.page(MADE_BY)
             write(self.html, page)
-            console.print(f"wrote {self.html} ({len(page) / 1e6:.2f} MB)", markup=False)
+            say(f"wrote {self.html} ({len(page) / 1e6:.2f} MB)")
         return inspection.summary() | {"html": str(self.html) if self.html else None}
