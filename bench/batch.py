@@ -1,4 +1,4 @@
-"""How the time of a batch grows with photos, photos at once, edits and the photos' size.
+"""The growth of a batch's time with photos, photos at once, edits and the photos' size.
 
     python -m bench.batch --out FILE.json --plot FILE.svg
 
@@ -49,7 +49,7 @@ SWEEPS = {
 }
 """Values of each field of a setting, by its name."""
 SMOKE = {"photos": (1, 2), "batch": (1, 2), "edits": (1, 2), "side": (256, 512)}
-"""The same for finding out whether it runs."""
+"""Values for finding out whether it runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class BatchBenchOptions:
     photo: Path = ASTRONAUT
     """The photo; it has a face."""
     bundle: Path = PORTRAIT_BUNDLE
-    """What edits it."""
+    """The bundle that edits it."""
     passes: int = 3
     """Times that each setting is run."""
     threads: int = 0

@@ -1,4 +1,4 @@
-"""What Content Credentials cost beside an edit: processor time and bytes per picture.
+"""The cost of Content Credentials beside an edit: processor time and bytes per picture.
 
 python -m bench.credentials --out FILE
 """

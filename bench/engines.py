@@ -1,4 +1,4 @@
-"""What building engines takes and gives: seconds, sizes and the share of FP16, for families and targets.
+"""The cost and outcome of building engines: seconds, sizes and the share of FP16, for families and targets.
 
 `seconds` is what a build took on this machine, whatever else ran on it; `cpu_seconds` is the processor time of all its
 threads, which does not depend on that.
@@ -35,7 +35,7 @@ class EngineBenchOptions:
     target: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
     """Architectures, each built for by itself; may be repeated."""
     precision: Precision = "fp16"
-    """Of the engines."""
+    """The precision of the engines."""
     graph: tuple[str, ...] = ("all",)
     """As of `edgedit build`."""
     batch_range: str = "1:1:8"

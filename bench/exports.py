@@ -1,4 +1,4 @@
-"""What exporting the methods of Table 5 takes, and how close their graphs come to PyTorch, with random weights.
+"""The cost of exporting the methods of Table 5, and the distance of their graphs to PyTorch, with random weights.
 
     python -m bench.exports --family faces-1024 --out bench/results/export-methods-faces-1024.json
 

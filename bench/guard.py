@@ -1,4 +1,4 @@
-"""What continuous integration asks of the portrait bundle: that it did not grow unannounced, and how fast it is.
+"""The guard of the portrait bundle in continuous integration: it must not grow unannounced, and its speed is shown.
 
     python -m bench.guard
 
@@ -38,20 +38,20 @@ LATENCY = RESULTS / "latency-portrait.json"
 COMMAND = "python -m bench.guard"
 
 _BUDGET = Budget(passes=12, seconds=60, least=3, starts=0)
-"""Meant for two minutes on idle cores, counts included; three rounds are made however long they take."""
+"""A run is to take two minutes on idle cores, counts included; three rounds are made however long they take."""
 
 
 class Size(BaseModel):
-    """What makes a graph large."""
+    """The size of a graph."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     parameters: int
     """Elements of its floating-point weights."""
     macs: int
-    """Of one image."""
+    """Multiply-accumulates for one image."""
     nodes: int
-    """Of the ONNX graph as it is stored."""
+    """Nodes of the ONNX graph as it is stored."""
 
 
 class Announced(BaseModel):
@@ -78,7 +78,7 @@ def _size(bundle: Bundle, graph: str) -> Size:
 
 
 def grown(now: dict[str, Size], announced: dict[str, Size]) -> list[str]:
-    """What is higher now than was announced, in lines; a graph that is new has grown too."""
+    """The figures that are higher now than was announced, in lines; a graph that is new has grown too."""
     lines = []
     for graph, size in now.items():
         before = announced.get(graph)

@@ -1,4 +1,4 @@
-"""What a device is, what it has free, and what it can do at most: the ceilings that every time stands beside."""
+"""A device: its description, its free memory, and its ceilings, beside which every time stands."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def clocks(device: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What shows what a device can do at most: calls that copy memory and multiply random matrices."""
+    """The calls that show the most a device can do: copies of memory, and products of random matrices."""
 
     calls: dict[str, Call]
     """`COPY`, and a product by each library at hand. On a GPU they return before it is done."""

@@ -1,4 +1,4 @@
-"""What becomes of photos in other colours, other light and another way up than those that models are trained on.
+"""The edits of photos in other colours, other light and another way up than those that models are trained on.
 
     python -m bench.photos --photos FOLDER --out FILE
 
@@ -36,11 +36,11 @@ class PhotoBenchOptions:
     photos: Path
     """A folder of photos of faces."""
     bundle: Path = PORTRAIT_BUNDLE
-    """What edits them."""
+    """The bundle that edits them."""
     direction: str = "smile"
-    """Along which."""
+    """The direction of the edit."""
     strength: float = 1.5
-    """How far."""
+    """The strength of the edit."""
     out: Path
     """The JSON file to write."""
 
@@ -112,7 +112,7 @@ def _jpeg(pixels: np.ndarray) -> np.ndarray:
 
 
 def _inside(cut: Cut, pixels: np.ndarray) -> np.ndarray:
-    """Where the edit has its full weight, H x W."""
+    """A mask of the pixels at which the edit has its full weight, H x W."""
     alignment = cut.alignment
     assert isinstance(alignment, Alignment)
     matrix = alignment.photo_to_crop(2)

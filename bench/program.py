@@ -1,4 +1,4 @@
-"""What the programs `python -m bench.…` share: options, lines of progress, and files of results."""
+"""The common parts of the programs `python -m bench.…`: options, lines of progress, files of results, tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near activations come to FP16's limit, graph by graph, with codes of real faces and with larger ones.
+"""The distance of activations to FP16's limit, graph by graph, with codes of real faces and with larger ones.
 
     python -m bench.ranges --bundle faces-1024=BUNDLE --codes codes.npy --scale 1 --scale 10 --scale 100 --out FILE
 
@@ -48,11 +48,11 @@ class RangeBenchOptions:
     codes: Path
     """W+ codes of real faces, .npy of shape any x rows x width."""
     scale: Annotated[tuple[float, ...], tyro.conf.UseAppendAction] = ()
-    """What the codes are multiplied by; may be repeated. `SCALES` if left out."""
+    """A factor of the codes; may be repeated. `SCALES` if left out."""
     graph: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Graphs; may be repeated. All eight if left out."""
     threads: int = 0
-    """Of ONNX Runtime; 0 leaves it to ONNX Runtime."""
+    """Threads of ONNX Runtime; 0 leaves them to it."""
     out: Path
     """The JSON file to write; rows of an earlier run in it are kept unless they are measured again."""
 
@@ -96,7 +96,7 @@ def photo_feeds(family: ModelFamily, graph: str) -> Iterator[tuple[str, Feeds]]:
 
 
 class Codes:
-    """What codes make the graphs after the inversion take.
+    """The inputs that codes give the graphs after the inversion.
 
     The encoder is trained to give the generator's own features, so those of the code stand in for its output.
     """

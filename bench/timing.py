@@ -16,7 +16,7 @@ import numpy as np
 Call = Callable[[], object]
 
 STEADY = 0.95
-"""Of the shortest time so far: who needs less is still warming up."""
+"""A share of the shortest time so far: a call that takes less is still warming up."""
 
 
 def passes(
@@ -53,12 +53,12 @@ def passes(
 
 @dataclass
 class Rounds:
-    """What `rounds` measured."""
+    """The samples of `rounds`."""
 
     samples: dict[str, list[tuple[float, ...]]]
     """Milliseconds by call, one tuple of its stages for every round."""
     orders: list[list[str]] = field(default_factory=list)
-    """In which the calls were taken, by round."""
+    """The order in which the calls were taken, by round."""
 
 
 def rounds(
@@ -206,5 +206,5 @@ def interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float,
 
 
 def speedups(samples: Sequence[float], base: Sequence[float]) -> list[float]:
-    """How many times faster than the base a call was, round by round: both met the same clocks and heat there."""
+    """The speedups of a call over the base, round by round: both met the same clocks and heat there."""
     return [other / sample for sample, other in zip(samples, base, strict=True)]

@@ -29,7 +29,7 @@ from training.losses.judges import picture_judges
 
 _BATCH = 8
 _FACE = (90, 0, 350, 260)
-"""Of the astronaut's photo: left, top, right, bottom."""
+"""The face in the astronaut's photo: left, top, right, bottom."""
 _SAME = ("TensorRT FP16, no CUDA graph",)
 """Engines whose arithmetic is another one's."""
 

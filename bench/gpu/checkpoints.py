@@ -22,9 +22,9 @@ LIMIT = 60_000_000
 STAGES = ("generator", "e4e", "encoder", "editor")
 LEVELS = ("weights and moments", "weights", "weights in FP16")
 _TAKEN_OVER = {"e4e": ("encoder", "latent", "average"), "encoder": ("encoder", "average")}
-"""What stages b and c start from in the generator's checkpoint, under `<stage>_<name>`, and have themselves then."""
+"""Networks that stages b and c start from in the generator's checkpoint, as `<stage>_<name>`, and then have too."""
 _LATER = {"e4e": ("average",), "encoder": ("average",), "editor": ("average",)}
-"""What later stages and the export read of a finished stage; of the generator's, everything."""
+"""Networks of a finished stage that later stages and the export read; of the generator's, they read all."""
 
 
 def pack(run: Path, out: Path, finished: frozenset[str], limit: int = LIMIT) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Context:
     left: Callable[[], float]
     """The seconds that are left."""
     ceilings: dict[str, Any] = field(default_factory=dict)
-    """Of the card; empty until the first step runs."""
+    """Ceilings of the card; empty until the first step runs."""
 
     @property
     def warm(self) -> int:

@@ -1,4 +1,4 @@
-"""What is measured: the networks of a bundle, or of a family with random weights."""
+"""The models that are measured: the networks of a bundle, or of a family with random weights."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class GpuBenchOptions:
     max_faces: int = 64
     """Held-out photos that accuracy is measured on, at most."""
     recipe: str = "faces-1024-mobile"
-    """Of the training."""
+    """The recipe of the training."""
     run: Path | None = None
     """Folder of the training run; OUT-run if left out. Checkpoints in OUT that have gone further are put there."""
     from_bundle: Path | None = None
@@ -65,13 +65,13 @@ class GpuBenchOptions:
     steps: int | None = None
     """Training steps of every stage, in place of the recipe's."""
     training_share: float = 0.4
-    """Of the time, what training may take."""
+    """The share of the time that training may take."""
     least: float = 20.0
     """Seconds without which no measurement is begun."""
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it is a GPU that is measured."""
+        """True if it is a GPU that is measured."""
         return self.device != "cpu"
 
     def command(self) -> str:

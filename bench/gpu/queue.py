@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step gave."""
+    """The result of a step."""
 
     row: Mapping[str, Any]
     done: bool = True
@@ -38,7 +38,7 @@ class Step:
     key: str
     run: Callable[[], Outcome]
     lacks: str | None = None
-    """Why it cannot run here."""
+    """The reason why it cannot run here; None if it can."""
     seconds: float = 0.0
     """It is not begun with less time than that."""
 

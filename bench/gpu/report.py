@@ -1,4 +1,4 @@
-"""What a run of the queue found: files that `edgedit bench report` reads, its page, and in lines what is far from what.
+"""The report of a run of the queue: files that `edgedit bench report` reads, its page, and lines of the largest gaps.
 
 The aims are for one H100 at batch 1 in FP16: all stages of an edit, `invert` and `edit` one behind the other.
 """
@@ -83,7 +83,7 @@ def _result(step: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]
 
 
 def said(family: str, rows: Rows) -> Iterator[str]:
-    """Of one model on one device: the fastest rows, the largest gap, and whether the aim is met."""
+    """Lines of one model on one device: the fastest rows, the largest gap, and the aim beside what was reached."""
     fastest = {}
     for row in rows:
         if row["batch"] == 1:
@@ -113,7 +113,7 @@ def gap(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 
 def aim(family: str, rows: Iterable[Mapping[str, Any]]) -> str:
-    """Whether the stages of an edit together take no longer than they should, in the FP16 row where they take least."""
+    """A line that holds the time of all stages of an edit, in the FP16 row where they take least, against the aim."""
     times: dict[str, dict[str, float]] = {}
     for row in rows:
         if row["batch"] == 1 and row["precision"] == "fp16" and row["graph"] in _STAGES:

@@ -46,19 +46,19 @@ class Engine:
     name: str
     runtime: RuntimeName
     options: dict[str, Any] = field(default_factory=dict)
-    """Of the runtime's `load`."""
+    """Options of the runtime's `load`."""
     precision: Precision | None = None
-    """Of an engine that is built first; None runs the bundle's own graph."""
+    """The precision of an engine that is built first; None runs the bundle's own graph."""
 
     @property
     def row(self) -> str:
-        """Its name among the rows of `bench.latency`, by the way it runs: "onnxruntime cuda:fp16"."""
+        """The name of its row in `bench.latency`, by the way it runs: "onnxruntime cuda:fp16"."""
         words = [self.runtime, *(str(value) for name, value in self.options.items() if name == "provider")]
         graphs = GRAPH if self.options.get("cuda_graphs", self.runtime in LIBRARIES) else ""
         return f"{' '.join(words)}{graphs}:{self.precision or 'fp32'}"
 
     def lacks(self, context: Context) -> str | None:
-        """Why it cannot be measured here."""
+        """The reason why it cannot be measured here; None if it can."""
         provider = self.options.get("provider", "cpu")
         if self.runtime == "onnxruntime":
             if PROVIDERS[provider] not in onnxruntime.get_available_providers():

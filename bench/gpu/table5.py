@@ -34,7 +34,7 @@ def table5(context: Context) -> Iterator[Step]:
 
 
 def _lacks(setting: Setting) -> str | None:
-    """Why a setting cannot be measured here."""
+    """The reason why a setting cannot be measured here; None if it can."""
     try:
         setting.check()
     except EdgeditError as error:

@@ -23,7 +23,7 @@ _TRAINED: dict[str, Callable[[stages.Run, LoopOptions], int]] = {
 }
 _CHECKPOINT_EVERY = 500
 PACKED = "checkpoints"
-"""Where they travel, inside the folder of results."""
+"""The folder of the checkpoints that travel, inside that of the results."""
 
 
 def training(context: Context) -> Iterator[Step]:
@@ -55,7 +55,7 @@ def _lacks(options: GpuBenchOptions) -> str | None:
 
 
 def _waits(context: Context, stage: str) -> str | None:
-    """What a stage builds on that is not there yet."""
+    """The first thing that a stage builds on and that is not there yet, in words; None if all is there."""
     name, bundle = context.options.recipe, context.options.from_bundle
     if recipe(name).generator is None and bundle is None:
         return f"needs --from-bundle: {name} trains no generator"

@@ -24,7 +24,7 @@ _LONGEST = 600
 
 
 def start(bundle: Path, runtime: str, options: dict[str, Any], graphs: Sequence[str]) -> dict[str, Any]:
-    """What a process that loads graphs and runs each once took, in milliseconds and bytes.
+    """The milliseconds and bytes of a process that loads graphs and runs each once.
 
     Raises:
         EdgeditError: if it fails, with what it said last.
@@ -49,7 +49,7 @@ def start(bundle: Path, runtime: str, options: dict[str, Any], graphs: Sequence[
 
 
 def main() -> None:
-    """Runs the request and prints what it took."""
+    """Runs the request and prints its milliseconds and bytes."""
     began, request = float(sys.argv[1]), json.loads(sys.argv[2])
     import bench.runtimes  # noqa: F401  (registers the baseline)
     from bench.latency.inputs import feeds

@@ -1,4 +1,4 @@
-"""Two runs against each other: what got slower or faster beyond noise."""
+"""Two runs against each other: the rows that got slower or faster beyond noise."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def remarks(result: dict[str, Any]) -> list[str]:
-    """What differs between the runs, and what one of them lacks, in lines."""
+    """The differences between the runs, and the rows that one of them lacks, in lines."""
     lines = [f"differs: {name}: {a or 'none'} in A, {b or 'none'} in B" for name, (a, b) in result["differs"].items()]
     for side in ("a", "b"):
         if only := result[f"only_{side}"]:

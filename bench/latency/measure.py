@@ -45,7 +45,7 @@ _FAILURES = (EdgeditError, RuntimeError, ValueError, MemoryError)
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much is measured."""
+    """The amount of measuring."""
 
     passes: int = 20
     """Rounds of each graph and batch size, at most."""
@@ -154,7 +154,7 @@ def _counts(report: LayerReport) -> dict[str, int]:
 
 
 def _inversion(bundle: Bundle, chosen: Sequence[Candidate]) -> dict[str, np.ndarray]:
-    """Of a random photo, by the first candidate that can; empty if none can."""
+    """An inversion of a random photo, by the first candidate that can; empty if none can."""
     for one in chosen:
         try:
             invert = create(one.runtime, bundle, "invert", **one.options)
@@ -240,7 +240,7 @@ def _rounds(calls: Mapping[str, Sequence[Call]], budget: Budget, ends: float) ->
 
 
 def ratio(samples: Sequence[float], base: Sequence[float] | None) -> dict[str, Any]:
-    """How many times faster than the base, with the 95 % interval: of the ratios within rounds. None without a base."""
+    """The median speedup over the base, of the ratios within rounds, with its 95 % interval; None without a base."""
     if base is None:
         return {"speedup": None, "speedup_interval": None}
     pairs = speedups(samples, base)

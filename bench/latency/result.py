@@ -1,4 +1,4 @@
-"""What `edgedit bench latency` writes, as it is read again."""
+"""A result of `edgedit bench latency`, as it is read again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Read(BaseModel):
 
 
 class Times(_Read):
-    """Samples, and what was said of them."""
+    """Samples, with their median and its interval."""
 
     median_ms: Milliseconds
     interval_ms: tuple[Milliseconds, Milliseconds] | None = None
@@ -43,12 +43,12 @@ class Row(Times):
 
     @property
     def name(self) -> str:
-        """Of the candidate: "onnxruntime:fp32"."""
+        """The name of the candidate: "onnxruntime:fp32"."""
         return f"{self.runtime}:{self.precision}"
 
     @property
     def key(self) -> tuple[str, int, str]:
-        """What is compared with the row of the same key."""
+        """The key of the row that it is compared with in another run."""
         return self.graph, self.batch, self.name
 
 
@@ -64,7 +64,7 @@ class Start(_Read):
 
 
 class Device(_Read):
-    """Where it ran."""
+    """The device of a run."""
 
     name: str
 

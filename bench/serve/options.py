@@ -18,7 +18,7 @@ Model = Literal["edit", "edit_session"]
 Transport = Literal["grpc", "http", "shm"]
 """`shm` is gRPC with the tensors in system shared memory."""
 Batching = Literal["on", "off"]
-"""Whether the server may answer several requests as one batch."""
+"""On: the server may answer several requests as one batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,9 @@ class ServeBenchOptions:
     concurrency: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Callers at a time, each with one request under way."""
     rounds: int = 4
-    """How often everything is measured."""
+    """Times that everything is measured."""
     seconds: float = 1.0
-    """For how long each time; it begins when every caller has had its first answer."""
+    """Seconds of each measurement, which begins when every caller has had its first answer."""
     threads: int = 1
     """Threads of ONNX Runtime for one network, in the server and in process; 0 for as many as there are cores."""
     samples: int = 200

@@ -53,7 +53,7 @@ def run(options: ServeBenchOptions, say: Say = lambda _: None) -> dict[str, Any]
             in process.
     """
     options.check()
-    draw = _drawing() if options.plot is not None else None
+    draw = _drawing(options.plot)
     bundle = open_bundle(options.bundle, progress=say)
     subject = Subject(bundle, options.threads)
     load = [_load()]
@@ -94,16 +94,18 @@ def run(options: ServeBenchOptions, say: Say = lambda _: None) -> dict[str, Any]
         "perf_analyzer": analyzed,
     }
     save(options.out, result)
-    if options.plot is not None and draw is not None:
-        draw(result, options.plot)
+    draw(result)
     return result
 
 
-def _drawing() -> Callable[[dict[str, Any], Path], None]:
-    """Imported before the measuring: what it lacks is said then."""
-    from bench.serve.plot import draw
+def _drawing(path: Path | None) -> Callable[[dict[str, Any]], None]:
+    """The function that draws a result; that matplotlib is missing is said here, before the measuring."""
+    if path is None:
+        return lambda result: None
+    from bench.figures import save as save_figure
+    from bench.serve.plot import figure
 
-    return draw
+    return lambda result: save_figure(figure(result), path)
 
 
 @contextlib.contextmanager
@@ -194,7 +196,7 @@ def _statistics(server: LocalTriton) -> dict[str, float]:
 
 
 def _stages(sums: Mapping[str, float]) -> dict[str, float]:
-    """Where the model `edit` spends a request's time, and how large its batches are."""
+    """The stages of a request's time in the model `edit`, and the mean size of its batches."""
     requests = max(sums["requests"], 1)
     stages = {short: round(sums[name] / requests / 1e6, 3) for name, short in _STAGES.items()}
     return stages | {"batch": round(sums["images"] / max(sums["runs"], 1), 2)}

@@ -49,8 +49,8 @@ _WEIGHTS: dict[Kind, int] = {
 }  # fmt: skip
 
 LIMITS = {"server_bytes": 16 << 20, "shared_bytes": 8 << 20, "descriptors": 8, "threads": 8, "client_bytes": 16 << 20}
-"""What may be added between the first and the last third of the run after its warm-up. A leak of 100 bytes an answer
-is more than that within ten minutes; allocators and a rare larger batch are less."""
+"""The most that may be added between the first and the last third of the run after its warm-up. A leak of 100 bytes an
+answer is more than that within ten minutes; allocators and a rare larger batch are less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class SoakOptions:
     bundle: Path = PORTRAIT_BUNDLE
     """The bundle to serve."""
     seconds: float = 600.0
-    """For how long."""
+    """The length of the run."""
     callers: int = 4
     """Callers at a time, of all transports in turn."""
     every: float = 1.0
@@ -84,7 +84,7 @@ class SoakOptions:
 
 @dataclass(frozen=True)
 class Sample:
-    """What is held at one moment."""
+    """The memory, files and threads that are held at one moment."""
 
     seconds: float
     """Since the run began."""
@@ -95,7 +95,7 @@ class Sample:
     descriptors: int
     """Open files and connections of the server and its models' processes."""
     threads: int
-    """Of the same."""
+    """Threads of the same processes."""
     client_bytes: int
     """Memory of this process that is no file's."""
 
@@ -118,7 +118,7 @@ def growth(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def grown(by: Mapping[str, float]) -> list[str]:
-    """What grew by more than its limit, each in words."""
+    """The figures that grew by more than their limits, each in words."""
     return [f"{name} grew by {by[name]:.0f}, more than {limit}" for name, limit in LIMITS.items() if by[name] > limit]
 
 
@@ -168,7 +168,7 @@ class Caller:
 
 
 class Answers:
-    """What was answered first to each question; every further answer must be the same."""
+    """The first answer to each question; every further one must be the same."""
 
     def __init__(self, direction: str) -> None:
         self.direction = direction
@@ -274,7 +274,7 @@ def _load(
 
 
 def look(server: LocalTriton, seconds: float) -> Sample:
-    """What is held now."""
+    """A sample of what is held now."""
     pids = list(server.processes())
     regions = [*SHARED_MEMORY.glob(f"{server.prefix}*"), *SHARED_MEMORY.glob(f"{PREFIX}{os.getpid()}_*")]
     return Sample(

@@ -1,4 +1,4 @@
-"""What can be asked for an edit. A target gives one call per caller, and an image to compare."""
+"""The ways to ask for an edit. A target gives one call per caller, and an image to compare."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ PAPER: dict[str, Published] = {
 """Table 5 by method."""
 
 PAPER_DEVICE = "NVIDIA GeForce RTX 3090"
-"""What the paper ran all its experiments on (its implementation details); of precision and batch size in Table 5 it
+"""The device of all experiments of the paper (its implementation details); of precision and batch size in Table 5 it
 says nothing but "a single edited image"."""
 
 _SIZES = (

@@ -28,7 +28,7 @@ class TimeOptions:
     device: Literal["cpu", "cuda"] = "cpu"
     """torch device; the first GPU is cuda."""
     precision: FloatPrecision = "fp32"
-    """Of PyTorch's arithmetic."""
+    """The precision of PyTorch's arithmetic."""
     tf32: bool = False
     """Let FP32 products round to TF32, on a GPU."""
     passes: int = 10
@@ -38,10 +38,10 @@ class TimeOptions:
     minutes: Annotated[float, tyro.conf.arg(help_behavior_hint="(default: no limit)")] = math.inf
     """No round is begun that would probably end later, but for the first."""
     threads: int = 0
-    """Of one network on the CPU, never more than this process may use; 0 leaves it to PyTorch, and is one per core in
-    ONNX Runtime."""
+    """Threads of one network on the CPU, never more than this process may use; 0 leaves them to PyTorch, and is one per
+    core in ONNX Runtime."""
     seed: int = 0
-    """Of weights, images and the order of the methods."""
+    """The seed of weights, images and the order of the methods."""
     no_memory: bool = False
     """Leave out peak memory, which takes a process for each method on the CPU."""
     keep_graphs: Annotated[

@@ -33,31 +33,31 @@ from training.methods.protocol import Method
 How = Literal["eager", "onnxruntime"]
 
 GRAPHS = ("invert", "edit")
-"""What an edit of a photo takes."""
+"""The graphs of an edit of a photo."""
 DELTA = "delta_w"
 """The input of every `edit` graph that moves the code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all methods of a run have in common."""
+    """The settings that all methods of a run have in common."""
 
     family: ModelFamily
     how: How = "eager"
     device: str = "cpu"
     """"cpu", or the first GPU as "cuda"."""
     precision: Arithmetic = "fp32"
-    """Of PyTorch's arithmetic; graphs are run as they are, in FP32."""
+    """The precision of PyTorch's arithmetic; graphs are run as they are, in FP32."""
     threads: int = 0
-    """Of one network on the CPU; 0 leaves it to the library."""
+    """Threads of one network on the CPU; 0 leaves them to the library."""
     seed: int = 0
-    """Of weights and images."""
+    """The seed of weights and images."""
 
     def check(self) -> None:
-        """Finds out before any work what will not do here.
+        """Finds out before any work whether this can be run here.
 
         Raises:
-            EdgeditError: saying what.
+            EdgeditError: for the first setting that will not do.
             RuntimeUnavailableError: if the device is not there.
         """
         if self.threads < 0:
@@ -95,7 +95,7 @@ class Subject(Protocol):
         """Edits the last inversion, one direction in W."""
 
     def finite(self) -> bool:
-        """Whether the last edit is an image of finite numbers."""
+        """True if the last edit is an image of finite numbers."""
         ...
 
 
@@ -151,7 +151,7 @@ class Eager:
 
 
 class Exported:
-    """Its two graphs in ONNX Runtime."""
+    """A method's two graphs in ONNX Runtime."""
 
     def __init__(self, folder: Path, setting: Setting) -> None:
         on_gpu = setting.device != "cpu"
@@ -217,7 +217,7 @@ def _session(file: Path, setting: Setting) -> OnnxRuntime:
 
 
 def graphs_folder(root: Path, key: str, setting: Setting) -> Path:
-    """Where a method's graphs lie."""
+    """The folder of a method's graphs."""
     return root / f"{setting.family.name}-seed-{setting.seed}" / key
 
 

@@ -34,7 +34,7 @@ class BenchLatency(Reporting):
     device: Literal["cpu", "cuda"] = "cpu"
     """The processor, or the first GPU."""
     threads: int = 0
-    """Of one network on the processor, for all runtimes alike, never more than this process may use; 0: one per
+    """Threads of one network on the processor, for all runtimes alike, never more than this process may use; 0: one per
     core."""
     passes: int = 20
     """Timed passes of each graph and batch size, at most."""

@@ -17,7 +17,7 @@ class BenchCount(Reporting):
     complete; on no device, in seconds (needs the `train` extra)."""
 
     components: bool = False
-    """Of the parts of each method too."""
+    """Also count the parts of each method."""
 
     def run(self) -> dict[str, Any]:
         with needing("edgedit bench count", "train"):
