@@ -134,6 +134,16 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
+def waiting(call: Call, device: str) -> Call:
+    """The call with a wait for what it has begun on a GPU, to be timed by the host's clock."""
+
+    def run() -> None:
+        call()
+        synchronize(device)
+
+    return run
+
+
 def _marked(stages: Sequence[Call], device: str) -> list[Any]:
     """Marks in time before, between and after the stages: events of a GPU, or the host's seconds."""
     marks = [_mark(device)]

@@ -96,6 +96,6 @@ def _engine(context: Context, model: Model, engine: Engine, certifier: Callable[
         bundle, built = build_for(model, engine, Path(folder), made.feeds, max(_BATCH, *context.options.batches))
         arithmetic = f"{engine.name}, {built.built.library} {built.built.version} on {_where(context.options)}"
         for graph in PIPELINES:
-            runtime = create(engine.runtime, bundle, graph, **engine.options, precision=engine.precision)
+            runtime = create(engine.runtime, bundle, graph, **engine.load_options)
             certificates[graph] = made.measure(graph, runtime.run, arithmetic, precision=engine.precision)
     return Outcome({**model.about(), "runtime": engine.name, "certificates": certificates})

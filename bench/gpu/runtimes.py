@@ -21,9 +21,9 @@ from bench.gpu.context import NO_TIME, Context
 from bench.gpu.jobs import SLIDER, flat, outcome
 from bench.gpu.models import Model
 from bench.gpu.queue import Outcome, Step
-from bench.gpu.rows import BASE, GRAPH, Pass, Setup
+from bench.gpu.rows import BASE, GRAPH, Setup
 from bench.machine import free_memory
-from bench.timing import synchronize
+from bench.timing import waiting
 from engines.building.build import build
 from engines.building.builder import BuildOptions
 from engines.building.proof import check_targets
@@ -56,6 +56,11 @@ class Engine:
         words = [self.runtime, *(str(value) for name, value in self.options.items() if name == "provider")]
         graphs = GRAPH if self.options.get("cuda_graphs", self.runtime in LIBRARIES) else ""
         return f"{' '.join(words)}{graphs}:{self.precision or 'fp32'}"
+
+    @property
+    def load_options(self) -> dict[str, Any]:
+        """All options of the runtime's `load`, the precision of its engine among them."""
+        return self.options | ({"precision": self.precision} if self.precision else {})
 
     def lacks(self, context: Context) -> str | None:
         """The reason why it cannot be measured here; None if it can."""
@@ -201,10 +206,6 @@ def _built(manifest: EngineManifest, graph: str) -> dict[str, Any]:
     }
 
 
-def _options(engine: Engine) -> dict[str, Any]:
-    return engine.options | ({"precision": engine.precision} if engine.precision else {})
-
-
 def _graph(
     context: Context, model: Model, bundle: Bundle, graph: str, engine: Engine, refused: dict[str, str]
 ) -> list[dict[str, Any]]:
@@ -212,7 +213,7 @@ def _graph(
     rows = []
     device = context.options.device
     before = free_memory(device)
-    runtime = create(engine.runtime, bundle, graph, **_options(engine))
+    runtime = create(engine.runtime, bundle, graph, **engine.load_options)
     keep = [spec.name for spec in runtime.outputs]
     for batch in context.options.batches:
         if rows and context.left() < context.options.least:
@@ -221,26 +222,17 @@ def _graph(
         inputs = model.inputs(graph, batch)
         feeds = {s.name: runtime.put(t.numpy(force=True)) for s, t in zip(runtime.inputs, inputs, strict=True)}
         base = Setup(model, graph, "fp32", inputs).passing(model.module(graph, "fp32"))
-        calls = {engine.row: partial(runtime.run, feeds, keep), BASE: partial(_waiting, base, model.device)}
+        calls = {engine.row: partial(runtime.run, feeds, keep), BASE: waiting(base, model.device)}
         samples = context.timed(calls, "cpu")
         used = before - free_memory(device) if context.options.on_gpu else None
-        (row,) = (row for row in flat(context, model, graph, samples, batch) if _name(row) == engine.row)
+        row, _ = flat(context, model, graph, samples, batch)
         rows.append(row | {"images_per_second": 1e3 * batch / row["median_ms"], "memory_bytes": used})
     return rows
 
 
-def _name(row: Mapping[str, Any]) -> str:
-    return f"{row['runtime']}:{row['precision']}"
-
-
-def _waiting(call: Pass, device: str) -> None:
-    call()
-    synchronize(device)
-
-
 def _slider(context: Context, model: Model, bundle: Bundle, engine: Engine) -> dict[str, Any]:
     """A slider's step by an edit session: from a new strength on the host to the picture on the host."""
-    session = EditSession(bundle, engine.runtime, **_options(engine))
+    session = EditSession(bundle, engine.runtime, **engine.load_options)
     photo = np.random.default_rng(0).integers(0, 256, (1, *bundle.family.image_shape, 3), np.uint8)
     inversion = session.invert(photo)
     direction = np.full((bundle.family.w_rows, bundle.family.style_dim), 0.01, np.float32)

@@ -14,7 +14,7 @@ from bench import machine
 from bench.latency import alone
 from bench.latency.candidates import BASE, Candidate
 from bench.latency.inputs import feeds
-from bench.timing import Call, Rounds, interval, rounds, speedups, summary, synchronize, warmed
+from bench.timing import Call, Rounds, interval, rounds, speedups, summary, waiting, warmed
 from engines.bundle import Bundle
 from engines.bundle.engine_manifest import ENGINES_FOLDER
 from engines.bundle.layers import LayerReport
@@ -185,7 +185,7 @@ def _graph(
         return
     inputs = {name: feeds(one.inputs, batch, run.given) for name, one in loaded.items()}
     calls: dict[str, tuple[Call]] = {name: (lambda name=name: loaded[name].run(inputs[name]),) for name in loaded}
-    calls |= {name: (_until_done(call, run.device),) for name, call in run.ceiling.calls.items()}
+    calls |= {name: (waiting(call, run.device),) for name, call in run.ceiling.calls.items()}
     ends = time.monotonic() + seconds
     cold = warmed(calls, most=_WARM, device="cpu", until=lambda: time.monotonic() > ends)
     warm = _rounds(calls, run.budget, ends)
@@ -218,14 +218,6 @@ def _report(bundle: Bundle, engine: str, graph: str) -> LayerReport | None:
         return load(bundle.path / ENGINES_FOLDER / engine, graph).report
     except EdgeditError:
         return None
-
-
-def _until_done(call: Call, device: str) -> Call:
-    def run() -> None:
-        call()
-        synchronize(device)
-
-    return run
 
 
 def _rounds(calls: Mapping[str, Sequence[Call]], budget: Budget, ends: float) -> Rounds:

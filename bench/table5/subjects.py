@@ -7,6 +7,7 @@ Runtime: images are uint8 of the family's size on both sides there, so shrinking
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -127,14 +128,12 @@ class Eager:
         self._edited: torch.Tensor | None = None
         self.memory = torch.cuda.memory_allocated() - before if on_gpu else None
 
-    def _arithmetic(self) -> contextlib.ExitStack:
-        stack = contextlib.ExitStack()
-        stack.enter_context(torch.inference_mode())
-        if self._setting.precision == "fp16":
-            stack.enter_context(torch.autocast(self._setting.device, torch.float16))
-        else:
-            stack.enter_context(precise(self._setting.precision))
-        return stack
+    @contextlib.contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        precision = self._setting.precision
+        half = torch.autocast(self._setting.device, torch.float16, enabled=precision == "fp16")
+        with torch.inference_mode(), precise(precision), half:
+            yield
 
     def invert(self) -> object:
         with self._arithmetic():
@@ -168,23 +167,16 @@ class Exported:
         # What the inversion does not give is the edit: in W, so the same in every row, and none in the style space.
         given = {spec.name for spec in invert.outputs}
         self._delta = {}
-        for spec in edit.inputs:
-            if spec.name in given:
-                continue
+        for spec in (spec for spec in edit.inputs if spec.name not in given):
             shape = _extents(spec)
-            value = np.zeros(shape, np.float32)
-            if spec.name == DELTA:
-                value[:] = rng.standard_normal(shape[-1], np.float32)
-            self._delta[spec.name] = edit.put(value)
+            value = rng.standard_normal(shape[-1], np.float32) if spec.name == DELTA else np.float32(0)
+            self._delta[spec.name] = edit.put(np.full(shape, value, np.float32))
         self._needed = [spec.name for spec in edit.inputs if spec.name in given]
-        self.edit_after_invert()
+        self.invert()
+        self.edit()
         after = free_memory(setting.device) if on_gpu else None
         # Its arena keeps what the first edit took.
         self.memory = before - after if before is not None and after is not None else None
-
-    def edit_after_invert(self) -> None:
-        self.invert()
-        self.edit()
 
     def invert(self) -> object:
         self._inversion = self._graphs["invert"].run(self._photo, self._kept["invert"])
