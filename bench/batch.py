@@ -1,4 +1,4 @@
-"""How the time of a batch grows with photos, photos at once, edits and the photos' size.
+"""The growth of a batch's time with photos, photos at once, edits and the photos' size.
 
     python -m bench.batch --out FILE.json --plot FILE.svg
 
@@ -9,7 +9,6 @@ writing the results included.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,21 +17,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import tyro
 from PIL import Image
-from rich.console import Console
 
 import edgedit
+from bench.program import program, save, say
 from edgedit.demo import ASTRONAUT
 from edgedit.editor import PORTRAIT_BUNDLE, open_bundle
 from engines.bundle.provenance import provenance
 from engines.cpus import usable
 from engines.directions import load_directions
-from engines.errors import EdgeditError, EngineError
+from engines.errors import EngineError
 from engines.photo import open_image, save_image
-from engines.store import write
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ SWEEPS = {
 }
 """Values of each field of a setting, by its name."""
 SMOKE = {"photos": (1, 2), "batch": (1, 2), "edits": (1, 2), "side": (256, 512)}
-"""The same for finding out whether it runs."""
+"""Values for finding out whether it runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +59,7 @@ class BatchBenchOptions:
     photo: Path = ASTRONAUT
     """The photo; it has a face."""
     bundle: Path = PORTRAIT_BUNDLE
-    """What edits it."""
+    """The bundle that edits it."""
     passes: int = 3
     """Times that each setting is run."""
     threads: int = 0
@@ -112,15 +107,15 @@ def measure(setting: Setting, options: BatchBenchOptions, direction: str, place:
     return report.seconds
 
 
-def run(options: BatchBenchOptions) -> dict[str, Any]:
-    """All passes of all settings.
+def measure_all(options: BatchBenchOptions) -> dict[str, Any]:
+    """Times all passes of all settings.
 
     Raises:
         EdgeditError: if the bundle or the photo cannot be used.
     """
     if options.passes < 1:
         raise EngineError(f"--passes must be 1 or more, got {options.passes}")
-    bundle = open_bundle(options.bundle, progress=console.print)
+    bundle = open_bundle(options.bundle, progress=say)
     known = load_directions(bundle)
     if not known:
         raise EngineError(f"{bundle.name} has no directions to edit along")
@@ -131,7 +126,7 @@ def run(options: BatchBenchOptions) -> dict[str, Any]:
         for (sweep, setting), times in zip(chosen, samples, strict=True):
             with TemporaryDirectory() as folder:
                 times.append(measure(setting, options, direction, Path(folder)))
-            console.print(f"pass {turn + 1} of {options.passes}: {sweep}, {setting}: {times[-1]:.2f} s", markup=False)
+            say(f"pass {turn + 1} of {options.passes}: {sweep}, {setting}: {times[-1]:.2f} s")
     rows = [
         {"sweep": sweep, **asdict(setting), "median_s": median(times), "samples_s": times}
         for (sweep, setting), times in zip(chosen, samples, strict=True)
@@ -146,7 +141,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         OutputError: if it cannot be written.
         RuntimeUnavailableError: without matplotlib.
     """
-    from bench.figures import Figure, save
+    from bench.figures import Figure
+    from bench.figures import save as save_figure
 
     labels = {"photos": "photos", "batch": "photos at once", "edits": "edits of each photo", "side": "longer side, px"}
     figure = Figure(figsize=(12, 3.4), layout="constrained")
@@ -162,19 +158,24 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.25)
     figure.axes[0].set_ylabel(f"seconds, {result['bundle']}")
-    save(figure, path)
+    save_figure(figure, path)
+
+
+def run(options: BatchBenchOptions) -> None:
+    """Measures, writes the file, and draws the plot if one is wanted.
+
+    Raises:
+        EdgeditError: if the bundle or the photo cannot be used, or a file cannot be written.
+    """
+    result = provenance("python -m bench.batch --out FILE.json --plot FILE.svg") | measure_all(options)
+    save(options.out, result)
+    if options.plot:
+        draw(result, options.plot)
 
 
 def main() -> None:
     """Runs the command line."""
-    options = tyro.cli(BatchBenchOptions, prog="python -m bench.batch", config=(tyro.conf.OmitArgPrefixes,))
-    try:
-        result = provenance("python -m bench.batch --out FILE.json --plot FILE.svg") | run(options)
-        write(options.out, (json.dumps(result, indent=1) + "\n").encode())
-        if options.plot:
-            draw(result, options.plot)
-    except EdgeditError as error:
-        raise SystemExit(f"error: {error}") from None
+    program(run, BatchBenchOptions, "bench.batch")
 
 
 if __name__ == "__main__":

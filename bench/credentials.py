@@ -1,30 +1,25 @@
-"""What Content Credentials cost beside an edit: processor time and bytes per picture.
+"""The cost of Content Credentials beside an edit: processor time and bytes per picture.
 
 python -m bench.credentials --out FILE
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-import tyro
-from rich.console import Console
-
+from bench.program import program, save, say
 from edgedit.demo import ASTRONAUT
 from edgedit.editor import PORTRAIT_BUNDLE, Editor
 from engines.bundle.provenance import provenance
-from engines.errors import EdgeditError
+from engines.errors import CredentialsError
 from engines.photo.credentials import Credentials, Statement
 from engines.photo.images import encode_image
 from engines.photo.sources import FORMATS
-from engines.store import write
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +27,9 @@ class CredentialsBenchOptions:
     """Time an edit of the astronaut, and writing the picture with credentials and without."""
 
     bundle: Path = PORTRAIT_BUNDLE
-    """What edits."""
+    """The bundle that edits."""
     passes: int = 10
-    """Of each."""
+    """Passes of each call."""
     out: Path
     """The JSON file to write."""
 
@@ -46,17 +41,17 @@ def _milliseconds(call: Callable[[], object]) -> float:
     return (time.process_time() - before) * 1e3
 
 
-def main() -> None:
-    """Runs the command line."""
-    options = tyro.cli(CredentialsBenchOptions, prog="python -m bench.credentials", config=(tyro.conf.OmitArgPrefixes,))
-    try:
-        editor = Editor.load(options.bundle, threads=1)
-        portrait = editor.portrait(ASTRONAUT)
-        credentials = Credentials()
-    except EdgeditError as error:
-        raise SystemExit(f"error: {error}") from None
+def run(options: CredentialsBenchOptions) -> None:
+    """Measures, and writes the file.
+
+    Raises:
+        EdgeditError: if the bundle cannot be used, or nothing can be signed here.
+    """
+    editor = Editor.load(options.bundle, threads=1)
+    portrait = editor.portrait(ASTRONAUT)
+    credentials = Credentials()
     if credentials.key is None:
-        raise SystemExit(f"error: {credentials.problem}")
+        raise CredentialsError(str(credentials.problem))
     edits = {"smile": 1.5}
     face = portrait.edit_face(edits)
     statement = Statement.of(editor.session.bundle, edits, portrait.photo)
@@ -74,14 +69,13 @@ def main() -> None:
             "signed_cpu_ms": least[f"signed {form}"],
             "added_bytes": len(signed) - len(encode_image(face, form)),
         }
-        console.print(f"{form}: {rows[form]}")
-    told = provenance("python -m bench.credentials --out FILE")
-    told["c2pa-python"] = metadata.version("c2pa-python")
-    told |= {"bundle": editor.session.bundle.name, "pixels": face.shape[:2], "passes": options.passes}
-    console.print(f"an edit: {least['edit']:.0f} ms")
-    result = told | {"edit_cpu_ms": least["edit"], "formats": rows, "samples_cpu_ms": times}
-    write(options.out, (json.dumps(result, indent=1) + "\n").encode())
+        say(f"{form}: {rows[form]}")
+    say(f"an edit: {least['edit']:.0f} ms")
+    result: dict[str, Any] = provenance("python -m bench.credentials --out FILE")
+    result["c2pa-python"] = metadata.version("c2pa-python")
+    result |= {"bundle": editor.session.bundle.name, "pixels": face.shape[:2], "passes": options.passes}
+    save(options.out, result | {"edit_cpu_ms": least["edit"], "formats": rows, "samples_cpu_ms": times})
 
 
 if __name__ == "__main__":
-    main()
+    program(run, CredentialsBenchOptions, "bench.credentials")

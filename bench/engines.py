@@ -1,4 +1,4 @@
-"""What building engines takes and gives: seconds, sizes and the share of FP16, for families and targets.
+"""The cost and outcome of building engines: seconds, sizes and the share of FP16, for families and targets.
 
 `seconds` is what a build took on this machine, whatever else ran on it; `cpu_seconds` is the processor time of all its
 threads, which does not depend on that.
@@ -10,7 +10,6 @@ Bundles are copied, so that nothing is left in them. TensorRT-RTX builds without
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
@@ -19,17 +18,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
+from bench.program import Rows, named, program, say
 from engines.building.build import build, parse_profile
 from engines.building.builder import BuildOptions
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.bundle.engine_manifest import ENGINES_FOLDER, EngineManifest, Precision
-from engines.bundle.provenance import provenance
-from engines.errors import EdgeditError
-from engines.store import write
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +35,7 @@ class EngineBenchOptions:
     target: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
     """Architectures, each built for by itself; may be repeated."""
     precision: Precision = "fp16"
-    """Of the engines."""
+    """The precision of the engines."""
     graph: tuple[str, ...] = ("all",)
     """As of `edgedit build`."""
     batch_range: str = "1:1:8"
@@ -59,7 +53,7 @@ class _Clock:
         self._began = time.process_time()
 
     def __call__(self, line: str) -> None:
-        console.print(f"{self.title}: {line}", markup=False)
+        say(f"{self.title}: {line}")
         graph, done, _ = line.partition(": ")
         if done and " " not in graph:
             self.seconds[graph] = time.process_time() - self._began
@@ -109,32 +103,20 @@ def _row(
     }
 
 
-def main() -> None:
-    """Runs the command line."""
-    options = tyro.cli(EngineBenchOptions, prog="python -m bench.engines", config=(tyro.conf.OmitArgPrefixes,))
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    if options.out.exists():
-        rows = {_key(row): row for row in json.loads(options.out.read_text())["rows"]}
-    for item in options.bundle:
-        name, _, path = item.partition("=")
-        if not path:
-            raise SystemExit(f"error: --bundle {item} must be NAME=DIRECTORY")
+def run(options: EngineBenchOptions) -> None:
+    """Builds for every bundle and target, and writes the file after each.
+
+    Raises:
+        EdgeditError: if a build fails.
+    """
+    rows = Rows(options.out, "bundle", "target", "precision", "graph")
+    for name, path in named("--bundle", options.bundle):
         for target in options.target:
-            try:
-                measured = measure(name, Path(path), target, options)
-            except EdgeditError as error:
-                raise SystemExit(f"error: {error}") from None
-            rows |= {_key(row): row for row in measured}
+            rows.add(measure(name, path, target, options))
             # Of all rows, whichever run measured them.
-            targets = " ".join(f"--target {name}" for name in dict.fromkeys(row["target"] for row in rows.values()))
-            command = f"python -m bench.engines --bundle NAME=BUNDLE {targets} --out FILE"
-            result = provenance(command) | {"rows": list(rows.values())}
-            write(options.out, (json.dumps(result, indent=1) + "\n").encode())
-
-
-def _key(row: dict[str, Any]) -> tuple[str, ...]:
-    return (row["bundle"], row["target"], row["precision"], row["graph"])
+            targets = " ".join(f"--target {one}" for one in dict.fromkeys(row["target"] for row in rows))
+            rows.save(f"python -m bench.engines --bundle NAME=BUNDLE {targets} --out FILE")
 
 
 if __name__ == "__main__":
-    main()
+    program(run, EngineBenchOptions, "bench.engines")

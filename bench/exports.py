@@ -1,4 +1,4 @@
-"""What exporting the methods of Table 5 takes, and how close their graphs come to PyTorch, with random weights.
+"""The cost of exporting the methods of Table 5, and the distance of their graphs to PyTorch, with random weights.
 
     python -m bench.exports --family faces-1024 --out bench/results/export-methods-faces-1024.json
 
@@ -19,17 +19,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
 from bench import engines
+from bench.program import Rows, program, say
 from engines.bundle import WEIGHTS_FILE, Bundle
-from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
 from engines.family import family
-from engines.store import write
 from training.methods import METHODS, find_method
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,26 +87,24 @@ def measure(key: str, options: ExportBenchOptions) -> dict[str, Any]:
         return row | {"engines": [one for rows in builds for one in rows]}
 
 
-def main() -> None:
-    """Runs the command line."""
-    options = tyro.cli(ExportBenchOptions, prog="python -m bench.exports", config=(tyro.conf.OmitArgPrefixes,))
-    try:
-        family(options.family)
-        keys = [find_method(key).info.key for key in options.method or METHODS]
-        rows: dict[tuple[str, str], dict[str, Any]] = {}
-        if options.out.exists():
-            rows = {(row["method"], row["family"]): row for row in json.loads(options.out.read_text())["rows"]}
-        for key in keys:
-            console.print(f"{key}:", markup=False)
-            rows[key, options.family] = measure(key, options)
-            # Of all rows, whichever run measured them.
-            built = dict.fromkeys(engine["target"] for row in rows.values() for engine in row["engines"])
-            targets = "".join(f" --target {target}" for target in built)
-            result = provenance(f"python -m bench.exports --family {options.family}{targets} --out FILE")
-            write(options.out, (json.dumps(result | {"rows": list(rows.values())}, indent=1) + "\n").encode())
-    except (EdgeditError, ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+def run(options: ExportBenchOptions) -> None:
+    """Exports every method, and writes the file after each.
+
+    Raises:
+        EdgeditError: if an export or a build fails.
+        ValueError: for an unknown family or method.
+    """
+    family(options.family)
+    keys = [find_method(key).info.key for key in options.method or METHODS]
+    rows = Rows(options.out, "method", "family")
+    for key in keys:
+        say(f"{key}:")
+        rows.add([measure(key, options)])
+        # Of all rows, whichever run measured them.
+        built = dict.fromkeys(engine["target"] for row in rows for engine in row.get("engines", ()))
+        targets = "".join(f" --target {target}" for target in built)
+        rows.save(f"python -m bench.exports --family {options.family}{targets} --out FILE")
 
 
 if __name__ == "__main__":
-    main()
+    program(run, ExportBenchOptions, "bench.exports")

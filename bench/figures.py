@@ -18,10 +18,10 @@ except ModuleNotFoundError as error:
 __all__ = ["INK", "KINDS", "Figure", "inline", "save"]
 
 KINDS = (".svg", ".png")
-"""What a figure's file may end in."""
+"""The suffixes of a figure's file."""
 
 INK = "#000000"
-"""What `inline` turns into the colour of the text around a figure, and leaves as it is in a file."""
+"""The colour that `inline` turns into that of the text around a figure; a file keeps it."""
 
 
 def save(figure: Figure, path: Path) -> None:

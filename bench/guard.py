@@ -1,4 +1,4 @@
-"""What continuous integration asks of the portrait bundle: that it did not grow unannounced, and how fast it is.
+"""The guard of the portrait bundle in continuous integration: it must not grow unannounced, and its speed is shown.
 
     python -m bench.guard
 
@@ -9,7 +9,6 @@ measured for a minute or so and printed beside the committed ones: other program
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,13 @@ from typing import Annotated
 import onnx
 import tyro
 from pydantic import BaseModel, ConfigDict, ValidationError
-from rich.console import Console
 
 from bench.latency.candidates import candidates
 from bench.latency.compare import compare, remarks, table
 from bench.latency.measure import Budget, measure
 from bench.latency.result import parse, read
 from bench.machine import about
+from bench.program import console, program, save, say
 from edgedit.editor import PORTRAIT_BUNDLE, open_bundle
 from engines.bundle import Bundle
 from engines.bundle.manifest import first_fault
@@ -32,7 +31,6 @@ from engines.bundle.provenance import provenance
 from engines.contracts import PIPELINES
 from engines.errors import EdgeditError
 from engines.inspector.subject import graph_report
-from engines.store import write
 
 RESULTS = Path(__file__).parent / "results"
 COUNTS = RESULTS / "guard.json"
@@ -40,22 +38,20 @@ LATENCY = RESULTS / "latency-portrait.json"
 COMMAND = "python -m bench.guard"
 
 _BUDGET = Budget(passes=12, seconds=60, least=3, starts=0)
-"""Meant for two minutes on idle cores, counts included; three rounds are made however long they take."""
-
-console = Console(highlight=False, soft_wrap=True)
+"""A run is to take two minutes on idle cores, counts included; three rounds are made however long they take."""
 
 
 class Size(BaseModel):
-    """What makes a graph large."""
+    """The size of a graph."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     parameters: int
     """Elements of its floating-point weights."""
     macs: int
-    """Of one image."""
+    """Multiply-accumulates for one image."""
     nodes: int
-    """Of the ONNX graph as it is stored."""
+    """Nodes of the ONNX graph as it is stored."""
 
 
 class Announced(BaseModel):
@@ -82,7 +78,7 @@ def _size(bundle: Bundle, graph: str) -> Size:
 
 
 def grown(now: dict[str, Size], announced: dict[str, Size]) -> list[str]:
-    """What is higher now than was announced, in lines; a graph that is new has grown too."""
+    """The figures that are higher now than was announced, in lines; a graph that is new has grown too."""
     lines = []
     for graph, size in now.items():
         before = announced.get(graph)
@@ -121,23 +117,19 @@ def check(bundle: Bundle, counts: Path, update: bool = False) -> None:
             "bundle": bundle.name,
             "graphs": {graph: size.model_dump() for graph, size in now.items()},
         }
-        write(counts, (json.dumps(document, indent=1) + "\n").encode())
-        console.print(f"{counts.name}: {len(now)} graphs announced", markup=False)
+        save(counts, document)
+        say(f"{counts.name}: {len(now)} graphs announced")
         return
     announced = read_counts(counts)
     if lines := grown(now, announced):
         raise EdgeditError(f"{bundle.name} has grown: {'; '.join(lines)}: {COMMAND} --update announces it")
     smaller = [graph for graph in announced if now.get(graph) != announced[graph]]
     advice = f"; smaller than announced, --update says so: {', '.join(smaller)}" if smaller else ""
-    console.print(f"{bundle.name}: no graph of {len(now)} has grown{advice}", markup=False)
+    say(f"{bundle.name}: no graph of {len(now)} has grown{advice}")
 
 
 def speed(bundle: Bundle, committed: Path) -> None:
     """Prints how ratios of this machine stand to the committed ones; whatever they are, that is all."""
-
-    def say(line: str) -> None:
-        console.print(line, markup=False)
-
     try:
         chosen, missing = candidates(bundle)
         result = measure(bundle, chosen, PIPELINES, (1,), budget=_BUDGET, progress=say)
@@ -167,16 +159,21 @@ class GuardOptions:
     """Time nothing."""
 
 
+def run(options: GuardOptions) -> None:
+    """Compares the counts, or announces them, and then the speeds.
+
+    Raises:
+        EdgeditError: if a graph has grown, or a file cannot be used.
+    """
+    bundle = open_bundle(options.bundle)
+    check(bundle, options.counts, options.update)
+    if not (options.update or options.no_speed):
+        speed(bundle, options.latency)
+
+
 def main() -> None:
     """Runs the command line."""
-    options = tyro.cli(GuardOptions, prog=COMMAND, config=(tyro.conf.FlagCreatePairsOff,))
-    try:
-        bundle = open_bundle(options.bundle)
-        check(bundle, options.counts, options.update)
-        if not (options.update or options.no_speed):
-            speed(bundle, options.latency)
-    except EdgeditError as error:
-        raise SystemExit(f"error: {error}") from None
+    program(run, GuardOptions, "bench.guard")
 
 
 if __name__ == "__main__":

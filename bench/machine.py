@@ -1,4 +1,4 @@
-"""What a device is, what it has free, and what it can do at most: the ceilings that every time stands beside."""
+"""A device: its description, its free memory, and its ceilings, beside which every time stands."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
 from bench.timing import Call, passes
-from engines.bundle.provenance import peak_memory, provenance
+from engines.bundle.provenance import provenance
 from engines.cpus import threads as allowed
 from engines.nvidia import nvidia_smi
 from engines.runtimes.trt_engine import driver_version
@@ -24,18 +23,8 @@ COPY = "copy"
 _CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit", "temperature.gpu")
 
 
-def describe(device: str, command: str) -> dict[str, Any]:
-    """What the results of a run say of it: device, driver, clocks, versions, date, command, ceilings."""
-    told = about(device, command)
-    told["ceilings"] = ceilings(device)
-    if device != "cpu":
-        # Under load they say more than at rest.
-        told["device"]["clocks_after_ceilings"] = clocks(device)
-    return told
-
-
 def about(device: str, command: str) -> dict[str, Any]:
-    """As `describe`, but for what has to be measured."""
+    """The device of a run, its driver and clocks, beside the host, versions, date and command."""
     told: dict[str, Any] = provenance(command)
     told["host"] = told.pop("device")
     if device == "cpu":
@@ -64,7 +53,7 @@ def clocks(device: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What shows what a device can do at most: calls that copy memory and multiply random matrices."""
+    """The calls that show the most a device can do: copies of memory, and products of random matrices."""
 
     calls: dict[str, Call]
     """`COPY`, and a product by each library at hand. On a GPU they return before it is done."""
@@ -160,17 +149,6 @@ def _products(size: int, threads: int) -> dict[str, Call]:
 
         calls["PyTorch"] = multiply
     return calls or {"NumPy": lambda: np.matmul(a, b)}
-
-
-def peak_bytes() -> int | None:
-    """The most that this process has held; None where the system does not tell. Not `ru_maxrss` where it can be helped:
-    Linux hands that on from parent to child. psutil, as of release 7.2, does not tell it."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        gib = peak_memory()
-        return None if gib is None else int(gib * 2**30)
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def free_memory(device: str) -> int:

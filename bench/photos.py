@@ -1,4 +1,4 @@
-"""What becomes of photos in other colours, other light and another way up than those that models are trained on.
+"""The edits of photos in other colours, other light and another way up than those that models are trained on.
 
     python -m bench.photos --photos FOLDER --out FILE
 
@@ -9,25 +9,20 @@ of `engines.photo` and without them, and its face is looked for in its quarter t
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import tyro
 from PIL import Image
-from rich.console import Console
 
+from bench.program import program, save, say
 from edgedit.editor import PORTRAIT_BUNDLE, Editor
 from engines.bundle.provenance import provenance
-from engines.errors import EdgeditError, ImageError
+from engines.errors import ImageError
 from engines.photo import Alignment, Cut, Tone, feather, open_image
 from engines.photo.images import SUFFIXES
-from engines.store import write
-
-console = Console(highlight=False, soft_wrap=True)
 
 SEPIA = np.array([(0.393, 0.769, 0.189), (0.349, 0.686, 0.168), (0.272, 0.534, 0.131)])
 TINT = 8
@@ -41,11 +36,11 @@ class PhotoBenchOptions:
     photos: Path
     """A folder of photos of faces."""
     bundle: Path = PORTRAIT_BUNDLE
-    """What edits them."""
+    """The bundle that edits them."""
     direction: str = "smile"
-    """Along which."""
+    """The direction of the edit."""
     strength: float = 1.5
-    """How far."""
+    """The strength of the edit."""
     out: Path
     """The JSON file to write."""
 
@@ -117,7 +112,7 @@ def _jpeg(pixels: np.ndarray) -> np.ndarray:
 
 
 def _inside(cut: Cut, pixels: np.ndarray) -> np.ndarray:
-    """Where the edit has its full weight, H x W."""
+    """A mask of the pixels at which the edit has its full weight, H x W."""
     alignment = cut.alignment
     assert isinstance(alignment, Alignment)
     matrix = alignment.photo_to_crop(2)
@@ -135,28 +130,32 @@ def _mean(difference: np.ndarray, inside: np.ndarray) -> float:
     return float(np.abs(difference)[inside].mean())
 
 
-def main() -> None:
-    """Runs the command line."""
-    options = tyro.cli(PhotoBenchOptions, prog="python -m bench.photos", config=(tyro.conf.OmitArgPrefixes,))
-    try:
-        editor = Editor.load(options.bundle, threads=1)
-        paths = sorted(path for path in options.photos.glob("*") if path.suffix.lower() in SUFFIXES)
-        if not paths:
-            raise ImageError(f"{options.photos} holds no photo")
-        rows = []
-        for path in paths:
-            rows.append(measure(editor, open_image(path).pixels, {options.direction: options.strength}))
-            console.print(f"{path.name}: {rows[-1]}", markup=False)
-    except EdgeditError as error:
-        raise SystemExit(f"error: {error}") from None
+def run(options: PhotoBenchOptions) -> None:
+    """Measures every photo of the folder, and writes the file.
+
+    Raises:
+        EdgeditError: if the bundle or a photo cannot be used, or there is no photo.
+    """
+    editor = Editor.load(options.bundle, threads=1)
+    paths = sorted(path for path in options.photos.glob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ImageError(f"{options.photos} holds no photo")
+    rows = []
+    for path in paths:
+        rows.append(measure(editor, open_image(path).pixels, {options.direction: options.strength}))
+        say(f"{path.name}: {rows[-1]}")
     medians = {
         name: {key: median(row[name][key] for row in rows) for key in rows[0][name]}
         for name in ("grey", "grey_jpeg", "sepia", "dark_4", "dark_8")
     }
     edit = {"bundle": editor.session.bundle.name, "direction": options.direction, "strength": options.strength}
-    told = provenance("python -m bench.photos --photos FOLDER --out FILE")
-    result = told | edit | {"medians": medians, "rows": rows}
-    write(options.out, (json.dumps(result, indent=1) + "\n").encode())
+    result = provenance("python -m bench.photos --photos FOLDER --out FILE") | edit
+    save(options.out, result | {"medians": medians, "rows": rows})
+
+
+def main() -> None:
+    """Runs the command line."""
+    program(run, PhotoBenchOptions, "bench.photos")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How near activations come to FP16's limit, graph by graph, with codes of real faces and with larger ones.
+"""The distance of activations to FP16's limit, graph by graph, with codes of real faces and with larger ones.
 
     python -m bench.ranges --bundle faces-1024=BUNDLE --codes codes.npy --scale 1 --scale 10 --scale 100 --out FILE
 
@@ -10,7 +10,6 @@ weights is the bound beside it: how large a product's result could be for what e
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from rich.console import Console
 
+from bench.program import Rows, named, program, say
 from edgedit.demo import ASTRONAUT
 from engines.bundle import Bundle
-from engines.bundle.provenance import provenance
 from engines.contracts import PARTS, PIPELINES, style_width
-from engines.errors import EdgeditError, EngineError
+from engines.errors import EngineError
 from engines.family import ModelFamily
 from engines.photo import aligned_square, open_image
 from engines.precision.emulate import Emulated
@@ -33,9 +31,6 @@ from engines.precision.source import load_source
 from engines.precision.typed import retype
 from engines.runtimes import create
 from engines.session import encoder_image
-from engines.store import write
-
-console = Console(highlight=False, soft_wrap=True)
 
 Feeds = dict[str, np.ndarray]
 FROM_PHOTOS = ("invert", "encoder", "e4e")
@@ -53,11 +48,11 @@ class RangeBenchOptions:
     codes: Path
     """W+ codes of real faces, .npy of shape any x rows x width."""
     scale: Annotated[tuple[float, ...], tyro.conf.UseAppendAction] = ()
-    """What the codes are multiplied by; may be repeated. `SCALES` if left out."""
+    """A factor of the codes; may be repeated. `SCALES` if left out."""
     graph: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Graphs; may be repeated. All eight if left out."""
     threads: int = 0
-    """Of ONNX Runtime; 0 leaves it to ONNX Runtime."""
+    """Threads of ONNX Runtime; 0 leaves them to it."""
     out: Path
     """The JSON file to write; rows of an earlier run in it are kept unless they are measured again."""
 
@@ -101,7 +96,7 @@ def photo_feeds(family: ModelFamily, graph: str) -> Iterator[tuple[str, Feeds]]:
 
 
 class Codes:
-    """What codes make the graphs after the inversion take.
+    """The inputs that codes give the graphs after the inversion.
 
     The encoder is trained to give the generator's own features, so those of the code stand in for its output.
     """
@@ -189,31 +184,22 @@ def _line(row: Mapping[str, Any]) -> str:
     return f"{row['bundle']} {row['graph']}, {row['input']}: {largest}{headroom}{bound}{near}"
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return (row["bundle"], row["graph"], row["input"])
+def run(options: RangeBenchOptions) -> None:
+    """Measures every bundle, and writes the file after each row.
 
-
-def main() -> None:
-    """Runs the command line."""
-    options = tyro.cli(RangeBenchOptions, prog="python -m bench.ranges", config=(tyro.conf.OmitArgPrefixes,))
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    if options.out.exists():
-        rows = {_key(row): row for row in json.loads(options.out.read_text())["rows"]}
-    scales = " ".join(f"--scale {scale:g}" for scale in options.scale)
-    words = ["python -m bench.ranges --bundle NAME=BUNDLE --codes CODES", *([scales] if scales else []), "--out FILE"]
-    try:
-        for item in options.bundle:
-            name, _, path = item.partition("=")
-            if not path:
-                raise EngineError(f"--bundle {item} must be NAME=DIRECTORY")
-            for row in measure(name, Bundle.load(path, verify=False), options):
-                console.print(_line(row), markup=False)
-                rows[_key(row)] = row
-                result = provenance(" ".join(words)) | {"limit": LIMIT, "near": NEAR, "rows": list(rows.values())}
-                write(options.out, (json.dumps(result, indent=1) + "\n").encode())
-    except EdgeditError as error:
-        raise SystemExit(f"error: {error}") from None
+    Raises:
+        EdgeditError: if a bundle or the codes cannot be used.
+    """
+    rows = Rows(options.out, "bundle", "graph", "input")
+    scales = "".join(f"--scale {scale:g} " for scale in options.scale)
+    for name, path in named("--bundle", options.bundle):
+        for row in measure(name, Bundle.load(path, verify=False), options):
+            say(_line(row))
+            rows.add([row])
+            rows.save(
+                f"python -m bench.ranges --bundle NAME=BUNDLE --codes CODES {scales}--out FILE", limit=LIMIT, near=NEAR
+            )
 
 
 if __name__ == "__main__":
-    main()
+    program(run, RangeBenchOptions, "bench.ranges")

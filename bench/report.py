@@ -13,11 +13,12 @@ from markupsafe import Markup
 
 from bench.figures import Figure, inline
 from bench.latency import plot as latency_plot
-from bench.latency.result import Result, parse, read_json
+from bench.latency.result import Result, parse
+from bench.program import read_json
 from engines.errors import EdgeditError
 
 _FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError)
-"""What a file of the right kind with the wrong content makes drawing raise."""
+"""The errors of drawing a file of the right kind with the wrong content."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Section:
 
     @property
     def facts(self) -> dict[str, str]:
-        """Where and how it was measured."""
+        """The place and the way of its measurement, by name."""
         device = self.raw.get("device", {})
         facts = {
             "device": device.get("name", "") if isinstance(device, dict) else str(device),

@@ -77,9 +77,9 @@ _METHODS = {
     "Ours, light": "**ours, light** (`faces-1024-mobile`)",
     "Ours, no RGB skip": None,
 }
-"""How the table calls rows of the counts; None leaves one out."""
+"""Names of rows of the counts in the table; None leaves one out."""
 _UNITS = {"age": ".1f years", "yaw": ".1f°", "pitch": ".1f°", "smile": ".2f p(happy)", "male": ".2f p(male)"}
-"""How the change of an attribute is written: a format and a unit."""
+"""The format and the unit of an attribute's change."""
 
 
 def _change(attribute: str | None, got: dict[str, Any], room: bool = False) -> str:

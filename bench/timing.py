@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 Call = Callable[[], object]
 
 STEADY = 0.95
-"""Of the shortest time so far: who needs less is still warming up."""
+"""A share of the shortest time so far: a call that takes less is still warming up."""
 
 
 def passes(
@@ -49,21 +51,14 @@ def passes(
     return samples
 
 
-def host_passes(
-    calls: Mapping[str, Call], *, count: int, warm: int, until: Callable[[], bool] = lambda: False
-) -> dict[str, list[float]]:
-    """As `passes`, for calls that return when their results are there: by the host's clock."""
-    return passes(calls, count=count, warm=warm, device="cpu", until=until)
-
-
 @dataclass
 class Rounds:
-    """What `rounds` measured."""
+    """The samples of `rounds`."""
 
     samples: dict[str, list[tuple[float, ...]]]
     """Milliseconds by call, one tuple of its stages for every round."""
     orders: list[list[str]] = field(default_factory=list)
-    """In which the calls were taken, by round."""
+    """The order in which the calls were taken, by round."""
 
 
 def rounds(
@@ -139,6 +134,16 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
+def waiting(call: Call, device: str) -> Call:
+    """The call with a wait for what it has begun on a GPU, to be timed by the host's clock."""
+
+    def run() -> None:
+        call()
+        synchronize(device)
+
+    return run
+
+
 def _marked(stages: Sequence[Call], device: str) -> list[Any]:
     """Marks in time before, between and after the stages: events of a GPU, or the host's seconds."""
     marks = [_mark(device)]
@@ -169,28 +174,25 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
 
     The interquartile range and the median absolute deviation do not mind a few passes that something disturbed.
     """
-    ordered = sorted(samples)
-    last = len(ordered) - 1
-    median = statistics.median(ordered)
-    low, high = quartiles(ordered)
+    median = statistics.median(samples)
+    low, high = quartiles(samples)
+    p10, p90 = np.percentile(samples, (10, 90), method="nearest").tolist()
     within = interval(samples)
     return {
         "median_ms": median,
         "interval_ms": list(within) if within else None,
         "iqr_ms": high - low,
-        "mad_ms": statistics.median(abs(sample - median) for sample in ordered),
-        "p10_ms": ordered[round(0.1 * last)],
-        "p90_ms": ordered[round(0.9 * last)],
-        "passes": len(ordered),
+        "mad_ms": statistics.median(abs(sample - median) for sample in samples),
+        "p10_ms": p10,
+        "p90_ms": p90,
+        "passes": len(samples),
         "samples_ms": [round(sample, 5) for sample in samples],
     }
 
 
 def quartiles(samples: Sequence[float]) -> tuple[float, float]:
-    """The first and the third, interpolated; of a single sample, that sample twice."""
-    if len(samples) == 1:
-        return samples[0], samples[0]
-    low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
+    """The first and the third quartile, interpolated."""
+    low, high = np.percentile(samples, (25, 75)).tolist()
     return low, high
 
 
@@ -214,5 +216,5 @@ def interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float,
 
 
 def speedups(samples: Sequence[float], base: Sequence[float]) -> list[float]:
-    """How many times faster than the base a call was, round by round: both met the same clocks and heat there."""
+    """The speedups of a call over the base, round by round: both met the same clocks and heat there."""
     return [other / sample for sample, other in zip(samples, base, strict=True)]

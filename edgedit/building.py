@@ -268,7 +268,9 @@ def _certification_inputs(
         from training.losses.judges import picture_judges
 
         options |= {"reference": pytorch_reference(bundle), "source": f"PyTorch {torch.__version__}, FP32"}
-        options["judges"] = picture_judges(*(None if file is None else Path(file) for file in (lpips, identity)))
+        options["judges"] = picture_judges(
+            None if lpips is None else Path(lpips), None if identity is None else Path(identity)
+        )
     elif lpips is not None or identity is not None:
         raise EngineError("--lpips and --identity need torch: pip install 'edgedit[train]'")
     return certification_inputs(bundle, precision, read, progress=progress, **options)

@@ -22,7 +22,7 @@ from edgedit.commands.batching import Batch
 from edgedit.commands.benching import Bench
 from edgedit.commands.building import Build, Estimate
 from edgedit.commands.bundles import Info
-from edgedit.commands.common import STANDARD_OUTPUT, check_output, console
+from edgedit.commands.common import STANDARD_OUTPUT, console
 from edgedit.commands.completing import Completion
 from edgedit.commands.credentials import CredentialsOf
 from edgedit.commands.directions import Directions, spelt_out
@@ -39,7 +39,7 @@ from edgedit.commands.signing import Sign, Verify
 from edgedit.commands.studio import Studio
 from edgedit.commands.training import Evaluate, Train
 from engines.errors import EdgeditError, OutputError, StrengthWarning
-from engines.store import write
+from engines.store import check_output, write
 
 Verb = (
     Annotated[Edit, tyro.conf.subcommand("edit")]

@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -37,6 +37,26 @@ def cache_folder() -> Path:
 def cannot_write(what: object, error: OSError) -> OutputError:
     """The error for a user that a file or folder cannot be written, and why."""
     return OutputError(f"cannot write {what}: {error.strerror or error}")
+
+
+def check_output(path: Path, suffixes: Collection[str] = ()) -> None:
+    """Finds out before any work whether a file can be written; writing it may still fail.
+
+    Args:
+        path: the file.
+        suffixes: those it may end in, in lower case; empty for any.
+
+    Raises:
+        OutputError: if its name, or the folder it goes to, will not do.
+    """
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise OutputError(f"cannot write {path}: its name must end in {', '.join(suffixes)}")
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a directory")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no directory {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"cannot write {path}: {path.parent} does not let you write")
 
 
 def write(path: str | Path, data: bytes) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from engines.bundle import Bundle
 from engines.bundle.completion import leave_out_generator, require_package
-from engines.bundle.provenance import peak_memory, provenance
+from engines.bundle.provenance import peak_bytes, provenance
 from engines.contracts import DEFAULT_METHOD
 from engines.errors import BundleError
 from engines.family import DEFAULT_FAMILY
@@ -131,7 +131,8 @@ def export(
     if without_generator:
         leave_out_generator(Bundle.load(out))
     seconds = time.monotonic() - started
-    peak = peak_memory()
+    held = peak_bytes()
+    peak = None if held is None else held / 2**30
     used = f"{seconds:.0f} s" + (f" and {peak:.1f} GiB at most" if peak else "")
     progress(f"wrote {out}: {len(report['graphs'])} graphs, all verified, in {used}")
     about = {"method": model.method, "family": model.family.name}

@@ -10,15 +10,18 @@ are the right ones.
 from __future__ import annotations
 
 import shutil
-import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from bench.program import program, say
 from engines.bundle.completion import generator_weights, weights_file
 from engines.bundle.manifest import OWN_WEIGHTS_FILE, WEIGHTS_FILE
-from engines.errors import BundleError, EdgeditError
+from engines.errors import BundleError
 from engines.store import write
 
 
@@ -43,15 +46,22 @@ def join(bundle: Path, generator: Path, out: Path) -> Path:
     return out
 
 
-def main() -> None:
-    """Runs the command line."""
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m bench.gpu.carried FILE.safetensors")
-    try:
-        write(Path(sys.argv[1]), weights_file(generator_weights(print)))
-    except EdgeditError as error:
-        raise SystemExit(f"error: {error}") from None
+@dataclass(frozen=True)
+class CarryOptions:
+    """Write the generator of the portrait bundle to a file, in FP16, for `python -m bench.gpu --generator FILE`."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """The safetensors file to write."""
+
+
+def run(options: CarryOptions) -> None:
+    """Writes the file.
+
+    Raises:
+        EdgeditError: if the generator is not here, or the file cannot be written.
+    """
+    write(options.file, weights_file(generator_weights(say)))
 
 
 if __name__ == "__main__":
-    main()
+    program(run, CarryOptions, "bench.gpu.carried")

@@ -22,9 +22,9 @@ LIMIT = 60_000_000
 STAGES = ("generator", "e4e", "encoder", "editor")
 LEVELS = ("weights and moments", "weights", "weights in FP16")
 _TAKEN_OVER = {"e4e": ("encoder", "latent", "average"), "encoder": ("encoder", "average")}
-"""What stages b and c start from in the generator's checkpoint, under `<stage>_<name>`, and have themselves then."""
+"""Networks that stages b and c start from in the generator's checkpoint, as `<stage>_<name>`, and then have too."""
 _LATER = {"e4e": ("average",), "encoder": ("average",), "editor": ("average",)}
-"""What later stages and the export read of a finished stage; of the generator's, everything."""
+"""Networks of a finished stage that later stages and the export read; of the generator's, they read all."""
 
 
 def pack(run: Path, out: Path, finished: frozenset[str], limit: int = LIMIT) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def unpack(packed: Path, run: Path) -> list[str]:
     """Puts packed stages into a run folder, except where that has gone further; returns what was put."""
     put = []
     for stage in STAGES:
-        if _step(packed / stage / "checkpoint") <= _step(run / stage / "checkpoint"):
+        if step(packed, stage) <= step(run, stage):
             continue
         tensors, meta = checkpoint.load(packed / stage / "checkpoint")
         if stage == "generator":
@@ -86,11 +86,12 @@ def unpack(packed: Path, run: Path) -> list[str]:
     return put
 
 
-def _step(folder: Path) -> int:
+def step(run: Path, stage: str) -> int:
+    """The training step that the checkpoint of a stage has reached; 0 if there is none."""
     try:
-        return int(checkpoint.load(folder)[1]["step"])
+        return int(checkpoint.load(run / stage / "checkpoint")[1]["step"])
     except FileNotFoundError:
-        return -1
+        return 0
 
 
 def _half(tensor: Tensor, dtype: torch.dtype = torch.float16) -> Tensor:

@@ -1,61 +1,52 @@
-"""What a run of the queue is asked for, and what its steps ask it."""
+"""One run of the queue, as its steps see it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench import machine
 from bench.gpu.models import Model
+from bench.gpu.options import GpuBenchOptions
+from bench.timing import passes
 from training.measuring.judges import JudgeFiles
 
+NO_TIME = "no time was left"
 
-@dataclass
+
+@dataclass(frozen=True)
 class Context:
-    """One run."""
+    """The options of a run, the models that it measures, and its clock."""
 
-    device: str
-    out: Path
+    options: GpuBenchOptions
     models: list[Model]
     left: Callable[[], float]
-    """Seconds that are left."""
-    seconds: float
-    """All that this run was given."""
-    passes: int = 100
-    warm: int = 5
-    least: float = 20.0
-    """Seconds without which no measurement is begun."""
-    rows: tuple[str, ...] = ()
-    """Names of latency rows; empty: all."""
-    methods: tuple[str, ...] = ()
-    """Of the paper's Table 5; empty: all."""
-    batches: tuple[int, ...] = (1, 2, 4, 8, 16)
-    edits: tuple[int, ...] = (1, 4, 16)
-    data: Path | None = None
-    lpips: Path | None = None
-    identity: Path | None = None
-    judges: JudgeFiles = field(default_factory=JudgeFiles)
-    photos: int = 64
-    recipe: str = "faces-1024-mobile"
-    run: Path | None = None
-    """Folder of the training run; DIR-run if left out."""
-    from_bundle: Path | None = None
-    steps: int | None = None
-    """Training steps of every stage in place of the recipe's."""
-    share: float = 0.4
-    """Of the time, what training may take."""
+    """The seconds that are left."""
     ceilings: dict[str, Any] = field(default_factory=dict)
+    """Ceilings of the card; empty until the first step runs."""
 
     @property
-    def on_gpu(self) -> bool:
-        return self.device != "cpu"
+    def warm(self) -> int:
+        """Passes of everything before those that are timed."""
+        return min(10, self.options.passes)
 
     @property
     def run_folder(self) -> Path:
-        return self.run or self.out.with_name(f"{self.out.name}-run")
+        """The folder of the training run."""
+        return self.options.run or self.options.out.with_name(f"{self.options.out.name}-run")
+
+    @property
+    def judges(self) -> JudgeFiles:
+        """The judges that directions are fitted with."""
+        options = self.options
+        return JudgeFiles(age_gender=options.age_gender, expression=options.expression, pose=options.pose)
 
     def clocks(self) -> dict[str, str]:
-        """As they are now."""
-        return machine.clocks(self.device)
+        """The clocks of the device as they are now."""
+        return machine.clocks(self.options.device)
+
+    def timed(self, calls: Mapping[str, Callable[[], Any]], device: str) -> dict[str, list[float]]:
+        """Milliseconds of each call, as many passes as were asked for or as there is time for; see `passes`."""
+        return passes(calls, count=self.options.passes, warm=self.warm, device=device, until=lambda: self.left() < 2)

@@ -1,4 +1,4 @@
-"""How far a row is from the least that the card could take: rates measured on the card itself, work by `estimate`.
+"""The distance of a row to the least that the card could take: rates measured on the card itself, work by `estimate`.
 
 A floor is `engines.building.estimate.floor` with the card's own rates in place of a data sheet's: all products at the
 rate of a large product of random matrices in the same precision, weights, inputs and outputs once at the bandwidth of a
@@ -45,7 +45,7 @@ def ceilings(device: str) -> dict[str, Any]:
 
 
 def _products(device: str) -> dict[str, Callable[[], Callable[[], Any]]]:
-    """What makes a product of random matrices, by precision: made one at a time, for the memory they take."""
+    """Makers of a product of random matrices, by precision: called one at a time, for the memory they take."""
 
     def random() -> tuple[torch.Tensor, torch.Tensor]:
         return torch.randn(SIZE, SIZE, device=device), torch.randn(SIZE, SIZE, device=device)
@@ -115,7 +115,7 @@ def floor(work: estimate.Work, measured: Mapping[str, Any], precision: str, batc
 
 
 def beside(work: estimate.Work, measured: Mapping[str, Any], precision: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row of times gets beside it: its floor, what sets that, and how many times longer than it the row took."""
+    """The floor of a row of times, what sets it, and how many times longer than it the row took."""
     least = floor(work, measured, precision, int(row["batch"]))
     if least is None:
         return {"floor_ms": None, "bound": None, "times_floor": None}

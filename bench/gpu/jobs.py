@@ -6,21 +6,21 @@ Rows are those of `bench.latency`, so that its report and its comparison read th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
-from bench.gpu.context import Context
+from bench.gpu.context import NO_TIME, Context
 from bench.gpu.floors import beside
 from bench.gpu.models import Model
 from bench.gpu.queue import Outcome, Step
 from bench.gpu.rows import BASE, GRAPH, ROWS, Pass, Row, Setup, capture
 from bench.latency.measure import ratio
-from bench.timing import passes, summary, synchronize
+from bench.timing import summary, synchronize
 from engines.contracts import PIPELINES, graph_contract
-from engines.errors import EdgeditError
+from engines.errors import EdgeditError, first_line
 
-NO_TIME = "no time was left"
 SLIDER = "slider"
 """In place of a graph's name: `edit` of a photo that was inverted before, from a new strength on the host to the
 picture on the host."""
@@ -28,37 +28,35 @@ picture on the host."""
 
 def latency(context: Context) -> Iterator[Step]:
     """The rows that the aims are about, on every pipeline and on a slider's step, each step of one model."""
-    chosen = [row for row in ROWS if row.first]
-    for model in context.models:
-        for graph in (*PIPELINES, SLIDER):
-            yield Step(f"{model.name} {graph}", _timed(context, model, graph, chosen), seconds=context.least)
+    yield from _of_rows(context, [row for row in ROWS if row.first], (*PIPELINES, SLIDER))
 
 
 def precisions(context: Context) -> Iterator[Step]:
     """The remaining rows, beside the one that ratios are given to."""
-    chosen = [row for row in ROWS if not row.first or row.name == BASE]
+    yield from _of_rows(context, [row for row in ROWS if not row.first or row.name == BASE], PIPELINES)
+
+
+def _of_rows(context: Context, chosen: Sequence[Row], graphs: Sequence[str]) -> Iterator[Step]:
     for model in context.models:
-        for graph in PIPELINES:
-            yield Step(f"{model.name} {graph}", _timed(context, model, graph, chosen), seconds=context.least)
+        for graph in graphs:
+            measured = partial(_measured, context, model, graph, chosen)
+            yield Step(f"{model.name} {graph}", measured, seconds=context.options.least)
 
 
-def _timed(context: Context, model: Model, graph: str, chosen: Sequence[Row]) -> Callable[[], Outcome]:
-    def run() -> Outcome:
-        slider = graph == SLIDER
-        calls, missing = _prepared(context, model, "edit" if slider else graph, chosen, slider)
-        samples = passes(
-            calls,
-            count=context.passes,
-            warm=context.warm,
-            device="cpu" if slider else model.device,
-            until=lambda: context.left() < 2,
-        )
-        rows = flat(context, model, graph, samples)
-        whole = all(row["passes"] == context.passes for row in rows)
-        row = {**model.about(), "graph": graph, "clocks": context.clocks(), "rows": rows, "not_measured": missing}
-        return Outcome(row, whole and NO_TIME not in missing.values())
+def _measured(context: Context, model: Model, graph: str, chosen: Sequence[Row]) -> Outcome:
+    slider = graph == SLIDER
+    calls, missing = _prepared(context, model, "edit" if slider else graph, chosen, slider)
+    # A slider's step ends with the picture on the host: the host's clock tells how long it took.
+    rows = flat(context, model, graph, context.timed(calls, "cpu" if slider else model.device))
+    return outcome(context, model, rows, missing, graph=graph, clocks=context.clocks())
 
-    return run
+
+def outcome(
+    context: Context, model: Model, rows: list[dict[str, Any]], missing: dict[str, str], **facts: Any
+) -> Outcome:
+    """A step's rows with what it is of; done unless the time was up before all of them were measured whole."""
+    whole = all(row["passes"] == context.options.passes for row in rows) and NO_TIME not in missing.values()
+    return Outcome({**model.about(), **facts, "rows": rows, "not_measured": missing}, whole)
 
 
 def flat(
@@ -90,10 +88,10 @@ def _prepared(
     inputs = model.inputs(graph, 1)
     stepping = _stepping(model, inputs) if slider else lambda call: call
     for row in chosen:
-        if context.rows and row.name not in context.rows:
+        if context.options.row and row.name not in context.options.row:
             continue
         # What is prepared already must still be measured.
-        if context.left() < context.least + row.takes:
+        if context.left() < context.options.least + row.takes:
             missing[row.name] = NO_TIME
             continue
         if (reason := row.lacks(model.device)) is not None:
@@ -102,7 +100,7 @@ def _prepared(
         try:
             call = row.prepare(Setup(model, graph, row.precision, inputs))
         except (EdgeditError, RuntimeError, ValueError) as error:
-            missing[row.name] = _line(error)
+            missing[row.name] = first_line(error)
             continue
         calls[row.name] = stepping(call)
         name = f"{row.runtime}{GRAPH}:{row.precision}"
@@ -119,7 +117,7 @@ def _captured(missing: dict[str, str], name: str, call: Pass, device: str) -> Pa
     try:
         return capture(call, device)
     except RuntimeError as error:
-        missing[name] = f"cannot be captured: {_line(error)}"
+        missing[name] = f"cannot be captured: {first_line(error)}"
         return None
 
 
@@ -155,27 +153,24 @@ def scaling(context: Context) -> Iterator[Step]:
     """Batches of growing size with the memory they take; and one inversion that serves many edits."""
     for model in context.models:
         for graph in PIPELINES:
-            yield Step(f"{model.name} {graph} batches", _batches(context, model, graph), seconds=context.least)
-        yield Step(f"{model.name} encode once", _encode_once(context, model), seconds=context.least)
+            batches = partial(_batches, context, model, graph)
+            yield Step(f"{model.name} {graph} batches", batches, seconds=context.options.least)
+        once = partial(_encode_once, context, model)
+        yield Step(f"{model.name} encode once", once, seconds=context.options.least)
 
 
-def _batches(context: Context, model: Model, graph: str) -> Callable[[], Outcome]:
-    def run() -> Outcome:
-        rows: list[dict[str, Any]] = []
-        refused: dict[str, str] = {}
-        for batch in context.batches:
-            if rows and context.left() < context.least:
-                refused[f"batch {batch}"] = NO_TIME
-                continue
-            try:
-                rows += _batch(context, model, graph, batch, refused)
-            except torch.OutOfMemoryError as error:
-                refused[f"batch {batch}"] = _line(error)
-        row = {**model.about(), "graph": graph, "rows": rows, "not_measured": refused}
-        whole = all(one["passes"] == context.passes for one in rows)
-        return Outcome(row, done=whole and NO_TIME not in refused.values())
-
-    return run
+def _batches(context: Context, model: Model, graph: str) -> Outcome:
+    rows: list[dict[str, Any]] = []
+    refused: dict[str, str] = {}
+    for batch in context.options.batches:
+        if rows and context.left() < context.options.least:
+            refused[f"batch {batch}"] = NO_TIME
+            continue
+        try:
+            rows += _batch(context, model, graph, batch, refused)
+        except torch.OutOfMemoryError as error:
+            refused[f"batch {batch}"] = first_line(error)
+    return outcome(context, model, rows, refused, graph=graph)
 
 
 def _batch(context: Context, model: Model, graph: str, batch: int, refused: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -189,42 +184,28 @@ def _batch(context: Context, model: Model, graph: str, batch: int, refused: dict
     captured = _captured(refused, f"eager{GRAPH}:fp16, batch {batch}", calls["eager:fp16"], model.device)
     if captured is not None:
         calls[f"eager{GRAPH}:fp16"] = captured
-    samples = passes(
-        calls, count=context.passes, warm=context.warm, device=model.device, until=lambda: context.left() < 2
-    )
+    samples = context.timed(calls, model.device)
     peak = torch.cuda.max_memory_allocated() if on_gpu else None
     for row in flat(context, model, graph, samples, batch):
         yield row | {"images_per_second": 1e3 * batch / row["median_ms"], "peak_memory_bytes": peak}
 
 
-def _encode_once(context: Context, model: Model) -> Callable[[], Outcome]:
-    def run() -> Outcome:
-        one = {g: Setup(model, g, "fp16", model.inputs(g, 1)) for g in ("invert", "edit")}
-        invert, edit = (setup.passing(model.module(g, "fp16")) for g, setup in one.items())
+def _encode_once(context: Context, model: Model) -> Outcome:
+    invert, edit = (
+        Setup(model, g, "fp16", model.inputs(g, 1)).passing(model.module(g, "fp16")) for g in ("invert", "edit")
+    )
 
-        def repeated(edits: int, anew: bool) -> Pass:
-            def session() -> None:
-                for index in range(edits):
-                    if anew or index == 0:
-                        invert()
-                    edit()
+    def session(edits: int, inversions: int) -> None:
+        for index in range(edits):
+            if index < inversions:
+                invert()
+            edit()
 
-            return session
-
-        calls = {
-            f"{edits} edits, {'an inversion each' if anew else 'one inversion'}": repeated(edits, anew)
-            for edits in context.edits
-            for anew in (False, True)
-        }
-        samples = passes(
-            calls, count=context.passes, warm=context.warm, device=model.device, until=lambda: context.left() < 2
-        )
-        whole = all(len(times) == context.passes for times in samples.values())
-        row = {**model.about(), "row": "eager:fp16"}
-        return Outcome(row | {"times": {name: summary(times) for name, times in samples.items()}}, whole)
-
-    return run
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    calls: dict[str, Pass] = {}
+    for edits in context.options.edits:
+        calls[f"{edits} edits, one inversion"] = partial(session, edits, 1)
+        calls[f"{edits} edits, an inversion each"] = partial(session, edits, edits)
+    samples = context.timed(calls, model.device)
+    whole = all(len(times) == context.options.passes for times in samples.values())
+    times = {name: summary(own) for name, own in samples.items()}
+    return Outcome({**model.about(), "row": "eager:fp16", "times": times}, whole)

@@ -1,16 +1,16 @@
-"""What is measured: the networks of a bundle, or of a family with random weights."""
+"""The models that are measured: the networks of a bundle, or of a family with random weights."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.program import named
 from engines.building.estimate import Work, work
 from engines.bundle import Bundle
 from engines.contracts import graph_contract
@@ -86,11 +86,8 @@ def load_models(bundles: tuple[str, ...], families: tuple[str, ...], device: str
         EdgeditError: for a malformed item, something that is not a bundle, or an unknown family.
     """
     models = []
-    for item in bundles:
-        name, _, path = item.partition("=")
-        if not path:
-            raise EdgeditError(f"--bundle {item} must be NAME=DIRECTORY")
-        bundle = Bundle.load(Path(path))
+    for name, path in named("--bundle", bundles):
+        bundle = Bundle.load(path)
         models.append(Model(name, bundle.family, device, bundle))
     try:
         return models + [Model(name, family(name), device) for name in families]

@@ -10,22 +10,21 @@ early. State and results are written after every step, whole or not at all.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.program import read_json, save
 from engines.errors import EdgeditError
-from engines.store import write
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step gave."""
+    """The result of a step."""
 
     row: Mapping[str, Any]
     done: bool = True
@@ -39,7 +38,7 @@ class Step:
     key: str
     run: Callable[[], Outcome]
     lacks: str | None = None
-    """Why it cannot run here."""
+    """The reason why it cannot run here; None if it can."""
     seconds: float = 0.0
     """It is not begun with less time than that."""
 
@@ -64,7 +63,7 @@ class Queue:
         self._deadline = time.monotonic() + seconds
         self._describe = describe
         self._about: dict[str, Any] | None = None
-        self._state = read_json(out / "state.json") or {"schema_version": 1, "jobs": {}}
+        self._state = read(out / "state.json") or {"schema_version": 1, "jobs": {}}
 
     def left(self) -> float:
         """Seconds that are left."""
@@ -103,13 +102,13 @@ class Queue:
         what = "seconds" if status in ("done", "partial") else "reason"
         value = float(text.removesuffix(" s")) if what == "seconds" else text
         self._state["jobs"][job][step.key] = {"status": status, what: value}
-        _write(self.out / "state.json", self._state)
+        save(self.out / "state.json", self._state, allow_nan=False)
         self.say(f"{job}: {step.key}: {status}{': ' if what == 'reason' else ', '}{text}")
 
     def _keep(self, job: str, key: str, row: Mapping[str, Any], seconds: float) -> None:
         """Adds a row to the job's results, in place of one of the same step."""
         file = self.out / f"{job}.json"
-        result = read_json(file) or {"schema_version": 1, "job": job, "runs": [], "rows": []}
+        result = read(file) or {"schema_version": 1, "job": job, "runs": [], "rows": []}
         if self._about not in result["runs"]:
             result["runs"].append(self._about)
         run = result["runs"].index(self._about)
@@ -119,18 +118,16 @@ class Queue:
         result["runs"] = [result["runs"][number] for number in used]
         for old in result["rows"]:
             old["run"] = used.index(old["run"])
-        _write(file, result)
+        save(file, result, allow_nan=False)
 
 
-def read_json(file: Path) -> dict[str, Any] | None:
-    """The object in a file of the folder; None if there is none."""
+def read(file: Path) -> dict[str, Any] | None:
+    """The object in a file of the folder; None if there is none.
+
+    Raises:
+        EdgeditError: if the file cannot be read.
+    """
     try:
-        return json.loads(file.read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise EdgeditError(f"{file} is not JSON ({error}); move it away to begin anew") from None
-
-
-def _write(file: Path, value: dict[str, Any]) -> None:
-    write(file, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+        return read_json(file) if file.exists() else None
+    except EdgeditError as error:
+        raise EdgeditError(f"{error}; move it away to begin anew") from None

@@ -1,18 +1,18 @@
-"""What a run of the queue found: files that `edgedit bench report` reads, its page, and in lines what is far from what.
+"""The report of a run of the queue: files that `edgedit bench report` reads, its page, and lines of the largest gaps.
 
 The aims are for one H100 at batch 1 in FP16: all stages of an edit, `invert` and `edit` one behind the other.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.queue import read_json
+from bench.gpu.queue import read
 from bench.gpu.rows import BASE
+from bench.program import save
 from bench.report import page
 from engines.store import write
 
@@ -37,7 +37,7 @@ def report(out: Path) -> list[str]:
     files, lines = [], []
     for (model, device), made in sorted(_collected(out).items()):
         file = out / f"latency-{_slug(model)}-{_slug(device)}.json"
-        write(file, (json.dumps(made, indent=1, allow_nan=False) + "\n").encode())
+        save(file, made, allow_nan=False)
         files.append(file)
         lines += [f"{model} on {device}:", *(f"  {line}" for line in said(made["bundle"]["family"], made["rows"]))]
     if files:
@@ -49,7 +49,7 @@ def _collected(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """By model and device, all rows of all jobs in one result of `bench.latency`."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for job in _TIMED:
-        result = read_json(out / f"{job}.json")
+        result = read(out / f"{job}.json")
         if result is None:
             continue
         for step in (step for step in result["rows"] if step.get("rows")):
@@ -83,7 +83,7 @@ def _result(step: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]
 
 
 def said(family: str, rows: Rows) -> Iterator[str]:
-    """Of one model on one device: the fastest rows, the largest gap, and whether the aim is met."""
+    """Lines of one model on one device: the fastest rows, the largest gap, and the aim beside what was reached."""
     fastest = {}
     for row in rows:
         if row["batch"] == 1:
@@ -113,7 +113,7 @@ def gap(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 
 def aim(family: str, rows: Iterable[Mapping[str, Any]]) -> str:
-    """Whether the stages of an edit together take no longer than they should, in the FP16 row where they take least."""
+    """A line that holds the time of all stages of an edit, in the FP16 row where they take least, against the aim."""
     times: dict[str, dict[str, float]] = {}
     for row in rows:
         if row["batch"] == 1 and row["precision"] == "fp16" and row["graph"] in _STAGES:

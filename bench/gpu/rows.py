@@ -18,7 +18,7 @@ Pass = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Setup:
-    """What a row is measured on."""
+    """A graph, its precision and its inputs, on which a row is measured."""
 
     model: Model
     graph: str
@@ -57,7 +57,7 @@ class Row:
         return f"{self.runtime}:{self.precision}"
 
     def lacks(self, device: str) -> str | None:
-        """Why it cannot be measured there."""
+        """The reason why it cannot be measured there; None if it can."""
         if self.precision == "tf32" and device == "cpu":
             return "TF32 is an arithmetic of NVIDIA GPUs"
         if self.precision == "bf16" and device != "cpu" and not torch.cuda.is_bf16_supported():

@@ -10,19 +10,20 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from bench.gpu.context import Context
-from bench.gpu.jobs import NO_TIME, SLIDER, flat
+from bench.gpu.context import NO_TIME, Context
+from bench.gpu.jobs import SLIDER, flat, outcome
 from bench.gpu.models import Model
 from bench.gpu.queue import Outcome, Step
-from bench.gpu.rows import BASE, GRAPH, Pass, Setup
+from bench.gpu.rows import BASE, GRAPH, Setup
 from bench.machine import free_memory
-from bench.timing import host_passes, synchronize
+from bench.timing import waiting
 from engines.building.build import build
 from engines.building.builder import BuildOptions
 from engines.building.proof import check_targets
@@ -45,28 +46,33 @@ class Engine:
     name: str
     runtime: RuntimeName
     options: dict[str, Any] = field(default_factory=dict)
-    """Of the runtime's `load`."""
+    """Options of the runtime's `load`."""
     precision: Precision | None = None
-    """Of an engine that is built first; None runs the bundle's own graph."""
+    """The precision of an engine that is built first; None runs the bundle's own graph."""
 
     @property
     def row(self) -> str:
-        """Its name among the rows of `bench.latency`, by the way it runs: "onnxruntime cuda:fp16"."""
+        """The name of its row in `bench.latency`, by the way it runs: "onnxruntime cuda:fp16"."""
         words = [self.runtime, *(str(value) for name, value in self.options.items() if name == "provider")]
         graphs = GRAPH if self.options.get("cuda_graphs", self.runtime in LIBRARIES) else ""
         return f"{' '.join(words)}{graphs}:{self.precision or 'fp32'}"
 
+    @property
+    def load_options(self) -> dict[str, Any]:
+        """All options of the runtime's `load`, the precision of its engine among them."""
+        return self.options | ({"precision": self.precision} if self.precision else {})
+
     def lacks(self, context: Context) -> str | None:
-        """Why it cannot be measured here."""
+        """The reason why it cannot be measured here; None if it can."""
         provider = self.options.get("provider", "cpu")
         if self.runtime == "onnxruntime":
             if PROVIDERS[provider] not in onnxruntime.get_available_providers():
                 return f"this ONNX Runtime has no {PROVIDERS[provider]}"
-            return None if provider == "cpu" or context.on_gpu else "needs a CUDA device"
+            return None if provider == "cpu" or context.options.on_gpu else "needs a CUDA device"
         library = LIBRARIES[self.runtime]
         if not library.installed:
             return f"{library.title} is not installed"
-        if not context.on_gpu:
+        if not context.options.on_gpu:
             return "needs a CUDA device"
         found = backends.current_capability()
         try:
@@ -100,7 +106,8 @@ def runtimes(context: Context) -> Iterator[Step]:
             lacks = engine.lacks(context)
             if model.bundle is None and lacks is None:
                 lacks = f"has no graphs: edgedit export --random {model.name} -o DIR, then --bundle {model.name}=DIR"
-            yield Step(f"{model.name} {engine.name}", _measured(context, model, engine), lacks, context.least)
+            measured = partial(_measured, context, model, engine)
+            yield Step(f"{model.name} {engine.name}", measured, lacks, context.options.least)
 
 
 def _rtx_answer() -> Outcome:
@@ -167,36 +174,36 @@ def _target(engine: Engine) -> str:
     return "cpu" if engine.options.get("provider", "cpu") == "cpu" else "cuda"
 
 
-def _measured(context: Context, model: Model, engine: Engine) -> Callable[[], Outcome]:
+def _measured(context: Context, model: Model, engine: Engine) -> Outcome:
+    assert model.bundle is not None
+
     def random(graph: str) -> list[dict[str, np.ndarray]]:
         specs = graph_contract(model.family, graph)[0]
         return [{s.name: t.numpy(force=True) for s, t in zip(specs, model.inputs(graph, 1), strict=True)}]
 
-    def run() -> Outcome:
-        assert model.bundle is not None
-        with tempfile.TemporaryDirectory(prefix="edgedit-gpu-") as folder:
-            bundle, built = model.bundle, None
-            if engine.precision is not None:
-                bundle, built = build_for(model, engine, Path(folder), random, max(context.batches))
-            rows: list[dict[str, Any]] = []
-            refused: dict[str, str] = {}
-            for graph in PIPELINES:
-                entry = built.graphs[graph] if built is not None else None
-                about: dict[str, Any] = {}
-                if built is not None and entry is not None:
-                    about = {"build_seconds": entry.seconds, "engine_bytes": built.files[entry.file].bytes}
-                    about |= {"stated_memory_bytes": entry.device_memory, "weight_bytes": entry.weight_bytes}
-                rows += [row | about for row in _graph(context, model, bundle, graph, engine, refused)]
-            if "edit" in bundle.manifest.graphs:
-                rows.append(_slider(context, model, bundle, engine))
-        about = {"runtime": engine.name, "clocks": context.clocks(), "rows": rows, "not_measured": refused}
-        return Outcome({**model.about(), **about}, NO_TIME not in refused.values())
-
-    return run
+    rows: list[dict[str, Any]] = []
+    refused: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="edgedit-gpu-") as folder:
+        bundle, built = model.bundle, None
+        if engine.precision is not None:
+            bundle, built = build_for(model, engine, Path(folder), random, max(context.options.batches))
+        for graph in PIPELINES:
+            about = {} if built is None else _built(built, graph)
+            rows += [row | about for row in _graph(context, model, bundle, graph, engine, refused)]
+        if "edit" in bundle.manifest.graphs:
+            rows.append(_slider(context, model, bundle, engine))
+    return outcome(context, model, rows, refused, runtime=engine.name, clocks=context.clocks())
 
 
-def _options(engine: Engine) -> dict[str, Any]:
-    return engine.options | ({"precision": engine.precision} if engine.precision else {})
+def _built(manifest: EngineManifest, graph: str) -> dict[str, Any]:
+    """Figures of an engine that its build gave."""
+    entry = manifest.graphs[graph]
+    return {
+        "build_seconds": entry.seconds,
+        "engine_bytes": manifest.files[entry.file].bytes,
+        "stated_memory_bytes": entry.device_memory,
+        "weight_bytes": entry.weight_bytes,
+    }
 
 
 def _graph(
@@ -204,56 +211,32 @@ def _graph(
 ) -> list[dict[str, Any]]:
     """Latency by batch size with inputs and outputs on the device, and the memory that loading and running took."""
     rows = []
-    before = free_memory(context.device) if context.on_gpu else None
-    runtime = create(engine.runtime, bundle, graph, **_options(engine))
+    device = context.options.device
+    before = free_memory(device)
+    runtime = create(engine.runtime, bundle, graph, **engine.load_options)
     keep = [spec.name for spec in runtime.outputs]
-    for batch in context.batches:
-        if rows and context.left() < context.least:
+    for batch in context.options.batches:
+        if rows and context.left() < context.options.least:
             refused[f"{graph}, batch {batch}"] = NO_TIME
             continue
         inputs = model.inputs(graph, batch)
         feeds = {s.name: runtime.put(t.numpy(force=True)) for s, t in zip(runtime.inputs, inputs, strict=True)}
-        base = Setup(model, graph, "fp32", inputs)
-        samples = host_passes(
-            {
-                engine.row: lambda feeds=feeds: runtime.run(feeds, keep),
-                BASE: _waiting(base.passing(model.module(graph, "fp32")), model.device),
-            },
-            count=context.passes,
-            warm=context.warm,
-            until=lambda: context.left() < 2,
-        )
-        after = free_memory(context.device) if context.on_gpu else None
-        used = before - after if before is not None and after is not None else None
-        (row,) = (row for row in flat(context, model, graph, samples, batch) if _name(row) == engine.row)
+        base = Setup(model, graph, "fp32", inputs).passing(model.module(graph, "fp32"))
+        calls = {engine.row: partial(runtime.run, feeds, keep), BASE: waiting(base, model.device)}
+        samples = context.timed(calls, "cpu")
+        used = before - free_memory(device) if context.options.on_gpu else None
+        row, _ = flat(context, model, graph, samples, batch)
         rows.append(row | {"images_per_second": 1e3 * batch / row["median_ms"], "memory_bytes": used})
     return rows
 
 
-def _name(row: Mapping[str, Any]) -> str:
-    return f"{row['runtime']}:{row['precision']}"
-
-
-def _waiting(call: Pass, device: str) -> Pass:
-    def run() -> None:
-        call()
-        synchronize(device)
-
-    return run
-
-
 def _slider(context: Context, model: Model, bundle: Bundle, engine: Engine) -> dict[str, Any]:
     """A slider's step by an edit session: from a new strength on the host to the picture on the host."""
-    session = EditSession(bundle, engine.runtime, **_options(engine))
+    session = EditSession(bundle, engine.runtime, **engine.load_options)
     photo = np.random.default_rng(0).integers(0, 256, (1, *bundle.family.image_shape, 3), np.uint8)
     inversion = session.invert(photo)
     direction = np.full((bundle.family.w_rows, bundle.family.style_dim), 0.01, np.float32)
     strengths = itertools.cycle((0.5, 1.0))
-    samples = host_passes(
-        {engine.row: lambda: session.edit(inversion, next(strengths) * direction)},
-        count=context.passes,
-        warm=context.warm,
-        until=lambda: context.left() < 2,
-    )
+    samples = context.timed({engine.row: lambda: session.edit(inversion, next(strengths) * direction)}, "cpu")
     (row,) = flat(context, model, SLIDER, samples)
     return row

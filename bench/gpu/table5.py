@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 from bench.gpu.context import Context
 from bench.gpu.queue import Outcome, Step
@@ -22,18 +23,18 @@ HOWS: tuple[tuple[str, How, Arithmetic], ...] = (
 
 def table5(context: Context) -> Iterator[Step]:
     """A step is one way to run all methods of one family with random weights; ratios are within a step."""
-    keys = chosen(context.methods)
+    keys = chosen(context.options.method)
     for model in context.models:
         if model.bundle is not None:
             continue
         for name, how, precision in HOWS:
-            setting = Setting(family=model.family, how=how, device=context.device, precision=precision)
-            step = _measured(context, keys, setting)
-            yield Step(f"{model.name} {name}", step, _lacks(setting), context.least)
+            setting = Setting(family=model.family, how=how, device=context.options.device, precision=precision)
+            measured = partial(_measured, context, keys, setting)
+            yield Step(f"{model.name} {name}", measured, _lacks(setting), context.options.least)
 
 
 def _lacks(setting: Setting) -> str | None:
-    """Why a setting cannot be measured here."""
+    """The reason why a setting cannot be measured here; None if it can."""
     try:
         setting.check()
     except EdgeditError as error:
@@ -41,17 +42,15 @@ def _lacks(setting: Setting) -> str | None:
     return None
 
 
-def _measured(context: Context, keys: list[str], setting: Setting) -> Callable[[], Outcome]:
-    def run() -> Outcome:
-        row = measure(
-            keys,
-            setting,
-            passes=context.passes,
-            warmup=max(1, context.warm),
-            memory=False,
-            left=lambda: context.left() - 2,
-        )
-        whole = row["passes"] == context.passes and NO_TIME not in row["not_measured"].values()
-        return Outcome(row | {"clocks": context.clocks()}, whole)
-
-    return run
+def _measured(context: Context, keys: list[str], setting: Setting) -> Outcome:
+    passes = context.options.passes
+    row = measure(
+        keys,
+        setting,
+        passes=passes,
+        warmup=max(1, context.warm),
+        memory=False,
+        left=lambda: context.left() - 2,
+    )
+    whole = row["passes"] == passes and NO_TIME not in row["not_measured"].values()
+    return Outcome(row | {"clocks": context.clocks()}, whole)

@@ -24,7 +24,7 @@ _LONGEST = 600
 
 
 def start(bundle: Path, runtime: str, options: dict[str, Any], graphs: Sequence[str]) -> dict[str, Any]:
-    """What a process that loads graphs and runs each once took, in milliseconds and bytes.
+    """The milliseconds and bytes of a process that loads graphs and runs each once.
 
     Raises:
         EdgeditError: if it fails, with what it said last.
@@ -49,7 +49,7 @@ def start(bundle: Path, runtime: str, options: dict[str, Any], graphs: Sequence[
 
 
 def main() -> None:
-    """Runs the request and prints what it took."""
+    """Runs the request and prints its milliseconds and bytes."""
     began, request = float(sys.argv[1]), json.loads(sys.argv[2])
     import bench.runtimes  # noqa: F401  (registers the baseline)
     from bench.latency.inputs import feeds
@@ -66,7 +66,7 @@ def main() -> None:
         given |= graph.run(feeds(graph.inputs, 1, given))
     picture = time.time()
     # Not before: its libraries are none of the runtime's.
-    from bench.machine import peak_bytes
+    from engines.bundle.provenance import peak_bytes
 
     stages = {"start_ms": imported - began, "load_ms": ready - imported, "first_ms": picture - ready}
     whole = {"picture_ms": picture - began}

@@ -1,4 +1,4 @@
-"""What can be measured: the registry of runtimes is asked what is installed, and each runtime in which precisions.
+"""The runtimes that can be measured: the registry says which are installed, and each runtime in which precisions.
 
 A runtime that is registered appears by itself: in the bundle's own graphs; in every precision that its `load` names in
 the type of an option `precision`; in those of its engines in the bundle.
@@ -39,7 +39,7 @@ class Candidate:
     runtime: str
     precision: str
     options: dict[str, Any] = field(default_factory=dict)
-    """Of the runtime's `load`."""
+    """Options of the runtime's `load`."""
     engine: str | None = None
     """The engine folder it runs; None for the bundle's own graph."""
     graphs: frozenset[str] | None = None
@@ -54,7 +54,7 @@ class Candidate:
 def candidates(
     bundle: Bundle, *, device: str = "cpu", threads: int = 0, wanted: Collection[str] = ()
 ) -> tuple[list[Candidate], dict[str, str]]:
-    """What can be measured here, the base first, and why the rest cannot.
+    """The candidates that can be measured here, the base first, and by name the reasons why others cannot.
 
     Args:
         bundle: where the graphs and engines are.
@@ -106,7 +106,7 @@ def candidates(
 
 
 def _offered(bundle: Bundle, runtime: str, device: str, threads: int) -> list[Candidate] | str:
-    """What a runtime can do on a device, or why it can do nothing there."""
+    """The candidates of a runtime on a device, or the reason why there are none."""
     if device == "cpu" and runtime in LIBRARIES:
         return "it needs a GPU: --device cuda"
     if device != "cpu" and runtime not in _ON_GPU:

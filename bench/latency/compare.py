@@ -1,14 +1,14 @@
-"""Two runs against each other: what got slower or faster beyond noise."""
+"""Two runs against each other: the rows that got slower or faster beyond noise."""
 
 from __future__ import annotations
 
 import statistics
 from typing import Any, Literal
 
-from rich import box
 from rich.table import Table
 
 from bench.latency.result import Result, Row
+from bench.program import table as new_table
 from bench.timing import interval, speedups
 from engines.errors import EdgeditError
 
@@ -108,11 +108,7 @@ def _verdict(a: Interval, b: Interval, change: float) -> Verdict:
 
 def table(result: dict[str, Any]) -> Table:
     """The rows for a terminal."""
-    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for heading in ("Graph", "Batch", "Runtime"):
-        made.add_column(heading)
-    for heading in ("A", "B", "B to A"):
-        made.add_column(heading, justify="right", no_wrap=True)
+    made = new_table(("Graph", "Batch", "Runtime"), ("A", "B", "B to A"))
     made.add_column("")
     for row in result["rows"]:
         unit = "ms" if row["by"] == "time" else "×"
@@ -124,7 +120,7 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def remarks(result: dict[str, Any]) -> list[str]:
-    """What differs between the runs, and what one of them lacks, in lines."""
+    """The differences between the runs, and the rows that one of them lacks, in lines."""
     lines = [f"differs: {name}: {a or 'none'} in A, {b or 'none'} in B" for name, (a, b) in result["differs"].items()]
     for side in ("a", "b"):
         if only := result[f"only_{side}"]:

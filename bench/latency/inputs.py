@@ -1,4 +1,4 @@
-"""What graphs are fed: random photos and codes, and what the graph before gave."""
+"""The inputs of graphs: random photos and codes, and outputs of the graph before."""
 
 from __future__ import annotations
 

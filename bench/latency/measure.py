@@ -14,7 +14,7 @@ from bench import machine
 from bench.latency import alone
 from bench.latency.candidates import BASE, Candidate
 from bench.latency.inputs import feeds
-from bench.timing import Call, Rounds, interval, rounds, speedups, summary, synchronize, warmed
+from bench.timing import Call, Rounds, interval, rounds, speedups, summary, waiting, warmed
 from engines.bundle import Bundle
 from engines.bundle.engine_manifest import ENGINES_FOLDER
 from engines.bundle.layers import LayerReport
@@ -45,7 +45,7 @@ _FAILURES = (EdgeditError, RuntimeError, ValueError, MemoryError)
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much is measured."""
+    """The amount of measuring."""
 
     passes: int = 20
     """Rounds of each graph and batch size, at most."""
@@ -154,7 +154,7 @@ def _counts(report: LayerReport) -> dict[str, int]:
 
 
 def _inversion(bundle: Bundle, chosen: Sequence[Candidate]) -> dict[str, np.ndarray]:
-    """Of a random photo, by the first candidate that can; empty if none can."""
+    """An inversion of a random photo, by the first candidate that can; empty if none can."""
     for one in chosen:
         try:
             invert = create(one.runtime, bundle, "invert", **one.options)
@@ -185,7 +185,7 @@ def _graph(
         return
     inputs = {name: feeds(one.inputs, batch, run.given) for name, one in loaded.items()}
     calls: dict[str, tuple[Call]] = {name: (lambda name=name: loaded[name].run(inputs[name]),) for name in loaded}
-    calls |= {name: (_until_done(call, run.device),) for name, call in run.ceiling.calls.items()}
+    calls |= {name: (waiting(call, run.device),) for name, call in run.ceiling.calls.items()}
     ends = time.monotonic() + seconds
     cold = warmed(calls, most=_WARM, device="cpu", until=lambda: time.monotonic() > ends)
     warm = _rounds(calls, run.budget, ends)
@@ -220,14 +220,6 @@ def _report(bundle: Bundle, engine: str, graph: str) -> LayerReport | None:
         return None
 
 
-def _until_done(call: Call, device: str) -> Call:
-    def run() -> None:
-        call()
-        synchronize(device)
-
-    return run
-
-
 def _rounds(calls: Mapping[str, Sequence[Call]], budget: Budget, ends: float) -> Rounds:
     made = 0
 
@@ -240,7 +232,7 @@ def _rounds(calls: Mapping[str, Sequence[Call]], budget: Budget, ends: float) ->
 
 
 def ratio(samples: Sequence[float], base: Sequence[float] | None) -> dict[str, Any]:
-    """How many times faster than the base, with the 95 % interval: of the ratios within rounds. None without a base."""
+    """The median speedup over the base, of the ratios within rounds, with its 95 % interval; None without a base."""
     if base is None:
         return {"speedup": None, "speedup_interval": None}
     pairs = speedups(samples, base)

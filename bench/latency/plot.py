@@ -17,7 +17,7 @@ _STAGES = (("start_ms", "interpreter, libraries", 1.0), ("load_ms", "load", 0.65
 
 
 def figures(result: Result) -> Iterator[tuple[str, Figure]]:
-    """What each shows, and the figure."""
+    """Captions and figures."""
     if any(row.speedup is not None for row in result.rows):
         yield (
             f"Times faster than {result.base} in the same round; bars end at medians, lines are 95 % intervals",

@@ -1,22 +1,17 @@
-"""What `edgedit bench latency` writes, as it is read again."""
+"""A result of `edgedit bench latency`, as it is read again."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from bench.program import read_json
 from engines.bundle.manifest import first_fault
 from engines.errors import EdgeditError
 
-MAX_BYTES = 32 * 2**20
-"""A larger file is none of a benchmark."""
-
 Milliseconds = Annotated[FiniteFloat, Field(gt=0)]
-
-
-_OBJECT = TypeAdapter(dict[str, Any])
 
 
 class _Read(BaseModel):
@@ -25,7 +20,7 @@ class _Read(BaseModel):
 
 
 class Times(_Read):
-    """Samples, and what was said of them."""
+    """Samples, with their median and its interval."""
 
     median_ms: Milliseconds
     interval_ms: tuple[Milliseconds, Milliseconds] | None = None
@@ -48,12 +43,12 @@ class Row(Times):
 
     @property
     def name(self) -> str:
-        """Of the candidate: "onnxruntime:fp32"."""
+        """The name of the candidate: "onnxruntime:fp32"."""
         return f"{self.runtime}:{self.precision}"
 
     @property
     def key(self) -> tuple[str, int, str]:
-        """What is compared with the row of the same key."""
+        """The key of the row that it is compared with in another run."""
         return self.graph, self.batch, self.name
 
 
@@ -69,7 +64,7 @@ class Start(_Read):
 
 
 class Device(_Read):
-    """Where it ran."""
+    """The device of a run."""
 
     name: str
 
@@ -89,23 +84,6 @@ class Result(_Read):
     rows: Annotated[list[Row], Field(min_length=1)]
     starts: list[Start]
     not_measured: dict[str, str]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        EdgeditError: if there is none, or it is too large for a result.
-    """
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise EdgeditError(f"{path} has {size} bytes, a result at most {MAX_BYTES}: it is none")
-        return _OBJECT.validate_json(path.read_bytes())
-    except OSError as error:
-        raise EdgeditError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValidationError as error:
-        raise EdgeditError(f"{path} holds no JSON object: {first_fault(error)}") from None
 
 
 def parse(raw: dict[str, Any], name: str) -> Result:

@@ -1,13 +1,14 @@
-"""What `measure` gives, for a terminal."""
+"""A run of `measure` for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from bench.program import table
 
 
 def report(result: Mapping[str, Any], console: Console) -> None:
@@ -26,7 +27,7 @@ def report(result: Mapping[str, Any], console: Console) -> None:
 
 
 def _rows(result: Mapping[str, Any]) -> Table:
-    made = _table("Graph, batch", "Runtime", right=("ms", "×", "products", "copies"))
+    made = table(("Graph, batch", "Runtime"), ("ms", "×", "products", "copies"))
     for row in result["rows"]:
         name = f"{row['runtime']}:{row['precision']}"
         made.add_row(
@@ -45,20 +46,11 @@ def _rows(result: Mapping[str, Any]) -> Table:
 
 
 def _starts(result: Mapping[str, Any]) -> Table:
-    made = _table("Cold start", right=("libraries s", "load s", "first run s", "picture s", "memory GiB"))
+    made = table(("Cold start",), ("libraries s", "load s", "first run s", "picture s", "memory GiB"))
     for row in result["starts"]:
         stages = (row[name]["median_ms"] / 1e3 for name in ("start_ms", "load_ms", "first_ms", "picture_ms"))
         peak = row["peak_bytes"]
         made.add_row(row["name"], *(f"{stage:.2f}" for stage in stages), f"{peak / 2**30:.2f}" if peak else "-")
-    return made
-
-
-def _table(*left: str, right: tuple[str, ...]) -> Table:
-    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for heading in left:
-        made.add_column(heading, no_wrap=True)
-    for heading in right:
-        made.add_column(heading, justify="right", no_wrap=True)
     return made
 
 

@@ -22,7 +22,7 @@ from export.aot import Arithmetic, graph_module, load_package, precise
 Mode = Literal["eager", "compiled", "aotinductor"]
 
 _TF32 = threading.Lock()
-"""Whether products round to TF32 is a switch of the whole process: one run at a time turns it."""
+"""The rounding of products to TF32 is a switch of the whole process: one run at a time turns it."""
 
 
 @dataclass(frozen=True, eq=False)

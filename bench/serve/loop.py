@@ -17,7 +17,7 @@ _LEAST = 3
 
 @dataclass(frozen=True)
 class Slice:
-    """What one stretch of measuring gave."""
+    """The calls of one stretch of measuring."""
 
     latencies: list[float]
     """Milliseconds of the calls that ended in the window, in the order in which they did."""
@@ -26,7 +26,7 @@ class Slice:
 
 
 def steady(spans: Sequence[Sequence[Span]], begin: float, end: float) -> Slice:
-    """What happened between two moments at which all callers were at work.
+    """The calls between two moments at which all callers were at work.
 
     A caller's rate is taken from its first answer in the window to its last: counting answers would be wrong by up to
     a whole batch, since those of a batch come together.

@@ -1,24 +1,24 @@
-"""What is measured."""
+"""The options of a measurement of serving."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
+
+from edgedit.editor import PORTRAIT_BUNDLE
+from engines.bundle.provenance import command_line, given
 from engines.errors import EdgeditError
-
-PORTRAIT = Path(__file__).resolve().parents[2] / "edgedit" / "bundles" / "portrait"
+from engines.store import check_output
 
 Model = Literal["edit", "edit_session"]
 """`edit`: an inversion's tensors and deltas in, an image out; `edit_session`: a handle and strengths in."""
 Transport = Literal["grpc", "http", "shm"]
 """`shm` is gRPC with the tensors in system shared memory."""
 Batching = Literal["on", "off"]
-"""Whether the server may answer several requests as one batch."""
-
-_PATHS = ("out", "plot", "bundle", "perf_analyzer")
+"""On: the server may answer several requests as one batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,9 @@ class ServeBenchOptions:
 
     out: Path
     """The JSON file to write."""
-    plot: Path | None = None
+    plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none is drawn)")] = None
     """Also draw latency and throughput, to this SVG or PNG (needs matplotlib)."""
-    bundle: Path = PORTRAIT
+    bundle: Path = PORTRAIT_BUNDLE
     """The bundle to serve."""
     model: tuple[Model, ...] = ("edit", "edit_session")
     """Models to ask."""
@@ -40,21 +40,21 @@ class ServeBenchOptions:
     concurrency: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Callers at a time, each with one request under way."""
     rounds: int = 4
-    """How often everything is measured."""
+    """Times that everything is measured."""
     seconds: float = 1.0
-    """For how long each time; it begins when every caller has had its first answer."""
+    """Seconds of each measurement, which begins when every caller has had its first answer."""
     threads: int = 1
-    """Of ONNX Runtime for one network, in the server and in process; 0 for as many as there are cores."""
+    """Threads of ONNX Runtime for one network, in the server and in process; 0 for as many as there are cores."""
     samples: int = 200
     """Latencies kept of each row, evenly over the run; percentiles are of all."""
-    perf_analyzer: Path | None = None
+    perf_analyzer: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """NVIDIA's perf_analyzer, or the wheel of tritonclient that holds it, to ask the same server afterwards."""
 
     def check(self) -> None:
-        """Finds out before any work what will not do.
+        """Finds out before any work whether these options will do.
 
         Raises:
-            EdgeditError: saying what.
+            EdgeditError: for the first that will not, by its name.
         """
         for name in ("model", "transport", "batching", "concurrency"):
             values = getattr(self, name)
@@ -64,28 +64,14 @@ class ServeBenchOptions:
             raise EdgeditError("--concurrency must be 1 to 256")
         if self.rounds < 1 or self.threads < 0 or self.samples < 1 or not 0 < self.seconds < 3600:
             raise EdgeditError("--rounds, --seconds and --samples must be above 0, and --threads 0 or more")
-        if self.plot is not None and self.plot.suffix.lower() not in (".svg", ".png"):
-            raise EdgeditError(f"cannot draw {self.plot}: its name must end in .svg or .png")
-        if self.plot is not None and self.plot == self.out:
+        if self.plot is not None:
+            check_output(self.plot, (".svg", ".png"))
+        if self.plot == self.out:
             raise EdgeditError(f"--out and --plot both name {self.out}; give each its own file")
-        for path in (self.out, self.plot):
-            if path is not None and not path.parent.is_dir():
-                raise EdgeditError(f"cannot write {path}: there is no directory {path.parent}")
+        check_output(self.out)
         if self.perf_analyzer is not None and not self.perf_analyzer.is_file():
             raise EdgeditError(f"{self.perf_analyzer} is not a file; give perf_analyzer or the wheel that holds it")
 
     def command(self) -> str:
-        """What repeats this run, without paths of this machine."""
-        words = ["python -m bench.serve"]
-        for option in dataclasses.fields(self):
-            value = getattr(self, option.name)
-            if value == option.default:
-                continue
-            name = f"--{option.name.replace('_', '-')}"
-            if option.name in _PATHS:
-                words.append(f"{name} {option.name.upper()}")
-            elif isinstance(value, tuple):
-                words.append(" ".join([name, *map(str, value)]))
-            else:
-                words.append(f"{name} {value}")
-        return " ".join(words)
+        """The command line that repeats this run, without paths of this machine."""
+        return command_line("python -m bench.serve", given(self))

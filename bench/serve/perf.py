@@ -23,7 +23,7 @@ from serving.local.server import LocalTriton
 
 _MEMBER = "data/bin/perf_analyzer"
 _LIBRARIES = {"libb64-": "libb64.so.0d", "libcudart-": "libcudart.so.12"}
-"""What it is linked with, by what the development server's own copies are named."""
+"""The libraries it is linked with, by the prefixes of the development server's own copies."""
 _PATIENCE = 300.0
 """Seconds for one row: it measures up to ten windows, and waits for the answers under way after each."""
 _UNSTABLE = "Failed to obtain stable measurement"

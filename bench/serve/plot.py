@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from bench.figures import INK, Figure, save
+from bench.figures import INK, Figure
 from bench.serve.statistics import IN_PROCESS
 
 _COLOURS = {IN_PROCESS: INK, "grpc": "#1f77b4", "http": "#d95f02", "shm": "#1b9e77"}
 _NAMES = {"grpc": "gRPC", "http": "HTTP", "shm": "gRPC, shared memory"}
-
-
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Writes an SVG or PNG file.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
-    save(figure(result), path)
 
 
 def figure(result: dict[str, Any]) -> Figure:

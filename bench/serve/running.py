@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import tempfile
@@ -14,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from bench.program import save
 from bench.serve import statistics
 from bench.serve.loop import Slice, closed_loop
 from bench.serve.options import ServeBenchOptions
 from bench.serve.statistics import IN_PROCESS, Cell
-from bench.serve.targets import GrpcTensors, HttpTensors, InProcess, Session, SharedTensors, Subject, Target
+from bench.serve.targets import InProcess, Session, SharedTensors, Subject, Target, Tensors
+from edgedit.editor import open_bundle
 from engines.bundle import Bundle
 from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
-from engines.store import write
 from serving.local import RELEASE
 from serving.local.canary import asking
 from serving.local.server import LocalTriton
@@ -52,8 +52,8 @@ def run(options: ServeBenchOptions, say: Say = lambda _: None) -> dict[str, Any]
             in process.
     """
     options.check()
-    draw = _drawing() if options.plot is not None else None
-    bundle = Bundle.load(options.bundle)
+    draw = _drawing(options.plot)
+    bundle = open_bundle(options.bundle, progress=say)
     subject = Subject(bundle, options.threads)
     load = [_load()]
     with contextlib.ExitStack() as stack:
@@ -92,17 +92,19 @@ def run(options: ServeBenchOptions, say: Say = lambda _: None) -> dict[str, Any]
         "rows": rows,
         "perf_analyzer": analyzed,
     }
-    write(options.out, (json.dumps(result, indent=1) + "\n").encode())
-    if options.plot is not None and draw is not None:
-        draw(result, options.plot)
+    save(options.out, result)
+    draw(result)
     return result
 
 
-def _drawing() -> Callable[[dict[str, Any], Path], None]:
-    """Imported before the measuring: what it lacks is said then."""
-    from bench.serve.plot import draw
+def _drawing(path: Path | None) -> Callable[[dict[str, Any]], None]:
+    """The function that draws a result; that matplotlib is missing is said here, before the measuring."""
+    if path is None:
+        return lambda result: None
+    from bench.figures import save as save_figure
+    from bench.serve.plot import figure
 
-    return draw
+    return lambda result: save_figure(figure(result), path)
 
 
 @contextlib.contextmanager
@@ -129,10 +131,10 @@ def _targets(
             for model in options.model:
                 if model == "edit_session":
                     target: Target = Session(subject, address, transport, max(options.concurrency))
-                elif transport == "http":
-                    target = HttpTensors(subject, address)
+                elif transport == "shm":
+                    target = SharedTensors(subject, address)
                 else:
-                    target = (SharedTensors if transport == "shm" else GrpcTensors)(subject, address)
+                    target = Tensors(subject, address, transport)
                 targets[model, transport, batching] = target
     return targets
 
@@ -193,7 +195,7 @@ def _statistics(server: LocalTriton) -> dict[str, float]:
 
 
 def _stages(sums: Mapping[str, float]) -> dict[str, float]:
-    """Where the model `edit` spends a request's time, and how large its batches are."""
+    """The stages of a request's time in the model `edit`, and the mean size of its batches."""
     requests = max(sums["requests"], 1)
     stages = {short: round(sums[name] / requests / 1e6, 3) for name, short in _STAGES.items()}
     return stages | {"batch": round(sums["images"] / max(sums["runs"], 1), 2)}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 import hashlib
-import json
 import math
 import os
 import random
@@ -21,14 +20,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
-from rich.console import Console
 
-from bench.serve.options import PORTRAIT, Transport
+from bench.program import program, save, say
+from bench.serve.options import Transport
+from bench.serve.targets import client
+from edgedit.editor import PORTRAIT_BUNDLE, open_bundle
 from engines.bundle import Bundle
 from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
-from engines.store import write
+from engines.store import check_output
 from serving.client import Client, DeadlineError, Handle, RequestError
 from serving.client.regions import PREFIX
 from serving.local import RELEASE, processes
@@ -49,8 +49,8 @@ _WEIGHTS: dict[Kind, int] = {
 }  # fmt: skip
 
 LIMITS = {"server_bytes": 16 << 20, "shared_bytes": 8 << 20, "descriptors": 8, "threads": 8, "client_bytes": 16 << 20}
-"""What may be added between the first and the last third of the run after its warm-up. A leak of 100 bytes an answer
-is more than that within ten minutes; allocators and a rare larger batch are less."""
+"""The most that may be added between the first and the last third of the run after its warm-up. A leak of 100 bytes an
+answer is more than that within ten minutes; allocators and a rare larger batch are less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,32 +59,32 @@ class SoakOptions:
 
     out: Path | None = None
     """The JSON file to write."""
-    bundle: Path = PORTRAIT
+    bundle: Path = PORTRAIT_BUNDLE
     """The bundle to serve."""
     seconds: float = 600.0
-    """For how long."""
+    """The length of the run."""
     callers: int = 4
     """Callers at a time, of all transports in turn."""
     every: float = 1.0
     """Seconds between two looks at what is held."""
 
     def check(self) -> None:
-        """Finds out before any work what will not do.
+        """Finds out before any work whether these options will do.
 
         Raises:
-            EdgeditError: saying what.
+            EdgeditError: for the first that will not, by its name.
         """
         if not 1 <= self.seconds <= 86_400 or not 1 <= self.callers <= 64 or not 0 < self.every <= self.seconds / 8:
             raise EdgeditError(
                 "--seconds must be 1 to 86400, --callers 1 to 64, --every an eighth of --seconds at most"
             )
-        if self.out is not None and not self.out.parent.is_dir():
-            raise EdgeditError(f"cannot write {self.out}: there is no directory {self.out.parent}")
+        if self.out is not None:
+            check_output(self.out)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What is held at one moment."""
+    """The memory, files and threads that are held at one moment."""
 
     seconds: float
     """Since the run began."""
@@ -95,7 +95,7 @@ class Sample:
     descriptors: int
     """Open files and connections of the server and its models' processes."""
     threads: int
-    """Of the same."""
+    """Threads of the same processes."""
     client_bytes: int
     """Memory of this process that is no file's."""
 
@@ -118,7 +118,7 @@ def growth(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def grown(by: Mapping[str, float]) -> list[str]:
-    """What grew by more than its limit, each in words."""
+    """The figures that grew by more than their limits, each in words."""
     return [f"{name} grew by {by[name]:.0f}, more than {limit}" for name, limit in LIMITS.items() if by[name] > limit]
 
 
@@ -168,7 +168,7 @@ class Caller:
 
 
 class Answers:
-    """What was answered first to each question; every further answer must be the same."""
+    """The first answer to each question; every further one must be the same."""
 
     def __init__(self, direction: str) -> None:
         self.direction = direction
@@ -200,7 +200,7 @@ def run(options: SoakOptions, say: Callable[[str], None] = lambda _: None) -> di
         EdgeditError: for options that will not do, a server that does not start, or any wrong answer.
     """
     options.check()
-    bundle = Bundle.load(options.bundle)
+    bundle = open_bundle(options.bundle, progress=say)
     size = bundle.family.image_shape
     photos = np.random.default_rng(0).integers(0, 256, (PHOTOS, *size, 3), np.uint8)
     with tempfile.TemporaryDirectory(prefix="edgedit-soak-") as folder:
@@ -213,7 +213,9 @@ def run(options: SoakOptions, say: Callable[[str], None] = lambda _: None) -> di
                 raise EdgeditError("the server has died during the run")
     by = growth(samples)
     counts = sum((caller.counts for caller in callers), collections.Counter())
-    result = provenance(_command(options)) | {
+    result = provenance(
+        f"python -m bench.serve.soak --out OUT --seconds {options.seconds:g} --callers {options.callers}"
+    ) | {
         "bundle": bundle.name,
         "server": f"Triton {RELEASE}, development server, on the same machine",
         "seconds": options.seconds,
@@ -226,7 +228,7 @@ def run(options: SoakOptions, say: Callable[[str], None] = lambda _: None) -> di
         "samples": [asdict(sample) for sample in samples],
     }
     if options.out is not None:
-        write(options.out, (json.dumps(result, indent=1) + "\n").encode())
+        save(options.out, result)
     return result
 
 
@@ -243,10 +245,11 @@ def _load(
             failed.append(error)
             stop.set()
 
-    clients = [_client(server, WAYS[k % len(WAYS)]) for k in range(options.callers)]
+    ways = [WAYS[k % len(WAYS)] for k in range(options.callers)]
+    clients = [client(server.http if way == "http" else server.grpc, way, timeout=TIMEOUT) for way in ways]
     try:
         answers = Answers(next(iter(clients[0].directions(timeout=TIMEOUT))))
-        callers = [Caller(client, photos, answers, seed) for seed, client in enumerate(clients)]
+        callers = [Caller(one, photos, answers, seed) for seed, one in enumerate(clients)]
         threads = [threading.Thread(target=work, args=(caller,), daemon=True) for caller in callers]
         for thread in threads:
             thread.start()
@@ -263,15 +266,15 @@ def _load(
             thread.join(2 * TIMEOUT)
     finally:
         stop.set()
-        for client in clients:
-            client.close()
+        for one in clients:
+            one.close()
     if failed:
         raise EdgeditError(f"the load failed after {answers.images} images: {failed[0]}") from failed[0]
     return samples, callers, answers
 
 
 def look(server: LocalTriton, seconds: float) -> Sample:
-    """What is held now."""
+    """A sample of what is held now."""
     pids = list(server.processes())
     regions = [*SHARED_MEMORY.glob(f"{server.prefix}*"), *SHARED_MEMORY.glob(f"{PREFIX}{os.getpid()}_*")]
     return Sample(
@@ -291,37 +294,24 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _client(server: LocalTriton, way: Transport) -> Client:
-    address, protocol = (server.http, "http") if way == "http" else (server.grpc, "grpc")
-    return Client(address, protocol=protocol, shared_memory=way == "shm", timeout=TIMEOUT)
-
-
 def _inversion_bytes(bundle: Bundle) -> int:
     outputs = bundle.graph("invert").outputs
     return sum(math.prod(map(int, spec.shape[1:])) * np.dtype(spec.dtype).itemsize for spec in outputs)
 
 
-def _command(options: SoakOptions) -> str:
-    return f"python -m bench.serve.soak --out OUT --seconds {options.seconds:g} --callers {options.callers}"
+def soak(options: SoakOptions) -> None:
+    """Runs the load and says what grew.
 
-
-def main() -> None:
-    """Runs the command line."""
-    console = Console(highlight=False, soft_wrap=True)
-
-    def say(line: str) -> None:
-        console.print(line, markup=False)
-
-    try:
-        result = run(tyro.cli(SoakOptions, prog="python -m bench.serve.soak"), say)
-    except EdgeditError as error:
-        raise SystemExit(f"error: {error}") from None
+    Raises:
+        EdgeditError: as `run`, or if anything grew by more than its limit.
+    """
+    result = run(options, say)
     for name, value in result["growth"].items():
         say(f"{name} grew by {value:.0f}, of {LIMITS[name]} at most")
     if result["grown"]:
-        raise SystemExit(f"error: {'; '.join(result['grown'])}")
+        raise EdgeditError("; ".join(result["grown"]))
     say(f"{result['images']} images, all as they were at first; nothing grew")
 
 
 if __name__ == "__main__":
-    main()
+    program(soak, SoakOptions, "bench.serve.soak")

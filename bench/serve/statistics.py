@@ -1,8 +1,8 @@
-"""Percentiles, what is added to what, and whether the aims are reached."""
+"""Percentiles, differences between rows, and the aims beside what was reached."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class Cell:
     way: str
     """"in-process" or a transport."""
     batching: str
-    """Of the server: "on" or "off". In process, on: one caller with full batches; off: as many callers as named."""
+    """Batching of the server, "on" or "off". In process, on: one caller with full batches; off: callers as named."""
     concurrency: int
 
 
@@ -80,7 +80,7 @@ def row(cell: Cell, slices: Sequence[Slice], per_call: int, kept: int) -> dict[s
 
 
 def added(own: dict[str, Any], base: dict[str, Any]) -> dict[str, float]:
-    """What a row adds to another: in ms and % of the median, and the % of the throughput that remains."""
+    """The latency that a row adds to another, in ms and % of the median, and the % of the throughput that remains."""
     more = own["p50_ms"] - base["p50_ms"]
     return {
         "p50_ms": round(more, 3),
@@ -103,34 +103,25 @@ def aims(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The aims beside what was reached; those whose rows were not measured are left out."""
     found = {_key(one): one for one in rows}
     result: list[dict[str, Any]] = []
-    one = found.get(("edit", "shm", "on", 1))
-    if one is not None:
-        by_round = _by_round(one, found["edit", IN_PROCESS, "off", 1], "p50_ms", lambda a, b: 100 * (a - b) / b)
-        result.append(
-            {
-                "aim": "edit with shared memory, 1 caller: % added to the median in process",
-                "at_most": ADDED,
-                "reached": one["over_single"]["p50_percent"],
-                "by_round": by_round,
-                "met": one["over_single"]["p50_percent"] <= ADDED,
-            }
-        )
-    one = found.get(("edit", "shm", "on", 8))
-    if one is not None:
+    if (one := found.get(("edit", "shm", "on", 1))) is not None:
+        reached = one["over_single"]["p50_percent"]
+        base = found["edit", IN_PROCESS, "off", 1]
+        aim = {"aim": "edit with shared memory, 1 caller: % added to the median in process", "at_most": ADDED}
+        by_round = _by_round(one, base, "p50_ms", lambda a, b: 100 * (a - b) / b)
+        result.append(aim | {"reached": reached, "by_round": by_round, "met": reached <= ADDED})
+    if (one := found.get(("edit", "shm", "on", 8))) is not None:
+        reached = one["over_batched"]["throughput_percent"]
         base = found["edit", IN_PROCESS, "on", 8]
-        result.append(
-            {
-                "aim": "edit with shared memory, 8 callers: % of the throughput of batches of 8 in process",
-                "at_least": KEPT,
-                "reached": one["over_batched"]["throughput_percent"],
-                "by_round": _by_round(one, base, "images_per_second", lambda a, b: 100 * a / b),
-                "met": one["over_batched"]["throughput_percent"] >= KEPT,
-            }
-        )
+        name = "edit with shared memory, 8 callers: % of the throughput of batches of 8 in process"
+        by_round = _by_round(one, base, "images_per_second", lambda a, b: 100 * a / b)
+        aim = {"aim": name, "at_least": KEPT}
+        result.append(aim | {"reached": reached, "by_round": by_round, "met": reached >= KEPT})
     return result
 
 
-def _by_round(one: dict[str, Any], base: dict[str, Any], name: str, ratio: Any) -> list[float | None]:
+def _by_round(
+    one: dict[str, Any], base: dict[str, Any], name: str, ratio: Callable[[float, float], float]
+) -> list[float | None]:
     pairs = zip(one["rounds"][name], base["rounds"][name], strict=True)
     return [round(ratio(a, b), 2) if a is not None and b else None for a, b in pairs]
 

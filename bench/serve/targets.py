@@ -1,11 +1,10 @@
-"""What can be asked for an edit. A target gives one call per caller, and an image to compare."""
+"""The ways to ask for an edit. A target gives one call per caller, and an image to compare."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.shared_memory import SharedMemory
-from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -92,14 +91,19 @@ def batches_of(callers: int) -> list[int]:
     return [MAX_BATCH] * full + ([rest] if rest else [])
 
 
+def client(address: str, transport: str, concurrency: int = 8, timeout: float = TIMEOUT) -> Client:
+    """A client of the SDK that asks a server by one of the transports."""
+    protocol = "http" if transport == "http" else "grpc"
+    return Client(
+        address, protocol=protocol, shared_memory=transport == "shm", timeout=timeout, concurrency=concurrency
+    )
+
+
 class Session:
     """`edit_session` through the SDK; one client for all callers."""
 
     def __init__(self, subject: Subject, address: str, transport: str, concurrency: int) -> None:
-        protocol = "http" if transport == "http" else "grpc"
-        self._client = Client(
-            address, protocol=protocol, shared_memory=transport == "shm", timeout=TIMEOUT, concurrency=concurrency
-        )
+        self._client = client(address, transport, concurrency)
         self._edits = subject.edits
         self._handle = self._client.invert(subject.image, aligned=True)
 
@@ -110,39 +114,71 @@ class Session:
         self._client.close()
 
 
-class GrpcTensors:
-    """The model `edit` over gRPC; one channel for all callers."""
+class Tensors:
+    """The model `edit` through tritonclient, with its tensors in the messages.
 
-    def __init__(self, subject: Subject, address: str) -> None:
-        self._feeds = subject.feeds()
-        self._service = library("tritonclient.grpc.service_pb2")
-        self._channel = library("grpc").insecure_channel(address, options=GRPC_OPTIONS)
-        self.stub = library("tritonclient.grpc.service_pb2_grpc").GRPCInferenceServiceStub(self._channel)
+    Every thread has a client, since that of HTTP is for one alone; those of gRPC share a connection by themselves.
+
+    Args:
+        subject: what to edit.
+        address: of the server, for the protocol.
+        protocol: "grpc" or "http".
+    """
+
+    def __init__(self, subject: Subject, address: str, protocol: str = "grpc") -> None:
+        self.feeds = subject.feeds()
+        self.library = library(f"tritonclient.{protocol}")
+        if protocol == "grpc":
+            self._options: dict[str, Any] = {"channel_args": GRPC_OPTIONS}
+            self._each: dict[str, Any] = {"client_timeout": TIMEOUT}
+        else:
+            self._options = {"connection_timeout": TIMEOUT, "network_timeout": TIMEOUT}
+            self._each = {"headers": dict(HTTP_HEADERS)}
+        self._address = address
+        self._local = threading.local()
+        self._clients: list[Any] = []
 
     def calls(self, concurrency: int) -> list[Call]:
         return [self._ask] * concurrency
 
     def close(self) -> None:
-        self._channel.close()
+        for one in self._clients:
+            one.close()
+        self._clients.clear()
+
+    @property
+    def client(self) -> Any:
+        """tritonclient's client of this thread."""
+        if not hasattr(self._local, "client"):
+            self._local.client = self.library.InferenceServerClient(self._address, **self._options)
+            self._clients.append(self._local.client)
+        return self._local.client
+
+    def inputs(self) -> list[Any]:
+        """The inputs of a request, without their data."""
+        kind = library("tritonclient.utils").np_to_triton_dtype
+        return [self.library.InferInput(name, a.shape, kind(a.dtype)) for name, a in self.feeds.items()]
+
+    def infer(self, inputs: list[Any], output: Any) -> Any:
+        """One request."""
+        return self.client.infer("edit", inputs, outputs=[output], **self._each)
 
     def _ask(self) -> np.ndarray:
-        message = edit_message(self._service, self._feeds)
-        message.raw_input_contents.extend(array.tobytes() for array in self._feeds.values())
-        answer = self.stub.ModelInfer(message, timeout=TIMEOUT)
-        return np.frombuffer(answer.raw_output_contents[0], np.uint8).reshape(answer.outputs[0].shape)
+        inputs = self.inputs()
+        for tensor, array in zip(inputs, self.feeds.values(), strict=True):
+            tensor.set_data_from_numpy(array)
+        return self.infer(inputs, self.library.InferRequestedOutput("image")).as_numpy("image")
 
 
-class SharedTensors:
+class SharedTensors(Tensors):
     """The model `edit` over gRPC with its tensors in system shared memory; every caller has a region of its own.
 
     The tensors are copied into it for every request, and the image out of it.
     """
 
     def __init__(self, subject: Subject, address: str) -> None:
-        self._grpc = GrpcTensors(subject, address)
-        self._feeds = subject.feeds()
+        super().__init__(subject, address)
         self._image = (1, *subject.image.shape)
-        self._service = library("tritonclient.grpc.service_pb2")
         self._regions: list[SharedMemory] = []
         self._calls: list[Call] = []
 
@@ -154,96 +190,40 @@ class SharedTensors:
     def close(self) -> None:
         self._calls.clear()
         try:
-            self._grpc.stub.SystemSharedMemoryUnregister(
-                self._service.SystemSharedMemoryUnregisterRequest(name=""), timeout=TIMEOUT
-            )
+            self.client.unregister_system_shared_memory(client_timeout=TIMEOUT)
         finally:
             for region in self._regions:
                 region.unlink()
                 region.close()
             self._regions.clear()
-            self._grpc.close()
+            super().close()
 
     def _caller(self) -> Call:
-        offsets, end = layout(self._feeds)
+        offsets, end = layout(self.feeds)
         size = int(np.prod(self._image))
         region = SharedMemory(create=True, size=end + size)
         self._regions.append(region)
         name = region.name.strip("/")
-        request = self._service.SystemSharedMemoryRegisterRequest(
-            name=name, key=f"/{name}", offset=0, byte_size=end + size
-        )
-        self._grpc.stub.SystemSharedMemoryRegister(request, timeout=TIMEOUT)
-        message = edit_message(self._service, self._feeds)
-        for tensor, array in zip(message.inputs, self._feeds.values(), strict=True):
-            _place(tensor, name, offsets[tensor.name], array.nbytes)
-        _place(message.outputs[0], name, end, size)
+        self.client.register_system_shared_memory(name, f"/{name}", end + size, client_timeout=TIMEOUT)
+        inputs, output = self.inputs(), self.library.InferRequestedOutput("image")
+        for tensor, array in zip(inputs, self.feeds.values(), strict=True):
+            tensor.set_shared_memory(name, array.nbytes, offsets[tensor.name()])
+        output.set_shared_memory(name, size, end)
 
         def call() -> np.ndarray:
-            for key, array in self._feeds.items():
+            for key, array in self.feeds.items():
                 np.ndarray(array.shape, array.dtype, region.buf, offsets[key])[...] = array
-            self._grpc.stub.ModelInfer(message, timeout=TIMEOUT)
+            self.infer(inputs, output)
             return np.ndarray(self._image, np.uint8, region.buf, end).copy()
 
         return call
 
 
-class HttpTensors:
-    """The model `edit` over HTTP; a connection for every thread, since tritonclient's is for one alone."""
-
-    def __init__(self, subject: Subject, address: str) -> None:
-        self._feeds, self._address = subject.feeds(), address
-        self._library = library("tritonclient.http")
-        self._local = threading.local()
-        self._clients: list[Any] = []
-
-    def calls(self, concurrency: int) -> list[Call]:
-        return [self._ask] * concurrency
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
-        self._clients.clear()
-
-    def _ask(self) -> np.ndarray:
-        if not hasattr(self._local, "client"):
-            self._local.client = self._library.InferenceServerClient(
-                self._address, connection_timeout=TIMEOUT, network_timeout=TIMEOUT
-            )
-            self._clients.append(self._local.client)
-        inputs = []
-        for name, array in self._feeds.items():
-            tensor = self._library.InferInput(
-                name, array.shape, library("tritonclient.utils").np_to_triton_dtype(array.dtype)
-            )
-            tensor.set_data_from_numpy(array)
-            inputs.append(tensor)
-        outputs = [self._library.InferRequestedOutput("image")]
-        answer = self._local.client.infer("edit", inputs, outputs=outputs, headers=dict(HTTP_HEADERS))
-        return answer.as_numpy("image")
-
-
-def edit_message(service: ModuleType, feeds: Mapping[str, np.ndarray]) -> Any:
-    """A ModelInferRequest of `edit` without its data; `service` is tritonclient.grpc.service_pb2."""
-    message = service.ModelInferRequest(model_name="edit")
-    for name, array in feeds.items():
-        tensor = message.inputs.add(name=name, datatype=library("tritonclient.utils").np_to_triton_dtype(array.dtype))
-        tensor.shape.extend(array.shape)
-    message.outputs.add(name="image")
-    return message
-
-
 def layout(feeds: Mapping[str, np.ndarray]) -> tuple[dict[str, int], int]:
-    """Where each tensor begins in a region, on a cache line of its own, and where the rest of it does."""
+    """The places where tensors begin in a region, each on a cache line of its own, and where the rest of it begins."""
     offsets: dict[str, int] = {}
     end = 0
     for name, array in feeds.items():
         offsets[name] = end
         end += -(-array.nbytes // 64) * 64
     return offsets, end
-
-
-def _place(tensor: Any, region: str, offset: int, size: int) -> None:
-    tensor.parameters["shared_memory_region"].string_param = region
-    tensor.parameters["shared_memory_offset"].int64_param = offset
-    tensor.parameters["shared_memory_byte_size"].int64_param = size

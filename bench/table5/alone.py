@@ -17,8 +17,8 @@ from typing import ParamSpec, TypeVar
 
 import psutil
 
-from bench.machine import peak_bytes
 from bench.table5.subjects import Eager, Exported, Setting, Subject, write_graphs
+from engines.bundle.provenance import peak_bytes
 from engines.errors import EdgeditError
 
 P = ParamSpec("P")
@@ -42,12 +42,12 @@ class Memory:
 
     @property
     def own(self) -> int:
-        """Of the method, at the most."""
+        """The most that the method held itself."""
         return self.peak - self.before
 
     @property
     def stays(self) -> int:
-        """Of the method, between edits."""
+        """The memory that the method holds between edits."""
         return self.held - self.before
 
 
@@ -62,7 +62,7 @@ def prepare(key: str, setting: Setting, folder: Path) -> Subject:
 
 
 def apart(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """What a function gives in a new process; function and arguments can be pickled.
+    """Calls a function in a new process; function and arguments can be pickled.
 
     Raises:
         EdgeditError: if the process ends without an answer; whatever the function raises comes through.
@@ -81,7 +81,7 @@ def exported(key: str, setting: Setting, folder: Path) -> None:
 
 
 def memory(key: str, setting: Setting, folder: Path) -> Memory | None:
-    """Of one edit on the CPU; None where the system does not tell."""
+    """The memory of one edit on the CPU; None where the system does not tell."""
     return apart(_measured, key, setting, folder)
 
 

@@ -67,8 +67,8 @@ class _Macs(TorchDispatchMode):
 
 
 def _shaped(func: Any, args: tuple[Any, ...]) -> Any:
-    """What an elementwise operation or a batch norm gives on the meta device: its shape alone is wanted, and torch's
-    own way to it, in Python, takes most of the time of a count. None for any other operation."""
+    """The output of an elementwise operation or a batch norm on the meta device, None for any other: the shape
+    alone is wanted, and torch's own way to it, in Python, takes most of the time of a count."""
     tensors = [value for value in args if isinstance(value, Tensor)]
     if not tensors or not all(tensor.is_meta for tensor in tensors):
         return None
@@ -145,7 +145,7 @@ _RULES: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], float]] = {
 
 
 def count_called_modules(model: nn.Module, run: Callable[[], Any]) -> Count:
-    """What `thop` (0.1.1) prints: MACs and parameters of the layers it knows, if they are called as modules.
+    """The figures of `thop` (0.1.1): MACs and parameters of the layers it knows, if they are called as modules.
 
     Functional calls, matrix products and bare tensors are left out in both columns: all of StyleGAN2 and every layer
     with equalised learning rate. Norms with affine parameters have four operations an element, PReLU one, pooling and

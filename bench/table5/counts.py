@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from bench.program import table as new_table
 from bench.table5.counter import Count, count, count_called_modules
 from engines.bundle.provenance import provenance
 from engines.family import CARS_512, FACES_1024, FACES_1024_MOBILE, ModelFamily
@@ -49,7 +49,7 @@ PAPER: dict[str, Published] = {
 """Table 5 by method."""
 
 PAPER_DEVICE = "NVIDIA GeForce RTX 3090"
-"""What the paper ran all its experiments on (its implementation details); of precision and batch size in Table 5 it
+"""The device of all experiments of the paper (its implementation details); of precision and batch size in Table 5 it
 says nothing but "a single edited image"."""
 
 _SIZES = (
@@ -233,40 +233,27 @@ def count_rows() -> list[Row]:
     return [*rows, count_row("ours", title="Ours, no RGB skip")]
 
 
-def _against(value: float, paper: float | None) -> str:
-    return f"{value:.3f}" if paper is None else f"{value:.3f} {100 * (value / paper - 1):+.1f}"
+def _figures(paper: float | None, value: float, complete: float) -> tuple[str, str, str]:
+    """The paper's figure, ours with the difference to that in %, and the complete one."""
+    if paper is None:
+        return "-", f"{value:.3f}", f"{complete:.3f}"
+    return f"{paper:.3f}", f"{value:.3f} {100 * (value / paper - 1):+.1f}", f"{complete:.3f}"
 
 
 def table(rows: list[Row]) -> Table:
     """The rows for a terminal of 80 columns or more."""
-    result = Table(
-        title="One edit of one image", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
-    )
-    result.add_column("Method", min_width=10)
-    for unit in ("M", "GMACs"):
-        for heading in (f"paper\n{unit}", f"as the row\n{unit}, diff %", f"complete\n{unit}"):
-            result.add_column(heading, justify="right", no_wrap=True)
+    units = ("M", "GMACs")
+    figures = [one for unit in units for one in (f"paper\n{unit}", f"as the row\n{unit}, diff %", f"complete\n{unit}")]
+    result = new_table(("Method",), figures, "One edit of one image")
     for row in rows:
-        published = ["-" if value is None else f"{value:.3f}" for value in (row.paper_params_m, row.paper_gmacs)]
-        result.add_row(
-            row.method,
-            published[0],
-            _against(row.params_m, row.paper_params_m),
-            f"{row.complete_params_m:.3f}",
-            published[1],
-            _against(row.gmacs, row.paper_gmacs),
-            f"{row.complete_gmacs:.3f}",
-        )
+        params = _figures(row.paper_params_m, row.params_m, row.complete_params_m)
+        result.add_row(row.method, *params, *_figures(row.paper_gmacs, row.gmacs, row.complete_gmacs))
     return result
 
 
 def component_table(rows: list[Row]) -> Table:
     """Every row's parts for a terminal."""
-    result = Table(title="Parts", title_justify="left")
-    result.add_column("Method")
-    result.add_column("Part")
-    for heading in ("Parameters M", "GMACs per edit"):
-        result.add_column(heading, justify="right")
+    result = new_table(("Method", "Part"), ("Parameters M", "GMACs per edit"), "Parts")
     for row in rows:
         for i, part in enumerate(row.components):
             last = i == len(row.components) - 1

@@ -27,7 +27,7 @@ _PLACES = [
     ((-6, 9), "right", "bottom"),
     ((-6, -9), "right", "top"),
 ]
-"""Of a label beside its dot, in points, in the order in which they are tried."""
+"""Places of a label beside its dot, in points, in the order in which they are tried."""
 
 
 @dataclass(frozen=True)

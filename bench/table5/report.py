@@ -1,13 +1,14 @@
-"""What `bench.table5.times.measure` gives, for a terminal."""
+"""A result of `bench.table5.times.measure` for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from bench.program import table as new_table
 
 
 def report(result: Mapping[str, Any], console: Console) -> None:
@@ -25,25 +26,10 @@ def report(result: Mapping[str, Any], console: Console) -> None:
 
 def table(result: Mapping[str, Any]) -> Table:
     """The rows for a terminal of 80 columns or more; times in seconds, as the paper gives them."""
-    made = Table(
-        title=f"One edit of one image: {result['family']}, {result['how']}, {result['precision']}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-    )
-    made.add_column("Method", min_width=10)
-    base = result["base"]
-    for heading in (
-        "\nGMACs",
-        "invert\ns",
-        "edit\ns",
-        "complete\ns",
-        f"to {base}\n×",
-        f"paper\nto {base} ×",
-        "memory\nGiB",
-    ):
-        made.add_column(heading, justify="right", no_wrap=True)
+    title = f"One edit of one image: {result['family']}, {result['how']}, {result['precision']}"
+    ratios = (f"to {result['base']}\n×", f"paper\nto {result['base']} ×")
+    figures = ("\nGMACs", "invert\ns", "edit\ns", "complete\ns", *ratios, "memory\nGiB")
+    made = new_table(("Method",), figures, title)
     for row in result["rows"]:
         whole = row["complete"]
         made.add_row(

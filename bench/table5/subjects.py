@@ -7,6 +7,7 @@ Runtime: images are uint8 of the family's size on both sides there, so shrinking
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -33,31 +34,31 @@ from training.methods.protocol import Method
 How = Literal["eager", "onnxruntime"]
 
 GRAPHS = ("invert", "edit")
-"""What an edit of a photo takes."""
+"""The graphs of an edit of a photo."""
 DELTA = "delta_w"
 """The input of every `edit` graph that moves the code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all methods of a run have in common."""
+    """The settings that all methods of a run have in common."""
 
     family: ModelFamily
     how: How = "eager"
     device: str = "cpu"
     """"cpu", or the first GPU as "cuda"."""
     precision: Arithmetic = "fp32"
-    """Of PyTorch's arithmetic; graphs are run as they are, in FP32."""
+    """The precision of PyTorch's arithmetic; graphs are run as they are, in FP32."""
     threads: int = 0
-    """Of one network on the CPU; 0 leaves it to the library."""
+    """Threads of one network on the CPU; 0 leaves them to the library."""
     seed: int = 0
-    """Of weights and images."""
+    """The seed of weights and images."""
 
     def check(self) -> None:
-        """Finds out before any work what will not do here.
+        """Finds out before any work whether this can be run here.
 
         Raises:
-            EdgeditError: saying what.
+            EdgeditError: for the first setting that will not do.
             RuntimeUnavailableError: if the device is not there.
         """
         if self.threads < 0:
@@ -95,7 +96,7 @@ class Subject(Protocol):
         """Edits the last inversion, one direction in W."""
 
     def finite(self) -> bool:
-        """Whether the last edit is an image of finite numbers."""
+        """True if the last edit is an image of finite numbers."""
         ...
 
 
@@ -127,14 +128,12 @@ class Eager:
         self._edited: torch.Tensor | None = None
         self.memory = torch.cuda.memory_allocated() - before if on_gpu else None
 
-    def _arithmetic(self) -> contextlib.ExitStack:
-        stack = contextlib.ExitStack()
-        stack.enter_context(torch.inference_mode())
-        if self._setting.precision == "fp16":
-            stack.enter_context(torch.autocast(self._setting.device, torch.float16))
-        else:
-            stack.enter_context(precise(self._setting.precision))
-        return stack
+    @contextlib.contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        precision = self._setting.precision
+        half = torch.autocast(self._setting.device, torch.float16, enabled=precision == "fp16")
+        with torch.inference_mode(), precise(precision), half:
+            yield
 
     def invert(self) -> object:
         with self._arithmetic():
@@ -151,7 +150,7 @@ class Eager:
 
 
 class Exported:
-    """Its two graphs in ONNX Runtime."""
+    """A method's two graphs in ONNX Runtime."""
 
     def __init__(self, folder: Path, setting: Setting) -> None:
         on_gpu = setting.device != "cpu"
@@ -168,23 +167,16 @@ class Exported:
         # What the inversion does not give is the edit: in W, so the same in every row, and none in the style space.
         given = {spec.name for spec in invert.outputs}
         self._delta = {}
-        for spec in edit.inputs:
-            if spec.name in given:
-                continue
+        for spec in (spec for spec in edit.inputs if spec.name not in given):
             shape = _extents(spec)
-            value = np.zeros(shape, np.float32)
-            if spec.name == DELTA:
-                value[:] = rng.standard_normal(shape[-1], np.float32)
-            self._delta[spec.name] = edit.put(value)
+            value = rng.standard_normal(shape[-1], np.float32) if spec.name == DELTA else np.float32(0)
+            self._delta[spec.name] = edit.put(np.full(shape, value, np.float32))
         self._needed = [spec.name for spec in edit.inputs if spec.name in given]
-        self.edit_after_invert()
+        self.invert()
+        self.edit()
         after = free_memory(setting.device) if on_gpu else None
         # Its arena keeps what the first edit took.
         self.memory = before - after if before is not None and after is not None else None
-
-    def edit_after_invert(self) -> None:
-        self.invert()
-        self.edit()
 
     def invert(self) -> object:
         self._inversion = self._graphs["invert"].run(self._photo, self._kept["invert"])
@@ -217,7 +209,7 @@ def _session(file: Path, setting: Setting) -> OnnxRuntime:
 
 
 def graphs_folder(root: Path, key: str, setting: Setting) -> Path:
-    """Where a method's graphs lie."""
+    """The folder of a method's graphs."""
     return root / f"{setting.family.name}-seed-{setting.seed}" / key
 
 

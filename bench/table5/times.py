@@ -36,7 +36,7 @@ STAGES = ("invert", "edit")
 NO_TIME = "no time was left"
 
 Progress = Callable[[str], None]
-"""Told what was done, once for every step of `steps`."""
+"""A function that is told of every step that `steps` counts, in a line."""
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def _check_room(needed: int, device: str, what: str) -> None:
 
 
 def _lacks(key: str, setting: Setting) -> str | None:
-    """Why a method cannot be measured in this family."""
+    """The reason why a method cannot be measured in this family."""
     try:
         complete(key, row_family(key, setting.family))
     except (RuntimeError, ValueError) as error:
@@ -87,7 +87,7 @@ def _lacks(key: str, setting: Setting) -> str | None:
 
 
 def steps(keys: Sequence[str], setting: Setting, passes: int, warmup: int, memory: bool) -> int:
-    """How often `measure` reports progress, if all goes well."""
+    """The number of steps of which `measure` reports progress, if all goes well."""
     here = sum(_lacks(key, setting) is None for key in keys)
     apart = (setting.how == "onnxruntime") + (memory and setting.device == "cpu")
     return here * (apart + 1 + warmup + passes)
@@ -169,7 +169,7 @@ def _threads(setting: Setting) -> Iterator[None]:
 
 
 def _check_together(held: Mapping[str, alone.Memory | None], setting: Setting) -> None:
-    """Whether what each takes alone fits all together, with one at its peak."""
+    """Finds out whether the memory that each takes alone fits all together, with one at its peak."""
     known = [one for one in held.values() if one is not None]
     if known:
         together = sum(one.stays for one in known) + max(one.own - one.stays for one in known)
@@ -204,17 +204,17 @@ def _first(subject: Subject, setting: Setting) -> int | None:
 
 @dataclass
 class _Run:
-    """The methods that are left, and what became of the others."""
+    """The methods that are left, and the reasons why others are not."""
 
     setting: Setting
     folders: dict[str, Path]
-    """Where the graphs of a method are; a method that fails is taken out."""
+    """Folders of the graphs of the methods; a method that fails is taken out."""
     left: Callable[[], float]
     progress: Progress
     missing: dict[str, str] = field(default_factory=dict)
 
     def each(self, what: str, call: Callable[[str, Path], T]) -> dict[str, T]:
-        """What a call gives for every method."""
+        """The results of a call for every method."""
         given: dict[str, T] = {}
         for key, folder in list(self.folders.items()):
             try:

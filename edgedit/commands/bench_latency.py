@@ -8,22 +8,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from edgedit.commands.common import (
-    BundleOption,
-    Graphs,
-    Reporting,
-    check_output,
-    command_line,
-    console,
-    given,
-    opened,
-    say,
-)
+from edgedit.commands.common import BundleOption, Graphs, Reporting, console, needing, say
 from edgedit.editor import PORTRAIT_BUNDLE
-from engines.contracts import PIPELINES, SELECTIONS
+from engines.bundle.provenance import command_line, given
+from engines.contracts import PIPELINES
 from engines.errors import EdgeditError, OutputError
-
-_EXTRAS = "pip install 'edgedit[bench,export]'"
+from engines.store import check_output
 
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: all)")]
 
@@ -44,7 +34,7 @@ class BenchLatency(Reporting):
     device: Literal["cpu", "cuda"] = "cpu"
     """The processor, or the first GPU."""
     threads: int = 0
-    """Of one network on the processor, for all runtimes alike, never more than this process may use; 0: one per
+    """Threads of one network on the processor, for all runtimes alike, never more than this process may use; 0: one per
     core."""
     passes: int = 20
     """Timed passes of each graph and batch size, at most."""
@@ -54,40 +44,21 @@ class BenchLatency(Reporting):
     """Processes in which each runtime is started; 0 leaves cold start and memory out."""
 
     def run(self) -> dict[str, Any]:
-        if min(self.batch, default=0) < 1 or len(set(self.batch)) < len(self.batch):
-            raise EdgeditError("--batch takes sizes of 1 or more, each once")
-        if self.passes < 1 or not 0 <= self.seconds < float("inf") or self.starts < 0 or self.threads < 0:
-            raise EdgeditError("--passes must be 1 or more, --seconds, --starts and --threads 0 or more")
-        try:
-            from bench.latency.candidates import BASE, candidates
-            from bench.latency.measure import Budget, measure
-            from bench.latency.tables import report
-            from bench.machine import about
-        except ModuleNotFoundError as error:
-            raise EdgeditError(f"`edgedit bench latency` needs {error.name}: {_EXTRAS}") from error
-        bundle = opened(self.bundle)
-        graphs = [name for word in self.graph for name in SELECTIONS.get(word, (word,))]
-        for name in graphs:
-            bundle.graph(name)
-        chosen, missing = candidates(bundle, device=self.device, threads=self.threads, wanted=self.runtime)
-        for name, reason in missing.items():
-            say(f"not measured: {name}: {reason}")
-        if chosen[0].name != BASE:
-            say(f"without {BASE}, 1.0× is {chosen[0].name}")
-        told = about(self.device, command_line("edgedit bench latency", given(self)))
-        result = measure(
-            bundle,
-            chosen,
-            list(dict.fromkeys(graphs)),
-            self.batch,
-            budget=Budget(passes=self.passes, seconds=self.seconds, starts=self.starts),
+        with needing("edgedit bench latency", "bench,export"):
+            from bench.latency.measure import Budget
+            from bench.latency.running import run
+        return run(
+            self.bundle,
+            graphs=self.graph,
+            batches=self.batch,
+            runtimes=self.runtime,
             device=self.device,
             threads=self.threads,
-            progress=say,
+            budget=Budget(passes=self.passes, seconds=self.seconds, starts=self.starts),
+            command=command_line("edgedit bench latency", given(self)),
+            console=console,
+            say=say,
         )
-        result["not_measured"] = missing | result["not_measured"]
-        report(result, console)
-        return told | result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +72,9 @@ class BenchCompare(Reporting):
     """The run after."""
 
     def run(self) -> dict[str, Any]:
-        try:
+        with needing("edgedit bench compare", "bench,export"):
             from bench.latency.compare import compare, remarks, table
             from bench.latency.result import read
-        except ModuleNotFoundError as error:
-            raise EdgeditError(f"`edgedit bench compare` needs {error.name}: {_EXTRAS}") from error
         result = compare(read(self.a), read(self.b))
         console.print(table(result))
         for line in remarks(result):
@@ -129,10 +98,8 @@ class BenchReport(Reporting):
             raise EdgeditError("name at least one JSON file of a measurement")
         if self.out in self.files:
             raise OutputError(f"--out names {self.out}, which is to be read: give the page its own file")
-        try:
+        with needing("edgedit bench report", "bench,export"):
             from bench.report import page
-        except ModuleNotFoundError as error:
-            raise EdgeditError(f"`edgedit bench report` needs {error.name}: {_EXTRAS}") from error
         from engines.store import write
 
         made = page(self.files, command_line("edgedit bench report", {"out": self.out}))

@@ -15,16 +15,15 @@ from edgedit.commands.common import (
     OptionalFile,
     OwnBundle,
     Reporting,
-    command_line,
     console,
     elsewhere,
-    given,
     opened,
     parse_size,
     say,
 )
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.bundle.engine_manifest import Precision, RuntimeName
+from engines.bundle.provenance import command_line, given
 
 OptionalSize = Annotated[str | None, tyro.conf.arg(metavar="SIZE", help_behavior_hint="")]
 
@@ -134,12 +133,11 @@ class Estimate(Reporting):
             self.bundle, self.gpu, graphs=self.graph, precision=self.precision, batch=self.batch, progress=say
         )
         rate = gpu.tflops(self.precision)
-        console.print(
+        say(
             f"{opened(self.bundle, verify=False).name} on {gpu.title} ({gpu.architecture}, {self.precision} {rate:g} "
             f"{'TOP' if self.precision == 'int8' else 'TFLOP'}/s, "
             f"{gpu.bandwidth_gbs:g} GB/s, {gpu.memory_gb:g} GB), batch {self.batch}; "
-            f"edgedit build --runtime {gpu.runtime} builds for it",
-            markup=False,
+            f"edgedit build --runtime {gpu.runtime} builds for it"
         )
         table = Table("graph", "GMACs", "weights MB", "in+out MB", "floor ms", "bound by", "needs MB", "fits")
         rows = {}
@@ -168,7 +166,7 @@ class Estimate(Reporting):
             "least, and a build says what an engine takes."
         )
         unchecked = "" if gpu.checked else "; they were not compared with it, check them before relying on them"
-        console.print(f"The GPU's figures: {gpu.source}{unchecked}.", markup=False)
+        say(f"The GPU's figures: {gpu.source}{unchecked}.")
         return {
             "bundle": str(self.bundle),
             "gpu": self.gpu,

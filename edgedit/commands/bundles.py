@@ -7,14 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from edgedit.commands.common import BundleOption, Reporting, console, elsewhere, opened
+from edgedit.commands.common import BundleOption, Reporting, console, elsewhere, opened, say
 from edgedit.editor import PORTRAIT_BUNDLE
-from engines.bundle import Bundle
-from engines.bundle.engine_manifest import ENGINES_FOLDER
-from engines.bundle.folders import EngineFolder, list_engines
-from engines.bundle.preflight import check_current
-from engines.bundle.signing import is_signed
-from engines.errors import EngineError
+from engines.bundle.overview import overview
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,70 +24,36 @@ class Info(Reporting):
     def run(self) -> dict[str, Any]:
         bundle = opened(self.bundle, verify=False)
         manifest, family = bundle.manifest, bundle.family
-        size = sum(entry.bytes for entry in manifest.files.values())
+        summary = {"bundle": str(self.bundle), **overview(bundle, self.verify)}
         refined = "" if manifest.refinements is None else f" ({manifest.refinements} refinements)"
-        console.print(
+        say(
             f"{manifest.name}: method {manifest.method}{refined}, family {family.name}, {family.size} px, "
             f"W+ {family.w_rows}x{family.style_dim}, "
-            f"feature {'x'.join(map(str, family.feature_shape))}, {manifest.precision}, {size / 1e6:.1f} MB",
-            markup=False,
+            f"feature {'x'.join(map(str, family.feature_shape))}, {manifest.precision}, {summary['bytes'] / 1e6:.1f} MB"
         )
-        console.print(
+        say(
             f"made {manifest.produced_by.date} by {manifest.produced_by.command}; licence {manifest.licence}"
-            f"{elsewhere(bundle, self.bundle)}",
-            markup=False,
+            f"{elsewhere(bundle, self.bundle)}"
         )
         table = Table("graph", "inputs", "outputs")
         for name, graph in manifest.graphs.items():
             table.add_row(name, *("\n".join(map(_spec, specs)) for specs in (graph.inputs, graph.outputs)))
         console.print(table)
-        console.print(f"directions: {', '.join(manifest.directions) or 'none'}", markup=False)
-        engines = {name: _engine(bundle, name) for name in list_engines(bundle)}
-        _print_engines(engines)
-        summary: dict[str, Any] = {"bundle": str(self.bundle), "bytes": size, **manifest.model_dump(mode="json")}
-        summary |= {"engines": engines, "signed": is_signed(bundle)}
-        console.print(f"{'signed, see `edgedit verify`' if summary['signed'] else 'not signed'}")
+        say(f"directions: {', '.join(manifest.directions) or 'none'}")
+        _print_engines(summary["engines"])
+        say("signed, see `edgedit verify`" if summary["signed"] else "not signed")
         if self.verify:
-            problems = [str(problem) for problem in bundle.verify()]
-            summary["problems"] = problems
+            problems = summary["problems"]
             for problem in problems:
-                console.print(f"MISMATCH {problem}", markup=False)
-            if problems:
-                more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-                in_engine = problems[0].startswith(f"{ENGINES_FOLDER}/")
-                advice = "build the engine again" if in_engine else "copy the bundle again, or export it again"
-                summary["error"] = f"{bundle.name}: {problems[0]}{more}; {advice}"
-            count = len(manifest.files) + sum(engine.get("files", 0) for engine in engines.values())
-            console.print(f"verified {count} files: {f'{len(problems)} do not match' if problems else 'all match'}")
+                say(f"MISMATCH {problem}")
+            count = len(manifest.files) + sum(engine.get("files", 0) for engine in summary["engines"].values())
+            say(f"verified {count} files: {f'{len(problems)} do not match' if problems else 'all match'}")
         return summary
-
-
-def _engine(bundle: Bundle, name: str) -> dict[str, Any]:
-    """What is said of an engine folder: of a damaged one that it is, and of no file whose digest was not checked."""
-    try:
-        manifest = EngineFolder.load(bundle, name).manifest
-    except EngineError as error:
-        return {"problem": str(error)}
-    try:
-        check_current(manifest, bundle)
-        problem = None
-    except EngineError as error:
-        problem = str(error)
-    return {
-        "runtime": manifest.runtime,
-        "target": manifest.target,
-        "precision": manifest.precision,
-        "graphs": {graph: entry.proof.share for graph, entry in manifest.graphs.items()},
-        "library": f"{manifest.built.library} {manifest.built.version}",
-        "bytes": sum(entry.bytes for entry in manifest.files.values()),
-        "files": len(manifest.files),
-        "problem": problem,
-    }
 
 
 def _print_engines(engines: dict[str, dict[str, Any]]) -> None:
     if not engines:
-        console.print("engines: none")
+        say("engines: none")
         return
     # A folder's name is its runtime, target and precision.
     table = Table("engine", "graphs", "of its MACs", "MB")
@@ -104,7 +65,7 @@ def _print_engines(engines: dict[str, dict[str, Any]]) -> None:
     console.print(table)
     for engine in engines.values():
         if engine["problem"]:
-            console.print(f"UNFIT {engine['problem']}", markup=False)
+            say(f"UNFIT {engine['problem']}")
 
 
 def _spec(spec: Any) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from rich.table import Table
 
 from edgedit.editor import PORTRAIT_BUNDLE, Editor, open_bundle
 from engines.bundle import Bundle
-from engines.errors import CredentialsError, EngineError, OutputError
+from engines.errors import CredentialsError, EdgeditError, EngineError
 from engines.packages import Progress
 
 STANDARD_OUTPUT = Path("-")
@@ -142,6 +140,19 @@ class Crediting(Running):
         return {"private_key": self.private_key, "certificate": self.certificate, "edits": not self.no_edit_list}
 
 
+@contextmanager
+def needing(verb: str, extras: str) -> Iterator[None]:
+    """Runs what needs packages of extras.
+
+    Raises:
+        EdgeditError: for a package that is not installed, with the command that installs it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise EdgeditError(f"`{verb}` needs {error.name}: pip install 'edgedit[{extras}]'") from error
+
+
 def say(line: str) -> None:
     """Prints a line of progress."""
     console.print(line, markup=False)
@@ -169,35 +180,6 @@ def elsewhere(bundle: Bundle, named: Path) -> str:
     return "" if bundle.path == named.resolve() else f", in {bundle.path}"
 
 
-def given(verb: Reporting) -> dict[str, Any]:
-    """Options of a verb that are not at their defaults, and those that have none; --json is left out."""
-    values = {field.name: (getattr(verb, field.name), field.default) for field in dataclasses.fields(verb)}
-    return {name: value for name, (value, default) in values.items() if name != "json" and value != default}
-
-
-def option(name: str) -> str:
-    """--name-of-it, from a field's name."""
-    return f"--{name.replace('_', '-')}"
-
-
-def command_line(words: str, options: dict[str, Any]) -> str:
-    """What repeats a run of a verb, without paths of this machine: a file is the option's name in capitals.
-
-    Args:
-        words: the verb.
-        options: as `given` has them, or others.
-    """
-    parts = [words]
-    for name, value in options.items():
-        if value is True:
-            parts.append(option(name))
-        else:
-            values = value if isinstance(value, tuple) else (value,)
-            shown = (name.upper() if isinstance(one, Path) else str(one) for one in values)
-            parts.append(f"{option(name)} {' '.join(shown)}")
-    return " ".join(parts)
-
-
 def parse_size(name: str, text: str | None) -> int | None:
     """Bytes of "512M", "2G" or "1000000".
 
@@ -210,23 +192,3 @@ def parse_size(name: str, text: str | None) -> int | None:
     if found is None or not float(found[1]):
         raise EngineError(f"{name} {text} is not a size; write it as 512M or 2G")
     return int(float(found[1]) * _UNITS[found[2]])
-
-
-def check_output(path: Path, suffixes: Collection[str] = ()) -> None:
-    """Finds out before any work whether a file can be written; writing it may still fail.
-
-    Args:
-        path: the file.
-        suffixes: those it may end in, in lower case; empty for any.
-
-    Raises:
-        OutputError: if its name, or the folder it goes to, will not do.
-    """
-    if suffixes and path.suffix.lower() not in suffixes:
-        raise OutputError(f"cannot write {path}: its name must end in {', '.join(suffixes)}")
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a directory")
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no directory {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"cannot write {path}: {path.parent} does not let you write")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import Reporting, console
+from edgedit.commands.common import Reporting, say
 from engines.photo.claims import read_credentials
 
 
@@ -23,8 +23,8 @@ class CredentialsOf(Reporting):
 
     def run(self) -> dict[str, Any]:
         claims = read_credentials(self.picture)
-        console.print(f"{self.picture}: {claims.in_words}", markup=False)
+        say(f"{self.picture}: {claims.in_words}")
         if claims.edit is not None:
-            console.print(f"edgedit says: {json.dumps(claims.edit)}", markup=False)
+            say(f"edgedit says: {json.dumps(claims.edit)}")
         summary = {"picture": str(self.picture)} | asdict(claims)
         return summary if claims.problem is None else summary | {"error": f"{self.picture}: {claims.problem}"}

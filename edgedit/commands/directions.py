@@ -9,10 +9,9 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from edgedit.commands.common import BundleOption, OptionalBundle, OptionalFile, Reporting, console, opened, say
+from edgedit.commands.common import BundleOption, OptionalBundle, OptionalFile, Reporting, console, needing, opened, say
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.directions import Direction, load_directions
-from engines.errors import EdgeditError
 from engines.family import DEFAULT_FAMILY
 
 
@@ -87,10 +86,8 @@ class Fit(Judging):
     """Seed of every draw."""
 
     def run(self) -> dict[str, Any]:
-        try:
+        with needing("edgedit directions fit", "train"):
             from training.running.api import fit_directions
-        except ModuleNotFoundError as error:
-            raise EdgeditError(f"`edgedit directions fit` needs {error.name}: pip install 'edgedit[train]'") from error
         directions = fit_directions(**self.options("age_gender", "expression", "pose", "seed"))
         return {"directions": [d.name for d in directions]}
 
@@ -101,14 +98,11 @@ class Calibrate(OfRun):
     the `train` extra)."""
 
     def run(self) -> dict[str, Any]:
-        try:
+        with needing("edgedit directions calibrate", "train"):
             from training.running.api import calibrate_directions
-        except ModuleNotFoundError as error:
-            needed = f"`edgedit directions calibrate` needs {error.name}: pip install 'edgedit[train]'"
-            raise EdgeditError(needed) from error
         ranges = calibrate_directions(**self.options())
         for name, entry in ranges.items():
-            console.print(f"{name}: {entry['min_strength']:g} .. {entry['max_strength']:g}", markup=False)
+            say(f"{name}: {entry['min_strength']:g} .. {entry['max_strength']:g}")
         return {"directions": ranges}
 
 

@@ -28,7 +28,7 @@ class Doctor(Reporting):
         for one in diagnosis.findings:
             table.add_row(one.state, one.name, one.detail, "" if one.state == "good" else one.remedy or "")
         console.print(table)
-        console.print(", ".join(f"{name} {version}" for name, version in diagnosis.versions.items()), markup=False)
+        say(", ".join(f"{name} {version}" for name, version in diagnosis.versions.items()))
         told = summary(diagnosis)
         if diagnosis.works:
             console.print("photos can be edited here")

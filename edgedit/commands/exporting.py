@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import Graphs, OptionalBundle, OptionalFile, OptionalText, Reporting, say
-from engines.errors import BundleError
+from edgedit.commands.common import Graphs, OptionalBundle, OptionalFile, OptionalText, Reporting, needing, say
 from engines.family import DEFAULT_FAMILY
 
 
@@ -59,10 +58,8 @@ class Export(Reporting):
     it is completed from that package, once."""
 
     def run(self) -> dict[str, Any]:
-        try:
+        with needing("edgedit export", "export"):
             from export.api import export
-        except ModuleNotFoundError as error:
-            raise BundleError(f"`edgedit export` needs {error.name}: pip install 'edgedit[export]'") from error
         return export(
             self.out,
             run=self.run_folder,

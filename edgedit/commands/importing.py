@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from edgedit.commands.common import OptionalText, Reporting, check_output, console, say
+from edgedit.commands.common import OptionalText, Reporting, console, needing, say
 from edgedit.commands.directions import row
 from engines.directions import Kind
 from engines.directions.direction import SUFFIX
-from engines.errors import DirectionError, EdgeditError
 from engines.family import FACES_1024, family
 from engines.packages import GENERATOR
+from engines.store import check_output
 
 WeightsKind = Literal[
     "stylegan2",
@@ -60,25 +60,20 @@ class Weights(Reporting):
 
         check_output(self.out, (SUFFIX,))
         places = ", ".join(map(str, self.files)) or f"the package {GENERATOR}"
-        console.print(f"importing {self.kind} from {places}", markup=False)
-        try:
+        say(f"importing {self.kind} from {places}")
+        with needing("edgedit import weights", "train"):
             result = import_weights(self.kind, self.files, self.out, family=self.family, progress=say)
-        except ModuleNotFoundError as error:
-            raise EdgeditError(f"`edgedit import weights` needs {error.name}: pip install 'edgedit[train]'") from error
         imported = result.imported
         for source in imported.sources:
-            console.print(f"  {source['role']}: {source['file']}, sha256 {source['sha256']}", markup=False)
+            say(f"  {source['role']}: {source['file']}, sha256 {source['sha256']}")
         for name, item in result.left_out:
-            console.print(f"  left out of {name}: {item}", markup=False)
+            say(f"  left out of {name}: {item}")
         for made in result.filled_in:
-            console.print(f"  filled in: {made}", markup=False)
-        console.print(f"licence: {imported.licence}", markup=False)
+            say(f"  filled in: {made}")
+        say(f"licence: {imported.licence}")
         numbers = sum(tensor.numel() for tensor in imported.tensors.values())
         of = f" of {imported.family.name}" if imported.family else ""
-        console.print(
-            f"wrote {self.out}: {self.kind}{of}, {len(imported.tensors)} tensors, {numbers / 1e6:.3f} M numbers",
-            markup=False,
-        )
+        say(f"wrote {self.out}: {self.kind}{of}, {len(imported.tensors)} tensors, {numbers / 1e6:.3f} M numbers")
         return {
             "out": str(self.out),
             "kind": imported.kind,
@@ -128,10 +123,9 @@ class Importing(Reporting):
         made = import_direction(kind, file, **self.words(), **options)
         direction = made.direction
         direction.save(self.out)
-        console.print(
+        say(
             f"wrote {self.out}: {direction.name}, {direction.kind}, {direction.extent}, strengths "
-            f"{direction.min_strength:g} to {direction.max_strength:g} {direction.units}; licence {direction.licence}",
-            markup=False,
+            f"{direction.min_strength:g} to {direction.max_strength:g} {direction.units}; licence {direction.licence}"
         )
         named = {"name": direction.name} | row(direction) | made.chosen
         return {"out": str(self.out), "family": self.family, "direction": named}
@@ -221,19 +215,15 @@ class Mapper(Importing):
         from edgedit.importing import import_mapper
 
         check_output(self.out, (SUFFIX, ".onnx"))
-        try:
+        with needing("edgedit import mapper", "export"):
             from training.importers.mapper import rows_of
 
             known = import_mapper(self.file, self.out, **self.words())
-        except ModuleNotFoundError as error:
-            needed = f"`edgedit import mapper` needs {error.name}: pip install 'edgedit[export]'"
-            raise DirectionError(needed) from error
         levels = ", ".join(known.levels)
-        console.print(
+        say(
             f"wrote {self.out}: latent mapper {known.name}, levels {levels} "
             f"(rows {rows_of(known.levels, family(self.family))}), strengths {known.min_strength:g} to "
-            f"{known.max_strength:g}; licence {known.licence}",
-            markup=False,
+            f"{known.max_strength:g}; licence {known.licence}"
         )
         return {"out": str(self.out), "family": self.family, "mapper": asdict(known)}
 

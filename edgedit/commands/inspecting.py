@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from edgedit import __version__
-from edgedit.commands.common import OptionalFile, Reporting, check_output, console
+from edgedit.commands.common import OptionalFile, Reporting, console, say
 from engines.errors import EngineError, OutputError
-from engines.inspector import (
-    Comparison,
-    Subject,
-    assume_device,
-    compare,
-    comparison_page,
-    engine_page,
-    find_device,
-    load,
-    print_comparison,
-    print_subject,
-)
-from engines.store import write
+from engines.inspector import inspect
+from engines.store import check_output, write
 
 MADE_BY = f"Made by edgedit inspect, version {__version__}."
 
@@ -56,74 +45,17 @@ class Inspect(Reporting):
                 raise OutputError(f"--json and --html both name {self.html}; give each its own file")
         if self.top < 0:
             raise EngineError(f"--top must not be negative, got {self.top}")
-        device = find_device(self.gpu, self.peak_tflops, self.bandwidth_gbs)
-        subject, page = load(self.engine, self.graph), b""
-        if device is None:
-            target = subject.engine.target if subject.engine is not None else None
-            device = assume_device(target, bool(subject.figures.timed.layers))
-        subject = replace(subject, device=device)
-        summary = _summary(self.engine, subject)
-        if self.compare is None:
-            print_subject(console, subject, self.top)
-            if self.html is not None:
-                page = engine_page(subject, MADE_BY)
-        else:
-            other = replace(load(self.compare, self.graph or _same_graph(subject, self.compare)), device=device)
-            matched = compare(subject, other)
-            print_comparison(console, matched, self.top)
-            if self.html is not None:
-                page = comparison_page(matched, MADE_BY)
-            summary |= {"compare": _summary(self.compare, other), "matched": _matched(matched)}
+        inspection = inspect(
+            self.engine,
+            self.compare,
+            graph=self.graph,
+            gpu=self.gpu,
+            peak_tflops=self.peak_tflops,
+            bandwidth_gbs=self.bandwidth_gbs,
+        )
+        inspection.show(console, self.top)
         if self.html is not None:
+            page = inspection.page(MADE_BY)
             write(self.html, page)
-            console.print(f"wrote {self.html} ({len(page) / 1e6:.2f} MB)", markup=False)
-        return summary | {"html": str(self.html) if self.html else None}
-
-
-def _same_graph(subject: Subject, other: Path) -> str | None:
-    """The graph that the first one shows; None for a layer report, which has but one."""
-    return None if other.is_file() else subject.graph
-
-
-def _summary(path: Path, subject: Subject) -> dict[str, Any]:
-    figures = subject.figures
-    return {
-        "engine": str(path),
-        "graph": subject.graph,
-        "title": subject.title,
-        "facts": subject.facts,
-        "macs": figures.macs,
-        "weight_bytes": figures.weight_bytes,
-        "activation_bytes": figures.activation_bytes,
-        "layers": len(figures.layers),
-        "precisions": [
-            {
-                "precision": label,
-                "layers": len(part.layers),
-                "macs": part.macs,
-                "share": figures.share(label),
-                "weight_bytes": part.weight_bytes,
-                "activation_bytes": part.activation_bytes,
-            }
-            for label, part in figures.by_precision.items()
-        ],
-        "fp16_share": figures.share("FP16"),
-        "wide": {reason: [layer.name for layer in layers] for reason, layers in subject.wide.items()},
-        "certificate": subject.certificate,
-        "device": subject.device.name if subject.device is not None else None,
-        "floor_ms": figures.floor,
-        "measured_ms": figures.timed.milliseconds,
-        "measured_layers": len(figures.timed.layers),
-    }
-
-
-def _matched(comparison: Comparison) -> dict[str, Any]:
-    def names(status: str) -> list[list[str]]:
-        return [[layer.name for side in pair.sides for layer in side.layers] for pair in comparison.only(status)]
-
-    return {
-        "counts": comparison.counts,
-        "precision_differs": names("precision"),
-        "only_a": names("only A"),
-        "only_b": names("only B"),
-    }
+            say(f"wrote {self.html} ({len(page) / 1e6:.2f} MB)")
+        return inspection.summary() | {"html": str(self.html) if self.html else None}

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import Crediting, check_output, console, say
+from edgedit.commands.common import Crediting, console, say
 from edgedit.demo import ASTRONAUT
 from edgedit.pictures import MarkKind, Output, Picture, demo_file, edit_file, edits_of, reconstruct_file
 from engines.photo import PasteMode
 from engines.photo.credentials import Credentials
 from engines.photo.sources import SUFFIXES
+from engines.store import check_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Picturing(Crediting):
 
     def written(self, picture: Picture, photo: Path, **more: Any) -> dict[str, Any]:
         """Says what was written; returns the summary."""
-        console.print(f"wrote {self.out} ({picture.width}x{picture.height}), with {picture.words}", markup=False)
+        say(f"wrote {self.out} ({picture.width}x{picture.height}), with {picture.words}")
         size = {"width": picture.width, "height": picture.height}
         told = {"out": str(self.out), **size, "bundle": str(self.bundle), "credentials": picture.form}
         return told | {"photo": str(photo)} | more
@@ -73,7 +74,7 @@ class Edit(Picturing):
         edits = edits_of(self.direction, self.strength)
         out = self.output()
         what = ", ".join(f"{name} {strength:+g}" for name, strength in edits.items())
-        console.print(f"editing {self.photo}: {what}", markup=False)
+        say(f"editing {self.photo}: {what}")
         picture = edit_file(self.load(), self.photo, edits, out, clamp=self.clamp, **self.picking())
         return self.written(picture, self.photo, edits=picture.edits)
 
@@ -87,7 +88,7 @@ class Reconstruct(Picturing):
 
     def run(self) -> dict[str, Any]:
         out = self.output()
-        console.print(f"reconstructing {self.photo}", markup=False)
+        say(f"reconstructing {self.photo}")
         picture = reconstruct_file(self.load(), self.photo, out, **self.picking())
         console.print(f"the aligned face is reconstructed at {picture.psnr_db:.1f} dB")
         return self.written(picture, self.photo, psnr_db=picture.psnr_db)

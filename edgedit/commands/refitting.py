@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import OptionalFile, PublicKey, Reporting, console, say
+from edgedit.commands.common import OptionalFile, PublicKey, Reporting, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Refit(Reporting):
             progress=say,
             command=f"edgedit refit ENGINE --from-bundle {self.from_bundle.resolve().name}",
         )
-        console.print(f"wrote engines/{manifest.folder} of {manifest.bundle}", markup=False)
+        say(f"wrote engines/{manifest.folder} of {manifest.bundle}")
         return {
             "bundle": str(self.from_bundle),
             "folder": manifest.folder,

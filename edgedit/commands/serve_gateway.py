@@ -138,6 +138,6 @@ class ServeKey(Reporting):
         from serving.gateway.keys import add_key
 
         key = add_key(self.api_keys, self.name, self.scope)
-        console.print(key, markup=False)
-        console.print(f"{self.name} was added to {self.api_keys}; keep the key, it is shown only here", markup=False)
+        say(key)
+        say(f"{self.name} was added to {self.api_keys}; keep the key, it is shown only here")
         return {"name": self.name, "keys": str(self.api_keys), "scope": list(self.scope)}

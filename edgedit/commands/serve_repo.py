@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import BundleOption, Reporting, console, opened, parse_size
+from edgedit.commands.common import BundleOption, Reporting, opened, parse_size, say
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.bundle.engine_manifest import FloatPrecision
-from engines.errors import OutputError
 from serving.contract import CACHE_BYTES
 
 
@@ -40,43 +38,17 @@ class ServeRepo(Reporting):
     onnx-ir)."""
 
     def run(self) -> dict[str, Any]:
-        from serving.repository import RepositoryOptions as Options
-        from serving.repository import add_version, read_repository, wait_until_loaded, write_repository
+        from serving.repository import RepositoryOptions, put_into_repository
 
-        options = Options(
+        options = RepositoryOptions(
             threads=self.threads,
             cache_bytes=parse_size("--cache", self.cache) or CACHE_BYTES,
             busy_wait=self.busy_wait,
             plan_sources=self.build_engines,
         )
-        if self.server is not None and not self.add_version:
-            raise OutputError("--server is of a repository that a version is added to: give --add-version too")
         bundle = opened(self.bundle)
-        if self.add_version:
-            loaded = None if self.server is None else functools.partial(wait_until_loaded, self.server)
-            path = add_version(bundle, self.out, options, loaded)
-        else:
-            path = write_repository(bundle, self.out, options)
-        written = read_repository(path)
-        console.print(
-            f"wrote {self.out}: {written.bundle} as version {written.version} of {', '.join(written.models)}",
-            markup=False,
-        )
-        for note in written.notes:
-            console.print(note, markup=False)
-        capabilities = sorted({capability for built in written.plans.values() for capability in built})
-        missing = [name for name in written.models if name in bundle.manifest.graphs and name not in written.plans]
-        if capabilities:
-            console.print(f"TensorRT engines for compute capability {', '.join(capabilities)}", markup=False)
-        if written.plan_sources is not None:
-            console.print(
-                f"a server with a GPU builds the engines that it lacks from the graphs in {written.plan_sources}"
-            )
-        elif missing:
-            console.print(
-                f"no TensorRT engine of {', '.join(missing)}: `edgedit build --runtime tensorrt` makes them, "
-                "--build-engines lets the server do so, and without them it runs on the CPU, with "
-                "--model-config-name=cpu",
-                markup=False,
-            )
+        written = put_into_repository(bundle, self.out, options, new_version=self.add_version, server=self.server)
+        say(f"wrote {self.out}: {written.bundle} as version {written.version} of {', '.join(written.models)}")
+        for line in written.remarks(bundle.manifest.graphs):
+            say(line)
         return {"out": str(self.out), **asdict(written)}

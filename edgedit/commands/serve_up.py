@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import BundleOption, Reporting, check_output, opened, say
+from edgedit.commands.common import BundleOption, Reporting, opened, say
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.errors import OutputError
+from engines.store import check_output
 from serving.local import RELEASE
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from edgedit.commands.common import BundleOption, OwnBundle, PublicKey, Reporting, console, opened
+from edgedit.commands.common import BundleOption, OwnBundle, PublicKey, Reporting, console, opened, say
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.bundle.manifest import SIGNATURE_FILE
 from engines.bundle.signing import is_signed, sign_bundle, verify_signature
@@ -26,7 +26,7 @@ class Sign(Reporting):
     def run(self) -> dict[str, Any]:
         bundle = opened(self.bundle, verify=False)
         count = sign_bundle(bundle, self.private_key)
-        console.print(f"{bundle.name}: signed {count} files, signature in {SIGNATURE_FILE}", markup=False)
+        say(f"{bundle.name}: signed {count} files, signature in {SIGNATURE_FILE}")
         return {"bundle": str(self.bundle), "signature": SIGNATURE_FILE, "files": count}
 
 
@@ -41,12 +41,12 @@ class Verify(Reporting):
 
     def run(self) -> dict[str, Any]:
         bundle = opened(self.bundle)
-        console.print(f"{bundle.name}: every digest matches", markup=False)
+        say(f"{bundle.name}: every digest matches")
         summary: dict[str, Any] = {"bundle": str(self.bundle), "signed": is_signed(bundle), "verified": False}
         if self.public_key is not None:
             summary["files"] = len(verify_signature(bundle, self.public_key))
             summary["verified"] = True
-            console.print(f"signed with {self.public_key}: all {summary['files']} files", markup=False)
+            say(f"signed with {self.public_key}: all {summary['files']} files")
         elif summary["signed"]:
             console.print("signed, but not checked by whom: give --public-key")
         else:

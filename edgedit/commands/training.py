@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from edgedit.commands.common import OptionalBundle, OptionalFile, Reporting, console, say
+from edgedit.commands.common import OptionalBundle, OptionalFile, Reporting, console, needing, say
 from edgedit.commands.directions import Judging
-from engines.errors import EdgeditError
 from engines.family import DEFAULT_FAMILY
 
 
@@ -72,10 +71,8 @@ class Train(Reporting):
     """Steps between two checkpoints, with a sample grid each."""
 
     def run(self) -> dict[str, Any]:
-        try:
+        with needing("edgedit train", "train"):
             from training.running.api import train
-        except ModuleNotFoundError as error:
-            raise EdgeditError(f"`edgedit train` needs {error.name}: pip install 'edgedit[train]'") from error
         options = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "json"}
         return train(options.pop("stage"), run=options.pop("run_folder"), progress=say, **options)
 
@@ -91,11 +88,9 @@ class Evaluate(Judging):
     """LPIPS weights (safetensors, AlexNet or VGG16); needed."""
 
     def run(self) -> dict[str, Any]:
-        try:
+        with needing("edgedit evaluate", "train"):
             from training.measuring.card import edit_cells
             from training.running.api import evaluate
-        except ModuleNotFoundError as error:
-            raise EdgeditError(f"`edgedit evaluate` needs {error.name}: pip install 'edgedit[train]'") from error
         result = evaluate(**self.options("lpips", "age_gender", "expression", "pose"))
         table = Table("reconstruction", "PSNR (dB)", "LPIPS", "identity")
         for name, row in result["reconstruction"].items():
@@ -105,5 +100,5 @@ class Evaluate(Judging):
         for row in result["edits"]:
             table.add_row(row["direction"], f"{row['strength']:+.2f}", *edit_cells(row, "+.3f"))
         console.print(table)
-        console.print(json.dumps(result["targets"], indent=1), markup=False)
+        say(json.dumps(result["targets"], indent=1))
         return result

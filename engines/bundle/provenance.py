@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import platform
+import shlex
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from engines.cpus import usable
 from engines.libraries import LIBRARIES
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 TOOLS = (
     "edgedit",
@@ -49,14 +56,19 @@ def processor() -> str:
     return f"{name}, {usable()} cores"
 
 
-def peak_memory() -> float | None:
-    """The most memory this process has held, in GiB; None where the system does not tell."""
+def peak_bytes() -> int | None:
+    """The most memory this process has held; None where the system does not tell."""
+    # Not `ru_maxrss` where it can be helped, which Linux hands on from parent to child. psutil 7.2 has neither.
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     try:
         import resource
     except ModuleNotFoundError:
         return None
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def now() -> str:
@@ -71,3 +83,35 @@ def provenance(command: str) -> dict[str, object]:
         command: the command line that repeats it, without paths of this machine.
     """
     return {"command": command, "date": now(), "device": processor(), "versions": tool_versions()}
+
+
+def given(options: DataclassInstance) -> dict[str, Any]:
+    """Options of a program that are not at their defaults, and those that have none; where its summary goes (`json`)
+    is left out."""
+    values = {field.name: (getattr(options, field.name), field.default) for field in dataclasses.fields(options)}
+    return {name: value for name, (value, default) in values.items() if name != "json" and value != default}
+
+
+def command_line(words: str, options: Mapping[str, Any]) -> str:
+    """The command that repeats a run, without paths of this machine: a file is the option's name in capitals.
+
+    Args:
+        words: the program, or a verb.
+        options: as `given` has them, or others. The values of a tuple stand behind one another, those of a list each
+            behind its own option.
+
+    Example:
+        >>> command_line("edgedit build", {"faces": Path("photos"), "max_faces": 8})
+        'edgedit build --faces FACES --max-faces 8'
+    """
+    parts = [words]
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, list):
+            parts += [f"{option} {shlex.quote(item)}" for item in value]
+        elif value is True:
+            parts.append(option)
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            parts.append(" ".join([option, *(name.upper() if isinstance(one, Path) else str(one) for one in values)]))
+    return " ".join(parts)

@@ -6,6 +6,7 @@ untrusted: it is cleaned for the terminal and escaped for HTML, and the sizes of
 
 from engines.inspector.compare import Comparison, compare
 from engines.inspector.devices import Device, assume_device, find_device
+from engines.inspector.inspection import Inspection, inspect
 from engines.inspector.page import comparison_page, engine_page
 from engines.inspector.subject import Subject, load
 from engines.inspector.terminal import print_comparison, print_subject
@@ -13,12 +14,14 @@ from engines.inspector.terminal import print_comparison, print_subject
 __all__ = [
     "Comparison",
     "Device",
+    "Inspection",
     "Subject",
     "assume_device",
     "compare",
     "comparison_page",
     "engine_page",
     "find_device",
+    "inspect",
     "load",
     "print_comparison",
     "print_subject",

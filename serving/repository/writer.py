@@ -14,10 +14,11 @@ A bundle without the three pipelines gives a repository of its separate graphs, 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -29,6 +30,7 @@ from engines.errors import BundleError, OutputError, RuntimeUnavailableError
 from engines.store import atomic_directory, cannot_write, scratch_directory
 from serving.contract import CACHE_BYTES, CPU_CONFIG, EDIT_IMAGE, EDIT_SESSION, GRAPH_MODELS, VERSION
 from serving.repository.engines import find_engines
+from serving.repository.loaded import wait_until_loaded
 from serving.repository.session import session_files
 from serving.repository.typed import EnginePrecision, put_engine_source
 
@@ -54,6 +56,26 @@ class Repository:
     notes: list[str]
     """Engines that are not served, and why."""
     schema_version: int = _SCHEMA
+
+    def remarks(self, graphs: Collection[str]) -> list[str]:
+        """Lines on the engines of its models: those that it has, those that it lacks and what to do about them.
+
+        Args:
+            graphs: those of the bundle; a model of another name runs no engine.
+        """
+        lines = list(self.notes)
+        if capabilities := sorted({capability for built in self.plans.values() for capability in built}):
+            lines.append(f"TensorRT engines for compute capability {', '.join(capabilities)}")
+        missing = [name for name in self.models if name in graphs and name not in self.plans]
+        if self.plan_sources is not None:
+            lines.append(f"a server with a GPU builds the engines that it lacks from the graphs in {self.plan_sources}")
+        elif missing:
+            lines.append(
+                f"no TensorRT engine of {', '.join(missing)}: `edgedit build --runtime tensorrt` makes them, "
+                "--build-engines lets the server do so, and without them it runs on the CPU, with "
+                "--model-config-name=cpu"
+            )
+        return lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +189,34 @@ def _same_tensors(new: Path, there: Path, models: list[str]) -> bool:
         return tuple(map(str, (*config.input, *config.output)))
 
     return all(tensors(new, model) == tensors(there, model) for model in models)
+
+
+def put_into_repository(
+    bundle: Bundle,
+    out: Path,
+    options: RepositoryOptions | None = None,
+    *,
+    new_version: bool = False,
+    server: str | None = None,
+) -> Repository:
+    """Writes a bundle to a repository, as all that is in it or as the next version of its models.
+
+    Args:
+        bundle, out, options: as of `write_repository`.
+        new_version: add it to the repository that is there; see `add_version`.
+        server: gRPC address, host:port, of a server that watches the repository: its `edit_session` gets the version
+            once the server has loaded the others.
+
+    Raises:
+        OutputError, BundleError, EngineError, RuntimeUnavailableError: as `write_repository` and `add_version`; also
+            for a server without a new version.
+    """
+    if server is not None and not new_version:
+        raise OutputError("--server is of a repository that a version is added to: give --add-version too")
+    if new_version:
+        loaded = None if server is None else functools.partial(wait_until_loaded, server)
+        return read_repository(add_version(bundle, out, options, loaded))
+    return read_repository(write_repository(bundle, out, options))
 
 
 def read_repository(path: Path) -> Repository:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from engines.building.certificate import Judges
 from training.data import from_pixels
@@ -16,27 +18,29 @@ BATCH = 8
 """Pictures at a time."""
 
 
-def picture_judges(lpips: Path | None = None, identity: Path | None = None) -> Judges:
+def picture_judges(lpips: Path | None = None, identity: Path | None = None, device: str = "cpu") -> Judges:
     """Judges of uint8 pictures B x h x w x 3.
 
     Args:
         lpips: LPIPS weights (safetensors); None leaves that comparison out.
         identity: face embedder (ONNX); None leaves that one out.
+        device: where they run.
     """
-    embedder = Identity(identity).eval() if identity is not None else None
-    distance = LPIPS(lpips).eval() if lpips is not None else None
 
-    @torch.inference_mode()
-    def embed(images: np.ndarray) -> np.ndarray:
-        assert embedder is not None
-        starts = range(0, len(images), BATCH)
-        return np.concatenate([embedder(from_pixels(images[i : i + BATCH])).numpy() for i in starts])
+    def judge(network: nn.Module) -> Callable[..., np.ndarray]:
+        network = network.to(device).eval()
 
-    @torch.inference_mode()
-    def perceptual(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        assert distance is not None
-        starts = range(0, len(a), BATCH)
-        pairs = [(from_pixels(a[i : i + BATCH]), from_pixels(b[i : i + BATCH])) for i in starts]
-        return np.concatenate([distance(*pair).numpy() for pair in pairs])
+        @torch.inference_mode()
+        def batched(*pictures: np.ndarray) -> np.ndarray:
+            parts = (
+                network(*(from_pixels(own[start : start + BATCH], device) for own in pictures))
+                for start in range(0, len(pictures[0]), BATCH)
+            )
+            return np.concatenate([part.numpy(force=True) for part in parts])
 
-    return Judges(identity=embed if embedder is not None else None, lpips=perceptual if distance is not None else None)
+        return batched
+
+    return Judges(
+        identity=judge(Identity(identity)) if identity is not None else None,
+        lpips=judge(LPIPS(lpips)) if lpips is not None else None,
+    )

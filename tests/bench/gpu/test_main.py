@@ -14,14 +14,16 @@ import torch
 from PIL import Image
 
 from bench.gpu import accuracy
-from bench.gpu.__main__ import JOBS, GpuBenchOptions, run
+from bench.gpu.__main__ import JOBS, run
 from bench.gpu.jobs import SLIDER
 from bench.gpu.models import load_models
+from bench.gpu.options import GpuBenchOptions
 from bench.gpu.runtimes import Engine
 from bench.gpu.table5 import HOWS
 from bench.latency.result import read
 from edgedit.demo import ASTRONAUT
 from engines import family
+from engines.building.gates import GATES
 from engines.contracts import PIPELINES
 from engines.errors import EdgeditError
 from engines.libraries import LIBRARIES
@@ -192,11 +194,11 @@ def test_accuracy_of_engines_in_eight_bits(
     row = next(row for row in result(out, "accuracy")["rows"] if row.get("runtime") == engine.name)
     assert set(row["certificates"]) == set(PIPELINES)
     for certificate in row["certificates"].values():
-        assert certificate["passed"] and certificate["gates"]["psnr"] == 30 and "INT8" in certificate["arithmetic"]
+        assert certificate["passed"] and certificate["gates"] == GATES["int8"] and "INT8" in certificate["arithmetic"]
 
 
 def test_fp8_asks_for_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    context: Any = SimpleNamespace(on_gpu=True)
+    context: Any = SimpleNamespace(options=SimpleNamespace(on_gpu=True))
     monkeypatch.setattr(LIBRARIES["tensorrt"].__class__, "installed", True)
     for capability, precision, reason in (
         ((8, 6), "fp8", "sm86 has no fp8"),

@@ -102,7 +102,7 @@ def test_what_ended_early_is_kept_until_it_is_measured_whole(tmp_path: Path) -> 
 
 def test_a_state_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("{")
-    with pytest.raises(EdgeditError, match=r"state\.json is not JSON .* move it away to begin anew"):
+    with pytest.raises(EdgeditError, match=r"state\.json holds no JSON object: .*; move it away to begin anew"):
         Bench(tmp_path)
 
 

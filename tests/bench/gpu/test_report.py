@@ -13,6 +13,7 @@ from bench.gpu.__main__ import plan
 from bench.gpu.carried import join
 from bench.gpu.context import Context
 from bench.gpu.floors import beside, floor
+from bench.gpu.options import GpuBenchOptions
 from bench.gpu.report import aim, gap, said
 from edgedit.editor import PORTRAIT_BUNDLE
 from engines.building.estimate import Work
@@ -64,7 +65,7 @@ def test_an_aim_is_met_by_all_stages_in_one_runtime() -> None:
 def test_the_first_model_comes_before_the_next_and_table_5_last() -> None:
     portrait, full = SimpleNamespace(name="portrait"), SimpleNamespace(name="full")
     models: Any = [portrait, full]
-    context = Context(device="cpu", out=Path(), models=models, left=lambda: 1.0, seconds=1.0)
+    context = Context(GpuBenchOptions(out=Path(), device="cpu"), models, left=lambda: 1.0)
     taken = [(job, [model.name for model in own.models]) for job, own in plan(context)]
     assert taken[0][0] == "training" and taken[-1][0] == "table5"
     of_portrait = taken.index(("accuracy", ["portrait"]))
@@ -75,17 +76,18 @@ def test_the_first_model_comes_before_the_next_and_table_5_last() -> None:
 
 
 def test_a_light_family_trains_on_from_a_bundle_stage_by_stage(tmp_path: Path) -> None:
-    context = Context(device="cpu", out=tmp_path, models=[], left=lambda: 1.0, seconds=1.0, run=tmp_path)
-    assert training._waits(context, "e4e") == "needs --from-bundle: faces-1024-mobile trains no generator"
-    context.from_bundle = PORTRAIT_BUNDLE
-    assert training._waits(context, "generator") == (
+    def context(**more: Any) -> Context:
+        return Context(GpuBenchOptions(out=tmp_path, run=tmp_path, device="cpu", **more), [], left=lambda: 1.0)
+
+    assert training._waits(context(), "e4e") == "needs --from-bundle: faces-1024-mobile trains no generator"
+    going_on = context(from_bundle=PORTRAIT_BUNDLE)
+    assert training._waits(going_on, "generator") == (
         "faces-1024-mobile trains no generator: it is that of --from-bundle"
     )
-    assert training._waits(context, "e4e") is None
-    assert training._waits(context, "encoder") == "the e4e is not finished"
+    assert training._waits(going_on, "e4e") is None
+    assert training._waits(going_on, "encoder") == "the e4e is not finished"
     # Whatever the other stages' steps are, and with the directions of the bundle.
-    context.steps = 5
-    assert training._steps(context, "generator") == 0
+    assert training._steps(context(from_bundle=PORTRAIT_BUNDLE, steps=5), "generator") == 0
 
 
 def test_a_carried_generator_that_is_none(tmp_path: Path) -> None:

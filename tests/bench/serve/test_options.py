@@ -21,7 +21,7 @@ from engines.errors import EdgeditError
         ({"samples": 0}, "--samples"),
         ({"threads": -1}, "--threads"),
         ({"transport": ()}, "--transport"),
-        ({"plot": Path("x.pdf")}, "must end in .svg or .png"),
+        ({"plot": Path("x.pdf")}, "must end in .svg, .png"),
         ({"plot": Path("nowhere/x.svg")}, "no directory nowhere"),
         ({"perf_analyzer": Path("nowhere/tool")}, "is not a file"),
     ],

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.serve import ServeBenchOptions, run
+from bench.serve.options import ServeBenchOptions
+from bench.serve.running import run
 from bench.serve.targets import batches_of, layout
 from edgedit.commands.bench_serve import BenchServe
 from engines.errors import EdgeditError, OutputError
