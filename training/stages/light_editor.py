@@ -4,8 +4,10 @@ As in the paper the target of an edit is the generator's own picture of the edit
 edit of strength zero. Three things differ. The code of a synthetic photo is known; most of the edits start from the
 code that e4e finds instead, as they will of a photo. Some edits go a part of the way to another code, so that the
 editor meets more changes than the directions'. And photos are edited as well: what the generator's own picture does not
-change there must stay as the photo is, and e4e must see the photo change as far as it sees the generator's own picture
-change. Without that the editor, which cannot know where e4e's code is wrong, would rather change too little.
+change there must stay as the photo is, e4e must see the photo change as far as it sees the generator's own picture
+change, and no more of the person may be lost than is lost in that picture. Without the second the editor, which cannot
+know where e4e's code is wrong, would rather change too little; without the third it writes the features of the person
+that e4e found over those of the photo.
 
 The generator's picture of an edited code has another background, too. Unless the head turns, an edit is to leave what
 surrounds the face alone, so its target fades there into the unedited picture.
@@ -44,7 +46,7 @@ class LightEditorOptions(StageOptions):
     batch: int = 2
     """Edits of synthetic pairs a step."""
     photos: int = 1
-    """Photos a step: in turns with strength zero and edited."""
+    """Photos a step: edited, but with strength zero in every fourth."""
     window: int = 36
     """Side in feature cells of the window that is rendered, margins included."""
     estimated: float = 0.8
@@ -58,6 +60,8 @@ class LightEditorOptions(StageOptions):
     identity: float = 0.2
     keep: float = 2.0
     """Weight of what an edited photo must keep."""
+    photo_identity: float = 0.5
+    """Weight of how much more of the person an edit of a photo loses than the same edit of the generator's picture."""
     movement: float = 0.2
     """Weight of how far the picture's own e4e code must move along with that of the generator's picture."""
     turning: tuple[str, ...] = ("yaw", "pitch", "pose")
@@ -138,7 +142,7 @@ class LightEditorStage(LightStage[LightEditorOptions]):
             other = torch.from_numpy(self.pairs.codes[np.random.default_rng(step).integers(len(self.pairs))])
             delta[0] = 0.3 * torch.rand(()) * (other.to(self.device) - codes[0])
             turns[0] = 1.0
-        edited_photos = step % 2 == 1
+        edited_photos = step % 4 != 0
         if not edited_photos:
             delta[o.batch :] = 0
         truth = codes[:, None].expand(-1, self.family.w_rows, -1)
@@ -176,6 +180,8 @@ class LightEditorStage(LightStage[LightEditorOptions]):
             )
             extra = self._movement(ours, photos, theirs, theirs_before)
             total, scalars["photo_movement"] = total + o.movement * extra, extra.detach()
+            extra = self._lost_identity(ours, photos, theirs, theirs_before)
+            total, scalars["photo_identity"] = total + o.photo_identity * extra, extra.detach()
         else:
             extra, terms = picture_loss(shown, wanted, self.lpips, o.picture)
             total, scalars = total + extra, scalars | {f"photo_{name}": term for name, term in terms.items()}
@@ -223,6 +229,14 @@ class LightEditorStage(LightStage[LightEditorOptions]):
         share = ((code - first) / encoder.code_deviation * way).sum(dim=1) / length.clamp_min(1e-6)
         # A window that misses the face has no way to speak of.
         return ((1.0 - share).square() * (length / (length + 1.0))).clamp(max=1.0).mean()
+
+    def _lost_identity(self, edited: Tensor, start: Tensor, target: Tensor, target_start: Tensor) -> Tensor:
+        """By how much identity falls more from `start` to `edited` than from `target_start` to `target`, mean over
+        pictures B x 3 x h x w."""
+        with torch.no_grad():
+            before, own_before, own_after = (self.identity(x) for x in (start, target_start, target))
+        lost = (own_before * own_after).sum(dim=1) - (before * self.identity(edited)).sum(dim=1)
+        return lost.clamp_min(0).mean()
 
     def _reach(self, difference: Tensor, delta: Tensor, turns: Tensor) -> Tensor | None:
         """Cross-entropy of telling edits B that turn the head from those that do not, zero where nothing is edited."""

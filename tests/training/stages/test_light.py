@@ -197,6 +197,17 @@ def test_a_pictures_code_is_to_move_as_far_as_the_generators(editor_stage):
     assert none == pytest.approx(float((length / (length + 1)).mean()), rel=1e-4)
 
 
+def test_an_edit_of_a_photo_may_lose_what_the_generators_edit_loses(editor_stage):
+    start, edited = torch.rand(2, 2, 3, 128, 128, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    edited.requires_grad_(True)
+    idle = editor_stage._lost_identity(start, start, start, start)
+    more = editor_stage._lost_identity(edited, start, start, start)
+    alike = editor_stage._lost_identity(edited, start, edited.detach(), start)
+    (slope,) = torch.autograd.grad(more, edited)
+    assert float(idle) == pytest.approx(0, abs=1e-5) and float(alike) == pytest.approx(0, abs=1e-5)
+    assert float(more) > 1e-3 and float(slope.abs().max()) > 0
+
+
 def test_windows_at_the_pictures_edge_are_drawn_often(generator, mobile):
     torch.manual_seed(0)
     origins, last = Windowed(generator).origins(2000, 12), mobile.feature_resolution - 12
