@@ -70,9 +70,9 @@ class EditSession:
                 inputs, outputs = self._contract(name, entry.inputs)
             except KeyError:
                 continue
-            if fault := mismatch(inputs, entry.inputs) or mismatch(outputs, entry.outputs):
+            if cause := mismatch(inputs, entry.inputs) or mismatch(outputs, entry.outputs):
                 raise BundleError(
-                    f"{self.bundle.name}: graph {name} does not fit family {self.family.name}: {fault}; export it again"
+                    f"{self.bundle.name}: graph {name} does not fit family {self.family.name}: {cause}; export it again"
                 )
 
     def _contract(self, graph: str, inputs: list[TensorSpec]) -> tuple[list[TensorSpec], list[TensorSpec]]:

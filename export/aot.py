@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.bundle.engine_manifest import FloatPrecision, OptimizationProfile
 from engines.bundle.integrity import read_entry, read_regular, refusing
-from engines.bundle.manifest import FileEntry, Strict, first_fault
+from engines.bundle.manifest import FileEntry, Strict, first_error
 from engines.contracts import Name
 from engines.errors import EngineError, first_line
 from engines.store import Digest, write
@@ -214,9 +214,9 @@ def load_package(
             manifest = PackageManifest.model_validate_json(raw)
             data = read_entry(path.parent, path.name, manifest.file, again)
     except ValidationError as error:
-        raise EngineError(f"{_manifest_path(path)} is not valid: {first_fault(error)}; {again}") from None
+        raise EngineError(f"{_manifest_path(path)} is not valid: {first_error(error)}; {again}") from None
     weights = bundle.manifest.files[WEIGHTS_FILE].sha256
-    for what, built, found in (
+    for what, built, current in (
         ("graph", manifest.graph, graph),
         ("precision", manifest.precision, precision),
         ("weights", manifest.weights_sha256, weights),
@@ -224,8 +224,8 @@ def load_package(
         ("PyTorch", manifest.torch, str(torch.__version__)),
         ("machine", manifest.machine, machine(device)),
     ):
-        if built != found:
-            raise EngineError(f"{path.name} was built for {what} {built}, found {found}: {again}")
+        if built != current:
+            raise EngineError(f"{path.name} was built for {what} {built}, found {current}: {again}")
     model = opened(data, device)
 
     def call(*inputs: Tensor) -> Any:

@@ -111,11 +111,11 @@ def rounded(system: Network) -> Network:
     Raises:
         ExportError: as `half_weights`.
     """
-    twin = copy.deepcopy(system).cpu().float().eval().requires_grad_(False)
-    for name, tensor in twin.state_dict().items():
+    duplicate = copy.deepcopy(system).cpu().float().eval().requires_grad_(False)
+    for name, tensor in duplicate.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(_round(name, tensor)[0])
-    return twin
+    return duplicate
 
 
 def write_weights(tensors: Mapping[str, Tensor], path: Path) -> dict[str, WeightEntry]:

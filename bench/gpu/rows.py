@@ -117,10 +117,10 @@ def capture(run: Pass, device: str) -> Pass:
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        kept = run()
+        outputs = run()
 
     def replay() -> Any:
         graph.replay()
-        return kept
+        return outputs
 
     return replay

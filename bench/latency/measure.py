@@ -297,8 +297,8 @@ def _starts(
 def line(row: Mapping[str, Any], base: str = BASE) -> str:
     """A row in words."""
     name, within = f"{row['runtime']}:{row['precision']}", row["speedup_interval"]
-    told = f"{row['graph']}, batch {row['batch']}: {name} {row['median_ms']:,.1f} ms"
+    line = f"{row['graph']}, batch {row['batch']}: {name} {row['median_ms']:,.1f} ms"
     if name == base or row["speedup"] is None:
-        return told
+        return line
     bounds = f" ({within[0]:.2f} to {within[1]:.2f})" if within else ""
-    return f"{told}, {row['speedup']:.2f} times {base}{bounds}"
+    return f"{line}, {row['speedup']:.2f} times {base}{bounds}"

@@ -151,16 +151,16 @@ def _checked(content: object, name: str, node: yaml.Node | None) -> dict[str, Na
 
 
 def _one_line(error: ValidationError, key: str, name: str, node: yaml.Node | None) -> str:
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    place = tuple(str(part) for part in faults[0]["loc"])
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    place = tuple(str(part) for part in errors[0]["loc"])
     field = ".".join((key, *place[:2]))
-    remedy = faults[0]["msg"]
+    remedy = errors[0]["msg"]
     if place[0] != "options":
         remedy = f"{remedy}; write {place[0]}: 1.5, say"
     elif place[1:2] == ("paste",):
         # A union has a fault for each of its members.
         remedy = "paste is true, false, auto, detail or replace"
-    elif faults[0]["type"] == "extra_forbidden":
+    elif errors[0]["type"] == "extra_forbidden":
         remedy = f"there is no such option; there are {', '.join(Options.model_fields)}"
     return f"{name}{_line(node, (key, *place[:2]))}: {field}: {remedy}"
 

@@ -188,7 +188,7 @@ class Worker:
             raise
         except Exception as error:
             # A fault of ours, or no memory: one photo of thousands is no reason to stop.
-            return _fault(error)
+            return _unexpected_failure(error)
 
     def edit(self, photos: Sequence[tuple[Task, Cut]]) -> list[tuple[Edited, np.ndarray | None]]:
         """Runs the networks on a batch.
@@ -237,7 +237,7 @@ class Worker:
                 except OutputError as error:
                     face = failure_of(error)
                 except Exception as error:
-                    face = _fault(error)
+                    face = _unexpected_failure(error)
             results.append((index, face))
         return Outcome(task._replace(data=b""), None, results)
 
@@ -288,5 +288,5 @@ def failure_of(error: EdgeditError) -> Failure:
     return Failure(next(kind for cls, kind in _KINDS if isinstance(error, cls)), " ".join(str(error).split()))
 
 
-def _fault(error: Exception) -> Failure:
+def _unexpected_failure(error: Exception) -> Failure:
     return Failure("fault", f"{type(error).__name__}: {' '.join(str(error).split())}; please report it")

@@ -155,7 +155,7 @@ def needing(verb: str, extras: str) -> Iterator[None]:
 
 def say(line: str) -> None:
     """Prints a line of progress."""
-    console.print(line, markup=False)
+    console.print(line)
 
 
 @contextmanager
@@ -188,7 +188,7 @@ def parse_size(name: str, text: str | None) -> int | None:
     """
     if text is None:
         return None
-    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?)([KMG]?)B?", text.strip().upper())
-    if found is None or not float(found[1]):
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?)([KMG]?)B?", text.strip().upper())
+    if match is None or not float(match[1]):
         raise EngineError(f"{name} {text} is not a size; write it as 512M or 2G")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return int(float(match[1]) * _UNITS[match[2]])

@@ -52,8 +52,8 @@ class Picturing(Crediting):
         """Says what was written; returns the summary."""
         say(f"wrote {self.out} ({picture.width}x{picture.height}), with {picture.words}")
         size = {"width": picture.width, "height": picture.height}
-        told = {"out": str(self.out), **size, "bundle": str(self.bundle), "credentials": picture.form}
-        return told | {"photo": str(photo)} | more
+        summary = {"out": str(self.out), **size, "bundle": str(self.bundle), "credentials": picture.form}
+        return summary | {"photo": str(photo)} | more
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -172,10 +172,10 @@ def _own_files(installed: Distribution) -> Iterator[str]:
         data = tomllib.loads(project.read_text())["tool"]["setuptools"]["package-data"]
         for package in (installed.read_text("top_level.txt") or "").split():
             for pattern in ("**/*.py", *data.get(package, ())):
-                found = (
+                names = (
                     path.relative_to(_ROOT).as_posix() for path in (_ROOT / package).glob(pattern) if path.is_file()
                 )
-                yield from (name for name in found if not name.startswith(_BUNDLES))
+                yield from (name for name in names if not name.startswith(_BUNDLES))
         return
     for file in installed.files or ():
         name = file.as_posix()
