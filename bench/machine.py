@@ -89,7 +89,7 @@ def ceilings(device: str) -> dict[str, Any]:
 
 
 def ceiling(device: str, threads: int = 0) -> Ceiling:
-    """On a GPU 1 GiB and 8192^3 in FP16; on a CPU 256 MiB and 1024^3 in FP32.
+    """Ceilings of copies and products: 1 GiB and 8192^3 in FP16 on a GPU, 256 MiB and 1024^3 in FP32 on a CPU.
 
     Args:
         device: "cpu" or a CUDA device.

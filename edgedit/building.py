@@ -224,7 +224,7 @@ def estimate(
     batch: int = 1,
     progress: Progress = lambda line: None,
 ) -> list[Floor]:
-    """How fast a GPU could be at best with a bundle's graphs, and which fit, without building anything.
+    """The shortest times that a GPU could take for a bundle's graphs, and which fit, without building anything.
 
     Args:
         bundle: its directory.

@@ -84,7 +84,7 @@ STATUSES = {
     STOPPED: "stopped by Ctrl-C",
     UNREAD: "whatever read the output went away",
 }
-"""What the exit status says."""
+"""The meanings of the exit status."""
 
 
 class _UsageError(Exception):
@@ -180,7 +180,7 @@ def parse(arguments: list[str]) -> Any:
 
 
 def command_line(arguments: list[str]) -> Any:
-    """What tyro makes of a command line; it ends the program (SystemExit) once it has printed something."""
+    """The verb that tyro makes of a command line; it ends the program (SystemExit) once it has printed something."""
     return tyro.cli(
         Verb,  # type: ignore[arg-type]
         prog="edgedit",
@@ -201,7 +201,7 @@ def _verb(arguments: list[str]) -> list[str]:
 
 
 def _message(event: parsing.ParseErrorEvent) -> str:
-    """Why a command line is refused, on one line."""
+    """The reason why a command line is refused, on one line."""
     unknown = event.tokens if isinstance(event, parsing.UnrecognizedArgs) else []
     if isinstance(event, parsing.MissingArgs):
         unknown = event.unrecognized_tokens

@@ -1,4 +1,4 @@
-"""What this machine can run, and what is missing: each finding with the one command that mends it."""
+"""Findings on what this machine can run and what is missing: each finding with the one command that mends it."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `examine` found."""
+    """The findings of `examine`."""
 
     findings: tuple[Finding, ...]
     versions: dict[str, str]
-    """Of what a bug report names."""
+    """The versions that a bug report names."""
 
     @property
     def works(self) -> bool:

@@ -129,7 +129,7 @@ def write_weights(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Weight
 
 
 def weight_table(path: Path) -> dict[str, WeightEntry]:
-    """Where each tensor of a safetensors file lies, from its header alone.
+    """The places of a safetensors file's tensors by name, from its header alone.
 
     Raises:
         ExportError: if the file is not safetensors, or a tensor lies outside it.

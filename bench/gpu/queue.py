@@ -40,7 +40,7 @@ class Step:
     lacks: str | None = None
     """The reason why it cannot run here; None if it can."""
     seconds: float = 0.0
-    """It is not begun with less time than that."""
+    """Seconds that must be left for it to begin."""
 
 
 class Queue:

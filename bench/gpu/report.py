@@ -46,7 +46,7 @@ def report(out: Path) -> list[str]:
 
 
 def _collected(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """By model and device, all rows of all jobs in one result of `bench.latency`."""
+    """All rows of all jobs in one result of `bench.latency`, by model and device."""
     results: dict[tuple[str, str], dict[str, Any]] = {}
     for job in _TIMED:
         result = read(out / f"{job}.json")

@@ -53,7 +53,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """As `bench.latency` names its candidates: "eager:fp16"."""
+        """The row's name in the form of `bench.latency`'s candidates: "eager:fp16"."""
         return f"{self.runtime}:{self.precision}"
 
     def lacks(self, device: str) -> str | None:

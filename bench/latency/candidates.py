@@ -43,11 +43,11 @@ class Candidate:
     engine: str | None = None
     """The engine folder it runs; None for the bundle's own graph."""
     graphs: frozenset[str] | None = None
-    """Those that it has; None for all of the bundle."""
+    """The graphs that it has; None for all of the bundle."""
 
     @property
     def name(self) -> str:
-        """For example "onnxruntime:fp32"."""
+        """The candidate's name, such as "onnxruntime:fp32"."""
         return f"{self.runtime}:{self.precision}"
 
 

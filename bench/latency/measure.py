@@ -50,7 +50,7 @@ class Budget:
     passes: int = 20
     """Rounds of each graph and batch size, at most."""
     seconds: float = 240.0
-    """For all rounds together; what one graph leaves goes to the next."""
+    """The time for all rounds together; what one graph leaves goes to the next."""
     least: int = LEAST
     """Rounds that are made all the same."""
     starts: int = 3

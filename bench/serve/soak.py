@@ -87,7 +87,7 @@ class Sample:
     """The memory, files and threads that are held at one moment."""
 
     seconds: float
-    """Since the run began."""
+    """The time since the run began."""
     server_bytes: int
     """Memory of the server and its models' processes that is no file's, without what they share."""
     shared_bytes: int
@@ -101,7 +101,7 @@ class Sample:
 
 
 def growth(samples: Sequence[Sample]) -> dict[str, float]:
-    """By what each figure grew: the median of the last third less that of the first, after the warm-up.
+    """The growth of each figure: the median of the last third less that of the first, after the warm-up.
 
     Raises:
         EdgeditError: for too few samples to tell.

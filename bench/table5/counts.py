@@ -33,7 +33,7 @@ class Published(NamedTuple):
     """Millions of parameters."""
     gmacs: float
     seconds: float
-    """For one edited image."""
+    """The time for one edited image."""
 
 
 PAPER: dict[str, Published] = {
@@ -75,7 +75,7 @@ class Component:
     name: str
     params_m: float
     gmacs: float
-    """In one edit of one image, all its calls together."""
+    """GMACs of one edit of one image, all its calls together."""
 
 
 @dataclass(frozen=True, kw_only=True)

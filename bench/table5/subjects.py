@@ -111,7 +111,7 @@ def network(key: str, setting: Setting) -> Method:
 
 
 class Eager:
-    """In PyTorch, operator by operator."""
+    """A method in PyTorch, operator by operator."""
 
     def __init__(self, key: str, setting: Setting) -> None:
         self._setting = setting
@@ -194,7 +194,7 @@ class Exported:
 
 
 def _extents(spec: TensorSpec) -> tuple[int, ...]:
-    """For one image."""
+    """A tensor's extents for one image."""
     return tuple(extent if isinstance(extent, int) else 1 for extent in spec.shape)
 
 

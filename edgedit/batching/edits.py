@@ -14,7 +14,7 @@ from engines.errors import EdgeditError
 from engines.photo import PasteMode
 
 MAX_BYTES = 2**20
-"""Of a file of edits; far above any that people write."""
+"""The largest file of edits; far above any that people write."""
 
 EXAMPLE = """\
 # The edits that every photo gets, each under a name of your own: DIRECTION: STRENGTH, one or several.
@@ -44,7 +44,7 @@ class EditsError(EdgeditError):
 
 
 class Options(BaseModel):
-    """How the result of one edit is made and written."""
+    """Options of the result of one edit: how it is made and written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,7 +53,7 @@ class Options(BaseModel):
     format: Literal["png", "jpeg", "webp"] | None = None
     """None: that of the photo."""
     quality: Annotated[int, Field(strict=True, ge=1, le=100)] = 95
-    """Of JPEG and WebP."""
+    """The quality of JPEG and WebP."""
     clamp: Annotated[bool, Field(strict=True)] = False
     """Limit strengths to the usable ranges."""
 

@@ -39,11 +39,11 @@ class Recipe:
 
     name: str
     strengths: Mapping[str, float]
-    """By direction: what the results say of it."""
+    """Strengths by direction: what the results say of the edit."""
     delta_w: np.ndarray
     style_delta: np.ndarray
     mode: PasteMode | None
-    """How the face is put back; None for the face alone."""
+    """The way the face is put back; None for the face alone."""
     format: str | None
     """One of `engines.photo.sources.FORMATS`; None for that of the photo."""
     quality: int
@@ -66,13 +66,13 @@ class Settings:
     """All that a worker is made of: paths and plain values, so that another process can make one."""
 
     path: Path | None
-    """Of the bundle; None for the portrait bundle, which lies elsewhere on every machine."""
+    """The bundle's path; None for the portrait bundle, which lies elsewhere on every machine."""
     manifest: str
     """SHA-256 of the bundle's manifest."""
     runtime: str
     public_key: Path | None
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the runtime."""
+    """The runtime's options."""
     credentials: Mapping[str, Any] | None = field(default_factory=dict)
     """Arguments of `engines.photo.credentials.Credentials`; None for results that say nothing of their edits."""
     aligned: bool
@@ -131,19 +131,19 @@ class Task(NamedTuple):
 
     name: str
     data: bytes
-    """Of its file."""
+    """The bytes of its file."""
     sha256: str
     edits: tuple[int, ...]
     """Which of the recipes."""
 
 
 class Outcome(NamedTuple):
-    """What became of a photo."""
+    """The outcome of a photo."""
 
     task: Task
     """Without its data."""
     failure: Failure | None
-    """Of the photo as a whole."""
+    """The failure of the photo as a whole."""
     results: list[tuple[int, bytes | Failure]]
     """The file of each edit, or why there is none."""
 

@@ -40,8 +40,8 @@ DARKEST = 6.0
 SHADE = 0.25
 """Darker photos have colours as near to each other as JPEG's noise: limits shrink with the light down to this share."""
 CONTRAST = 69.0
-"""So do they in a faded photo, whose cells' luminances span less between a tenth and nine tenths of them than three
-quarters of the faces of the training data do."""
+"""The span of the cells' luminances, between a tenth and nine tenths of them, below which a photo is faded and limits
+shrink too; three quarters of the faces of the training data have more."""
 LINE_SPREAD = 1.5
 """Levels around the line, of a face as light as `LIGHT`, up to which a photo is toned. Those of the training data have
 up to 1.5, sepia as JPEG of quality 50 has about 1, and photos in colour have 1.75 and more."""

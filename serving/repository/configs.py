@@ -17,7 +17,7 @@ from engines.directions import Direction
 from serving import contract
 
 _PB: Any = model_config_pb2
-"""Its classes are made when it is imported: a type checker does not see them."""
+"""Triton's messages, whose classes are made at import: a type checker does not see them."""
 
 VERSION_COUNT = 2
 """A new version and the one before it: `edit_session` calls models of its own version while it is replaced."""

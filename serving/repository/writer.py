@@ -45,7 +45,7 @@ class Repository:
     bundle: str
     """Name of the bundle that was written last."""
     bundle_sha256: str
-    """Its digest, see `engines.bundle.Bundle.digest`."""
+    """The bundle's digest, see `engines.bundle.Bundle.digest`."""
     version: int
     """The version that holds it."""
     models: list[str]
