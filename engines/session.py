@@ -228,7 +228,7 @@ class EditSession:
     def _deltas(
         self, inversion: Inversion, delta_w: np.ndarray, style_delta: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Both deltas, checked, one for each photo."""
+        """The two deltas, checked, one for each photo."""
         batch = self._check(inversion)
         delta_w = _per_photo("delta_w", delta_w, batch, (self.family.w_rows, self.family.style_dim))
         if style_delta is None:

@@ -31,7 +31,7 @@ class Model:
     family: ModelFamily
     device: str
     bundle: Bundle | None = None
-    """None: random weights."""
+    """The model's bundle; None for random weights."""
     _systems: dict[bool, EditingSystem] = field(default_factory=dict)
     _work: dict[str, Work] = field(default_factory=dict)
 

@@ -28,7 +28,7 @@ class Outcome:
 
     row: Mapping[str, Any]
     done: bool = True
-    """False: the next run takes the step again."""
+    """Whether the step is done; if not, the next run takes it again."""
 
 
 @dataclass(frozen=True)

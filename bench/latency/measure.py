@@ -143,7 +143,7 @@ def measure(
 
 
 def describe(ceilings: Mapping[str, Any]) -> str:
-    """Both ceilings in words."""
+    """The two ceilings in words."""
     rate = f"{ceilings['matmul_tflops'] * 1e3:,.0f} GFLOP/s ({ceilings['matmul_dtype']}, {ceilings['matmul_by']})"
     return f"copies at {ceilings['copy_gbs']:.1f} GB/s, products at {rate}"
 

@@ -25,7 +25,7 @@ class Cell:
     model: str
     """"edit" or "edit_session"; in process it is the same call for both."""
     way: str
-    """"in-process" or a transport."""
+    """The way to the session: "in-process" or a transport."""
     batching: str
     """Batching of the server, "on" or "off". In process, on: one caller with full batches; off: callers as named."""
     concurrency: int

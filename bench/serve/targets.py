@@ -23,7 +23,7 @@ Call = Callable[[], np.ndarray]
 
 
 class Target(Protocol):
-    """Something that edits."""
+    """A way to edit that is measured."""
 
     def calls(self, concurrency: int) -> list[Call]:
         """One per caller; each gives uint8 B x h x w x 3."""

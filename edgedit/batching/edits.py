@@ -51,7 +51,7 @@ class Options(BaseModel):
     paste: Annotated[bool, Field(strict=True)] | PasteMode = True
     """True puts the face back as "auto" does; False writes the face alone."""
     format: Literal["png", "jpeg", "webp"] | None = None
-    """None: that of the photo."""
+    """The result's format; None for that of the photo."""
     quality: Annotated[int, Field(strict=True, ge=1, le=100)] = 95
     """The quality of JPEG and WebP."""
     clamp: Annotated[bool, Field(strict=True)] = False

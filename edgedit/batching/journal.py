@@ -36,7 +36,7 @@ class Entry(NamedTuple):
     digest: Digest | None
     """The digest of the result's file; None where it failed, and for a photo as a whole."""
     failure: Failure | None
-    """None where it is done, or has failed no longer."""
+    """The failure; None where it is done, or has failed no longer."""
 
 
 class Journal:

@@ -66,7 +66,7 @@ class Status:
     present: int
     """The number of photos that were done before this run."""
     seconds_left: float | None
-    """About, from the throughput of this run; None while that is not known."""
+    """An estimate from the throughput of this run; None while that is not known."""
     photos_per_second: float | None
     """The rate of the photos that this run worked on; None while that is not known."""
 

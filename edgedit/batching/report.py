@@ -17,7 +17,7 @@ class FailedPhoto:
 
     photo: str
     edit: str
-    """"" for all of them."""
+    """The edit's name; "" for all of them."""
     failure: Failure
 
 

@@ -134,14 +134,14 @@ class Task(NamedTuple):
     """The bytes of its file."""
     sha256: str
     edits: tuple[int, ...]
-    """Which of the recipes."""
+    """The indices of its recipes."""
 
 
 class Outcome(NamedTuple):
     """The outcome of a photo."""
 
     task: Task
-    """Without its data."""
+    """The task, without its data."""
     failure: Failure | None
     """The failure of the photo as a whole."""
     results: list[tuple[int, bytes | Failure]]

@@ -49,7 +49,7 @@ class Calibrated(Strict):
 
     @property
     def file(self) -> str:
-        """Its name in the engine folder."""
+        """The file's name in the engine folder."""
         return f"{self.graph}.ranges.json"
 
     def document(self) -> bytes:

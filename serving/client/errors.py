@@ -18,7 +18,7 @@ class UnavailableError(ServingError):
 
 
 class DroppedError(UnavailableError):
-    """Somebody takes gRPC's connections and ends them, as Triton's port for HTTP does."""
+    """The other side takes gRPC's connections and ends them, as Triton's port for HTTP does."""
 
 
 class StaleRegionError(UnavailableError):

@@ -23,7 +23,7 @@ class ServedEngine:
 
     @property
     def file(self) -> str:
-        """Its name beside model.onnx."""
+        """The engine's name beside model.onnx."""
         return f"model_sm{self.compute_capability.replace('.', '')}.plan"
 
     def read(self) -> bytes:
