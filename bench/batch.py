@@ -65,7 +65,7 @@ class BatchBenchOptions:
     threads: int = 0
     """Threads for one network; 0: one per core."""
     smoke: bool = False
-    """Few and small settings, to see that it runs: no figures to keep."""
+    """A run with few and small settings, to see that it works: no figures to keep."""
     out: Path
     """The JSON file to write."""
     plot: Path | None = None

@@ -37,9 +37,9 @@ class EngineBenchOptions:
     precision: Precision = "fp16"
     """The precision of the engines."""
     graph: tuple[str, ...] = ("all",)
-    """As of `edgedit build`."""
+    """The graphs, as of `edgedit build`."""
     batch_range: str = "1:1:8"
-    """As of `edgedit build`."""
+    """The batch sizes, as of `edgedit build`."""
     out: Path
     """The JSON file to write; rows of an earlier run in it are kept unless they are measured again."""
 

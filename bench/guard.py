@@ -26,7 +26,7 @@ from bench.machine import about
 from bench.program import console, program, save, say
 from edgedit.editor import PORTRAIT_BUNDLE, open_bundle
 from engines.bundle import Bundle
-from engines.bundle.manifest import first_fault
+from engines.bundle.manifest import first_error
 from engines.bundle.provenance import provenance
 from engines.contracts import PIPELINES
 from engines.errors import EdgeditError
@@ -102,7 +102,7 @@ def read_counts(path: Path) -> dict[str, Size]:
     except OSError as error:
         raise EdgeditError(f"cannot read {path}: {error.strerror or error}; {COMMAND} --update writes it") from None
     except ValidationError as error:
-        raise EdgeditError(f"{path} holds no counts: {first_fault(error)}; {COMMAND} --update writes it") from None
+        raise EdgeditError(f"{path} holds no counts: {first_error(error)}; {COMMAND} --update writes it") from None
 
 
 def check(bundle: Bundle, counts: Path, update: bool = False) -> None:

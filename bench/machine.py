@@ -25,25 +25,25 @@ _CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.
 
 def about(device: str, command: str) -> dict[str, Any]:
     """The device of a run, its driver and clocks, beside the host, versions, date and command."""
-    told: dict[str, Any] = provenance(command)
-    told["host"] = told.pop("device")
+    facts: dict[str, Any] = provenance(command)
+    facts["host"] = facts.pop("device")
     if device == "cpu":
-        return told | {"device": {"name": told["host"], "kind": "cpu"}}
+        return facts | {"device": {"name": facts["host"], "kind": "cpu"}}
     import torch
 
-    found = torch.cuda.get_device_properties(device)
+    properties = torch.cuda.get_device_properties(device)
     gpu = {
-        "name": found.name,
+        "name": properties.name,
         "kind": "cuda",
-        "compute_capability": f"{found.major}.{found.minor}",
-        "memory_gb": found.total_memory / 1e9,
-        "multiprocessors": found.multi_processor_count,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "memory_gb": properties.total_memory / 1e9,
+        "multiprocessors": properties.multi_processor_count,
         "driver": driver_version() or nvidia_smi("driver_version").get("driver_version"),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
         "clocks_before": clocks(device),
     }
-    return told | {"device": gpu}
+    return facts | {"device": gpu}
 
 
 def clocks(device: str) -> dict[str, str]:
@@ -89,7 +89,7 @@ def ceilings(device: str) -> dict[str, Any]:
 
 
 def ceiling(device: str, threads: int = 0) -> Ceiling:
-    """On a GPU 1 GiB and 8192^3 in FP16; on a CPU 256 MiB and 1024^3 in FP32.
+    """Ceilings of copies and products: 1 GiB and 8192^3 in FP16 on a GPU, 256 MiB and 1024^3 in FP32 on a CPU.
 
     Args:
         device: "cpu" or a CUDA device.

@@ -98,10 +98,10 @@ def _both(editor: Editor, pixels: np.ndarray, edits: dict[str, float]) -> tuple[
 
 def _turned(editor: Editor, photo: np.ndarray, crop: np.ndarray, turn: int) -> dict[str, Any]:
     try:
-        found = editor.portrait(np.ascontiguousarray(np.rot90(photo, turn))).aligned
+        aligned = editor.portrait(np.ascontiguousarray(np.rot90(photo, turn))).aligned
     except ImageError as error:
         return {"error": str(error)}
-    off = np.abs(found.astype(int) - crop)
+    off = np.abs(aligned.astype(int) - crop)
     return {"most": int(off.max()), "mean": float(off.mean())}
 
 

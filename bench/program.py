@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from engines.bundle.manifest import first_fault
+from engines.bundle.manifest import first_error
 from engines.bundle.provenance import provenance
 from engines.errors import EdgeditError
 from engines.store import write
@@ -26,7 +26,7 @@ MAX_BYTES = 32 * 2**20
 
 _OBJECT = TypeAdapter(Result)
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def table(left: Iterable[str], right: Iterable[str], title: str | None = None) -> Table:
@@ -41,7 +41,7 @@ def table(left: Iterable[str], right: Iterable[str], title: str | None = None) -
 
 def say(line: str) -> None:
     """Prints a line of progress."""
-    console.print(line, markup=False)
+    console.print(line)
 
 
 def program(run: Callable[[Options], object], options: type[Options], module: str) -> None:
@@ -84,7 +84,7 @@ def read_json(path: Path) -> Result:
     except OSError as error:
         raise EdgeditError(f"cannot read {path}: {error.strerror or error}") from None
     except ValidationError as error:
-        raise EdgeditError(f"{path} holds no JSON object: {first_fault(error)}") from None
+        raise EdgeditError(f"{path} holds no JSON object: {first_error(error)}") from None
 
 
 class Rows:

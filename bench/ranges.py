@@ -26,7 +26,7 @@ from engines.errors import EngineError
 from engines.family import ModelFamily
 from engines.photo import aligned_square, open_image
 from engines.precision.emulate import Emulated
-from engines.precision.ranges import LIMIT, NEAR, least_margin, products, ranges
+from engines.precision.ranges import HIGH, LIMIT, least_margin, products, ranges
 from engines.precision.source import load_source
 from engines.precision.typed import retype
 from engines.runtimes import create
@@ -140,7 +140,7 @@ def measure(name: str, bundle: Bundle, options: RangeBenchOptions) -> Iterator[d
     for graph in graphs:
         model = load_source(bundle, graph)
         retype(model, "fp16")
-        found = products(model)
+        fp16_products = products(model)
         emulated = Emulated(model, watch=True, threads=options.threads)
         del model
         if graph in FROM_PHOTOS:
@@ -150,13 +150,13 @@ def measure(name: str, bundle: Bundle, options: RangeBenchOptions) -> Iterator[d
         for what, feeds in inputs:
             emulated.peaks.clear()
             emulated.run(feeds)
-            yield _row(name, graph, what, emulated.peaks, least_margin(found, emulated.peaks))
+            yield _row(name, graph, what, emulated.peaks, least_margin(fp16_products, emulated.peaks))
         del emulated
         gc.collect()
 
 
 def _row(name: str, graph: str, what: str, peaks: Mapping[str, float], margin: tuple[float, str]) -> dict[str, Any]:
-    seen = ranges(peaks)
+    summary = ranges(peaks)
 
     def finite(value: float) -> float | None:
         return value if np.isfinite(value) else None
@@ -166,11 +166,11 @@ def _row(name: str, graph: str, what: str, peaks: Mapping[str, float], margin: t
         "graph": graph,
         "input": what,
         "values": len(peaks),
-        "largest": finite(seen.largest),
+        "largest": finite(summary.largest),
         "at": max(peaks, key=lambda value: peaks[value], default=None),
-        "headroom": finite(seen.headroom),
-        "near_limit": {value: finite(peak) for value, peak in seen.near_limit.items()},
-        "overflowed": seen.overflowed,
+        "headroom": finite(summary.headroom),
+        "near_limit": {value: finite(peak) for value, peak in summary.high_peaks.items()},
+        "overflowed": summary.overflowed,
         "least_margin": {"times": finite(margin[0]), "product": margin[1]},
     }
 
@@ -180,8 +180,8 @@ def _line(row: Mapping[str, Any]) -> str:
     headroom = f", {row['headroom']:.4g} times below the limit" if row["headroom"] else ""
     margin = row["least_margin"]["times"]
     bound = f"; no product can come nearer than {margin:.3g} times ({row['least_margin']['product']})" if margin else ""
-    near = f"; near {LIMIT:.0f}: {', '.join(row['near_limit'])}" if row["near_limit"] else ""
-    return f"{row['bundle']} {row['graph']}, {row['input']}: {largest}{headroom}{bound}{near}"
+    high = f"; near {LIMIT:.0f}: {', '.join(row['near_limit'])}" if row["near_limit"] else ""
+    return f"{row['bundle']} {row['graph']}, {row['input']}: {largest}{headroom}{bound}{high}"
 
 
 def run(options: RangeBenchOptions) -> None:
@@ -197,7 +197,7 @@ def run(options: RangeBenchOptions) -> None:
             say(_line(row))
             rows.add([row])
             rows.save(
-                f"python -m bench.ranges --bundle NAME=BUNDLE --codes CODES {scales}--out FILE", limit=LIMIT, near=NEAR
+                f"python -m bench.ranges --bundle NAME=BUNDLE --codes CODES {scales}--out FILE", limit=LIMIT, near=HIGH
             )
 
 

@@ -17,7 +17,7 @@ from bench.latency.result import Result, parse
 from bench.program import read_json
 from engines.errors import EdgeditError
 
-_FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError)
+_DRAWING_ERRORS = (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError)
 """The errors of drawing a file of the right kind with the wrong content."""
 
 
@@ -81,7 +81,7 @@ def _section(path: Path) -> Section:
             return _table5(raw)
         if "way" in first:
             return _serve(raw)
-    except _FAULTS as error:
+    except _DRAWING_ERRORS as error:
         raise EdgeditError(f"{path} cannot be drawn: {type(error).__name__}: {error}; measure it again") from None
     raise EdgeditError(f"{path} is not a file of `edgedit bench latency`, `bench time` or `bench serve`")
 

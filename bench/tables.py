@@ -117,7 +117,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
         lambda: table5(_result("table5-counts.json"), _result("table5-times-cpu.json")),
     ),
 }
-"""By marker: the page that has it, from the repository's root, and what stands between it and its end."""
+"""The page that has a marker, from the repository's root, and what stands between it and its end; by marker."""
 
 
 def filled(page: str, name: str, table: str) -> str:

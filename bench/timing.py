@@ -81,20 +81,20 @@ def rounds(
         after: told the name of every call that has ended.
     """
     source = random.Random(seed)
-    found = Rounds({name: [] for name in calls})
+    result = Rounds({name: [] for name in calls})
     for _ in range(count):
         order = list(calls)
         source.shuffle(order)
-        found.orders.append(order)
+        result.orders.append(order)
         for name in order:
             synchronize(device)
             marks = _marked(calls[name], device)
             synchronize(device)
-            found.samples[name].append(tuple(_between(marks)))
+            result.samples[name].append(tuple(_between(marks)))
             after(name)
         if until():
             break
-    return found
+    return result
 
 
 def warmed(
@@ -110,19 +110,19 @@ def warmed(
         device: as of `rounds`.
         until: as of `rounds`.
     """
-    found = Rounds({name: [] for name in calls})
+    result = Rounds({name: [] for name in calls})
     shortest = dict.fromkeys(calls, math.inf)
     for number in range(most):
         one = rounds(calls, count=1, device=device, seed=number)
-        found.orders += one.orders
+        result.orders += one.orders
         times = {name: sum(samples[0]) for name, samples in one.samples.items()}
         for name, samples in one.samples.items():
-            found.samples[name] += samples
+            result.samples[name] += samples
         cold = any(times[name] < STEADY * shortest[name] for name in calls)
         shortest = {name: min(shortest[name], times[name]) for name in calls}
         if not cold or until():
             break
-    return found
+    return result
 
 
 def synchronize(device: str) -> None:

@@ -65,7 +65,7 @@ _ELSEWHERE = {
     "training.running.api": ("calibrate_directions", "evaluate", "fit_directions", "train"),
     "training.importers.directions": ("import_direction",),
 }
-"""By module, names that are loaded when they are asked for: most need an extra (see pyproject.toml)."""
+"""Names that are loaded when they are asked for, by module: most need an extra (see pyproject.toml)."""
 _HOME = {name: module for module, names in _ELSEWHERE.items() for name in names}
 
 

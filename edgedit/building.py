@@ -113,10 +113,10 @@ def build(
     )
     # Before any face is read; for the GPU at hand, which is not named here, the build says it.
     check_targets(precision, (target or "").split(","))
-    found = open_bundle(bundle, verify=False, progress=progress)
+    opened = open_bundle(bundle, verify=False, progress=progress)
     known = None
     if faces is not None:
-        known = _certification_inputs(found, precision, faces, max_faces, lpips, identity, progress, runtime in ON_CPU)
+        known = _certification_inputs(opened, precision, faces, max_faces, lpips, identity, progress, runtime in ON_CPU)
     elif precision in EIGHT_BIT:
         raise EngineError(
             f"--precision {precision} takes the ranges of activations from photos: give a folder or tar of aligned "
@@ -125,7 +125,7 @@ def build(
     elif lpips is not None or identity is not None:
         raise EngineError("--lpips and --identity judge faces: give --faces too")
     return build_graphs(
-        found.path,
+        opened.path,
         runtime=runtime,
         target=target,
         precision=precision,
@@ -170,9 +170,9 @@ def certify(
         >>> certificate["passed"], certificate["images"]["psnr"]["worst"] > 45
         (True, True)
     """
-    found = open_bundle(bundle, verify=False, progress=progress)
-    names = graph_names(found, graphs)
-    known = _certification_inputs(found, precision, faces, max_faces, lpips, identity, progress)
+    opened = open_bundle(bundle, verify=False, progress=progress)
+    names = graph_names(opened, graphs)
+    known = _certification_inputs(opened, precision, faces, max_faces, lpips, identity, progress)
     return {name: known.fit(name)[1] or {} for name in names}
 
 
@@ -224,7 +224,7 @@ def estimate(
     batch: int = 1,
     progress: Progress = lambda line: None,
 ) -> list[Floor]:
-    """How fast a GPU could be at best with a bundle's graphs, and which fit, without building anything.
+    """The shortest times that a GPU could take for a bundle's graphs, and which fit, without building anything.
 
     Args:
         bundle: its directory.
@@ -244,8 +244,8 @@ def estimate(
         ['invert', 'edit', 'reconstruct']
     """
     model = device(gpu)
-    found = open_bundle(bundle, verify=False, progress=progress)
-    return floors(found, graph_names(found, graphs), model, precision=precision, batch=batch)
+    opened = open_bundle(bundle, verify=False, progress=progress)
+    return floors(opened, graph_names(opened, graphs), model, precision=precision, batch=batch)
 
 
 def _certification_inputs(

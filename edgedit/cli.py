@@ -84,7 +84,7 @@ STATUSES = {
     STOPPED: "stopped by Ctrl-C",
     UNREAD: "whatever read the output went away",
 }
-"""What the exit status says."""
+"""The meanings of the exit status."""
 
 
 class _UsageError(Exception):
@@ -94,14 +94,14 @@ class _UsageError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     arguments = spelt_out(list(sys.argv[1:] if arguments is None else arguments))
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     shown: list[str] = []
 
     def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
         line = " ".join(str(message).split())
         if line not in shown:
             shown.append(line)
-            errors.print(f"warning: {line}", markup=False)
+            errors.print(f"warning: {line}")
 
     try:
         verb = parse(arguments)
@@ -125,14 +125,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 write(verb.json, text.encode())
         sys.stdout.flush()
     except _UsageError as error:
-        errors.print(f"error: {error}", markup=False)
+        errors.print(f"error: {error}")
         return MALFORMED
     except BrokenPipeError:
         # Python flushes once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
     except (EdgeditError, ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
-        errors.print(f"error: {_line(error)}", markup=False)
+        errors.print(f"error: {_line(error)}")
         return FAILED
     except KeyboardInterrupt:
         errors.print("stopped")
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         console.stderr = False
     if problem := summary.get("error"):
-        errors.print(f"error: {problem}", markup=False)
+        errors.print(f"error: {problem}")
         return FAILED
     return DONE
 
@@ -171,8 +171,8 @@ def parse(arguments: list[str]) -> Any:
         if not words:
             console.print("exit status:")
             for status, meaning in STATUSES.items():
-                console.print(f"  {status:3d}  {meaning}", markup=False)
-        console.print(f"example: {EXAMPLES[' '.join(words)]}", markup=False)
+                console.print(f"  {status:3d}  {meaning}")
+        console.print(f"example: {EXAMPLES[' '.join(words)]}")
         return None
     while hasattr(verb, "verb"):
         verb = verb.verb
@@ -180,7 +180,7 @@ def parse(arguments: list[str]) -> Any:
 
 
 def command_line(arguments: list[str]) -> Any:
-    """What tyro makes of a command line; it ends the program (SystemExit) once it has printed something."""
+    """The verb that tyro makes of a command line; it ends the program (SystemExit) once it has printed something."""
     return tyro.cli(
         Verb,  # type: ignore[arg-type]
         prog="edgedit",
@@ -201,7 +201,7 @@ def _verb(arguments: list[str]) -> list[str]:
 
 
 def _message(event: parsing.ParseErrorEvent) -> str:
-    """Why a command line is refused, on one line."""
+    """The reason why a command line is refused, on one line."""
     unknown = event.tokens if isinstance(event, parsing.UnrecognizedArgs) else []
     if isinstance(event, parsing.MissingArgs):
         unknown = event.unrecognized_tokens
@@ -223,8 +223,8 @@ def _message(event: parsing.ParseErrorEvent) -> str:
         if argument is None:
             return reason
         value = re.search(r"'([^']*)'\]?(?:$|\. Got errors)", reason)
-        told = f"{value[1]!r} is not {argument.lowered.metavar}" if value else reason
-        return f"{argument.display_name()}: {told}"
+        problem = f"{value[1]!r} is not {argument.lowered.metavar}" if value else reason
+        return f"{argument.display_name()}: {problem}"
     return f"malformed command line ({type(event).__name__})"
 
 

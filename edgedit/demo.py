@@ -1,4 +1,4 @@
-"""What `edgedit demo` shows: the photo that comes with the package, and edits along a bundle's attributes."""
+"""The content of `edgedit demo`: the photo that comes with the package, and edits along a bundle's attributes."""
 
 from __future__ import annotations
 

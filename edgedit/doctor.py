@@ -1,4 +1,4 @@
-"""What this machine can run, and what is missing: each finding with the one command that mends it."""
+"""Findings on what this machine can run and what is missing: each finding with the one command that mends it."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `examine` found."""
+    """The findings of `examine`."""
 
     findings: tuple[Finding, ...]
     versions: dict[str, str]
-    """Of what a bug report names."""
+    """The versions that a bug report names."""
 
     @property
     def works(self) -> bool:
@@ -86,8 +86,8 @@ def _machine() -> Iterator[Finding]:
     words = " ".join(cpus.features()) or "not known here"
     yield Finding("processor", "good", f"{processor()}{few}; instructions: {words}")
     total_memory, free = memory()
-    told = "not known here" if total_memory is None else f"{_gb(total_memory)}, {_gb(free or 0)} free"
-    yield Finding("memory", "good", told)
+    detail = "not known here" if total_memory is None else f"{_gb(total_memory)}, {_gb(free or 0)} free"
+    yield Finding("memory", "good", detail)
 
 
 def _gpu() -> Finding:
@@ -106,8 +106,8 @@ def _runtimes() -> Iterator[Finding]:
     try:
         import onnxruntime
 
-        told = f"{onnxruntime.__version__}, {', '.join(onnxruntime.get_available_providers())}"
-        yield Finding("ONNX Runtime", "good", told, needed=True)
+        detail = f"{onnxruntime.__version__}, {', '.join(onnxruntime.get_available_providers())}"
+        yield Finding("ONNX Runtime", "good", detail, needed=True)
     except Exception as error:  # Whatever a broken installation raises is the finding.
         remedy = "pip install --force-reinstall onnxruntime"
         yield Finding("ONNX Runtime", "broken", first_line(error), remedy, needed=True)
@@ -139,14 +139,14 @@ def _files(path: Path, quick: bool) -> Iterator[Finding]:
     nearest = next(place for place in (folder, *folder.parents) if place.is_dir())
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
     free = shutil.disk_usage(nearest).free
-    told = f"{_gb(size)} in use, {_gb(free)} free on its disk ({_short(folder)})"
+    detail = f"{_gb(size)} in use, {_gb(free)} free on its disk ({_short(folder)})"
     if not os.access(nearest, os.W_OK):
         remedy = "set EDGEDIT_CACHE to a folder that you may write"
         yield Finding("cache folder", "broken", f"{_short(folder)} cannot be written", remedy, needed=lacking)
     elif free < LEAST_DISK:
-        yield Finding("cache folder", "broken", told, "set EDGEDIT_CACHE to a folder on a disk with more room")
+        yield Finding("cache folder", "broken", detail, "set EDGEDIT_CACHE to a folder on a disk with more room")
     else:
-        yield Finding("cache folder", "good", told)
+        yield Finding("cache folder", "good", detail)
 
 
 def _package(title: str, package: Package, needed: bool) -> Finding:
@@ -176,11 +176,11 @@ def _triton() -> Finding:
 
 def _extras() -> Iterator[Finding]:
     try:
-        told = metadata.metadata("edgedit")
+        distribution = metadata.metadata("edgedit")
     except metadata.PackageNotFoundError:
         return
-    wanted: dict[str, list[str]] = {name: [] for name in told.get_all("Provides-Extra") or ()}
-    for line in told.get_all("Requires-Dist") or ():
+    wanted: dict[str, list[str]] = {name: [] for name in distribution.get_all("Provides-Extra") or ()}
+    for line in distribution.get_all("Requires-Dist") or ():
         requirement, _, marker = line.partition(";")
         extra = re.search(r"extra == ['\"]([\w-]+)", marker)
         elsewhere = "sys_platform != " in marker and f"'{sys.platform}'" in marker.replace('"', "'")
@@ -216,8 +216,8 @@ def _self_test(bundle: str | Path, progress: Progress) -> Finding:
         return Finding("self-test", "broken", "the bundle has no direction to edit along", needed=True)
     if face.std() == 0:
         return Finding("self-test", "broken", "the edit gave an empty picture", needed=True)
-    told = f"an edit took {seconds - loaded:.1f} s, after {loaded - started:.1f} s to load, find and invert the face"
-    return Finding("self-test", "good", told, needed=True)
+    detail = f"an edit took {seconds - loaded:.1f} s, after {loaded - started:.1f} s to load, find and invert the face"
+    return Finding("self-test", "good", detail, needed=True)
 
 
 def _version(name: str) -> str | None:

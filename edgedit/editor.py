@@ -173,7 +173,7 @@ class Editor:
         clamp: bool = False,
         delta_w: np.ndarray | None = None,
     ) -> np.ndarray:
-        """As `edit`, but the model's own picture: in the light and colours of the faces that it was trained on."""
+        """The model's own picture of `edit`, in the light and colours of the faces that it was trained on."""
         edit = resolve(self.directions, edits, self.family, clamp)
         moved = edit.delta_w
         if delta_w is not None:

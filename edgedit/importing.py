@@ -56,7 +56,7 @@ def import_weights(
         >>> edgedit.import_weights("e4e", ["e4e_ffhq_encode.pt"], "e4e.safetensors")
     """
     paths, target = [Path(file) for file in files], Path(out)
-    asked = None if family is None else find_family(family)
+    model_family = None if family is None else find_family(family)
     if not paths and kind != MOBILE:
         raise EdgeditError("no file to import; name the checkpoint")
     for path in paths:
@@ -66,7 +66,11 @@ def import_weights(
     from training.importers.checkpoints import import_checkpoint
     from training.importers.mobilestylegan import import_package
 
-    result = import_package(paths, asked, progress) if kind == MOBILE else import_checkpoint(kind, paths, asked)
+    result = (
+        import_package(paths, model_family, progress)
+        if kind == MOBILE
+        else import_checkpoint(kind, paths, model_family)
+    )
     write_imported(target, result.imported)
     return result
 

@@ -1,4 +1,4 @@
-"""From a photo's file to a picture's: what the verbs edit, reconstruct and demo do, from plain arguments."""
+"""The work of the verbs edit, reconstruct and demo, from plain arguments: from a photo's file to a picture's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from engines.photo.mark import MARK, mark_picture
 MarkKind = Literal["edited", "names"]
 
 _PUBLISHED = (".pt", ".pth", ".npy", ".npz", ".pkl", ".pickle", ".ckpt", ".txt", ".csv")
-"""How the names of others' direction files end."""
+"""The endings of the names of others' direction files."""
 
 _FORM = re.compile(r"(?P<name>.+?)\s*(?P<sign>[:= ])\s*(?P<strength>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 """A name and its strength, also with another sign in between than the right one."""
@@ -37,23 +37,23 @@ class Picture:
     width: int
     height: int
     form: str
-    """How it says that it was edited: "c2pa", "xmp" or "none"."""
+    """The form in which it says that it was edited: "c2pa", "xmp" or "none"."""
     words: str
     """The same in words."""
     edits: Edits
     psnr_db: float | None = None
-    """Of a reconstruction: how near the aligned face it is."""
+    """The PSNR of a reconstruction against the aligned face."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where a picture goes, and what it says of how it was made."""
+    """The place of a picture, and what it says of how it was made."""
 
     path: Path
     credentials: Credentials | bool
-    """As of `Editor.save`."""
+    """The credentials, as of `Editor.save`."""
     mark: MarkKind | None = None
-    """What stands in its corner: nothing, the word, or the names of the edits too."""
+    """The mark in its corner: nothing, the word, or the names of the edits too."""
 
     def write(
         self, editor: Editor, pixels: np.ndarray, edits: Edits, photo: Photo, alpha: np.ndarray | None = None

@@ -53,7 +53,7 @@ class Portrait:
 
     @property
     def alignment(self) -> Alignment | None:
-        """Where the face lies in the photo; None if the photo was given as an aligned face."""
+        """The place of the face in the photo; None if the photo was given as an aligned face."""
         return self.cut.alignment
 
     def edit(

@@ -14,7 +14,7 @@ class Library:
     module: str
     """The module that is imported."""
     title: str
-    """Its name in messages and manifests."""
+    """The library's name in messages and manifests."""
     extra: str
     """The extra of edgedit that installs it."""
     distributions: tuple[str, ...]

@@ -70,9 +70,9 @@ class EditSession:
                 inputs, outputs = self._contract(name, entry.inputs)
             except KeyError:
                 continue
-            if fault := mismatch(inputs, entry.inputs) or mismatch(outputs, entry.outputs):
+            if cause := mismatch(inputs, entry.inputs) or mismatch(outputs, entry.outputs):
                 raise BundleError(
-                    f"{self.bundle.name}: graph {name} does not fit family {self.family.name}: {fault}; export it again"
+                    f"{self.bundle.name}: graph {name} does not fit family {self.family.name}: {cause}; export it again"
                 )
 
     def _contract(self, graph: str, inputs: list[TensorSpec]) -> tuple[list[TensorSpec], list[TensorSpec]]:
@@ -228,7 +228,7 @@ class EditSession:
     def _deltas(
         self, inversion: Inversion, delta_w: np.ndarray, style_delta: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Both deltas, checked, one for each photo."""
+        """The two deltas, checked, one for each photo."""
         batch = self._check(inversion)
         delta_w = _per_photo("delta_w", delta_w, batch, (self.family.w_rows, self.family.style_dim))
         if style_delta is None:

@@ -1,1 +1,1 @@
-"""From networks in PyTorch to a verified bundle of ONNX graphs."""
+"""The export of networks in PyTorch as a verified bundle of ONNX graphs."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from engines.bundle import WEIGHTS_FILE, Bundle
 from engines.bundle.engine_manifest import FloatPrecision, OptimizationProfile
 from engines.bundle.integrity import read_entry, read_regular, refusing
-from engines.bundle.manifest import FileEntry, Strict, first_fault
+from engines.bundle.manifest import FileEntry, Strict, first_error
 from engines.contracts import Name
 from engines.errors import EngineError, first_line
 from engines.store import Digest, write
@@ -32,8 +32,8 @@ from export.graphs import bundle_graphs, method_graphs
 from training.methods.protocol import Method
 
 Arithmetic = Literal[FloatPrecision, "tf32", "bf16"]
-"""Of PyTorch. TF32 is FP32 with products rounded to 10 bits, on NVIDIA GPUs. FP16 and BF16 are autocast: norms and sums
-stay in FP32."""
+"""The arithmetic of PyTorch. TF32 is FP32 with products rounded to 10 bits, on NVIDIA GPUs. FP16 and BF16 are autocast:
+norms and sums stay in FP32."""
 
 _AUTOCAST: dict[Arithmetic, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -41,11 +41,11 @@ _MAX_MANIFEST_BYTES = 2**20
 
 
 class PackageManifest(Strict):
-    """What `<name>.pt2.json` says."""
+    """The content of `<name>.pt2.json`."""
 
     schema_version: Literal[1] = 1
     file: FileEntry
-    """Of the package."""
+    """The package's size and digest."""
     bundle: Name
     weights_sha256: str
     graph: Name
@@ -191,7 +191,7 @@ def compiled(module: nn.Module, inputs: tuple[Tensor, ...], precision: Arithmeti
 
 
 def opened(data: bytes, device: str) -> Callable[..., Any]:
-    """What a package's bytes hold; native code, so that they must be trusted."""
+    """The callable in a package's bytes, which hold native code, so that they must be trusted."""
     kind, _, number = device.partition(":")
     index = int(number or 0) if kind == "cuda" else -1
     return torch._inductor.aoti_load_package(io.BytesIO(data), device_index=index)  # type: ignore[arg-type]
@@ -214,9 +214,9 @@ def load_package(
             manifest = PackageManifest.model_validate_json(raw)
             data = read_entry(path.parent, path.name, manifest.file, again)
     except ValidationError as error:
-        raise EngineError(f"{_manifest_path(path)} is not valid: {first_fault(error)}; {again}") from None
+        raise EngineError(f"{_manifest_path(path)} is not valid: {first_error(error)}; {again}") from None
     weights = bundle.manifest.files[WEIGHTS_FILE].sha256
-    for what, built, found in (
+    for what, built, current in (
         ("graph", manifest.graph, graph),
         ("precision", manifest.precision, precision),
         ("weights", manifest.weights_sha256, weights),
@@ -224,8 +224,8 @@ def load_package(
         ("PyTorch", manifest.torch, str(torch.__version__)),
         ("machine", manifest.machine, machine(device)),
     ):
-        if built != found:
-            raise EngineError(f"{path.name} was built for {what} {built}, found {found}: {again}")
+        if built != current:
+            raise EngineError(f"{path.name} was built for {what} {built}, found {current}: {again}")
     model = opened(data, device)
 
     def call(*inputs: Tensor) -> Any:
@@ -238,7 +238,7 @@ def load_package(
 
 
 def machine(device: str) -> str:
-    """What native code for a device is bound to: "x86_64 AVX2", or a GPU's compute capability such as "8.6"."""
+    """The machine that native code is bound to: "x86_64 AVX2", or a GPU's compute capability such as "8.6"."""
     if device.startswith("cuda"):
         return ".".join(map(str, torch.cuda.get_device_capability(device)))
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -156,7 +156,7 @@ def _model(
     generator: str | Path | None,
     method: str | None,
 ) -> tuple[Model, np.ndarray]:
-    """What is exported, and photos to verify it with: those of a run, else noise."""
+    """The model to export, and photos to verify it with: those of a run, else noise."""
     own = None if generator is None else Path(generator)
     if run is not None and faces is not None:
         if method not in (None, DEFAULT_METHOD):

@@ -23,11 +23,11 @@ class BoundGraph:
 
     name: str
     module: nn.Module
-    """In evaluation mode; it holds the networks under `SYSTEM_PREFIX`."""
+    """The graph's module in evaluation mode; it holds the networks under `SYSTEM_PREFIX`."""
     inputs: list[TensorSpec]
-    """In the order of the module's arguments; the first dimension is the batch."""
+    """The inputs in the order of the module's arguments; the first dimension is the batch."""
     outputs: list[TensorSpec]
-    """In the order of the module's results."""
+    """The outputs in the order of the module's results."""
 
 
 def batch_shapes(module: nn.Module, inputs: int, dimension: Any) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from training.networks.mobilestylegan import ToImage, Up, band_sums
 
 SIGNS = ((1.0, 1.0, 1.0, 1.0), (1.0, 1.0, -1.0, -1.0), (1.0, -1.0, 1.0, -1.0), (1.0, -1.0, -1.0, 1.0))
-"""Of each band (low, vertical, horizontal, diagonal) in the four pixels, row by row."""
+"""The signs of each band (low, vertical, horizontal, diagonal) in the four pixels, row by row."""
 
 
 def transposed(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is exported: a training run, imported weights of a method of Table 5, or random ones."""
+"""The models that are exported: a training run, imported weights of a method of Table 5, or random ones."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Model:
     network: Method
     licence: str
     what: str
-    """Of the weights, for the card."""
+    """The description of the weights, for the card."""
     name: str = "demo"
-    """Of the bundle, unless another is asked for."""
+    """The bundle's name, unless another is given."""
     directions: list[Direction] = field(default_factory=list)
 
     @property
     def method(self) -> str:
-        """As the bundle names it."""
+        """The method's name in the bundle."""
         return self.network.info.key
 
     @property

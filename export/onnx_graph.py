@@ -124,9 +124,9 @@ def _attach_weights(model: ir.Model, hidden: Mapping[str, ir.Value], table: Mapp
     graph = model.graph
     used = sorted(name for name, value in hidden.items() if value.uses())
     placeholders = {id(value) for value in hidden.values()}
-    kept = [value for value in graph.inputs if id(value) not in placeholders]
+    real_inputs = [value for value in graph.inputs if id(value) not in placeholders]
     graph.inputs.clear()
-    graph.inputs.extend(kept)
+    graph.inputs.extend(real_inputs)
     for name in used:
         value, entry = hidden[name], table[name]
         value.const_value = ir.ExternalTensor(

@@ -79,7 +79,7 @@ def parts(method: Method) -> dict[str, BoundGraph]:
 
 
 def part_feeds(graphs: Mapping[str, BoundGraph], known: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the separate graphs take, by name, from the inversion and the edit that are known already."""
+    """The inputs of the separate graphs by name, from the inversion and the edit that are known already."""
 
     def features(w_plus: Tensor) -> tuple[Tensor, ...]:
         outputs = graphs["features"].module(w_plus, known["style_delta"])

@@ -58,11 +58,11 @@ class ImageOut(nn.Module):
 
 
 class Layout(NamedTuple):
-    """How a method's inversion is made of named tensors."""
+    """The named tensors that a method's inversion is made of."""
 
     kind: type
     fields: dict[str, tuple[str, ...] | None]
-    """By field, the names of its tensors, or None where the field is a tensor itself."""
+    """The names of a field's tensors, by field; None where the field is a tensor itself."""
     specs: list[TensorSpec]
 
     def build(self, tensors: Mapping[str, Tensor]) -> Any:

@@ -14,7 +14,7 @@ from export.graphs import bundle_graphs
 def pytorch_reference(
     bundle: Bundle, device: str = "cpu"
 ) -> Callable[[str], Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]]:
-    """By graph, a function of its named inputs that runs the bundle's networks in PyTorch, FP32.
+    """A function from a graph's name to one of its named inputs that runs the bundle's networks in PyTorch, FP32.
 
     The weights are those the bundle stores, FP16 values in FP32 arithmetic.
 

@@ -40,7 +40,7 @@ def _axis(axis: int, source: int, target: int, kind: Filter) -> nn.Module:
 
 
 class _Product(nn.Module):
-    """Any factor: a matrix product."""
+    """A resize by any factor, as a matrix product."""
 
     matrix: Tensor
 

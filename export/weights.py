@@ -111,11 +111,11 @@ def rounded(system: Network) -> Network:
     Raises:
         ExportError: as `half_weights`.
     """
-    twin = copy.deepcopy(system).cpu().float().eval().requires_grad_(False)
-    for name, tensor in twin.state_dict().items():
+    duplicate = copy.deepcopy(system).cpu().float().eval().requires_grad_(False)
+    for name, tensor in duplicate.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(_round(name, tensor)[0])
-    return twin
+    return duplicate
 
 
 def write_weights(tensors: Mapping[str, Tensor], path: Path) -> dict[str, WeightEntry]:
@@ -129,7 +129,7 @@ def write_weights(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Weight
 
 
 def weight_table(path: Path) -> dict[str, WeightEntry]:
-    """Where each tensor of a safetensors file lies, from its header alone.
+    """The places of a safetensors file's tensors by name, from its header alone.
 
     Raises:
         ExportError: if the file is not safetensors, or a tensor lies outside it.

@@ -20,7 +20,7 @@ EDIT_IMAGE = "edit_image"
 As `edit` itself, it takes any deltas and answers what the graphs compute, also where those leave no picture."""
 
 EDITED_IMAGE = "edited_image"
-"""Not "image" too: tensors of one name are one tensor in an ensemble."""
+"""The name of the output. It is not "image" too: tensors of one name are one tensor in an ensemble."""
 
 EDIT_SESSION = "edit_session"
 """Inverts once and edits many times: image and/or handle, and edits in; handle and image out.

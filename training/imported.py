@@ -37,7 +37,7 @@ class Imported:
     kind: str
     """A method of `training.methods`, one of `GENERATORS`, or the name of a backbone."""
     family: ModelFamily | None
-    """None for a backbone, which any family with its widths can start from."""
+    """The family; None for a backbone, which any family with its widths can start from."""
     licence: str
     sources: list[dict[str, Any]]
     tensors: dict[str, Tensor]

@@ -56,12 +56,12 @@ def pack(run: Path, out: Path, finished: frozenset[str], limit: int = LIMIT) -> 
     report: dict[str, Any] = {}
     for stage, tensors in packed.items():
         meta = dict(loaded[stage][1])
-        kept = "what later stages read" if stage in finished else LEVELS[level]
+        content = "what later stages read" if stage in finished else LEVELS[level]
         if stage in finished or level:
             # Without tensors there is no state that the step counts could belong to.
             meta["optimizers"] = {name: {**o, "plain": {}} for name, o in meta["optimizers"].items()}
-        checkpoint.save(out / stage / "checkpoint", tensors, meta | {"packed": kept})
-        report[stage] = {"step": int(meta["step"]), "bytes": _size(tensors), "kept": kept}
+        checkpoint.save(out / stage / "checkpoint", tensors, meta | {"packed": content})
+        report[stage] = {"step": int(meta["step"]), "bytes": _size(tensors), "kept": content}
     if (run / "directions").is_dir():
         shutil.copytree(run / "directions", out / "directions", dirs_exist_ok=True)
     return report
@@ -105,16 +105,16 @@ def _taken(name: str, there: set[str]) -> bool:
 
 
 def _resumable(tensors: dict[str, Tensor], level: int) -> dict[str, Tensor]:
-    kept = {}
+    state = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             if level == 0:
-                kept[name] = _half(tensor, torch.bfloat16)
+                state[name] = _half(tensor, torch.bfloat16)
         elif level == 2 or name.split(".")[0].endswith("average"):
-            kept[name] = _half(tensor)
+            state[name] = _half(tensor)
         else:
-            kept[name] = tensor
-    return kept
+            state[name] = tensor
+    return state
 
 
 def _finished(stage: str, tensors: dict[str, Tensor], there: set[str]) -> dict[str, Tensor]:

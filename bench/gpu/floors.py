@@ -29,9 +29,9 @@ _STORED: dict[str, Precision] = {"fp32": "fp32", "tf32": "fp32", "fp16": "fp16",
 
 def ceilings(device: str) -> dict[str, Any]:
     """`machine.ceilings`, and under "products" the rate of matrix products in every precision of the card, TFLOP/s."""
-    found = machine.ceilings(device)
+    measured = machine.ceilings(device)
     if device == "cpu":
-        return found | {"products": {"fp32": found["matmul_tflops"]}}
+        return measured | {"products": {"fp32": measured["matmul_tflops"]}}
     rates: dict[str, float] = {}
     refused: dict[str, str] = {}
     for precision, make in _products(device).items():
@@ -41,7 +41,7 @@ def ceilings(device: str) -> dict[str, Any]:
             refused[precision] = " ".join(str(error).split())[:200]
             continue
         rates[precision] = 2 * SIZE**3 / sorted(samples)[len(samples) // 2] / 1e9
-    return found | {"products": rates, "products_refused": refused}
+    return measured | {"products": rates, "products_refused": refused}
 
 
 def _products(device: str) -> dict[str, Callable[[], Callable[[], Any]]]:

@@ -22,7 +22,7 @@ from engines.contracts import PIPELINES, graph_contract
 from engines.errors import EdgeditError, first_line
 
 SLIDER = "slider"
-"""In place of a graph's name: `edit` of a photo that was inverted before, from a new strength on the host to the
+"""A name in place of a graph's: `edit` of a photo that was inverted before, from a new strength on the host to the
 picture on the host."""
 
 

@@ -31,7 +31,7 @@ class Model:
     family: ModelFamily
     device: str
     bundle: Bundle | None = None
-    """None: random weights."""
+    """The model's bundle; None for random weights."""
     _systems: dict[bool, EditingSystem] = field(default_factory=dict)
     _work: dict[str, Work] = field(default_factory=dict)
 
@@ -74,7 +74,7 @@ class Model:
         )
 
     def about(self) -> dict[str, Any]:
-        """For a result's row."""
+        """The model's fields of a result's row."""
         weights = "random" if self.bundle is None else "the bundle's"
         return {"model": self.name, "family": self.family.name, "size": self.family.size, "weights": weights}
 

@@ -28,7 +28,7 @@ class Outcome:
 
     row: Mapping[str, Any]
     done: bool = True
-    """False: the next run takes the step again."""
+    """Whether the step is done; if not, the next run takes it again."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Step:
     lacks: str | None = None
     """The reason why it cannot run here; None if it can."""
     seconds: float = 0.0
-    """It is not begun with less time than that."""
+    """Seconds that must be left for it to begin."""
 
 
 class Queue:

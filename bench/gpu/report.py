@@ -46,8 +46,8 @@ def report(out: Path) -> list[str]:
 
 
 def _collected(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """By model and device, all rows of all jobs in one result of `bench.latency`."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    """All rows of all jobs in one result of `bench.latency`, by model and device."""
+    results: dict[tuple[str, str], dict[str, Any]] = {}
     for job in _TIMED:
         result = read(out / f"{job}.json")
         if result is None:
@@ -55,7 +55,7 @@ def _collected(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
         for step in (step for step in result["rows"] if step.get("rows")):
             about = result["runs"][step["run"]]
             key = (step["model"], about["device"]["name"])
-            made = found.setdefault(key, _result(step, about))
+            made = results.setdefault(key, _result(step, about))
             # The base is timed by more than one job; the first of them has it beside the most rows.
             there = {(row["graph"], row["batch"], row["runtime"], row["precision"]) for row in made["rows"]}
             made["rows"] += [
@@ -64,7 +64,7 @@ def _collected(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
                 if (row["graph"], row["batch"], row["runtime"], row["precision"]) not in there
             ]
             made["not_measured"] |= {f"{step['step']}, {name}": why for name, why in step["not_measured"].items()}
-    return found
+    return results
 
 
 def _result(step: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,13 +47,13 @@ class Row:
     precision: Arithmetic
     prepare: Callable[[Setup], Pass]
     first: bool = False
-    """Measured before the others, of all models: what the aims are about."""
+    """True for the rows that the aims are about: they are measured before the others, of all models."""
     takes: float = 0.0
     """Seconds that preparing it takes about: it is not begun with less than that."""
 
     @property
     def name(self) -> str:
-        """As `bench.latency` names its candidates: "eager:fp16"."""
+        """The row's name in the form of `bench.latency`'s candidates: "eager:fp16"."""
         return f"{self.runtime}:{self.precision}"
 
     def lacks(self, device: str) -> str | None:
@@ -100,7 +100,7 @@ ROWS: tuple[Row, ...] = (
 BASE = "eager:fp32"
 """The row that ratios are given to."""
 GRAPH = "+graph"
-"""Behind a runtime's name: what it launches is captured as a CUDA graph, and launched at once."""
+"""The end of a runtime's name where its kernels are captured as a CUDA graph, and launched at once."""
 
 
 def capture(run: Pass, device: str) -> Pass:
@@ -117,10 +117,10 @@ def capture(run: Pass, device: str) -> Pass:
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        kept = run()
+        outputs = run()
 
     def replay() -> Any:
         graph.replay()
-        return kept
+        return outputs
 
     return replay

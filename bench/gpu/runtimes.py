@@ -74,9 +74,9 @@ class Engine:
             return f"{library.title} is not installed"
         if not context.options.on_gpu:
             return "needs a CUDA device"
-        found = backends.current_capability()
+        capability = backends.current_capability()
         try:
-            check_targets(self.precision or "fp32", [backends.architecture(found)] if found else [])
+            check_targets(self.precision or "fp32", [backends.architecture(capability)] if capability else [])
         except EngineError as error:
             return str(error)
         return None
@@ -99,8 +99,8 @@ ENGINES: tuple[Engine, ...] = (
 
 def runtimes(context: Context) -> Iterator[Step]:
     """A step is one runtime on the pipelines of one model. Random weights have no graphs: a bundle of them has."""
-    asked = Engine("", "tensorrt-rtx")
-    yield Step("TensorRT-RTX answers", _rtx_answer, asked.lacks(context))
+    probe = Engine("", "tensorrt-rtx")
+    yield Step("TensorRT-RTX answers", _rtx_answer, probe.lacks(context))
     for model in context.models:
         for engine in ENGINES:
             lacks = engine.lacks(context)

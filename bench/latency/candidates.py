@@ -43,11 +43,11 @@ class Candidate:
     engine: str | None = None
     """The engine folder it runs; None for the bundle's own graph."""
     graphs: frozenset[str] | None = None
-    """Those that it has; None for all of the bundle."""
+    """The graphs that it has; None for all of the bundle."""
 
     @property
     def name(self) -> str:
-        """For example "onnxruntime:fp32"."""
+        """The candidate's name, such as "onnxruntime:fp32"."""
         return f"{self.runtime}:{self.precision}"
 
 
@@ -69,7 +69,7 @@ def candidates(
         >>> [one.name for one in candidates(bundle)[0]]
         ['torch:fp32', 'onnxruntime:fp32']
     """
-    found: list[Candidate] = []
+    offers: list[Candidate] = []
     missing: dict[str, str] = {}
     for runtime in available():
         try:
@@ -80,10 +80,10 @@ def candidates(
         if isinstance(offered, str):
             missing[runtime] = offered
         else:
-            found += offered
+            offers += offered
     if "torch" not in available():
         missing[BASE] = "PyTorch is not installed: pip install 'edgedit[train,export]'"
-    names = {part for one in found for part in (one.runtime, one.name)}
+    names = {part for one in offers for part in (one.runtime, one.name)}
     for name in wanted:
         if name not in names:
             reason = missing.get(name) or missing.get(name.partition(":")[0])
@@ -96,10 +96,10 @@ def candidates(
         missing = {}
     elif device == "cpu":
         # A pass would take a minute.
-        emulated = [one for one in found if one.name == "torch:fp16"]
+        emulated = [one for one in offers if one.name == "torch:fp16"]
         missing |= {one.name: _EMULATED for one in emulated}
-        found = [one for one in found if one not in emulated]
-    chosen = [one for one in found if not wanted or {one.runtime, one.name} & set(wanted)]
+        offers = [one for one in offers if one not in emulated]
+    chosen = [one for one in offers if not wanted or {one.runtime, one.name} & set(wanted)]
     if not chosen:
         raise EdgeditError("nothing can be measured: " + "; ".join(f"{k}: {v}" for k, v in missing.items()))
     return sorted(chosen, key=lambda one: one.name != BASE), missing

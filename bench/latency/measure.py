@@ -50,7 +50,7 @@ class Budget:
     passes: int = 20
     """Rounds of each graph and batch size, at most."""
     seconds: float = 240.0
-    """For all rounds together; what one graph leaves goes to the next."""
+    """The time for all rounds together; what one graph leaves goes to the next."""
     least: int = LEAST
     """Rounds that are made all the same."""
     starts: int = 3
@@ -143,7 +143,7 @@ def measure(
 
 
 def describe(ceilings: Mapping[str, Any]) -> str:
-    """Both ceilings in words."""
+    """The two ceilings in words."""
     rate = f"{ceilings['matmul_tflops'] * 1e3:,.0f} GFLOP/s ({ceilings['matmul_dtype']}, {ceilings['matmul_by']})"
     return f"copies at {ceilings['copy_gbs']:.1f} GB/s, products at {rate}"
 
@@ -297,8 +297,8 @@ def _starts(
 def line(row: Mapping[str, Any], base: str = BASE) -> str:
     """A row in words."""
     name, within = f"{row['runtime']}:{row['precision']}", row["speedup_interval"]
-    told = f"{row['graph']}, batch {row['batch']}: {name} {row['median_ms']:,.1f} ms"
+    line = f"{row['graph']}, batch {row['batch']}: {name} {row['median_ms']:,.1f} ms"
     if name == base or row["speedup"] is None:
-        return told
+        return line
     bounds = f" ({within[0]:.2f} to {within[1]:.2f})" if within else ""
-    return f"{told}, {row['speedup']:.2f} times {base}{bounds}"
+    return f"{line}, {row['speedup']:.2f} times {base}{bounds}"

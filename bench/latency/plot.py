@@ -12,7 +12,7 @@ from bench.latency.result import Result, Row
 
 _BASE = "#7f8790"
 _COLOURS = ("#2f7fc1", "#d9730d", "#2f9e6e", "#9b59b6", "#c0392b", "#16a0a0")
-"""Readable on light and dark ground."""
+"""Colours that are readable on light and dark ground."""
 _STAGES = (("start_ms", "interpreter, libraries", 1.0), ("load_ms", "load", 0.65), ("first_ms", "first run", 0.35))
 
 

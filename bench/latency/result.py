@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from bench.program import read_json
-from engines.bundle.manifest import first_fault
+from engines.bundle.manifest import first_error
 from engines.errors import EdgeditError
 
 Milliseconds = Annotated[FiniteFloat, Field(gt=0)]
@@ -95,7 +95,7 @@ def parse(raw: dict[str, Any], name: str) -> Result:
     try:
         return Result.model_validate(raw)
     except ValidationError as error:
-        raise EdgeditError(f"{name} is not what `edgedit bench latency` writes: {first_fault(error)}") from None
+        raise EdgeditError(f"{name} is not what `edgedit bench latency` writes: {first_error(error)}") from None
 
 
 def read(path: Path) -> Result:

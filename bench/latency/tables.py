@@ -23,7 +23,7 @@ def report(result: Mapping[str, Any], console: Console) -> None:
         *(f"not measured: {name}: {reason}" for name, reason in result["not_measured"].items()),
     ]
     for line in lines:
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def _rows(result: Mapping[str, Any]) -> Table:

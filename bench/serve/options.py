@@ -18,7 +18,7 @@ Model = Literal["edit", "edit_session"]
 Transport = Literal["grpc", "http", "shm"]
 """`shm` is gRPC with the tensors in system shared memory."""
 Batching = Literal["on", "off"]
-"""On: the server may answer several requests as one batch."""
+"""The server's batching; where it is on, it may answer several requests as one batch."""
 
 
 @dataclass(frozen=True, kw_only=True)

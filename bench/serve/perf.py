@@ -79,9 +79,9 @@ def read_row(text: str) -> dict[str, float]:
         EdgeditError: for anything else.
     """
     try:
-        (found,) = csv.DictReader(io.StringIO(text))
-        times = {f"{p}_ms": round(float(found[f"{p} latency"]) / 1e3, 3) for p in ("p50", "p95", "p99")}
-        return times | {"images_per_second": round(float(found["Inferences/Second"]), 2)}
+        (row,) = csv.DictReader(io.StringIO(text))
+        times = {f"{p}_ms": round(float(row[f"{p} latency"]) / 1e3, 3) for p in ("p50", "p95", "p99")}
+        return times | {"images_per_second": round(float(row["Inferences/Second"]), 2)}
     except (ValueError, KeyError, TypeError):
         raise EdgeditError("perf_analyzer wrote a table that is not understood; use the one of release 2.51") from None
 

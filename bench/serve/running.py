@@ -120,7 +120,7 @@ def _server(bundle: Bundle, options: ServeBenchOptions, folder: Path, batching: 
 def _targets(
     subject: Subject, servers: Mapping[str, LocalTriton], options: ServeBenchOptions
 ) -> dict[tuple[str, str, str], Target]:
-    """By model, way and batching."""
+    """The targets by model, way and batching."""
     targets: dict[tuple[str, str, str], Target] = {
         ("edit", IN_PROCESS, "off"): InProcess(subject, batched=False),
         ("edit", IN_PROCESS, "on"): InProcess(subject, batched=True),

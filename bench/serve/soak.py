@@ -87,7 +87,7 @@ class Sample:
     """The memory, files and threads that are held at one moment."""
 
     seconds: float
-    """Since the run began."""
+    """The time since the run began."""
     server_bytes: int
     """Memory of the server and its models' processes that is no file's, without what they share."""
     shared_bytes: int
@@ -101,7 +101,7 @@ class Sample:
 
 
 def growth(samples: Sequence[Sample]) -> dict[str, float]:
-    """By what each figure grew: the median of the last third less that of the first, after the warm-up.
+    """The growth of each figure: the median of the last third less that of the first, after the warm-up.
 
     Raises:
         EdgeditError: for too few samples to tell.
@@ -110,11 +110,11 @@ def growth(samples: Sequence[Sample]) -> dict[str, float]:
     third = len(steady) // 3
     if third < 1:
         raise EdgeditError("too short a run to tell whether anything grows")
-    found = {}
+    growth = {}
     for name in LIMITS:
         values = [getattr(sample, name) for sample in steady]
-        found[name] = statistics.median(values[-third:]) - statistics.median(values[:third])
-    return found
+        growth[name] = statistics.median(values[-third:]) - statistics.median(values[:third])
+    return growth
 
 
 def grown(by: Mapping[str, float]) -> list[str]:
@@ -254,11 +254,11 @@ def _load(
         for thread in threads:
             thread.start()
         samples: list[Sample] = []
-        start = told = time.monotonic()
+        start = last_report = time.monotonic()
         while not stop.wait(options.every) and (now := time.monotonic()) - start < options.seconds:
             samples.append(look(server, now - start))
-            if now - told >= 60:
-                told = now
+            if now - last_report >= 60:
+                last_report = now
                 held = samples[-1].server_bytes / 2**20
                 say(f"{now - start:.0f} s: {answers.images} images, the server holds {held:.1f} MiB")
         stop.set()

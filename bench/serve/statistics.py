@@ -14,7 +14,7 @@ IN_PROCESS = "in-process"
 
 ADDED = 5.0
 """Aim, in %: what Triton may add to the latency of an edit for one caller, with shared memory."""
-KEPT = 95.0
+THROUGHPUT = 95.0
 """Aim, in %: what must remain of the throughput of edits in batches in process, for eight callers."""
 
 
@@ -25,7 +25,7 @@ class Cell:
     model: str
     """"edit" or "edit_session"; in process it is the same call for both."""
     way: str
-    """"in-process" or a transport."""
+    """The way to the session: "in-process" or a transport."""
     batching: str
     """Batching of the server, "on" or "off". In process, on: one caller with full batches; off: callers as named."""
     concurrency: int
@@ -49,14 +49,14 @@ def thin(samples: Sequence[float], limit: int) -> list[float]:
     return [round(float(sample), 3) for sample in samples[::step]]
 
 
-def row(cell: Cell, slices: Sequence[Slice], per_call: int, kept: int) -> dict[str, Any]:
+def row(cell: Cell, slices: Sequence[Slice], per_call: int, most_samples: int) -> dict[str, Any]:
     """One row of the result.
 
     Args:
         cell: what was measured.
         slices: one per round.
         per_call: images of one call.
-        kept: the most samples to keep.
+        most_samples: the most samples to store.
 
     Raises:
         ValueError: if nothing was answered.
@@ -75,7 +75,7 @@ def row(cell: Cell, slices: Sequence[Slice], per_call: int, kept: int) -> dict[s
             "p50_ms": [round(summary(one.latencies)["p50_ms"], 3) if one.latencies else None for one in slices],
             "images_per_second": [round(rate, 2) for rate in rates],
         },
-        "samples_ms": thin(pooled, kept),
+        "samples_ms": thin(pooled, most_samples),
     }
 
 
@@ -91,31 +91,31 @@ def added(own: dict[str, Any], base: dict[str, Any]) -> dict[str, float]:
 
 def compare(rows: Sequence[dict[str, Any]]) -> None:
     """Adds to every row of a server what it adds to the two rows in process at the same concurrency."""
-    found = {_key(one): one for one in rows}
+    by_key = {_key(one): one for one in rows}
     for one in rows:
         if one["way"] == IN_PROCESS:
             continue
         for name, batching in (("over_single", "off"), ("over_batched", "on")):
-            one[name] = added(one, found[("edit", IN_PROCESS, batching, one["concurrency"])])
+            one[name] = added(one, by_key[("edit", IN_PROCESS, batching, one["concurrency"])])
 
 
 def aims(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The aims beside what was reached; those whose rows were not measured are left out."""
-    found = {_key(one): one for one in rows}
+    by_key = {_key(one): one for one in rows}
     result: list[dict[str, Any]] = []
-    if (one := found.get(("edit", "shm", "on", 1))) is not None:
+    if (one := by_key.get(("edit", "shm", "on", 1))) is not None:
         reached = one["over_single"]["p50_percent"]
-        base = found["edit", IN_PROCESS, "off", 1]
+        base = by_key["edit", IN_PROCESS, "off", 1]
         aim = {"aim": "edit with shared memory, 1 caller: % added to the median in process", "at_most": ADDED}
         by_round = _by_round(one, base, "p50_ms", lambda a, b: 100 * (a - b) / b)
         result.append(aim | {"reached": reached, "by_round": by_round, "met": reached <= ADDED})
-    if (one := found.get(("edit", "shm", "on", 8))) is not None:
+    if (one := by_key.get(("edit", "shm", "on", 8))) is not None:
         reached = one["over_batched"]["throughput_percent"]
-        base = found["edit", IN_PROCESS, "on", 8]
+        base = by_key["edit", IN_PROCESS, "on", 8]
         name = "edit with shared memory, 8 callers: % of the throughput of batches of 8 in process"
         by_round = _by_round(one, base, "images_per_second", lambda a, b: 100 * a / b)
-        aim = {"aim": name, "at_least": KEPT}
-        result.append(aim | {"reached": reached, "by_round": by_round, "met": reached >= KEPT})
+        aim = {"aim": name, "at_least": THROUGHPUT}
+        result.append(aim | {"reached": reached, "by_round": by_round, "met": reached >= THROUGHPUT})
     return result
 
 

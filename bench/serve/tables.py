@@ -27,12 +27,12 @@ def report(result: dict[str, Any], console: Console) -> None:
         made.add_row(one["model"], one["way"], batching, *figures)
     console.print(made)
     for one in result["perf_analyzer"]:
-        found = "nothing stable"
+        figures = "nothing stable"
         if one["stable"]:
-            found = f"p50 {one['p50_ms']:.2f} ms, p99 {one['p99_ms']:.2f} ms, {one['images_per_second']:.1f} images/s"
-        line = f"perf_analyzer {one['way']}, batching {one['batching']}, {one['concurrency']} callers: {found}"
-        console.print(line, markup=False)
+            figures = f"p50 {one['p50_ms']:.2f} ms, p99 {one['p99_ms']:.2f} ms, {one['images_per_second']:.1f} images/s"
+        line = f"perf_analyzer {one['way']}, batching {one['batching']}, {one['concurrency']} callers: {figures}"
+        console.print(line)
     for aim in result["aims"]:
         wanted = f"at most {aim['at_most']:g}" if "at_most" in aim else f"at least {aim['at_least']:g}"
         line = f"{aim['aim']}: {aim['reached']:.1f}, wanted {wanted}: {'met' if aim['met'] else 'not met'}"
-        console.print(line, markup=False)
+        console.print(line)

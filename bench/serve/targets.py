@@ -23,7 +23,7 @@ Call = Callable[[], np.ndarray]
 
 
 class Target(Protocol):
-    """Something that edits."""
+    """A way to edit that is measured."""
 
     def calls(self, concurrency: int) -> list[Call]:
         """One per caller; each gives uint8 B x h x w x 3."""
@@ -47,7 +47,7 @@ class Subject:
         self.image = np.random.default_rng(0).integers(0, 256, (*bundle.family.image_shape, 3), np.uint8)
 
     def inversion(self, batch: int) -> Any:
-        """As the session holds it."""
+        """An inversion in the session's own form."""
         return self.session.invert(np.repeat(self.image[None], batch, 0))
 
     def feeds(self) -> dict[str, np.ndarray]:

@@ -37,7 +37,7 @@ class Memory:
     before: int
     """Python and the libraries."""
     held: int
-    """After the edit."""
+    """The bytes held after the edit."""
     peak: int
 
     @property

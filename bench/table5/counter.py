@@ -49,7 +49,7 @@ class _Macs(TorchDispatchMode):
     def __init__(self, stack: list[tuple[str, nn.Module]]) -> None:
         super().__init__()
         self.stack = stack
-        self.found: Counter[str] = Counter()
+        self.macs: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[override]
         if (shaped := _shaped(func, args)) is not None:
@@ -60,9 +60,9 @@ class _Macs(TorchDispatchMode):
         if packet in _PRODUCTS and isinstance(module, ModulatedConv2d | GridPool):
             return out
         if packet is _CONVOLUTION and args[8] == args[0].shape[1] > 1 and args[1].shape[1] == 1:
-            self.found[name] += out.numel() * args[1][0].numel()
+            self.macs[name] += out.numel() * args[1][0].numel()
         elif packet is _CONVOLUTION or packet in _PRODUCTS:
-            self.found[name] += flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
+            self.macs[name] += flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
         return out
 
 
@@ -101,7 +101,7 @@ def count(model: nn.Module, run: Callable[[], Any]) -> Count:
         for handle in handles:
             handle.remove()
     params = sum(parameter.numel() for parameter in model.parameters())
-    return Count(params, counter.found.total(), dict(counter.found))
+    return Count(params, counter.macs.total(), dict(counter.macs))
 
 
 def _convolution(module: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -151,13 +151,13 @@ def count_called_modules(model: nn.Module, run: Callable[[], Any]) -> Count:
     with equalised learning rate. Norms with affine parameters have four operations an element, PReLU one, pooling and
     softmax theirs.
     """
-    found: Counter[str] = Counter()
+    macs: Counter[str] = Counter()
     used: dict[str, int] = {}
     handles = []
 
     def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-            found[name] += int(_RULES[type(module)](module, args[0], out))
+            macs[name] += int(_RULES[type(module)](module, args[0], out))
             if not isinstance(module, SqueezeExcitation):
                 used[name] = sum(parameter.numel() for parameter in module.parameters())
 
@@ -172,4 +172,4 @@ def count_called_modules(model: nn.Module, run: Callable[[], Any]) -> Count:
     finally:
         for handle in handles:
             handle.remove()
-    return Count(sum(used.values()), found.total(), dict(found))
+    return Count(sum(used.values()), macs.total(), dict(macs))

@@ -33,7 +33,7 @@ class Published(NamedTuple):
     """Millions of parameters."""
     gmacs: float
     seconds: float
-    """For one edited image."""
+    """The time for one edited image."""
 
 
 PAPER: dict[str, Published] = {
@@ -75,7 +75,7 @@ class Component:
     name: str
     params_m: float
     gmacs: float
-    """In one edit of one image, all its calls together."""
+    """GMACs of one edit of one image, all its calls together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +112,8 @@ def _generator_pass(model: Method) -> int:
 
 def _e4e(model: Method, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
     cars = create("e4e", dataclasses.replace(CARS_512, encoder_size=FACES_1024.encoder_size))
-    found = count(cars, edit_once(cars, torch.empty(1, 3, *cars.input_size), torch.empty(1, cars.family.style_dim)))
-    return found.params, found.macs
+    counts = count(cars, edit_once(cars, torch.empty(1, 3, *cars.input_size), torch.empty(1, cars.family.style_dim)))
+    return counts.params, counts.macs
 
 
 def _fs(model: Method, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
@@ -135,8 +135,8 @@ def _styleres(model: Method, complete: Count, run: Callable[[], Any]) -> tuple[i
 
 
 def _thop(model: Method, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
-    found = count_called_modules(model, run)
-    return found.params, found.macs
+    counts = count_called_modules(model, run)
+    return counts.params, counts.macs
 
 
 def _as_it_is(model: Method, complete: Count, run: Callable[[], Any]) -> tuple[int, int]:
@@ -268,7 +268,7 @@ def report(rows: list[Row], console: Console, *, components: bool = False) -> No
     console.print(table(rows))
     console.print("What each row of the paper counts, as far as its figures show:")
     for row in rows:
-        console.print(f"  {row.method}: {row.convention}", markup=False, highlight=False)
+        console.print(f"  {row.method}: {row.convention}")
     if components:
         console.print(component_table(rows))
 

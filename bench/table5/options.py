@@ -24,7 +24,7 @@ class TimeOptions:
     family: str = "faces-1024"
     """Or cars-512x384, for the methods that do cars."""
     how: Literal["eager", "onnxruntime"] = "eager"
-    """In PyTorch as the methods are written, or as ONNX graphs, which are exported first."""
+    """The methods run in PyTorch as they are written, or as ONNX graphs, which are exported first."""
     device: Literal["cpu", "cuda"] = "cpu"
     """torch device; the first GPU is cuda."""
     precision: FloatPrecision = "fp32"

@@ -15,13 +15,11 @@ def report(result: Mapping[str, Any], console: Console) -> None:
     """Prints the table, and what was not measured and why."""
     console.print(table(result))
     few = f" of {result['passes_asked']}: the time was up" if result["passes"] < result["passes_asked"] else ""
-    console.print(
-        f"medians (and interquartile range) of {result['passes']} passes{few}; weights are random", markup=False
-    )
+    console.print(f"medians (and interquartile range) of {result['passes']} passes{few}; weights are random")
     if any(row["peak_memory_bytes"] for row in result["rows"]):
-        console.print(f"memory: {result['memory']}", markup=False)
+        console.print(f"memory: {result['memory']}")
     for key, reason in result["not_measured"].items():
-        console.print(f"not measured: {key}: {reason}", markup=False)
+        console.print(f"not measured: {key}: {reason}")
 
 
 def table(result: Mapping[str, Any]) -> Table:

@@ -111,7 +111,7 @@ def network(key: str, setting: Setting) -> Method:
 
 
 class Eager:
-    """In PyTorch, operator by operator."""
+    """A method in PyTorch, operator by operator."""
 
     def __init__(self, key: str, setting: Setting) -> None:
         self._setting = setting
@@ -158,7 +158,7 @@ class Exported:
         self._graphs = {name: _session(folder / f"{name}.onnx", setting) for name in GRAPHS}
         rng = np.random.default_rng(setting.seed)
         invert, edit = self._graphs.values()
-        self._kept = {name: [spec.name for spec in graph.outputs] for name, graph in self._graphs.items()}
+        self._output_names = {name: [spec.name for spec in graph.outputs] for name, graph in self._graphs.items()}
         self._inversion: dict[str, Any] = {}
         self._edited: dict[str, Any] = {}
         self._photo = {
@@ -179,12 +179,12 @@ class Exported:
         self.memory = before - after if before is not None and after is not None else None
 
     def invert(self) -> object:
-        self._inversion = self._graphs["invert"].run(self._photo, self._kept["invert"])
+        self._inversion = self._graphs["invert"].run(self._photo, self._output_names["invert"])
         return self._inversion
 
     def edit(self) -> object:
         feeds = {name: self._inversion[name] for name in self._needed}
-        self._edited = self._graphs["edit"].run({**feeds, **self._delta}, self._kept["edit"])
+        self._edited = self._graphs["edit"].run({**feeds, **self._delta}, self._output_names["edit"])
         return self._edited
 
     def finite(self) -> bool:
@@ -194,7 +194,7 @@ class Exported:
 
 
 def _extents(spec: TensorSpec) -> tuple[int, ...]:
-    """For one image."""
+    """A tensor's extents for one image."""
     return tuple(extent if isinstance(extent, int) else 1 for extent in spec.shape)
 
 

@@ -136,7 +136,7 @@ def measure(
             raise EdgeditError(f"no method could be measured: {next(iter(missing.values()))}")
         for _ in range(warmup - 1):
             run.each("warm", lambda key, _: _once(subjects[key]))
-        found = run.rounds(subjects, passes)
+        timings = run.rounds(subjects, passes)
         threads = torch.get_num_threads() if setting.how == "eager" else allowed(setting.threads)
     peaks = {key: one.own for key, one in held.items() if one is not None} if on_host else used
     return {
@@ -146,13 +146,13 @@ def measure(
         "weights": f"random, seed {setting.seed}",
         "threads": threads if setting.device == "cpu" else None,
         "warmup": warmup,
-        "passes": len(found.orders),
+        "passes": len(timings.orders),
         "passes_asked": passes,
         "base": BASE,
         "paper_device": PAPER_DEVICE,
         "memory": alone.WHAT if setting.device == "cpu" else _ON_GPU[setting.how],
-        "orders": found.orders,
-        "rows": _rows(found, setting, peaks),
+        "orders": timings.orders,
+        "rows": _rows(timings, setting, peaks),
         "not_measured": missing,
     }
 
@@ -249,8 +249,8 @@ class _Run:
         )
 
 
-def _rows(found: Rounds, setting: Setting, peaks: Mapping[str, int | None]) -> list[dict[str, Any]]:
-    whole = {key: [sum(stages) for stages in samples] for key, samples in found.samples.items()}
+def _rows(timings: Rounds, setting: Setting, peaks: Mapping[str, int | None]) -> list[dict[str, Any]]:
+    whole = {key: [sum(stages) for stages in samples] for key, samples in timings.samples.items()}
     return [
         {
             "key": key,
@@ -263,7 +263,7 @@ def _rows(found: Rounds, setting: Setting, peaks: Mapping[str, int | None]) -> l
             **published(key),
             "peak_memory_bytes": peaks.get(key),
         }
-        for key, samples in found.samples.items()
+        for key, samples in timings.samples.items()
     ]
 
 

@@ -132,7 +132,7 @@ class RemoteWorker:
         self._worker: Worker | None = None
 
     def process(self, tasks: list[Task]) -> list[Outcome]:
-        """As `Worker.process`."""
+        """The outcomes of a batch, as `Worker.process` gives them."""
         with self._lock:
             self._worker = self._worker or Worker(self._settings)
         return self._worker.process(tasks)
@@ -148,7 +148,7 @@ class _Pool:
         self._settings = ray.put(settings)
         self._actors: list[Any] = [self._new() for _ in range(count)]
         self._at_work: dict[Any, tuple[Any, list[Task]]] = {}
-        """By what is awaited, its worker and photos."""
+        """The worker and photos of what is awaited."""
         self._again: deque[Task] = deque()
         """Photos of workers that were lost."""
         self._losses: Counter[str] = Counter()

@@ -14,7 +14,7 @@ from engines.errors import EdgeditError
 from engines.photo import PasteMode
 
 MAX_BYTES = 2**20
-"""Of a file of edits; far above any that people write."""
+"""The largest file of edits; far above any that people write."""
 
 EXAMPLE = """\
 # The edits that every photo gets, each under a name of your own: DIRECTION: STRENGTH, one or several.
@@ -44,16 +44,16 @@ class EditsError(EdgeditError):
 
 
 class Options(BaseModel):
-    """How the result of one edit is made and written."""
+    """Options of the result of one edit: how it is made and written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     paste: Annotated[bool, Field(strict=True)] | PasteMode = True
     """True puts the face back as "auto" does; False writes the face alone."""
     format: Literal["png", "jpeg", "webp"] | None = None
-    """None: that of the photo."""
+    """The result's format; None for that of the photo."""
     quality: Annotated[int, Field(strict=True, ge=1, le=100)] = 95
-    """Of JPEG and WebP."""
+    """The quality of JPEG and WebP."""
     clamp: Annotated[bool, Field(strict=True)] = False
     """Limit strengths to the usable ranges."""
 
@@ -151,16 +151,16 @@ def _checked(content: object, name: str, node: yaml.Node | None) -> dict[str, Na
 
 
 def _one_line(error: ValidationError, key: str, name: str, node: yaml.Node | None) -> str:
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    place = tuple(str(part) for part in faults[0]["loc"])
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    place = tuple(str(part) for part in errors[0]["loc"])
     field = ".".join((key, *place[:2]))
-    remedy = faults[0]["msg"]
+    remedy = errors[0]["msg"]
     if place[0] != "options":
         remedy = f"{remedy}; write {place[0]}: 1.5, say"
     elif place[1:2] == ("paste",):
         # A union has a fault for each of its members.
         remedy = "paste is true, false, auto, detail or replace"
-    elif faults[0]["type"] == "extra_forbidden":
+    elif errors[0]["type"] == "extra_forbidden":
         remedy = f"there is no such option; there are {', '.join(Options.model_fields)}"
     return f"{name}{_line(node, (key, *place[:2]))}: {field}: {remedy}"
 

@@ -32,7 +32,7 @@ MAX_BATCH = 16
 STATE = ".edgedit"
 """The folder, among the results, of the journal, the lock and what is being written."""
 THREADS = 4
-"""For decoding and encoding, at most: they keep up with the networks of a CPU many times over."""
+"""Threads for decoding and encoding, at most: they keep up with the networks of a CPU many times over."""
 _UNFIT = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
 """A result that cannot be put in its place for its name's sake: what others do not suffer from."""
 
@@ -239,7 +239,7 @@ class _Job:
                 self._count(name, failures)
 
     def _lacking(self, name: str, digest: str) -> tuple[tuple[int, ...], list[tuple[str, Failure]]]:
-        """Of a photo, the recipes to be made, and those known to fail."""
+        """The recipes of a photo that are to be made, and those known to fail."""
         edits, failures = [], []
         for index, recipe in enumerate(self._settings.recipes):
             entry = self._journal.entry(name, recipe.name)

@@ -21,7 +21,7 @@ class Failure(NamedTuple):
     """A failure of a photo, or of one edit of it."""
 
     kind: str
-    """In two or three words, for counting."""
+    """The kind of failure in two or three words, for counting."""
     why: str
     """One line that says what was wrong and what to do."""
 
@@ -34,9 +34,9 @@ class Entry(NamedTuple):
     photo: str
     """SHA-256 of the photo's file."""
     digest: Digest | None
-    """Of the result's file; None where it failed, and for a photo as a whole."""
+    """The digest of the result's file; None where it failed, and for a photo as a whole."""
     failure: Failure | None
-    """None where it is done, or has failed no longer."""
+    """The failure; None where it is done, or has failed no longer."""
 
 
 class Journal:

@@ -17,13 +17,13 @@ from engines.first_bytes import LENGTH, remedy
 from engines.photo.sources import SUFFIXES, is_photo
 
 MAX_BYTES = 2**29
-"""Of one photo's file: the largest photo that is accepted has less in any of the formats."""
+"""The largest size of one photo's file: the largest photo that is accepted has less in any of the formats."""
 MAX_LIST_BYTES = 2**28
-"""Of a list of photos."""
+"""The largest size of a list of photos."""
 
 
 class PhotosError(EdgeditError):
-    """What should hold photos cannot be read, or holds none."""
+    """The place that should hold photos cannot be read, or holds none."""
 
 
 class Photos(ABC):

@@ -1,4 +1,4 @@
-"""How far a batch is, and how long the rest will take: an estimate from what was measured, or none yet."""
+"""The progress of a batch, and how long the rest will take: an estimate from what was measured, or none yet."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a batch is."""
+    """The progress of a batch."""
 
     photos: int
-    """In all."""
+    """The number of photos in all."""
     done: int
     """All of whose results are there."""
     failed: int
     present: int
-    """Of those that are done, how many were before this run."""
+    """The number of photos that were done before this run."""
     seconds_left: float | None
-    """About, from the throughput of this run; None while that is not known."""
+    """An estimate from the throughput of this run; None while that is not known."""
     photos_per_second: float | None
-    """Of the photos that this run worked on; None while that is not known."""
+    """The rate of the photos that this run worked on; None while that is not known."""
 
     def __str__(self) -> str:
         failed = f", {self.failed} failed" if self.failed else ""

@@ -1,4 +1,4 @@
-"""What a batch came to."""
+"""The outcome of a batch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class FailedPhoto:
 
     photo: str
     edit: str
-    """"" for all of them."""
+    """The edit's name; "" for all of them."""
     failure: Failure
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a batch came to; `report.json` in its folder says the same.
+    """The outcome of a batch; `report.json` in its folder says the same.
 
     Counts are of photos, those of earlier runs included. A photo with one failed edit of several has failed.
     """
@@ -31,15 +31,15 @@ class Report:
     photos: int
     done: int
     present: int
-    """Of those that are done, how many were before this run."""
+    """The number of photos that were done before this run."""
     failures: tuple[FailedPhoto, ...]
-    """By name."""
+    """The failed photos, in the order of their names."""
     results: int
     """Files that this run wrote."""
     seconds: float
-    """That this run took."""
+    """The time that this run took."""
     bundle: str
-    """Its name."""
+    """The bundle's name."""
     edits: dict[str, dict[str, float]]
     """Strength by direction, by edit."""
 

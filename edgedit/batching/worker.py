@@ -39,11 +39,11 @@ class Recipe:
 
     name: str
     strengths: Mapping[str, float]
-    """By direction: what the results say of it."""
+    """Strengths by direction: what the results say of the edit."""
     delta_w: np.ndarray
     style_delta: np.ndarray
     mode: PasteMode | None
-    """How the face is put back; None for the face alone."""
+    """The way the face is put back; None for the face alone."""
     format: str | None
     """One of `engines.photo.sources.FORMATS`; None for that of the photo."""
     quality: int
@@ -66,13 +66,13 @@ class Settings:
     """All that a worker is made of: paths and plain values, so that another process can make one."""
 
     path: Path | None
-    """Of the bundle; None for the portrait bundle, which lies elsewhere on every machine."""
+    """The bundle's path; None for the portrait bundle, which lies elsewhere on every machine."""
     manifest: str
     """SHA-256 of the bundle's manifest."""
     runtime: str
     public_key: Path | None
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the runtime."""
+    """The runtime's options."""
     credentials: Mapping[str, Any] | None = field(default_factory=dict)
     """Arguments of `engines.photo.credentials.Credentials`; None for results that say nothing of their edits."""
     aligned: bool
@@ -131,19 +131,19 @@ class Task(NamedTuple):
 
     name: str
     data: bytes
-    """Of its file."""
+    """The bytes of its file."""
     sha256: str
     edits: tuple[int, ...]
-    """Which of the recipes."""
+    """The indices of its recipes."""
 
 
 class Outcome(NamedTuple):
-    """What became of a photo."""
+    """The outcome of a photo."""
 
     task: Task
-    """Without its data."""
+    """The task, without its data."""
     failure: Failure | None
-    """Of the photo as a whole."""
+    """The failure of the photo as a whole."""
     results: list[tuple[int, bytes | Failure]]
     """The file of each edit, or why there is none."""
 
@@ -188,7 +188,7 @@ class Worker:
             raise
         except Exception as error:
             # A fault of ours, or no memory: one photo of thousands is no reason to stop.
-            return _fault(error)
+            return _unexpected_failure(error)
 
     def edit(self, photos: Sequence[tuple[Task, Cut]]) -> list[tuple[Edited, np.ndarray | None]]:
         """Runs the networks on a batch.
@@ -237,7 +237,7 @@ class Worker:
                 except OutputError as error:
                     face = failure_of(error)
                 except Exception as error:
-                    face = _fault(error)
+                    face = _unexpected_failure(error)
             results.append((index, face))
         return Outcome(task._replace(data=b""), None, results)
 
@@ -288,5 +288,5 @@ def failure_of(error: EdgeditError) -> Failure:
     return Failure(next(kind for cls, kind in _KINDS if isinstance(error, cls)), " ".join(str(error).split()))
 
 
-def _fault(error: Exception) -> Failure:
+def _unexpected_failure(error: Exception) -> Failure:
     return Failure("fault", f"{type(error).__name__}: {' '.join(str(error).split())}; please report it")

@@ -55,7 +55,7 @@ class Batch(Crediting):
 
     def run(self) -> dict[str, Any]:
         if self.example:
-            console.print(EXAMPLE, end="", markup=False)
+            console.print(EXAMPLE, end="")
             return {"example": EXAMPLE}
         if self.photos is None or self.out is None or self.edits is None:
             raise EdgeditError(

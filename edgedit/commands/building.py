@@ -35,14 +35,14 @@ class Build(Reporting):
     bundle: OwnBundle
     """The bundle; the engines go into its engines/RUNTIME-TARGET-PRECISION/."""
     runtime: RuntimeName = "tensorrt-rtx"
-    """What will run them. TensorRT-RTX builds without a GPU, TensorRT for the GPU at hand; for ONNX Runtime and
+    """The runtime of the engines. TensorRT-RTX builds without a GPU, TensorRT for the GPU at hand; for ONNX Runtime and
     OpenVINO a typed graph is written."""
     target: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: current, or cpu)")] = None
     """GPU architectures such as sm86 or sm86,sm89, or current; cpu or cuda for onnxruntime, cpu for openvino."""
     precision: Precision = "fp16"
-    """What at least 98 % of the multiply-accumulates must be in, with int8 and fp8 at least 90 % of those that have
-    8-bit kernels (attention products and depthwise convolutions have none). These two need --faces, and fp8 sm89 or
-    newer."""
+    """The precision of at least 98 % of the multiply-accumulates; with int8 and fp8, of at least 90 % of those that
+    have 8-bit kernels (attention products and depthwise convolutions have none). These two need --faces, and fp8 sm89
+    or newer."""
     graph: Graphs = ("pipelines",)
     """invert, edit, reconstruct, pipelines (these three), split (the five separate graphs), all (both) or the name of
     one."""
@@ -52,7 +52,7 @@ class Build(Reporting):
     """Photos to certify the accuracy on: folder or tar of aligned faces, the last by name are used; int8 and fp8 take
     their ranges from those before them. Without it the engines get no certificate."""
     max_faces: int = 64
-    """How many of them at most."""
+    """The number of photos at most."""
     lpips: OptionalFile = None
     """LPIPS weights (safetensors), for the certificate; needs the `train` extra."""
     identity: OptionalFile = None
@@ -118,9 +118,9 @@ class Estimate(Reporting):
     gpu: str = "rtx3090"
     """The GPU's model, such as rtx3090, rtx4060, orin-nano or agx-orin; a wrong name lists them."""
     precision: Precision = "fp16"
-    """What the graphs would be built in; int8 and fp8 as if every product were."""
+    """The precision that the graphs would be built in; int8 and fp8 as if every product were."""
     graph: Graphs = ("pipelines",)
-    """As of `edgedit build`."""
+    """The graphs, as of `edgedit build`."""
     batch: int = 1
     """Images at once."""
 

@@ -1,4 +1,4 @@
-"""What the verbs share."""
+"""The options, lines and tables that the verbs share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engines.errors import CredentialsError, EdgeditError, EngineError
 from engines.packages import Progress
 
 STANDARD_OUTPUT = Path("-")
-"""What `--json` takes for standard output."""
+"""The path that `--json` takes for standard output."""
 
 
 class Lines(Console):
@@ -60,13 +60,13 @@ console = Screen(highlight=False, soft_wrap=True, markup=False)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 BUNDLE_HINT = "(default: the portrait bundle)"
-"""What the help says in place of the path that the portrait bundle is installed under."""
+"""The words of the help in place of the path that the portrait bundle is installed under."""
 
 BundleOption = Annotated[
     Path, tyro.conf.arg(name="bundle", aliases=("-b",), metavar="BUNDLE", help_behavior_hint=BUNDLE_HINT)
 ]
 OwnBundle = Annotated[Path, tyro.conf.arg(name="bundle", aliases=("-b",), metavar="BUNDLE")]
-"""For the verbs that write into the bundle."""
+"""The bundle of the verbs that write into it."""
 Graphs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")]
 PublicKey = Annotated[
     Path | None, tyro.conf.arg(metavar="KEY.pem", help_behavior_hint="(default: no signature is asked for)")
@@ -91,7 +91,7 @@ class Running(Reporting):
     bundle: BundleOption = PORTRAIT_BUNDLE
     """The bundle to run."""
     runtime: str = "onnxruntime"
-    """What runs the graphs."""
+    """The runtime of the graphs."""
     precision: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: the runtime's own choice)")] = None
     """Precision of the engines to run, such as int8; without it ONNX Runtime and OpenVINO run the bundle's own
     graphs."""
@@ -155,7 +155,7 @@ def needing(verb: str, extras: str) -> Iterator[None]:
 
 def say(line: str) -> None:
     """Prints a line of progress."""
-    console.print(line, markup=False)
+    console.print(line)
 
 
 @contextmanager
@@ -176,7 +176,7 @@ def opened(path: Path, verify: bool = True) -> Bundle:
 
 
 def elsewhere(bundle: Bundle, named: Path) -> str:
-    """Where a bundle is that was completed in another folder than the one that was named, to end a line; else ""."""
+    """The end of a line that names the folder in which a bundle was completed, if it is another than the named one."""
     return "" if bundle.path == named.resolve() else f", in {bundle.path}"
 
 
@@ -188,7 +188,7 @@ def parse_size(name: str, text: str | None) -> int | None:
     """
     if text is None:
         return None
-    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?)([KMG]?)B?", text.strip().upper())
-    if found is None or not float(found[1]):
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?)([KMG]?)B?", text.strip().upper())
+    if match is None or not float(match[1]):
         raise EngineError(f"{name} {text} is not a size; write it as 512M or 2G")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return int(float(match[1]) * _UNITS[match[2]])

@@ -18,7 +18,7 @@ class Completion(Reporting):
     write it to ~/.config/fish/completions/edgedit.fish."""
 
     shell: tyro.conf.Positional[Shell]
-    """Which."""
+    """The shell."""
 
     def run(self) -> dict[str, Any]:
         script = completion_script(self.shell)

@@ -33,7 +33,7 @@ class List(Reporting):
 
 
 def row(d: Direction) -> dict[str, Any]:
-    """What a summary says of a direction."""
+    """The fields of a direction in a summary."""
     fields = ("kind", "space", "rows", "min_strength", "max_strength", "units", "description", "source", "licence")
     return {field: getattr(d, field) for field in fields}
 
@@ -61,7 +61,7 @@ class OfRun(Reporting):
     torch, within that."""
 
     def options(self, *more: str) -> dict[str, Any]:
-        """What the functions of `training.running.api` take, by name."""
+        """The arguments of the functions of `training.running.api`, by name."""
         names = ("recipe", "identity", "generator", "from_bundle", "device", "threads", *more)
         return {"run": self.run_folder, "faces": self.faces, "progress": say} | {n: getattr(self, n) for n in names}
 

@@ -29,10 +29,10 @@ class Doctor(Reporting):
             table.add_row(one.state, one.name, one.detail, "" if one.state == "good" else one.remedy or "")
         console.print(table)
         say(", ".join(f"{name} {version}" for name, version in diagnosis.versions.items()))
-        told = summary(diagnosis)
+        report = summary(diagnosis)
         if diagnosis.works:
             console.print("photos can be edited here")
-            return told
+            return report
         broken = next(one for one in diagnosis.findings if one.needed and one.state != "good")
         remedy = f": {broken.remedy}" if broken.remedy else ""
-        return told | {"error": f"photos cannot be edited here: {broken.name}: {broken.detail}{remedy}"}
+        return report | {"error": f"photos cannot be edited here: {broken.name}: {broken.detail}{remedy}"}

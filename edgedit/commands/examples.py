@@ -56,4 +56,4 @@ EXAMPLES = {
     "doctor": "edgedit doctor --json machine.json",
     "completion": "edgedit completion bash",
 }
-"""By the words of the verb, `edgedit` left out."""
+"""Examples by the words of the verb, `edgedit` left out."""

@@ -40,9 +40,9 @@ class Export(Reporting):
     card: OptionalFile = None
     """The model card, Markdown; written from the run and --metrics if it is left out."""
     data_statement: OptionalFile = None
-    """What the card says of the training data, Markdown."""
+    """The card's words on the training data, a file of Markdown."""
     trained_on: str = "an unnamed device"
-    """What the card says the model was trained on."""
+    """The device that the card says the model was trained on."""
     metrics: OptionalFile = None
     """Measured figures (JSON, as `edgedit evaluate` writes them) for the manifest."""
     licence: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: Apache-2.0, or what the file says)")] = (

@@ -104,11 +104,11 @@ class Importing(Reporting):
     ] = None
     """Usable strengths."""
     description: OptionalText = None
-    """What it does."""
+    """The direction's effect in words."""
     source: OptionalText = None
-    """Where it comes from."""
+    """The direction's source."""
     licence: OptionalText = None
-    """Its terms (SPDX); needed for a file that is not one of the official ones that edgedit knows."""
+    """The direction's terms (SPDX); needed for a file that is not one of the official ones that edgedit knows."""
 
     def words(self) -> dict[str, Any]:
         """These options but for the file."""
@@ -175,7 +175,7 @@ class Stylespace(Importing):
     channels: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LAYER:CHANNEL", help_behavior_hint="")] = ()
     """Style channels in place of a recipe, such as 6:501; the layers count ToRGB too, as StyleSpace's do."""
     unit: Annotated[float | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """What a strength of 1 adds to each channel, where there are no statistics."""
+    """The amount that a strength of 1 adds to each channel, where there are no statistics."""
 
     def run(self) -> dict[str, Any]:
         return self.written("stylespace", self.file, recipe=self.recipe, channels=self.channels, unit=self.unit)

@@ -29,12 +29,12 @@ class Picturing(Crediting):
     """How the face is put back: "detail" adds the change to the photo's own texture, "replace" takes the model's
     pixels, "auto" adds where the photo has more pixels than the model."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
-    """Where to write; the suffix chooses PNG, JPEG or WebP."""
+    """The file to write; its suffix chooses PNG, JPEG or WebP."""
     mark: Annotated[MarkKind | None, tyro.conf.arg(help_behavior_hint="(default: no mark)")] = None
     """Also mark a corner of the picture for people to see: with the word "edited", or with the edits' names too."""
 
     def output(self) -> Output:
-        """Where the picture goes, with what signs it: opened before any work.
+        """The picture's place, with what signs it: opened before any work.
 
         Raises:
             OutputError, CredentialsError: if the file, the options or the key will not do.
@@ -45,15 +45,15 @@ class Picturing(Crediting):
         return Output(self.out, credentials, self.mark)
 
     def picking(self) -> dict[str, Any]:
-        """How the face is picked and put back, as of `edgedit.pictures`."""
+        """The arguments of `edgedit.pictures` that say how the face is picked and put back."""
         return {"aligned": self.aligned, "face": self.face, "mode": self.paste}
 
     def written(self, picture: Picture, photo: Path, **more: Any) -> dict[str, Any]:
         """Says what was written; returns the summary."""
         say(f"wrote {self.out} ({picture.width}x{picture.height}), with {picture.words}")
         size = {"width": picture.width, "height": picture.height}
-        told = {"out": str(self.out), **size, "bundle": str(self.bundle), "credentials": picture.form}
-        return told | {"photo": str(photo)} | more
+        summary = {"out": str(self.out), **size, "bundle": str(self.bundle), "credentials": picture.form}
+        return summary | {"photo": str(photo)} | more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class Demo(Picturing):
     ] = ASTRONAUT
     """PNG, JPEG or WebP."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("edgedit-demo.jpg")
-    """Where to write the sheet; the suffix chooses PNG, JPEG or WebP."""
+    """The sheet's file; its suffix chooses PNG, JPEG or WebP."""
     direction: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=("-d",))] = ()
     """Directions to show; the default is every attribute direction of the bundle."""
 

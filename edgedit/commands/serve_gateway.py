@@ -128,11 +128,11 @@ class ServeKey(Reporting):
     """Make an API key for the gateway: its digest goes to the file, the key itself is shown once."""
 
     name: tyro.conf.Positional[str]
-    """What logs call it."""
+    """The key's name in logs."""
     api_keys: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """The file; made if it is not there."""
     scope: tuple[Literal["edit", "metrics"], ...] = ("edit",)
-    """What it may do: call /v1, read /metrics."""
+    """The rights of the key: call /v1, read /metrics."""
 
     def run(self) -> dict[str, Any]:
         from serving.gateway.keys import add_key

@@ -30,7 +30,7 @@ class ServeRepo(Reporting):
     threads: int = 1
     """Threads of ONNX Runtime for one network; 0 for as many as there are cores."""
     cache: Annotated[str | None, tyro.conf.arg(metavar="SIZE", help_behavior_hint="(default: 256 MiB)")] = None
-    """What edit_session may keep of inversions, such as 512M or 2G; on a GPU, of its memory."""
+    """The memory that edit_session may fill with inversions, such as 512M or 2G; on a GPU, of its memory."""
     busy_wait: bool = False
     """Have TensorRT wait for the GPU in a loop: the lowest latency, and a core at 100 % per model."""
     build_engines: Annotated[FloatPrecision | None, tyro.conf.arg(help_behavior_hint="")] = None

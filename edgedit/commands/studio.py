@@ -30,7 +30,7 @@ class Studio(Running):
     triton: OptionalText = None
     """gRPC address of a Triton that serves a bundle, to run that one instead of --bundle in this process."""
     minutes: float = 30.0
-    """How long a photo and its inversion stay in memory after their last use."""
+    """The time that a photo and its inversion stay in memory after their last use."""
     no_credentials: bool = False
     """Write nothing of the edit into pictures; to say that they were edited is then up to you."""
 
@@ -81,7 +81,7 @@ class Studio(Running):
         return {"bundle": None if self.triton else str(self.bundle), "triton": self.triton, "port": self.port}
 
     def _connection(self, seconds: float, timeout: float) -> Callable[[], AbstractAsyncContextManager[Backend]]:
-        """What opens the model, here or behind a Triton."""
+        """A function that opens the model, here or behind a Triton."""
         if self.triton is not None:
             from serving.client import AsyncClient
 

@@ -21,8 +21,8 @@ class Train(Reporting):
     """Train a model in stages: generator, e4e, encoder, and, once directions are fitted, editor. Each stage resumes."""
 
     stage: tyro.conf.Positional[Literal["generator", "pairs", "e4e", "encoder", "editor"]]
-    """What to run. Stages build on those before them; `edgedit directions fit` comes before the editor; `pairs` renders
-    what a light family's stages learn from."""
+    """The stage to run. Stages build on those before them; `edgedit directions fit` comes before the editor; `pairs`
+    renders what a light family's stages learn from."""
     faces: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """Folder or tar of square, FFHQ-aligned faces; for cars, of photos of which the middle 4:3 is taken."""
     run_folder: Annotated[Path, tyro.conf.arg(name="run", metavar="RUN")]

@@ -1,4 +1,4 @@
-"""What a pack says of itself: the digests of its files, and pack.json."""
+"""The manifest of a pack: the digests of its files, and pack.json."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class PackError(EdgeditError):
 
 
 class Expected(BaseModel):
-    """What the self-test draws: the face of the photo that comes with edgedit, after one edit."""
+    """The picture that the self-test must draw: the face of the photo that comes with edgedit, after one edit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     direction: str
     strength: float
     sha256: str
-    """Of the face's pixels, uint8 S x S x 3."""
+    """The digest of the face's pixels, uint8 S x S x 3."""
     size: int
-    """Its side in pixels."""
+    """The face's side in pixels."""
 
 
 class PackInfo(BaseModel):

@@ -19,7 +19,7 @@ class Platform:
     tags: tuple[str, ...]
     """Platform tags of the wheels that run there."""
     markers: dict[str, str]
-    """What the environment markers of a lock are held against, Python's version left out."""
+    """The values that the environment markers of a lock are held against, Python's version left out."""
     installers: tuple[str, ...]
     """Names of the installer's files; the first is what a user runs."""
 

@@ -28,7 +28,7 @@ MIN_PSNR = 40.0
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What a self-test found."""
+    """The result of a self-test."""
 
     passed: bool
     psnr: float

@@ -26,12 +26,12 @@ from engines.packages import FACE_DETECTOR, GENERATOR, Progress
 from engines.store import Digest
 
 _ROOT = Path(edgedit.__file__).resolve().parents[1]
-"""What edgedit's packages lie in: a clone, or the folder of installed packages."""
+"""The folder that edgedit's packages lie in: a clone, or the folder of installed packages."""
 LOCK = _ROOT / "requirements" / "base.lock"
 """The lock of a clone."""
 _BUNDLES = "edgedit/bundles/"
 _DATE = (1980, 1, 1, 0, 0, 0)
-"""Of every file in edgedit's wheel, so that the same source makes the same wheel."""
+"""The date of every file in edgedit's wheel, so that the same source makes the same wheel."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Pin:
 
     @property
     def line(self) -> str:
-        """It as a line of a lock, with its hashes."""
+        """The pin as a line of a lock, with its hashes."""
         return " ".join((f"{self.name}=={self.version}", *(f"--hash=sha256:{digest}" for digest in self.hashes)))
 
 
 def locked(lock: str | Path | None, platform: Platform, python: str) -> list[Pin]:
-    """What a lock asks for on a platform; without the generator's package, which a whole bundle does without.
+    """The packages that a lock asks for on a platform, but for the generator's, which a whole bundle does without.
 
     Args:
         lock: a file of requirements, each with a version and hashes; None: that of the clone.
@@ -172,10 +172,10 @@ def _own_files(installed: Distribution) -> Iterator[str]:
         data = tomllib.loads(project.read_text())["tool"]["setuptools"]["package-data"]
         for package in (installed.read_text("top_level.txt") or "").split():
             for pattern in ("**/*.py", *data.get(package, ())):
-                found = (
+                names = (
                     path.relative_to(_ROOT).as_posix() for path in (_ROOT / package).glob(pattern) if path.is_file()
                 )
-                yield from (name for name in found if not name.startswith(_BUNDLES))
+                yield from (name for name in names if not name.startswith(_BUNDLES))
         return
     for file in installed.files or ():
         name = file.as_posix()

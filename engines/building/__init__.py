@@ -1,4 +1,4 @@
-"""From a bundle's graphs to engines: TensorRT and TensorRT-RTX through one code path, ONNX Runtime beside them.
+"""The building of engines from a bundle's graphs: TensorRT and TensorRT-RTX through one code path, and ONNX Runtime.
 
 builder.py   one strongly typed ONNX graph to one serialised engine
 timing.py    the timing cache between builds

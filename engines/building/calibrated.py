@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from engines.bundle.manifest import Strict, first_fault
+from engines.bundle.manifest import Strict, first_error
 from engines.contracts import Name
 from engines.errors import EngineError
 
@@ -45,11 +45,11 @@ class Calibrated(Strict):
         try:
             return cls.model_validate_json(raw)
         except ValidationError as error:
-            raise EngineError(f"{file} holds no ranges: {first_fault(error)}; build the engine again") from None
+            raise EngineError(f"{file} holds no ranges: {first_error(error)}; build the engine again") from None
 
     @property
     def file(self) -> str:
-        """Its name in the engine folder."""
+        """The file's name in the engine folder."""
         return f"{self.graph}.ranges.json"
 
     def document(self) -> bytes:

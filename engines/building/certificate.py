@@ -123,7 +123,7 @@ class Certifier:
         self.source, self.calibration, self.single = source, calibration, single
         self._make = reference or (lambda graph: create("onnxruntime", bundle, graph, threads=threads).run)
         self._references: dict[str, Run] = {}
-        self._kept: tuple[str, dict[int, Mapping[str, np.ndarray]]] = ("", {})
+        self._outputs: tuple[str, dict[int, Mapping[str, np.ndarray]]] = ("", {})
         self._folded: tuple[str, ir.Model | None] = ("", None)
         self._edits: list[str] = []
         self._feeds = self._collect(batch)
@@ -135,9 +135,9 @@ class Certifier:
 
     def _wanted(self, graph: str, index: int) -> Mapping[str, np.ndarray]:
         """The reference's outputs for a batch, cached for one graph at a time, since a search asks again and again."""
-        if self._kept[0] != graph:
-            self._kept = (graph, {})
-        outputs = self._kept[1]
+        if self._outputs[0] != graph:
+            self._outputs = (graph, {})
+        outputs = self._outputs[1]
         if index not in outputs:
             outputs[index] = self._reference(graph)(self._feeds[graph][index])
         return outputs[index]
@@ -247,7 +247,7 @@ class Certifier:
             certificate["activations"] = {
                 "largest": _finite(activations.largest),
                 "headroom": _finite(activations.headroom),
-                "near_limit": {name: _finite(peak) for name, peak in activations.near_limit.items()},
+                "near_limit": {name: _finite(peak) for name, peak in activations.high_peaks.items()},
                 "overflowed": activations.overflowed,
             }
             certificate["passed"] = certificate["passed"] and not activations.overflowed

@@ -41,7 +41,7 @@ class Faces:
     last: np.ndarray
     """The last ones by name, which are certified on."""
     others: np.ndarray
-    """Up to `CALIBRATION` of those before them."""
+    """The photos before those, at most `CALIBRATION`."""
 
 
 def read_faces(folder: Path, bundle: Bundle, max_faces: int) -> Faces:

@@ -69,7 +69,7 @@ _GPU = TypeAdapter(Gpu)
 DEVICES: dict[str, Gpu] = _table()
 """The devices of devices.csv, by name."""
 ALIASES = {"orin": "agx-orin"}
-"""Other names; a family's stands for its largest."""
+"""Other names of devices; a family's stands for its largest."""
 
 
 def device(name: str) -> Gpu:

@@ -13,8 +13,8 @@ GATES: dict[str, dict[str, float]] = {
     "int8": {"psnr": 38.0, "identity": 0.98, "snr": 20.0},
     "fp8": {"psnr": 30.0, "identity": 0.98, "snr": 20.0},
 }
-"""By precision, the worst photo's PSNR in dB, the mean identity cosine, and for tensors the signal-to-noise ratio in
-dB. FP8 rounds to four significant bits, INT8 to a fixed step of its range."""
+"""The gates by precision: the worst photo's PSNR in dB, the mean identity cosine, and for tensors the signal-to-noise
+ratio in dB. FP8 rounds to four significant bits, INT8 to a fixed step of its range."""
 
 
 def passes(certificate: Mapping[str, Any]) -> bool:

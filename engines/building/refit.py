@@ -101,10 +101,10 @@ def refit(
             entry = manifest.graphs[name]
             started = time.perf_counter()
             ranges = _ranges(folder, name, peaks, progress)
-            found_weights = compare(old, new, name, manifest, staging.work, ranges)
-            progress(f"{name}: {len(found_weights.changed)} of {len(found_weights.all)} weights differ")
+            differences = compare(old, new, name, manifest, staging.work, ranges)
+            progress(f"{name}: {len(differences.changed)} of {len(differences.all)} weights differ")
             label = f"{old.name}: engines/{folder.name}/{entry.file}"
-            staging.add(entry.file, refit_engine(backend, folder.read(entry.file), found_weights, label))
+            staging.add(entry.file, refit_engine(backend, folder.read(entry.file), differences, label))
             for file in files_of(manifest, name):
                 if file not in (entry.file, entry.ranges):
                     staging.add(file, folder.read(file))

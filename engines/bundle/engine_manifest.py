@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, ValidationError, model_validator
 
-from engines.bundle.manifest import FileEntry, RelativePath, Strict, first_fault, json_document
+from engines.bundle.manifest import FileEntry, RelativePath, Strict, first_error, json_document
 from engines.contracts import Name, TensorSpec
 from engines.errors import EngineError
 from engines.store import Digest
@@ -172,7 +172,7 @@ def parse_engine_manifest(raw: bytes, folder: str) -> EngineManifest:
         return EngineManifest.model_validate_json(raw)
     except ValidationError as error:
         raise EngineError(
-            f"{folder}: {ENGINE_FILE} is not valid: {first_fault(error)}; build the engine again"
+            f"{folder}: {ENGINE_FILE} is not valid: {first_error(error)}; build the engine again"
         ) from None
 
 

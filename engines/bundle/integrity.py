@@ -23,7 +23,7 @@ class FileProblem(Exception):
     """One file of a bundle that is not as the manifest says."""
 
     file: str
-    """Its path inside the bundle."""
+    """The file's path inside the bundle."""
     kind: Literal["missing", "irregular", "size", "digest", "unlisted", "invalid"]
     message: str
     advice: str = COPY_AGAIN

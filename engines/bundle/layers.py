@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from engines.bundle.manifest import Strict, first_fault
+from engines.bundle.manifest import Strict, first_error
 from engines.contracts import Name
 from engines.errors import EngineError
 
@@ -87,4 +87,4 @@ class LayerReport(Strict):
         try:
             return cls.model_validate_json(raw)
         except ValidationError as error:
-            raise EngineError(f"{file} is not a layer report: {first_fault(error)}") from None
+            raise EngineError(f"{file} is not a layer report: {first_error(error)}") from None

@@ -158,11 +158,11 @@ def parse_manifest(raw: bytes, bundle: str) -> Manifest:
             )
         return Manifest.model_validate_json(raw)
     except ValidationError as error:
-        raise BundleError(f"{bundle}: {MANIFEST_FILE} is not valid: {first_fault(error)}") from None
+        raise BundleError(f"{bundle}: {MANIFEST_FILE} is not valid: {first_error(error)}") from None
 
 
-def first_fault(error: ValidationError) -> str:
-    """The first fault of a document, and where in it, on one line."""
+def first_error(error: ValidationError) -> str:
+    """The first error of a document, and its place, on one line."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {first['msg']}" if where else first["msg"]

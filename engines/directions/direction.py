@@ -215,7 +215,7 @@ def finite_strength(name: str, value: float) -> float:
 
 
 def row_range(what: str, rows: tuple[int, int]) -> tuple[int, int]:
-    """(first, one past last) row.
+    """A range of rows as (first, one past last).
 
     Raises:
         DirectionError: if it is not that; `what` names whose rows they are.

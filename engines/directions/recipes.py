@@ -30,7 +30,7 @@ class Component:
     strength: float
     """The strength in standard deviations of the component."""
     both: bool = False
-    """Published with the opposite sign too."""
+    """Whether it was published with the opposite sign too."""
 
     @property
     def range(self) -> tuple[float, float]:

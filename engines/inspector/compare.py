@@ -28,7 +28,7 @@ class Pair:
 
     @cached_property
     def status(self) -> str:
-        """ "only A", "only B", "precision" (it differs) or "same"."""
+        """The pair's status: "only A", "only B", "precision" (it differs) or "same"."""
         first, second = self.sides
         if first.layers and second.layers:
             return "same" if first.precision == second.precision else "precision"

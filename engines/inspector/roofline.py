@@ -68,7 +68,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Plot:
-    """What is drawn; the page places it in percent, so that it fits any width."""
+    """The content of a roofline plot; the page places it in percent, so that it fits any width."""
 
     points: list[Point]
     x: Axis
@@ -124,7 +124,7 @@ def plot(subjects: Sequence[Subject], rows: Sequence[Mapping[int, int]]) -> Plot
 
 
 def _ceilings(subjects: Sequence[Subject], device: Device) -> tuple[dict[float, list[str]], list[str]]:
-    """Of the types that layers with arithmetic have: labels by ceiling in FLOP/s, and those that have none."""
+    """Labels of the types of layers with arithmetic, by ceiling in FLOP/s, and the types that have no ceiling."""
     roofs: dict[float, list[str]] = {}
     unknown: list[str] = []
     for dtype in dict.fromkeys(layer.precision for one in subjects for layer in one.report.layers if layer.macs):

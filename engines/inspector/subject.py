@@ -262,15 +262,15 @@ def _load_engine(path: Path, graph: str | None) -> Subject:
     names, name = _choose(graph, manifest.graphs, folder.name)
     file = manifest.graphs[name].layers
     if file is None:
-        fault = f"graph {name} was built without a layer report"
+        problem = f"graph {name} was built without a layer report"
     elif manifest.files[file].bytes > MAX_REPORT_BYTES:
-        fault = f"{file} is larger than a layer report can be"
+        problem = f"{file} is larger than a layer report can be"
     else:
         report = LayerReport.parse(folder.read(file), f"{folder.name}/{file}")
         if report.graph == name:
             return Subject(report, bundle.name, manifest, names)
-        fault = f"{file} is of graph {report.graph}, not {name}"
-    raise EngineError(f"{folder.name}: {fault}; build the engine again")
+        problem = f"{file} is of graph {report.graph}, not {name}"
+    raise EngineError(f"{folder.name}: {problem}; build the engine again")
 
 
 def graph_report(bundle: Bundle, graph: str) -> LayerReport:

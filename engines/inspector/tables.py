@@ -35,7 +35,7 @@ class Column:
 
     @cached_property
     def cells(self) -> list[str]:
-        """What is written, by row."""
+        """The column's text, by row."""
         return ["" if value is None else self.write(value) for value in self.values]
 
     @cached_property
@@ -67,7 +67,7 @@ class Table:
         return next(column for column in self.columns if column.key == key)
 
     def some(self, *keys: str) -> list[Column]:
-        """Those of the columns that are there, in the table's order."""
+        """The named columns that the table has, in its order."""
         return [column for column in self.columns if column.key in keys]
 
 

@@ -64,9 +64,9 @@ class Statement:
     bundle_sha256: str
     """Digest of the bundle's manifest, which vouches for all of the model."""
     bundle: str | None = None
-    """Its name; None if only the digest is known."""
+    """The bundle's name; None if only the digest is known."""
     edits: Edits = field(default_factory=dict)
-    """Empty: the model rendered the face without an edit."""
+    """The edits; empty where the model rendered the face without any."""
     photo: Photo | None = None
     """The original, if it is at hand."""
 

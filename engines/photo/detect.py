@@ -41,7 +41,7 @@ class Face:
     """One face, in the photo's continuous pixel coordinates (the centre of the first pixel is 0.5, 0.5)."""
 
     box: tuple[float, float, float, float]
-    """Left, top, right, bottom; may reach outside the photo."""
+    """The box as left, top, right, bottom; it may reach outside the photo."""
     landmarks: NDArray[np.float64]
     """5 x 2 (x, y): left eye, right eye, nose, left mouth corner, right mouth corner, as seen with the face upright."""
     score: float

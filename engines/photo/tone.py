@@ -40,14 +40,14 @@ DARKEST = 6.0
 SHADE = 0.25
 """Darker photos have colours as near to each other as JPEG's noise: limits shrink with the light down to this share."""
 CONTRAST = 69.0
-"""So do they in a faded photo, whose cells' luminances span less between a tenth and nine tenths of them than three
-quarters of the faces of the training data do."""
+"""The span of the cells' luminances, between a tenth and nine tenths of them, below which a photo is faded and limits
+shrink too; three quarters of the faces of the training data have more."""
 LINE_SPREAD = 1.5
 """Levels around the line, of a face as light as `LIGHT`, up to which a photo is toned. Those of the training data have
 up to 1.5, sepia as JPEG of quality 50 has about 1, and photos in colour have 1.75 and more."""
 LINE_SHARE = 0.035
-"""Or up to this share of the colours' distance from grey, to which JPEG's noise in strong colours is in proportion. The
-least of photos in colour is 0.056."""
+"""A limit of that spread too, where it is larger: this share of the colours' distance from grey, to which JPEG's noise
+in strong colours is in proportion. The least of photos in colour is 0.056."""
 GREY = 1.0
 """Levels (root mean square) that the colours of a black-and-white photo are off grey by."""
 GREY_NOISE = 8

@@ -221,7 +221,7 @@ def computes_in(node: ir.Node) -> str | None:
     return str(only.numpy()) if not types and only is not None else None
 
 
-def split_kept(products: Collection[ir.Node], keep_fp32: Collection[str]) -> tuple[list[ir.Node], dict[str, str]]:
+def split_exempt(products: Collection[ir.Node], keep_fp32: Collection[str]) -> tuple[list[ir.Node], dict[str, str]]:
     """Splits the products into those to quantise and, with the reason, those that a gate asked to have back in FP16."""
     reasons = {str(node.name): HALF for node in products if str(node.name) in keep_fp32}
     return [node for node in products if str(node.name) not in reasons], reasons

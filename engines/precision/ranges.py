@@ -13,7 +13,7 @@ from engines.precision.source import constant
 
 LIMIT = 65504.0
 """The largest finite FP16 value."""
-NEAR = LIMIT / 8
+HIGH = LIMIT / 8
 """The magnitude from which a value is named: three doublings are left."""
 
 
@@ -23,8 +23,8 @@ class Ranges:
 
     largest: float
     """The largest of all FP16 values; infinite if one overflowed."""
-    near_limit: dict[str, float]
-    """The magnitudes of at least `NEAR` by value, largest first."""
+    high_peaks: dict[str, float]
+    """The magnitudes of at least `HIGH` by value, largest first."""
     overflowed: list[str]
     """Values that left the range, in the order of the graph: the first is where it began."""
 
@@ -36,10 +36,10 @@ class Ranges:
 
 def ranges(peaks: Mapping[str, float]) -> Ranges:
     """Sums up the peaks of an `emulate.Emulated` run: by FP16 value, its largest magnitude."""
-    near_limit = sorted(((peak, name) for name, peak in peaks.items() if peak >= NEAR), reverse=True)
+    high_peaks = sorted(((peak, name) for name, peak in peaks.items() if peak >= HIGH), reverse=True)
     return Ranges(
         largest=max(peaks.values(), default=0.0),
-        near_limit={name: peak for peak, name in near_limit},
+        high_peaks={name: peak for peak, name in high_peaks},
         overflowed=[name for name, peak in peaks.items() if peak > LIMIT],
     )
 

@@ -16,7 +16,7 @@ from engines.contracts import TensorSpec
 from engines.errors import EngineError
 from engines.precision.fp32_rules import MOVES, fp32_nodes
 from engines.precision.macs import macs
-from engines.precision.quantise import QUANTISED, Peak, chosen, computes_in, quantise, split_kept, worth_it
+from engines.precision.quantise import QUANTISED, Peak, chosen, computes_in, quantise, split_exempt, worth_it
 from engines.precision.rewrite import fold_batch_norms, prenormalise
 from engines.precision.source import Tensor, constant, initializer, load_source, shapes
 from engines.store import cannot_write
@@ -115,7 +115,7 @@ def retype(
         if single:
             every, little = worth_it(every, specs)
             narrow |= little
-        products, back = split_kept(every, keep_fp32)
+        products, back = split_exempt(every, keep_fp32)
         narrow |= back
         keep_fp32 = set(keep_fp32) - set(back)
     reasons = fp32_nodes(model, specs, modulated, keep_fp32)

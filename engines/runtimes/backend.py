@@ -44,7 +44,7 @@ class Backend:
     runtime: str
     """"tensorrt" or "tensorrt-rtx"."""
     title: str
-    """Its name in messages and manifests."""
+    """The library's name in messages and manifests."""
     api: Any
     """The module."""
     logger: Any

@@ -28,7 +28,7 @@ _IDLE_BYTES = 256 * 2**20
 """The memory that the pool keeps for the next buffers of the same size."""
 
 _CAPTURE_THREAD_LOCAL = 1
-"""Other threads may allocate meanwhile."""
+"""CUDA's mode of capture in which other threads may allocate meanwhile."""
 
 
 @contextmanager

@@ -21,7 +21,7 @@ class OrtTensor:
     dtype: np.dtype
     shape: tuple[int, ...]
     session: ort.InferenceSession
-    """Its allocator may be that of the session."""
+    """The session whose allocator may be the value's."""
 
     def numpy(self) -> np.ndarray:
         """A copy on the host."""

@@ -23,7 +23,7 @@ class DeviceTensor(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its extents."""
+        """The array's extents."""
         ...
 
     def numpy(self) -> np.ndarray:

@@ -103,7 +103,7 @@ def error_recorder(backend: Backend) -> Any:
 @cache
 def _recorder(interface: Any) -> type:
     class Recorder(interface):
-        """Called from the library's threads: an exception must not leave it."""
+        """A recorder of errors that the library's threads call: an exception must not leave it."""
 
         def __init__(self) -> None:
             interface.__init__(self)

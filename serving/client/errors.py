@@ -18,7 +18,7 @@ class UnavailableError(ServingError):
 
 
 class DroppedError(UnavailableError):
-    """Somebody takes gRPC's connections and ends them, as Triton's port for HTTP does."""
+    """The other side takes gRPC's connections and ends them, as Triton's port for HTTP does."""
 
 
 class StaleRegionError(UnavailableError):
@@ -42,4 +42,4 @@ CLOSED = "this client is closed; make another one"
 CLOSED_MEANWHILE = "this client was closed while it waited for an answer"
 
 RETRIED = (UnavailableError, OverloadedError)
-"""After these, and no others, a call is made again: every call of a client may be repeated without harm."""
+"""The only errors after which a call is made again: every call of a client may be repeated without harm."""

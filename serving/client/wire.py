@@ -75,7 +75,7 @@ class Answer:
     """An answer: the handle where an image was sent, an image where edits were."""
 
     handle: str
-    """"" without one."""
+    """The handle; "" without one."""
     image: np.ndarray
     """uint8 h x w x 3, the caller's own; 0 x 0 x 3 without one."""
 

@@ -26,7 +26,7 @@ from serving.gateway.limits import Admission, CpuPool
 from serving.gateway.logs import log
 from serving.gateway.metrics import Metrics
 from serving.gateway.openapi import describe
-from serving.gateway.photos import FoundFaces
+from serving.gateway.photos import DetectedFaces
 from serving.gateway.problems import Problem, busy, invalid, scrub
 from serving.gateway.routes import router
 from serving.gateway.settings import GatewaySettings
@@ -49,7 +49,7 @@ class Gateway:
         self.crop = Cropper()
         self.photos = Shelf[Cut](settings.photo_memory, settings.photo_seconds) if settings.photo_seconds else None
         """Photos by handle; None where none are kept."""
-        self.faces = Shelf[FoundFaces](settings.photo_memory, settings.photo_seconds)
+        self.faces = Shelf[DetectedFaces](settings.photo_memory, settings.photo_seconds)
         """Faces by digest of the photo as it was sent; used where photos are kept."""
         self.credentials = settings.open_credentials()
         self.draining = False

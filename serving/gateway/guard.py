@@ -64,7 +64,7 @@ class Call:
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds by stage of the work, as the answer's Server-Timing tells them."""
     fields: dict[str, Any] = field(default_factory=dict)
-    """More members of the line in the log."""
+    """Further members of the line in the log."""
 
 
 class Guard:
@@ -157,8 +157,8 @@ class Guard:
         return min(seconds, self._settings.max_timeout)
 
     def _check_host(self, headers: Headers) -> None:
-        """Without keys, a page in the user's own browser must not reach us: under a name that points here, or as
-        another origin than our own page's."""
+        """Refuses, where there are no keys, a page in the user's own browser that calls under a name that points here,
+        or from another origin than our own page's."""
         if self._gateway.keys is not None:
             return
         host = headers.get("host", "")

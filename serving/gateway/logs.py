@@ -52,5 +52,5 @@ def configure(stream: TextIO | None = None) -> None:
 
 
 def shorten(handle: str) -> str:
-    """Enough of a handle to follow it through a log, too little to use it."""
+    """The start of a handle: enough to follow it through a log, too little to use it."""
     return handle[:8]

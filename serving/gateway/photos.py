@@ -16,7 +16,7 @@ MEDIA_TYPES = {file_format.lower(): media_type for file_format, media_type in BY
 
 
 @dataclass(frozen=True, eq=False)
-class FoundFaces:
+class DetectedFaces:
     """A photo that was decoded, and its faces, the largest first."""
 
     photo: Photo

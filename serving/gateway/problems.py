@@ -79,14 +79,14 @@ def scrub(text: str, fallback: str) -> str:
 
 def invalid(errors: Sequence[Any], kind: str = "invalid-request", status: int = 422) -> Problem:
     """A request that does not fit its schema, from Pydantic's or FastAPI's list of errors; inputs are not repeated."""
-    faults = []
+    entries = []
     for error in errors:
         location, message = [str(part) for part in error["loc"]], str(error["msg"])
         if error["type"] == "json_invalid":
             # Where a form's field is JSON, the request itself is well formed.
             message, status = "this is not valid JSON", status if location else 400
-        faults.append({"pointer": "#/" + "/".join(location), "detail": scrub(message, "this value will not do")})
-    first = faults[0] if faults else {"pointer": "#/", "detail": "it does not fit the schema"}
+        entries.append({"pointer": "#/" + "/".join(location), "detail": scrub(message, "this value will not do")})
+    first = entries[0] if entries else {"pointer": "#/", "detail": "it does not fit the schema"}
     where = first["pointer"].removeprefix("#/") or "body"
     detail = scrub(f"{where}: {first['detail']}", "the request does not fit its schema")
-    return Problem(status, kind, detail, errors=faults[:16])
+    return Problem(status, kind, detail, errors=entries[:16])

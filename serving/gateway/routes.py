@@ -24,7 +24,7 @@ from serving.gateway.guard import FORM, JSON, Call
 from serving.gateway.logs import shorten
 from serving.gateway.metrics import CONTENT_TYPE
 from serving.gateway.openapi import EDITS, HEALTH, IMAGE_ANSWER, METRICS, PHOTO, problems
-from serving.gateway.photos import MEDIA_TYPES, FoundFaces, finish, grey_levels, memory, needs_reconstruction
+from serving.gateway.photos import MEDIA_TYPES, DetectedFaces, finish, grey_levels, memory, needs_reconstruction
 from serving.gateway.problems import Problem, busy, invalid
 from serving.gateway.schemas import (
     AlignmentAnswer,
@@ -257,13 +257,13 @@ def _decode(gateway: Gateway, data: bytes) -> Photo:
     return open_image(data, max_megapixels=gateway.settings.megapixels)
 
 
-def _find(gateway: Gateway, data: bytes) -> FoundFaces:
+def _find(gateway: Gateway, data: bytes) -> DetectedFaces:
     """The faces of a photo; of one that is kept they are known."""
     key = Digest.of(data).sha256
     if (known := gateway.faces.get(key)) is not None:
         return known
     photo = _decode(gateway, data)
-    there = FoundFaces(photo, gateway.crop.faces(photo))
+    there = DetectedFaces(photo, gateway.crop.faces(photo))
     if gateway.photos is not None:
         gateway.faces.put(key, there, memory(photo))
     return there

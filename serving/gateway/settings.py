@@ -43,7 +43,7 @@ class GatewaySettings:
     """The key that signs that, with `certificate`; None: a key of this user's own, made at first need."""
     certificate: Path | None = None
     edit_list: bool = True
-    """They name the edits too."""
+    """Whether credentials name the edits too."""
 
     body_bytes: int = 20 * 1024 * 1024
     """Largest photo, as sent."""

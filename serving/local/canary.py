@@ -24,7 +24,7 @@ server, or a connection that ended; late: no answer in time, as of a busy model;
 
 _DEAD = "is not healthy"
 _HEADERS = {"Accept-Encoding": "identity"}
-"""Compressing an image costs the server more than the whole inference."""
+"""Headers of a request that ask for no compression, which costs the server more than the whole inference."""
 
 
 class InferError(EdgeditError):
@@ -98,7 +98,11 @@ class ModelCanary:
         return "healthy", ""
 
     def successes(self, model: str) -> int:
-        """Anybody's inferences that a model has finished since it was loaded; an InferError if the server is silent."""
+        """The inferences that a model has finished since it was loaded, whoever asked for them.
+
+        Raises:
+            InferError: if the server is silent.
+        """
         with asking(self.address, self.deadline) as triton:
             stats = triton.get_inference_statistics(model)["model_stats"]
             return sum(int(one["inference_stats"]["success"]["count"]) for one in stats)

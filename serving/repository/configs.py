@@ -17,9 +17,9 @@ from engines.directions import Direction
 from serving import contract
 
 _PB: Any = model_config_pb2
-"""Its classes are made when it is imported: a type checker does not see them."""
+"""Triton's messages, whose classes are made at import: a type checker does not see them."""
 
-KEPT_VERSIONS = 2
+VERSION_COUNT = 2
 """A new version and the one before it: `edit_session` calls models of its own version while it is replaced."""
 
 
@@ -41,7 +41,7 @@ def graph_config(bundle: Bundle, name: str) -> Any:
     entry = bundle.graph(name)
     config = _PB.ModelConfig(name=name, max_batch_size=contract.MAX_BATCH)
     _add_tensors(config, entry.inputs, entry.outputs)
-    config.version_policy.latest.num_versions = KEPT_VERSIONS
+    config.version_policy.latest.num_versions = VERSION_COUNT
     # No delay: requests that wait anyway form a batch. No queue policy: with one instance it stalls for half a second.
     config.dynamic_batching.SetInParent()
     return config

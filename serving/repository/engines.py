@@ -23,7 +23,7 @@ class ServedEngine:
 
     @property
     def file(self) -> str:
-        """Its name beside model.onnx."""
+        """The engine's name beside model.onnx."""
         return f"model_sm{self.compute_capability.replace('.', '')}.plan"
 
     def read(self) -> bytes:
@@ -46,12 +46,12 @@ def find_engines(bundle: Bundle) -> tuple[dict[str, dict[str, ServedEngine]], li
         elif name.startswith("tensorrt-"):
             folders.append(EngineFolder.load(bundle, name))
     for folder in sorted(folders, key=lambda folder: PREFERRED.index(folder.manifest.precision)):
-        if fault := _unfit(bundle, folder):
-            notes.append(f"engines/{folder.name} is not served: {fault}")
+        if reason := _unfit(bundle, folder):
+            notes.append(f"engines/{folder.name} is not served: {reason}")
             continue
         for graph in folder.manifest.graphs:
-            if fault := _unfit_graph(bundle, folder, graph):
-                notes.append(f"{graph} of engines/{folder.name} is not served: {fault}")
+            if reason := _unfit_graph(bundle, folder, graph):
+                notes.append(f"{graph} of engines/{folder.name} is not served: {reason}")
                 continue
             for capability in folder.manifest.built.compute_capabilities:
                 engines.setdefault(graph, {}).setdefault(capability, ServedEngine(graph, capability, folder))
@@ -73,8 +73,8 @@ def _unfit_graph(bundle: Bundle, folder: EngineFolder, graph: str) -> str | None
     engine, source, built = folder.graph(graph), bundle.manifest.graphs.get(graph), folder.manifest
     if source is None:
         return "the bundle has no such graph"
-    if fault := mismatch(source.inputs, engine.inputs) or mismatch(source.outputs, engine.outputs):
-        return f"its tensors are not the graph's: {fault}"
+    if reason := mismatch(source.inputs, engine.inputs) or mismatch(source.outputs, engine.outputs):
+        return f"its tensors are not the graph's: {reason}"
     profile = engine.profile
     if profile.min > 1 or profile.max < MAX_BATCH:
         wanted = profile.model_copy(update={"min": 1, "max": max(profile.max, MAX_BATCH)})

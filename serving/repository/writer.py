@@ -45,7 +45,7 @@ class Repository:
     bundle: str
     """Name of the bundle that was written last."""
     bundle_sha256: str
-    """Its digest, see `engines.bundle.Bundle.digest`."""
+    """The bundle's digest, see `engines.bundle.Bundle.digest`."""
     version: int
     """The version that holds it."""
     models: list[str]
@@ -317,8 +317,8 @@ class _Weights:
             first = self._first.setdefault(listed, folder / path.name)
             _link(self._bundle.path / listed if first == folder / path.name else first, folder / path.name)
             # The file that was placed is checked, not the one that was found before.
-            if first == folder / path.name and (fault := check_entry(folder, path.name, entry)):
-                raise BundleError(fault.refusal(self._bundle.name))
+            if first == folder / path.name and (damage := check_entry(folder, path.name, entry)):
+                raise BundleError(damage.refusal(self._bundle.name))
 
 
 def _link(source: Path, target: Path) -> None:

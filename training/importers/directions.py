@@ -29,7 +29,7 @@ class Words:
 
     name: str | None = None
     range: tuple[float, float] | None = None
-    """Usable strengths."""
+    """The usable strengths."""
     description: str | None = None
     source: str | None = None
     licence: str | None = None

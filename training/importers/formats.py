@@ -182,7 +182,7 @@ def _hyperstyle(files: Files) -> dict[str, Tensor]:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Equal; of half a gigabyte that torch saved once, only the address is compared."""
+    """Whether two tensors are equal; of half a gigabyte that torch saved once, only the address is compared."""
     if a.shape != b.shape:
         return False
     return (a.data_ptr() == b.data_ptr() and a.stride() == b.stride()) or torch.equal(a, b)

@@ -22,7 +22,7 @@ from engines.errors import first_line
 from training.importers.errors import CheckpointError
 
 INSTRUCTIONS = 5_000_000
-"""More than this many is not a network: one of 1024 pixels with its discriminator has some 50 thousand."""
+"""The most instructions of a network's pickle: one of 1024 pixels with its discriminator has some 50 thousand."""
 
 NUMPY = frozenset(
     ["numpy.dtype", "numpy.ndarray"]

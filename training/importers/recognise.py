@@ -13,7 +13,7 @@ class FileKind:
 
     key: str
     words: str
-    """Its name in messages, with an article."""
+    """The kind's name in messages, with an article."""
 
 
 STYLEGAN2 = FileKind("stylegan2", "a StyleGAN2 generator in rosinality's form")

@@ -85,7 +85,7 @@ class ImageLoss(nn.Module):
         }
         total = w.l2 * terms["l2"] + w.lpips * terms["lpips"] + w.identity * terms["identity"]
         if w.face:
-            near, wanted = (face_crop(image.float(), image.shape[-1], FEATURES_CROP) for image in (output, target))
-            terms["face"] = w.l2 * self._distance(near, wanted) + w.lpips * self.lpips(near, wanted).mean()
+            face, wanted = (face_crop(image.float(), image.shape[-1], FEATURES_CROP) for image in (output, target))
+            terms["face"] = w.l2 * self._distance(face, wanted) + w.lpips * self.lpips(face, wanted).mean()
             total = total + w.face * terms["face"]
         return total, {name: term.detach() for name, term in terms.items()}

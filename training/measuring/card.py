@@ -83,7 +83,7 @@ At {size} pixels a face is a thumbnail: put back into a large photo, an edit add
 the photo's own texture. Large pose changes tear details, as the paper reports of its own model. Weights and directions
 are under Apache-2.0."""
 _LINEAGE = f"""\
-The encoders see a face at {{seen}} x {{seen}} pixels; what is finer is the generator's own. Large pose changes
+The encoders see a face at {{side}} x {{side}} pixels; what is finer is the generator's own. Large pose changes
 tear details, as the paper reports of its own model.
 
 Licence of the generator's weights: {mobilestylegan.LICENCE}. Encoders, editor and directions were trained with that
@@ -173,5 +173,5 @@ edgedit export --run RUN --faces FACES --recipe {recipe}{start} --metrics RUN/ev
 
 ## Limits
 
-{(_LINEAGE if packaged else _THUMBNAILS).format(size=family.size, seen=family.encoder_size[0])}
+{(_LINEAGE if packaged else _THUMBNAILS).format(size=family.size, side=family.encoder_size[0])}
 """

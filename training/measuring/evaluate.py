@@ -157,18 +157,20 @@ class Evaluator:
         batch = batch or at_once(system.family)
         self.photos = [faces.tensor(slice(i, i + batch), device) for i in range(0, len(faces), batch)]
         self.face, self.outside, self.ring = regions(*faces.size)
-        self._kept: list[Inversion] | None = None
+        self._inversions: list[Inversion] | None = None
         self._reconstructed: dict[int, tuple[Tensor, Tensor]] = {}
         with torch.no_grad():
             self.embedded = [identity(x) for x in self.photos]
 
     def _inverted(self, description: str) -> Iterator[tuple[Tensor, Inversion, Tensor]]:
         """Photos, their inversions and their embeddings, batch by batch; inversions are kept where they are small."""
-        if self._kept is None and len(self.photos) * self.photos[0].shape[0] * _bytes(self.system) < _KEEP_BYTES:
-            self._kept = [self.system.invert(encoder_input(x, self.system.family)) for x in self.photos]
+        if self._inversions is None and len(self.photos) * self.photos[0].shape[0] * _bytes(self.system) < _KEEP_BYTES:
+            self._inversions = [self.system.invert(encoder_input(x, self.system.family)) for x in self.photos]
         for index, photos in enumerate(track(self.photos, description=description)):
             inversion = (
-                self._kept[index] if self._kept else self.system.invert(encoder_input(photos, self.system.family))
+                self._inversions[index]
+                if self._inversions
+                else self.system.invert(encoder_input(photos, self.system.family))
             )
             yield photos, inversion, self.embedded[index]
 

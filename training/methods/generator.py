@@ -20,7 +20,8 @@ class Point(NamedTuple):
     conv: int
     """The convolution before or after which the place lies."""
     before: bool
-    """Before a convolution: a change leaves the ToRGB of the previous resolution alone. After: it reaches that too."""
+    """The side of the convolution: a change before it leaves the ToRGB of the previous resolution alone, one after it
+    reaches that too."""
 
 
 def input_point(resolution: int) -> Point:

@@ -18,7 +18,7 @@ from training.networks.ir import IRSE50, conv3x3
 from training.networks.stylegan2 import EqualLinear
 
 REFINEMENTS = 5
-"""Default number of refinements."""
+"""The default number of refinements."""
 STAGES = ((3, 1), (4, 2), (6, 2), (3, 2))
 """Units and stride of the first, for the four stages of a ResNet-34."""
 
@@ -207,7 +207,7 @@ class HyperStyle(Method):
         return self._render(inversion.w + per_row(delta), inversion.deltas)
 
     def exportable(self) -> Self:
-        """Around a generator that takes a batch at once; frozen."""
+        """A frozen copy around a generator that takes a batch at once."""
         with torch.device("meta"):
             batched = type(self)(self.family, refinements=self.refinements)
             batched.decoder = PerImageGenerator(self.family)

@@ -54,11 +54,11 @@ class Method(nn.Module, ABC):
     edit_reads: ClassVar[tuple[str, ...] | None] = None
     """The fields of the inversion that `edit` reads; None for all of them."""
     reconstruct_reads: ClassVar[tuple[str, ...] | None] = None
-    """Likewise, those that `reconstruct` reads."""
+    """The fields that `reconstruct` reads; None for all of them."""
     edits_styles: ClassVar[bool] = False
     """True if `edit` takes a style delta too, B x sum(style_channels)."""
     separate_graphs: ClassVar[tuple[str, ...]] = ()
-    """Those of `engines.contracts.PARTS` that the method is also exported as."""
+    """The graphs of `engines.contracts.PARTS` that the method is also exported as."""
     identity_modules: ClassVar[tuple[str, ...]] = ("",)
     """Modules whose weights start at zero, so that they change nothing before training; "" is the whole network."""
     family: ModelFamily

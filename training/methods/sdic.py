@@ -78,7 +78,7 @@ class SpatialAttentionFusion(nn.Module):
 
 
 class SDICInversion(NamedTuple):
-    """Corrected code and features, after the first convolution at the feature's resolution."""
+    """The corrected code and features, after the first convolution at the feature's resolution."""
 
     w: Tensor
     """W+, B x N x D; edits are added to it."""

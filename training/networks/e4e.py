@@ -100,5 +100,6 @@ class E4EEncoder(FeaturePyramid):
 
 
 def _upsample_add(x: Tensor, lateral: Tensor) -> Tensor:
-    """Released weights were trained with align_corners=True here, unlike every other resize of the field."""
+    """The sum of a map, enlarged, and the lateral one. Released weights were trained with align_corners=True here,
+    unlike every other resize of the field."""
     return F.interpolate(x, size=lateral.shape[2:], mode="bilinear", align_corners=True) + lateral

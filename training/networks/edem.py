@@ -16,7 +16,7 @@ from engines.family import ModelFamily
 from training.networks.attention import attention_weights, merge_heads, split_heads, zero_
 
 MASKED = -100.0
-"""Added to the score of a pair that shares a window only by the cyclic shift; representable in half precision."""
+"""The number added to the score of a pair that shares a window only by the cyclic shift. Half precision can hold it."""
 
 
 def partition(x: Tensor, window: int) -> Tensor:

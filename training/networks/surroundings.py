@@ -16,7 +16,7 @@ from training.networks.attention import zero_
 FACE_ELLIPSE = (0.57, 0.5, 0.40, 0.31)
 """Centre row and column, half height and half width of the face in an FFHQ-aligned picture, as fractions."""
 FADE = 0.35
-"""Over how much of the ellipse's half axes, beyond it, `around_face` falls to zero."""
+"""The share of the ellipse's half axes over which `around_face` falls to zero beyond it."""
 
 
 def ellipse_radius(height: int, width: int) -> Tensor:

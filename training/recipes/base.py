@@ -24,7 +24,7 @@ class Recipe:
     held_out: int
     """Images, the last by file name, that no stage sees."""
     generator: GanOptions | None = None
-    """None: the generator is imported, not trained."""
+    """The generator's training; None where it is imported."""
     generator_steps: int = 0
     joint: JointOptions | None = None
     """Train the encoders beside the generator, for runs too short for a GAN alone."""

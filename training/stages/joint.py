@@ -33,7 +33,7 @@ class JointOptions:
 
     e4e: E4EOptions
     encoder: EncoderOptions | None = None
-    """None: no encoder E beside it."""
+    """The options of E; None without an encoder E beside it."""
     adversarial_every: int = 1
     """Steps between two adversarial ones."""
     e4e_every: int = 1

@@ -59,8 +59,8 @@ class TritonPythonModel:
             error = pb.TritonError(str(refusal), refusal.code)
         except EditsError as mistake:
             error = pb.TritonError(str(mistake), pb.TritonError.INVALID_ARG)
-        except Exception as fault:  # one that left `execute` would fail all requests, and name paths
-            pb.Logger.log_error(f"edit_session: {fault!r}")
+        except Exception as failure:  # one that left `execute` would fail all requests, and name paths
+            pb.Logger.log_error(f"edit_session: {failure!r}")
             error = pb.TritonError("edit_session failed", pb.TritonError.INTERNAL)
         return pb.InferenceResponse(error=error)
 

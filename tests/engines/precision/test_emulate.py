@@ -57,7 +57,7 @@ def test_peaks_are_the_largest_of_all_runs():
         emulated.run({"x": np.full((2, 64), value, np.float32)})
     assert emulated.peaks["xx"] == 144.0 and emulated.peaks["sum"] == 64 * 144.0
     seen = ranges(emulated.peaks)
-    assert list(seen.near_limit) == ["sum"] and seen.headroom == pytest.approx(LIMIT / 9216)
+    assert list(seen.high_peaks) == ["sum"] and seen.headroom == pytest.approx(LIMIT / 9216)
     assert not seen.overflowed
 
 
