@@ -31,7 +31,8 @@ def pytorch_reference(
 
         @torch.inference_mode()
         def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-            values = module(*(torch.from_numpy(feeds[name]).to(device) for name in names))
+            # Copies: what a runtime gives, and a mapped file, may not be written to.
+            values = module(*(torch.tensor(feeds[name], device=device) for name in names))
             values = (values,) if isinstance(values, torch.Tensor) else values
             return {name: value.cpu().numpy() for name, value in zip(outputs, values, strict=True)}
 

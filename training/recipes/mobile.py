@@ -33,7 +33,7 @@ def faces_1024_mobile() -> Recipe:
             ("yaw", -2.5),
             ("male", 4.0),
             ("male", -4.0),
-            ("glasses", 3.0),
+            ("glasses", 2.5),
         ),
         editor=LightEditorOptions(),
         editor_steps=6_000,
