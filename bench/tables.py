@@ -12,7 +12,7 @@ from typing import Any
 from engines.errors import OutputError
 from engines.store import write
 
-__all__ = ["TABLES", "filled", "main", "portrait", "table5"]
+__all__ = ["TABLES", "filled", "latency", "main", "portrait", "table5"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -73,6 +73,27 @@ def table5(counts: dict[str, Any], *times: dict[str, Any]) -> str:
     )
 
 
+def latency(measured: dict[str, Any]) -> str:
+    """Milliseconds of a bundle's graphs in each runtime and how many times faster than the base that is, of
+    `latency-portrait.json`, in Markdown."""
+    times: dict[str, dict[str, str]] = {}
+    for row in measured["rows"]:
+        if row["batch"] == 1:
+            cell = f"{row['median_ms']:.0f} ({row['speedup']:.1f}×)"
+            times.setdefault(f"{row['runtime']}:{row['precision']}", {})[row["graph"]] = cell
+    rows = [
+        (
+            start["name"],
+            *(times[start["name"]][graph] for graph in measured["graphs"]),
+            f"{start['picture_ms']['median_ms'] / 1e3:.1f}",
+            f"{start['peak_bytes'] / 2**30:.2f}",
+        )
+        for start in measured["starts"]
+    ]
+    graphs = (f"{graph} (ms)" for graph in measured["graphs"])
+    return _table(("runtime", *graphs, "first picture, cold (s)", "memory (GiB)"), rows)
+
+
 _METHODS = {
     "Ours": "**ours** (the paper)",
     "Ours, light": "**ours, light** (`faces-1024-mobile`)",
@@ -113,6 +134,7 @@ def _result(name: str) -> dict[str, Any]:
 
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "portrait": ("README.md", lambda: portrait(_result("portrait-quality.json"))),
+    "latency": ("docs/cpu.md", lambda: latency(_result("latency-portrait.json"))),
     "table5": (
         "docs/table5.md",
         lambda: table5(*map(_result, ("table5-counts.json", "table5-times-cpu.json", "table5-times-cpu-light.json"))),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import tables
-from bench.tables import filled, portrait, table5
+from bench.tables import filled, latency, portrait, table5
 from engines.errors import OutputError
 
 
@@ -69,3 +69,14 @@ def test_a_page_is_rewritten_between_its_markers_alone(tmp_path: Path, monkeypat
     with pytest.raises(SystemExit, match=r"error: .*must have <!-- t -->"):
         tables.main()
     assert page.read_text() == "no markers"
+
+
+def test_latencies_stand_beside_their_ratio_memory_and_cold_start() -> None:
+    row = {"runtime": "openvino", "precision": "fp32", "graph": "edit"}
+    start = {"name": "openvino:fp32", "picture_ms": {"median_ms": 1949.0}, "peak_bytes": 2**30}
+    rows = [
+        row | {"batch": 1, "median_ms": 182.4, "speedup": 4.64},
+        row | {"batch": 4, "median_ms": 9.0, "speedup": 1.0},
+    ]
+    lines = latency({"graphs": {"edit": {}}, "rows": rows, "starts": [start]}).splitlines()
+    assert lines[2:] == ["| openvino:fp32 | 182 (4.6×) | 1.9 | 1.00 |"]
