@@ -6,6 +6,7 @@ are averaged down to the photos' size first; what an edit does to fine detail is
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -159,8 +160,12 @@ class Evaluator:
         self.face, self.outside, self.ring = regions(*faces.size)
         self._inversions: list[Inversion] | None = None
         self._reconstructed: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @functools.cached_property
+    def embedded(self) -> list[Tensor]:
+        """The photos' embeddings, made when the first comparison needs them: a run that goes on may need none."""
         with torch.no_grad():
-            self.embedded = [identity(x) for x in self.photos]
+            return [self.identity(x) for x in self.photos]
 
     def _inverted(self, description: str) -> Iterator[tuple[Tensor, Inversion, Tensor]]:
         """Photos, their inversions and their embeddings, batch by batch; inversions are kept where they are small."""
