@@ -18,6 +18,7 @@ from pathlib import Path
 from engines.bundle.contents import BundleContents
 from engines.bundle.engine_manifest import EIGHT_BIT, ENGINES_FOLDER, ONNX_GRAPHS, EngineManifest, OptimizationProfile
 from engines.bundle.manifest import WEIGHTS_FILE
+from engines.bundle.provenance import option
 from engines.contracts import SELECTIONS
 from engines.errors import EngineError
 
@@ -76,9 +77,7 @@ def rebuild_command(manifest: EngineManifest, bundle: str | Path, target: str | 
     if (level := manifest.built.flags.get("hardware")) in _HARDWARE_LEVELS:
         options += ["--hardware", str(level)]
     flags = manifest.built.flags
-    options += [
-        word for name in _SIZES if flags.get(name) for word in (f"--{name.replace('_', '-')}", str(flags[name]))
-    ]
+    options += [word for name in _SIZES if flags.get(name) for word in (option(name), str(flags[name]))]
     if flags.get("weight_streaming") and not flags.get("memory_budget"):
         options.append("--weight-streaming")
     if flags.get("tf32"):

@@ -92,6 +92,11 @@ def given(options: DataclassInstance) -> dict[str, Any]:
     return {name: value for name, (value, default) in values.items() if name != "json" and value != default}
 
 
+def option(name: str) -> str:
+    """The option of a command line that a field or an argument stands for: `--max-faces` for "max_faces"."""
+    return f"--{name.replace('_', '-')}"
+
+
 def command_line(words: str, options: Mapping[str, Any]) -> str:
     """The command that repeats a run, without paths of this machine: a file is the option's name in capitals.
 
@@ -106,12 +111,12 @@ def command_line(words: str, options: Mapping[str, Any]) -> str:
     """
     parts = [words]
     for name, value in options.items():
-        option = f"--{name.replace('_', '-')}"
         if isinstance(value, list):
-            parts += [f"{option} {shlex.quote(item)}" for item in value]
+            parts += [f"{option(name)} {shlex.quote(item)}" for item in value]
         elif value is True:
-            parts.append(option)
+            parts.append(option(name))
         else:
             values = value if isinstance(value, tuple) else (value,)
-            parts.append(" ".join([option, *(name.upper() if isinstance(one, Path) else str(one) for one in values)]))
+            shown = (name.upper() if isinstance(one, Path) else str(one) for one in values)
+            parts.append(" ".join([option(name), *shown]))
     return " ".join(parts)

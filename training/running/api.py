@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from engines.bundle.provenance import provenance
+from engines.bundle.provenance import option, provenance
 from engines.directions import Direction
 from engines.errors import EdgeditError
 from engines.family import DEFAULT_FAMILY
@@ -275,8 +275,6 @@ def evaluate(
     needs = (*LOSSES, *JUDGES)
     made, wanted = trained_run("measuring", "evaluate", needs, run, recipe, device, threads, **files)
     progress(f"measuring recipe {recipe} in {run}")
-    options = " ".join(
-        f"--{name.replace('_', '-')} FILE" for name in (*wanted, *(("pose",) if made.recipe.faces else ()))
-    )
+    options = " ".join(f"{option(name)} FILE" for name in (*wanted, *(("pose",) if made.recipe.faces else ())))
     command = f"edgedit evaluate --faces FACES --run RUN --recipe {recipe} {options}"
     return provenance(command) | evaluation.evaluate(made)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from engines.bundle.provenance import option
 from engines.cpus import usable
 from engines.errors import EdgeditError, first_line
 from training import parallel
@@ -33,12 +34,12 @@ def check_files(what: str, verb: str, files: Mapping[str, Path | None], needs: S
         EdgeditError: if one is needed and was not given, or was given and is not there.
     """
     for name in (*needs, *files):
-        path, option = files[name], f"--{name.replace('_', '-')}"
+        path = files[name]
         if path is None:
             if name in needs:
-                raise EdgeditError(f"{what} needs {option}; `edgedit {verb} --help` says what each file is")
+                raise EdgeditError(f"{what} needs {option(name)}; `edgedit {verb} --help` says what each file is")
         elif not path.exists():
-            raise EdgeditError(f"{option}: there is no {path}")
+            raise EdgeditError(f"{option(name)}: there is no {path}")
 
 
 def begin(device: str, threads: int) -> str:
