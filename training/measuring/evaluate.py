@@ -7,7 +7,7 @@ are averaged down to the photos' size first; what an edit does to fine detail is
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,8 @@ def like(image: Tensor, photos: Tensor, family: ModelFamily) -> Tensor:
 
 _KEEP_BYTES = 2 << 30
 """Inversions of all photos are kept if they take less than this; else they are made anew for every edit."""
+WAYS = ("ours", "linear")
+"""How edits are made that are compared: the system's own, and F + G(w~) - G(w)."""
 RING = 1 / 16
 """Width of the outer ring of a picture that is no part of the face, as a fraction."""
 
@@ -197,21 +199,24 @@ class Evaluator:
         }
 
     @torch.no_grad()
-    def edit(self, direction: Direction, strength: float, attribute: str | None) -> dict[str, Any]:
+    def edit(
+        self, direction: Direction, strength: float, attribute: str | None, ways: Collection[str] = WAYS
+    ) -> dict[str, dict[str, float]]:
         """Change of the judge's score and identity to the photo, of our edit and of linear editing.
 
         Args:
             attribute: what is judged; None: nothing judges this direction.
+            ways: which of `WAYS` are measured.
 
         Returns:
-            Both ways' means over the photos: `change` of the score to the photo; `identity` cosine to the photo;
+            Each way's means over the photos: `change` of the score to the photo; `identity` cosine to the photo;
             `ring` and `outside`, the change to the reconstruction in grey levels in the outer ring and outside the
             face's ellipse; `chroma`, the shift of the face's mean colour to the reconstruction in levels; `detail`, the
             energy above half of Nyquist over the reconstruction's.
         """
         delta = resolve({direction.name: direction}, {direction.name: strength}, self.system.family).delta_w
         delta_w = torch.from_numpy(delta)[None]
-        ways: Mapping[str, Callable[[Inversion, Tensor], Tensor]] = {
+        renders: Mapping[str, Callable[[Inversion, Tensor], Tensor]] = {
             "ours": self.system.edit,
             "linear": lambda inversion, d: linear_edit(self.system, inversion, d),
         }
@@ -225,8 +230,8 @@ class Evaluator:
             start, energy = self._reconstructed[index]
             if attribute:
                 before.append(self.judges.score(photos, (attribute,))[attribute])
-            for name, way in ways.items():
-                whole = way(inversion, delta_w.to(embedded.device).expand(len(embedded), -1, -1))
+            for name in ways:
+                whole = renders[name](inversion, delta_w.to(embedded.device).expand(len(embedded), -1, -1))
                 image = like(whole, photos, self.system.family)
                 if attribute:
                     after[name].append(self.judges.score(image, (attribute,))[attribute])
@@ -239,7 +244,7 @@ class Evaluator:
                     "detail": detail(quantise(whole)) / energy,
                 }.items():
                     values[name].setdefault(key, []).append(value)
-        result: dict[str, Any] = {"direction": direction.name, "strength": strength, "attribute": attribute}
+        result = {}
         for name in ways:
             result[name] = {key: float(torch.cat(value).mean()) for key, value in values[name].items()}
             if attribute:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from engines.store import write
 from training.data import FaceSet
 from training.losses.lpips import LPIPS
-from training.measuring.evaluate import Evaluator, compare_targets
+from training.measuring.evaluate import WAYS, Evaluator, compare_targets
 from training.measuring.judges import Judges
 from training.running.folder import Run, load_run_directions, load_run_identity, load_system
 
@@ -31,15 +30,16 @@ def _digest(*parts: Any) -> str:
     return result.hexdigest()
 
 
-def _once(run: Run, name: str, digest: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A measurement of these networks and photos from the run's folder, or one that is made now and written there."""
-    path = run.root / "evaluate" / f"{name}.json"
+def _earlier(path: Path, digest: str) -> dict[str, Any] | None:
+    """A measurement that was written for these networks and photos, or None."""
     if path.exists() and (earlier := json.loads(path.read_text()))["of"] == digest:
         return earlier["value"]
-    value = measure()
+    return None
+
+
+def _keep(path: Path, digest: str, value: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, json.dumps({"of": digest, "value": value}, indent=1).encode())
-    return value
 
 
 @torch.no_grad()
@@ -65,7 +65,11 @@ def evaluate(run: Run) -> dict[str, Any]:
     identity, judges, lpips = load_run_identity(run), Judges(run.judges), LPIPS(run.losses.require("lpips")).eval()
     evaluator = Evaluator(system, held_out, lpips, identity, judges, device=run.device)
     inverters = _digest(system.encoder, system.ftem, system.e4e, system.generator, held_out.names)
-    reconstruction = _once(run, "reconstruction", inverters, evaluator.reconstruction)
+    kept = run.root / "evaluate"
+    reconstruction = _earlier(kept / "reconstruction.json", inverters)
+    if reconstruction is None:
+        reconstruction = evaluator.reconstruction()
+        _keep(kept / "reconstruction.json", inverters, reconstruction)
     edited = held_out
     if 0 < run.recipe.edited_photos < len(held_out):
         chosen = np.linspace(0, len(held_out) - 1, run.recipe.edited_photos).astype(int)
@@ -79,16 +83,20 @@ def evaluate(run: Run) -> dict[str, Any]:
         )
     scored = [name for name in (*judges.names, "male") if name in directions]
     ends = [(name, end) for name in scored for end in (directions[name].max_strength, directions[name].min_strength)]
-    whole = _digest(inverters, system.editor, edited.names)
-    edits = [
-        _once(
-            run,
-            f"{name}{strength:+g}",
-            _digest(whole, directions[name].vector.tobytes(), directions[name].rows),
-            functools.partial(evaluator.edit, directions[name], strength, name if name in scored else None),
-        )
-        for name, strength in run.recipe.measured or ends
-    ]
+    edits: list[dict[str, Any]] = []
+    for name, strength in run.recipe.measured or ends:
+        direction, attribute = directions[name], name if name in scored else None
+        shared = _digest(inverters, edited.names, direction.vector.tobytes(), direction.rows)
+        # Linear editing knows no editor: its figures hold while the editor is trained on.
+        digests = {way: _digest(shared, system.editor) if way == "ours" else shared for way in WAYS}
+        paths = {way: kept / f"{name}{strength:+g} {way}.json" for way in WAYS}
+        values = {way: _earlier(paths[way], digests[way]) for way in WAYS}
+        lacking = [way for way in WAYS if values[way] is None]
+        if lacking:
+            values |= evaluator.edit(direction, strength, attribute, lacking)
+            for way in lacking:
+                _keep(paths[way], digests[way], values[way])
+        edits.append({"direction": name, "strength": strength, "attribute": attribute, **values})
     return {
         "photos": len(held_out),
         "edited_photos": len(edited),

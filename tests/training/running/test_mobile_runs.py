@@ -90,12 +90,24 @@ def test_edits_are_measured_along_directions_that_are_there(run):
 def test_figures_are_kept_and_measured_anew_for_other_networks(run):
     first = evaluate(run)
     kept = sorted((run.root / "evaluate").glob("*.json"))
-    assert [path.stem for path in kept] == ["reconstruction", "smile+0.5", "smile-0.5"]
+    edits = [f"smile{strength} {way}" for strength in ("+0.5", "-0.5") for way in ("linear", "ours")]
+    assert [path.stem for path in kept] == ["reconstruction", *edits]
     path = kept[0]
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"value": {"ours": dict.fromkeys(content["value"]["ours"], 99.0)}}))
     assert evaluate(run)["reconstruction"]["ours"]["psnr"] == 99.0
     path.write_text(json.dumps(content | {"of": "other networks"}))
+    assert evaluate(run) == first
+
+
+def test_another_editor_is_measured_beside_the_same_linear_editing(run):
+    first = evaluate(run)
+    ours, linear = (run.root / "evaluate" / f"smile+0.5 {way}.json" for way in ("ours", "linear"))
+    ours.write_text(json.dumps(json.loads(ours.read_text()) | {"of": "another editor"}))
+    linear.write_text(json.dumps(json.loads(linear.read_text()) | {"value": {"identity": 99.0}}))
+    edit = evaluate(run)["edits"][0]
+    assert edit["ours"] == first["edits"][0]["ours"] and edit["linear"] == {"identity": 99.0}
+    linear.unlink()
     assert evaluate(run) == first
 
 
