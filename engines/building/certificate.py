@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,11 @@ from engines.directions import load_directions, resolve
 from engines.errors import EngineError
 from engines.precision.emulate import Emulated
 from engines.precision.fp32_rules import MOVES
-from engines.precision.keep_fp32 import offenders
-from engines.precision.quantise import QUANTISED, Peak
+from engines.precision.keep_fp32 import by_bisection, by_noise
+from engines.precision.macs import macs
+from engines.precision.quantise import QUANTISED, Peak, computes_in
 from engines.precision.ranges import ranges
-from engines.precision.source import copy_of, load_source
+from engines.precision.source import copy_of, load_source, shapes
 from engines.precision.typed import retype
 from engines.runtimes import create
 from engines.session import EditSession, encoder_image
@@ -42,8 +43,8 @@ Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Two sets of uint8 images to one number each."""
 
 _WIDEST = {"fp16": "FP32", "int8": "FP16", "fp8": "FP16"}
-PROBES = 8
-"""Photos that a search for offenders is run on."""
+PROBES = 4
+"""Photos that a search for offenders is run on: those that came out worst."""
 EMULATED = (
     "emulated on a CPU: every FP16 node computes in FP32 from FP16 values and its result is rounded to FP16, range "
     "included"
@@ -204,44 +205,64 @@ class Certifier:
     def fit(self, graph: str, precision: str, *, progress: Callable[[str], None] = lambda message: None) -> Fitted:
         """Certifies a graph in a precision; if a gate fails, widens the nodes that it fails on.
 
+        The nodes are looked for on the photos that came out worst. Where other photos fail with them, these join.
+
         Raises:
             EngineError: if the gates fail even in FP32, or the precision is not offered.
         """
-        certificate = self.certify(graph, precision)
+        certificate, noise = self._certify(graph, precision)
         if certificate["passed"] or precision == "fp32":
             return Fitted(frozenset(), certificate)
         progress(f"{graph}: {shortfall(certificate)}; looking for the nodes it is due to")
-        model, wide = self._retyped(graph, precision, frozenset())
-        candidates = [
-            str(node.name) for node in model.graph if node.op_type not in MOVES and str(node.name) not in wide
-        ]
-        offending = offenders(
-            candidates,
-            lambda names: self.certify(graph, precision, names, photos=PROBES)["passed"],
-            progress=progress,
-        )
-        if offending is None:
-            raise EngineError(
-                f"graph {graph} fails its accuracy gate even in {_WIDEST[precision]}: {shortfall(certificate)}"
-            )
-        certificate = self.certify(graph, precision, offending)
-        if not certificate["passed"]:
-            raise EngineError(
-                f"graph {graph} in {precision} fails its accuracy gate with {len(offending)} nodes widened: "
-                f"{shortfall(certificate)}"
-            )
-        return Fitted(offending, certificate)
+        probes = self._worst(noise)
+        first = frozenset(probes)
 
-    def certify(
-        self, graph: str, precision: str, keep_fp32: frozenset[str] = frozenset(), *, photos: int | None = None
-    ) -> dict[str, Any]:
-        """The certificate of a graph in a precision, emulated; `photos` limits how many are used."""
+        def passes(wide: frozenset[str]) -> bool:
+            return self._certify(graph, precision, wide, probes)[0]["passed"]
+
+        def power(wide: frozenset[str]) -> float:
+            return sum(self._certify(graph, precision, wide, first)[1].values())
+
+        model, rules = self._retyped(graph, precision, frozenset())
+        if precision in QUANTISED:
+            specs = shapes(model)
+            products = {str(node.name): macs(node, specs) for node in model.graph if computes_in(node)}
+            sets = by_noise(products, power, passes, progress=progress)
+        else:
+            nodes = [str(node.name) for node in model.graph if node.op_type not in MOVES]
+            sets = by_bisection([name for name in nodes if name not in rules], passes, progress=progress)
+        for wide in sets:
+            attempt, noise = self._certify(graph, precision, wide)
+            if attempt["passed"]:
+                return Fitted(wide, attempt)
+            progress(f"{len(wide)} nodes widened: {shortfall(attempt)} on all photos; more are needed")
+            probes |= self._worst(noise)
+        raise EngineError(
+            f"graph {graph} fails its accuracy gate even in {_WIDEST[precision]}: {shortfall(certificate)}"
+        )
+
+    def _worst(self, noise: Mapping[int, float]) -> set[int]:
+        """The batches that came out worst, of `PROBES` photos together."""
+        count = math.ceil(PROBES * len(noise) / len(self.photos))
+        return set(sorted(noise, key=lambda index: -noise[index])[:count])
+
+    def certify(self, graph: str, precision: str, keep_fp32: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """The certificate of a graph in a precision, emulated."""
+        return self._certify(graph, precision, keep_fp32)[0]
+
+    def _certify(
+        self,
+        graph: str,
+        precision: str,
+        keep_fp32: frozenset[str] = frozenset(),
+        batches: Collection[int] | None = None,
+    ) -> tuple[dict[str, Any], dict[int, float]]:
         model, _ = self._retyped(graph, precision, keep_fp32)
         emulated = Emulated(model, watch=precision != "fp32", threads=self.threads)
         how = EMULATED
         if precision in QUANTISED:
             how = SINGLE_EIGHT_BIT if self.single else EMULATED_EIGHT_BIT
-        certificate = self.measure(graph, emulated.run, how, precision=precision, photos=photos)
+        certificate, noise = self._measure(graph, emulated.run, how, precision, batches)
         if precision != "fp32":
             activations = ranges(emulated.peaks)
             certificate["activations"] = {
@@ -254,26 +275,30 @@ class Certifier:
         if precision in QUANTISED and self.calibration is not None:
             certificate["calibration"] = {"photos": self.calibration.photos, "apart": self.calibration.apart}
         certificate["widened"] = sorted(keep_fp32)
-        return certificate
+        return certificate, noise
 
-    def measure(
-        self, graph: str, run: Run, arithmetic: str, *, precision: str = "fp16", photos: int | None = None
-    ) -> dict[str, Any]:
+    def measure(self, graph: str, run: Run, arithmetic: str, *, precision: str = "fp16") -> dict[str, Any]:
         """Compares any implementation of a graph with the reference.
 
         Args:
             run: named inputs to named outputs.
             arithmetic: how it computes, in words.
             precision: whose gates it is held against.
-            photos: how many to use; None: all.
         """
+        return self._measure(graph, run, arithmetic, precision)[0]
+
+    def _measure(
+        self, graph: str, run: Run, arithmetic: str, precision: str, batches: Collection[int] | None = None
+    ) -> tuple[dict[str, Any], dict[int, float]]:
+        """The certificate and the noise by batch, on some of the batches or all."""
         rendered = graph in ("invert", "encoder") and "reconstruct" in self.bundle.manifest.graphs
         want: dict[str, list[np.ndarray]] = {}
         have: dict[str, list[np.ndarray]] = {}
+        noise: dict[int, float] = {}
         used = 0
         for index, feeds in enumerate(self._feeds[graph]):
-            if photos is not None and used >= photos:
-                break
+            if batches is not None and index not in batches:
+                continue
             used += len(next(iter(feeds.values())))
             for store, values in ((want, self._wanted(graph, index)), (have, run(feeds))):
                 values = dict(values)
@@ -283,6 +308,7 @@ class Certifier:
                     values["rendered"] = self._reference("reconstruct")(codes)["image"]
                 for name, value in values.items():
                     store.setdefault(name, []).append(value)
+            noise[index] = _noise([(values[-1], have[name][-1]) for name, values in want.items()])
         joined = {name: (np.concatenate(want[name]), np.concatenate(have[name])) for name in want}
         images = next((pair for pair in joined.values() if pair[0].dtype == np.uint8), None)
         tensors = {n: _tensor(*pair) for n, pair in joined.items() if pair[0].dtype != np.uint8}
@@ -301,7 +327,7 @@ class Certifier:
             "gates": GATES[precision],
         }
         certificate["passed"] = not any(broken.values()) and passes(certificate)
-        return certificate
+        return certificate, noise
 
     def _images(self, reference: np.ndarray, images: np.ndarray) -> dict[str, Any]:
         difference = np.abs(reference.astype(np.int16) - images)
@@ -330,6 +356,16 @@ def _tensor(reference: np.ndarray, value: np.ndarray) -> dict[str, float | None]
     error = np.square(a - b).mean()
     noise = 10 * math.log10(np.square(a).mean() / error) if np.isfinite(error) and error > 0 else None
     return {"max_abs": _finite(float(np.abs(a - b).max())), "scale": float(np.abs(a).max()), "snr": noise}
+
+
+def _noise(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """The largest error of a reference's outputs: of the images' worst one where there are any, as `passes` looks at
+    them, and of the tensors as a share of their own power."""
+    images = [np.square(a.astype(np.float32) - b).mean(axis=(1, 2, 3)) for a, b in pairs if a.dtype == np.uint8]
+    if images:
+        return float(np.max(images))
+    shares = [np.square(a - b).mean() / max(float(np.square(a).mean()), 1e-12) for a, b in pairs]
+    return float(np.nan_to_num(np.max(shares), nan=np.inf))
 
 
 def _finite(value: float) -> float | None:

@@ -168,9 +168,24 @@ def test_a_failed_gate_gives_products_back_to_fp16(eight_bits, monkeypatch):
     certifier = eight_bits("int8")
     plain = certifier.certify("reconstruct", "int8")["images"]["psnr"]["worst"]
     monkeypatch.setitem(certificates.GATES["int8"], "psnr", plain + 1.0)
-    fitted = certifier.fit("reconstruct", "int8")
+    said = []
+    fitted = certifier.fit("reconstruct", "int8", progress=said.append)
     assert fitted.certificate["passed"] and fitted.certificate["images"]["psnr"]["worst"] >= plain + 1.0
-    assert 0 < len(fitted.keep_fp32) < 10
+    assert 0 < len(fitted.keep_fp32) < 10 and any("measured alone in 8 bits" in line for line in said)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_photos_that_fail_with_what_was_widened_join_the_search(bundle, photos, eight_bits, monkeypatch, precision):
+    """Searched for on the worst photo alone; all four must hold in the end, or no engine is to be had."""
+    calibration = eight_bits("int8").calibration
+    certifier = Certifier(bundle, photos, threads=1, batch=1, calibration=calibration)
+    plain = certifier.certify("reconstruct", precision)["images"]["psnr"]["mean"]
+    monkeypatch.setattr(certificates, "PROBES", 1)
+    monkeypatch.setitem(certificates.GATES[precision], "psnr", plain + 1.5)
+    fitted = certifier.fit("reconstruct", precision)
+    found = fitted.certificate
+    assert found["passed"] and found["photos"] == 4 and found["images"]["psnr"]["worst"] >= plain + 1.5
+    assert found["widened"] == sorted(fitted.keep_fp32) != []
 
 
 def test_eight_bits_without_ranges(certifier):
