@@ -23,7 +23,6 @@ def faces_1024_mobile() -> Recipe:
             samples=4_000, normal=True, attributes=("pitch", "surprise", "anger"), components=0, probes=8, limit=4.0
         ),
         calibrated=16,
-        edited_photos=100,
         measured=(
             ("smile", 1.5),
             ("smile", -1.5),
