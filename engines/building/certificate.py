@@ -12,12 +12,14 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
+from engines.building.fidelity import TensorErrors, finite, image_figures
 from engines.building.gates import GATES, passes, shortfall
 from engines.building.similarity import ms_ssim, psnr
 from engines.bundle import Bundle
@@ -127,7 +129,7 @@ class Certifier:
         self._outputs: tuple[str, dict[int, Mapping[str, np.ndarray]]] = ("", {})
         self._folded: tuple[str, ir.Model | None] = ("", None)
         self._edits: list[str] = []
-        self._feeds = self._collect(batch)
+        self._batches = self._collect(batch)
 
     def _reference(self, graph: str) -> Run:
         if graph not in self._references:
@@ -140,12 +142,15 @@ class Certifier:
             self._outputs = (graph, {})
         outputs = self._outputs[1]
         if index not in outputs:
-            outputs[index] = self._reference(graph)(self._feeds[graph][index])
+            outputs[index] = self._reference(graph)(self.feeds(graph)[index])
         return outputs[index]
 
     def feeds(self, graph: str) -> Sequence[Feeds]:
         """The inputs of a graph in the FP32 system on these photos, batch by batch."""
-        return self._feeds[graph]
+        if graph not in PIPELINES:
+            return self._part_feeds[graph]
+        names = [spec.name for spec in self.bundle.graph(graph).inputs]
+        return [{name: known[name] for name in names} for known in self._batches]
 
     def _retyped(self, graph: str, precision: str, keep_fp32: frozenset[str]) -> tuple[ir.Model, dict[str, str]]:
         model = self._source(graph)
@@ -160,14 +165,14 @@ class Certifier:
             self._folded = (graph, model)
         return copy_of(model)
 
-    def _collect(self, batch: int) -> dict[str, list[Feeds]]:
-        """The inputs of each graph, batch by batch: photos through the FP32 system, each with one direction at one end
-        of its range."""
-        family, held = self.bundle.family, self.bundle.manifest.graphs
+    def _collect(self, batch: int) -> list[dict[str, np.ndarray]]:
+        """All that the pipelines read, batch by batch: photos through the FP32 system, each with one direction at one
+        end of its range."""
+        family = self.bundle.family
         session = EditSession(self.bundle, threads=self.threads)
         directions = load_directions(self.bundle)
         ends = [(name, s) for name, d in directions.items() for s in (d.max_strength, d.min_strength)]
-        feeds: dict[str, list[Feeds]] = defaultdict(list)
+        batches = []
         for start in range(0, len(self.photos), batch):
             images = self.photos[start : start + batch]
             inversion = session.invert(images)
@@ -180,23 +185,29 @@ class Certifier:
                     edit = resolve(directions, {name: strength}, family)
                     deltas[row], styles[row] = edit.delta_w, edit.style_delta
             moves = {"delta_w": deltas, "style_delta": styles}
-            known = {name: inversion.array(name) for name in inversion.names} | {"image": images} | moves
-            for graph in (name for name in PIPELINES if name in held):
-                feeds[graph].append({spec.name: known[spec.name] for spec in held[graph].inputs})
-            if "features" not in held or "editor" not in held:
-                continue
-            edited_code = {"w_plus": inversion.w_e + deltas, "style_delta": styles}
+            batches.append({name: inversion.array(name) for name in inversion.names} | {"image": images} | moves)
+        return batches
+
+    @cached_property
+    def _part_feeds(self) -> dict[str, list[Feeds]]:
+        """The inputs of the separate graphs, which hold twice as much as those of the pipelines."""
+        family, feeds = self.bundle.family, defaultdict(list)
+        if not {"features", "editor"} <= set(self.bundle.manifest.graphs):
+            return {}
+        for known in self._batches:
+            deltas, styles = known["delta_w"], known["style_delta"]
+            edited_code = {"w_plus": known["w_e"] + deltas, "style_delta": styles}
             lower = self._reference("features")(edited_code)
             maps = {
-                "generator_feature": inversion.generator_feature,
+                "generator_feature": known["generator_feature"],
                 "edited_generator_feature": lower["generator_feature"],
-                "feature": inversion.feature,
+                "feature": known["feature"],
             }
             changed = self._reference("editor")(maps)["edited_feature"]
-            upper = {"feature": changed, "w_plus": inversion.w + deltas, "style_delta": styles}
+            upper = {"feature": changed, "w_plus": known["w"] + deltas, "style_delta": styles}
             if family.rgb_skip:
                 upper["rgb"] = self._reference("features")({"w_plus": upper["w_plus"], "style_delta": styles})["rgb"]
-            image = encoder_image(images, family.encoder_size)
+            image = encoder_image(known["image"], family.encoder_size)
             parts = {"encoder": {"image": image}, "e4e": {"image": image}, "features": edited_code}
             for graph, values in (parts | {"editor": maps, "generator": upper}).items():
                 feeds[graph].append(values)
@@ -266,9 +277,9 @@ class Certifier:
         if precision != "fp32":
             activations = ranges(emulated.peaks)
             certificate["activations"] = {
-                "largest": _finite(activations.largest),
-                "headroom": _finite(activations.headroom),
-                "near_limit": {name: _finite(peak) for name, peak in activations.high_peaks.items()},
+                "largest": finite(activations.largest),
+                "headroom": finite(activations.headroom),
+                "near_limit": {name: finite(peak) for name, peak in activations.high_peaks.items()},
                 "overflowed": activations.overflowed,
             }
             certificate["passed"] = certificate["passed"] and not activations.overflowed
@@ -292,82 +303,57 @@ class Certifier:
     ) -> tuple[dict[str, Any], dict[int, float]]:
         """The certificate and the noise by batch, on some of the batches or all."""
         rendered = graph in ("invert", "encoder") and "reconstruct" in self.bundle.manifest.graphs
-        want: dict[str, list[np.ndarray]] = {}
-        have: dict[str, list[np.ndarray]] = {}
+        images: dict[str, list[np.ndarray]] = {}
+        tensors: dict[str, list[TensorErrors]] = {}
         noise: dict[int, float] = {}
         used = 0
-        for index, feeds in enumerate(self._feeds[graph]):
+        # Batch by batch: all outputs together would take many times the memory that the graph does.
+        for index, feeds in enumerate(self.feeds(graph)):
             if batches is not None and index not in batches:
                 continue
             used += len(next(iter(feeds.values())))
-            for store, values in ((want, self._wanted(graph, index)), (have, run(feeds))):
-                values = dict(values)
-                if rendered:
-                    read = self.bundle.graph("reconstruct").inputs
+            want, have = dict(self._wanted(graph, index)), dict(run(feeds))
+            if rendered:
+                read = self.bundle.graph("reconstruct").inputs
+                for values in (want, have):
                     codes = {spec.name: values[spec.name] for spec in read}
                     values["rendered"] = self._reference("reconstruct")(codes)["image"]
-                for name, value in values.items():
-                    store.setdefault(name, []).append(value)
-            noise[index] = _noise([(values[-1], have[name][-1]) for name, values in want.items()])
-        joined = {name: (np.concatenate(want[name]), np.concatenate(have[name])) for name in want}
-        images = next((pair for pair in joined.values() if pair[0].dtype == np.uint8), None)
-        tensors = {n: _tensor(*pair) for n, pair in joined.items() if pair[0].dtype != np.uint8}
-        broken = {
-            what: sum(int(test(pair[1]).sum()) for pair in joined.values() if pair[1].dtype != np.uint8)
-            for what, test in (("nan", np.isnan), ("inf", np.isinf))
-        }
+            errors = {n: TensorErrors.of(want[n], have[n]) for n, value in want.items() if value.dtype != np.uint8}
+            for name, error in errors.items():
+                tensors.setdefault(name, []).append(error)
+            picture = next((name for name, value in want.items() if value.dtype == np.uint8), None)
+            noise[index] = max((error.share for error in errors.values()), default=0.0)
+            if picture is not None:
+                figures = self._images(want[picture], have[picture])
+                noise[index] = float(10 ** (-figures["psnr"].min() / 10))
+                for name, figure in figures.items():
+                    images.setdefault(name, []).append(figure)
+        totals = {name: sum(errors[1:], start=errors[0]) for name, errors in tensors.items()}
+        broken = {what: sum(getattr(total, what) for total in totals.values()) for what in ("nan", "inf")}
         certificate: dict[str, Any] = {
             "reference": self.source,
             "arithmetic": arithmetic,
             "photos": used,
             "edits": sorted(set(self._edits)) if graph in ("edit", "features", "editor", "generator") else [],
-            "images": self._images(*images) if images is not None else None,
-            "tensors": tensors,
+            "images": image_figures({name: np.concatenate(parts) for name, parts in images.items()}),
+            "tensors": {name: total.figures() for name, total in totals.items()},
             **broken,
             "gates": GATES[precision],
         }
         certificate["passed"] = not any(broken.values()) and passes(certificate)
         return certificate, noise
 
-    def _images(self, reference: np.ndarray, images: np.ndarray) -> dict[str, Any]:
+    def _images(self, reference: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Figures of each image."""
         difference = np.abs(reference.astype(np.int16) - images)
-        figures: dict[str, Any] = {
-            "psnr": _summary(np.minimum(psnr(reference, images), 99.0), min),
-            "ms_ssim": _summary(ms_ssim(reference, images), min),
-            "max_abs": int(difference.max()),
-            "pixels_changed": float((difference > 0).mean()),
-            "lpips": None,
-            "identity": None,
+        figures = {
+            "psnr": np.minimum(psnr(reference, images), 99.0),
+            "ms_ssim": ms_ssim(reference, images),
+            "max_abs": difference.max(axis=(1, 2, 3)),
+            "pixels_changed": (difference > 0).mean(axis=(1, 2, 3)),
         }
         if self.judges.lpips is not None:
-            figures["lpips"] = _summary(self.judges.lpips(reference, images), max)
+            figures["lpips"] = self.judges.lpips(reference, images)
         if self.judges.identity is not None:
-            cosine = (self.judges.identity(reference) * self.judges.identity(images)).sum(axis=1)
-            figures["identity"] = _summary(cosine, min)
+            figures["identity"] = (self.judges.identity(reference) * self.judges.identity(images)).sum(axis=1)
         return figures
-
-
-def _summary(values: np.ndarray, worst: Callable[[Sequence[float]], float]) -> dict[str, float]:
-    return {"mean": float(np.mean(values)), "worst": float(worst(values.tolist()))}
-
-
-def _tensor(reference: np.ndarray, value: np.ndarray) -> dict[str, float | None]:
-    a, b = reference.astype(np.float64), value.astype(np.float64)
-    error = np.square(a - b).mean()
-    noise = 10 * math.log10(np.square(a).mean() / error) if np.isfinite(error) and error > 0 else None
-    return {"max_abs": _finite(float(np.abs(a - b).max())), "scale": float(np.abs(a).max()), "snr": noise}
-
-
-def _noise(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """The largest error of a reference's outputs: of the images' worst one where there are any, as `passes` looks at
-    them, and of the tensors as a share of their own power."""
-    images = [np.square(a.astype(np.float32) - b).mean(axis=(1, 2, 3)) for a, b in pairs if a.dtype == np.uint8]
-    if images:
-        return float(np.max(images))
-    shares = [np.square(a - b).mean() / max(float(np.square(a).mean()), 1e-12) for a, b in pairs]
-    return float(np.nan_to_num(np.max(shares), nan=np.inf))
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinity."""
-    return value if math.isfinite(value) else None

@@ -67,6 +67,20 @@ def test_fp32_is_the_reference_itself(certifier):
     assert found["images"]["max_abs"] <= 1 and found["images"]["pixels_changed"] < 1e-3
 
 
+@pytest.mark.parametrize("graph", ["invert", "edit", "editor"])
+def test_figures_do_not_depend_on_how_many_photos_run_at_once(certifier, bundle, photos, graph):
+    together, apart = (
+        certifier.certify(graph, "fp16"),
+        Certifier(bundle, photos, threads=1, batch=1).certify(graph, "fp16"),
+    )
+    assert apart["photos"] == together["photos"] == 4
+    if together["images"] is not None:
+        for name in ("psnr", "ms_ssim"):
+            assert apart["images"][name] == pytest.approx(together["images"][name], rel=1e-3)
+    for name, figures in together["tensors"].items():
+        assert apart["tensors"][name] == pytest.approx(figures, rel=1e-2)
+
+
 def test_a_wrong_engine_fails(certifier, bundle):
     height, width = bundle.family.image_shape
 
