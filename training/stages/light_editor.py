@@ -7,8 +7,7 @@ editor meets more changes than the directions'. And photos are edited as well: w
 change there must stay as the photo is, e4e must see the photo change as far as it sees the generator's own picture
 change, and no more of the person may be lost than is lost in that picture. Without the second the editor, which cannot
 know where e4e's code is wrong, would rather change too little; without the third it writes the features of the person
-that e4e found over those of the photo. Where a head turns away, nothing of it may be left behind: without that its old
-outline stays as a ghost.
+that e4e found over those of the photo.
 
 The generator's picture of an edited code has another background, too. Unless the head turns, an edit is to leave what
 surrounds the face alone, so its target fades there into the unedited picture.
@@ -63,8 +62,6 @@ class LightEditorOptions(StageOptions):
     """Weight of what an edited photo must keep."""
     photo_identity: float = 0.5
     """Weight of how much more of the person an edit of a photo loses than the same edit of the generator's picture."""
-    left_behind: float = 2.0
-    """Weight of what a photo's head leaves where it was when it turns."""
     movement: float = 0.2
     """Weight of how far the picture's own e4e code must move along with that of the generator's picture."""
     turning: tuple[str, ...] = ("yaw", "pitch", "pose")
@@ -185,8 +182,6 @@ class LightEditorStage(LightStage[LightEditorOptions]):
             total, scalars["photo_movement"] = total + o.movement * extra, extra.detach()
             extra = self._lost_identity(ours, photos, theirs, theirs_before)
             total, scalars["photo_identity"] = total + o.photo_identity * extra, extra.detach()
-            extra = (turns[o.batch :] * self._left_behind(shown, wanted, before, after)).mean()
-            total, scalars["left_behind"] = total + o.left_behind * extra, extra.detach()
         else:
             extra, terms = picture_loss(shown, wanted, self.lpips, o.picture)
             total, scalars = total + extra, scalars | {f"photo_{name}": term for name, term in terms.items()}
@@ -267,23 +262,6 @@ class LightEditorStage(LightStage[LightEditorOptions]):
         change."""
         change = F.avg_pool2d((after - before).abs().mean(dim=1, keepdim=True), 9, 1, 4, count_include_pad=False)
         return torch.exp(-change * 40.0)
-
-    def _left_behind(self, shown: Tensor, photo: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        """What windows B x 3 x h x w still show of the photo where the generator's picture changes, per window (B).
-
-        In colour, coarsely: the photo's changed as the generator's picture is. In edges: those of the photo that stayed
-        in their places, beyond those that the generator's picture has there.
-        """
-        changed = 1.0 - self._unchanged(before, after)
-        coarse = F.avg_pool2d(shown - (photo + after - before).clamp(-1.0, 1.0), 17, 1, 8, count_include_pad=False)
-        colour = (changed * coarse.abs()).mean(dim=(1, 2, 3))
-        edges = torch.zeros_like(colour)
-        for axis in (2, 3):
-            ours, old, new = (image.diff(dim=axis) for image in (shown, photo, after))
-            size = old.square().sum(dim=1).sqrt() + 0.02
-            stayed = ((ours * old).sum(dim=1) - (new * old).sum(dim=1).clamp_min(0.0)).clamp_min(0.0) / size
-            edges = edges + (changed[:, 0].narrow(axis - 1, 0, stayed.shape[axis - 1]) * stayed).mean(dim=(1, 2))
-        return colour + edges
 
     @torch.no_grad()
     def grid(self) -> Tensor:

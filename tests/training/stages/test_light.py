@@ -208,21 +208,6 @@ def test_an_edit_of_a_photo_may_lose_what_the_generators_edit_loses(editor_stage
     assert float(more.detach()) > 1e-3 and float(slope.abs().max()) > 0
 
 
-def test_nothing_of_a_head_is_left_where_it_was(editor_stage):
-    """A bright square moves: one that stays, or a trace of its edges, is left behind; nothing is where nothing moves."""
-    ground, first, second = torch.full((3, 1, 3, 64, 64), -0.5)
-    first[..., 20:40, 8:28], second[..., 20:40, 34:54] = 0.8, 0.8
-    still, gone, idle = (
-        float(editor_stage._left_behind(shown, first, first, after))
-        for shown, after in ((first, second), (second, second), (first, first))
-    )
-    trace = ground.clone()
-    trace[..., 20:40, 8] = trace[..., 20:40, 27] = 0.0
-    bare, traced = (float(editor_stage._left_behind(x, first, first, ground)) for x in (ground, trace))
-    assert still > 0.1 and traced > bare + 0.005
-    assert gone == idle == bare == pytest.approx(0, abs=1e-6)
-
-
 def test_windows_at_the_pictures_edge_are_drawn_often(generator, mobile):
     torch.manual_seed(0)
     origins, last = Windowed(generator).origins(2000, 12), mobile.feature_resolution - 12
