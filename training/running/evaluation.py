@@ -65,11 +65,11 @@ def evaluate(run: Run) -> dict[str, Any]:
     identity, judges, lpips = load_run_identity(run), Judges(run.judges), LPIPS(run.losses.require("lpips")).eval()
     evaluator = Evaluator(system, held_out, lpips, identity, judges, device=run.device)
     inverters = _digest(system.encoder, system.ftem, system.e4e, system.generator, held_out.names)
-    kept = run.root / "evaluate"
-    reconstruction = _earlier(kept / "reconstruction.json", inverters)
+    folder = run.root / "evaluate"
+    reconstruction = _earlier(folder / "reconstruction.json", inverters)
     if reconstruction is None:
         reconstruction = evaluator.reconstruction()
-        _keep(kept / "reconstruction.json", inverters, reconstruction)
+        _keep(folder / "reconstruction.json", inverters, reconstruction)
     edited = held_out
     if 0 < run.recipe.edited_photos < len(held_out):
         chosen = np.linspace(0, len(held_out) - 1, run.recipe.edited_photos).astype(int)
@@ -89,7 +89,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         shared = _digest(inverters, edited.names, direction.vector.tobytes(), direction.rows)
         # Linear editing knows no editor: its figures hold while the editor is trained on.
         digests = {way: _digest(shared, system.editor) if way == "ours" else shared for way in WAYS}
-        paths = {way: kept / f"{name}{strength:+g} {way}.json" for way in WAYS}
+        paths = {way: folder / f"{name}{strength:+g} {way}.json" for way in WAYS}
         values = {way: _earlier(paths[way], digests[way]) for way in WAYS}
         lacking = [way for way in WAYS if values[way] is None]
         if lacking:
