@@ -70,7 +70,7 @@ def test_a_run_is_drawn_and_told(latency: dict[str, Any], written: Written) -> N
 
 
 def test_files_of_all_kinds_make_one_page_that_loads_nothing(latency: dict[str, Any], written: Written) -> None:
-    files = [written("latency.json", latency), _RESULTS / "table5-times-cpu.json", _RESULTS / "serve-demo-64.json"]
+    files = [written("latency.json", latency), _RESULTS / "table5-times-cpu.json", _RESULTS / "serve-portrait.json"]
     text = page(files).decode()
     held = Page(text)
     assert held.loads == [] and not {"script", "link", "img", "iframe", "metadata"} & set(held.tags)
