@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -136,13 +137,13 @@ class Certifier:
             self._references[graph] = self._make(graph)
         return self._references[graph]
 
-    def _wanted(self, graph: str, index: int) -> Mapping[str, np.ndarray]:
+    def _wanted(self, graph: str, index: int, feeds: Feeds) -> Mapping[str, np.ndarray]:
         """The reference's outputs for a batch, cached for one graph at a time, since a search asks again and again."""
         if self._outputs[0] != graph:
             self._outputs = (graph, {})
         outputs = self._outputs[1]
         if index not in outputs:
-            outputs[index] = self._reference(graph)(self.feeds(graph)[index])
+            outputs[index] = self._reference(graph)(feeds)
         return outputs[index]
 
     def feeds(self, graph: str) -> Sequence[Feeds]:
@@ -235,13 +236,13 @@ class Certifier:
             return sum(self._certify(graph, precision, wide, first)[1].values())
 
         model, rules = self._retyped(graph, precision, frozenset())
+        nodes = [str(node.name) for node in model.graph if node.op_type not in MOVES and str(node.name) not in rules]
+        sets = by_bisection(nodes, passes, progress=progress)
         if precision in QUANTISED:
             specs = shapes(model)
             products = {str(node.name): macs(node, specs) for node in model.graph if computes_in(node)}
-            sets = by_noise(products, power, passes, progress=progress)
-        else:
-            nodes = [str(node.name) for node in model.graph if node.op_type not in MOVES]
-            sets = by_bisection([name for name in nodes if name not in rules], passes, progress=progress)
+            # Where all products are not enough, one of the other nodes leaves the range of FP16.
+            sets = chain(by_noise(products, power, passes, progress=progress), sets)
         for wide in sets:
             attempt, noise = self._certify(graph, precision, wide)
             if attempt["passed"]:
@@ -312,7 +313,7 @@ class Certifier:
             if batches is not None and index not in batches:
                 continue
             used += len(next(iter(feeds.values())))
-            want, have = dict(self._wanted(graph, index)), dict(run(feeds))
+            want, have = dict(self._wanted(graph, index, feeds)), dict(run(feeds))
             if rendered:
                 read = self.bundle.graph("reconstruct").inputs
                 for values in (want, have):
