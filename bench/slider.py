@@ -8,8 +8,7 @@ slider all before the edit happens once. The two run in turns, and their files a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -63,19 +62,12 @@ class Networks:
 
     def _timed(self, pipeline: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **named: Any) -> Any:
-            with self.counted():
-                return pipeline(*arguments, **named)
+            start = perf_counter()
+            result = pipeline(*arguments, **named)
+            self.seconds += perf_counter() - start
+            return result
 
         return run
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Adds what happens inside."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds += perf_counter() - start
 
 
 def measure(options: SliderBenchOptions) -> dict[str, Any]:

@@ -47,8 +47,6 @@ class Recipe:
     """Training photos on which the directions' ranges are measured."""
     measured: tuple[tuple[str, float], ...] = ()
     """Edits that `evaluate` measures, directions and strengths; empty: both ends of all that a judge scores."""
-    edited_photos: int = 0
-    """Held-out photos, evenly spread, on which `evaluate` measures edits; 0: all."""
     pairs: int = 0
     """Synthetic pairs that the stages of a light family draw from (see `training.stages.pairs`)."""
     warm_up: int = 0

@@ -7,11 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from engines.store import write
-from training.data import FaceSet
 from training.losses.lpips import LPIPS
 from training.measuring.evaluate import WAYS, Evaluator, compare_targets
 from training.measuring.judges import Judges
@@ -70,11 +68,6 @@ def evaluate(run: Run) -> dict[str, Any]:
     if reconstruction is None:
         reconstruction = evaluator.reconstruction()
         _keep(folder / "reconstruction.json", inverters, reconstruction)
-    edited = held_out
-    if 0 < run.recipe.edited_photos < len(held_out):
-        chosen = np.linspace(0, len(held_out) - 1, run.recipe.edited_photos).astype(int)
-        edited = FaceSet(held_out.images[chosen], tuple(held_out.names[i] for i in chosen))
-        evaluator = Evaluator(system, edited, lpips, identity, judges, device=run.device)
     directions = {d.name: d for d in load_run_directions(run)}
     if lacking := [name for name, _ in run.recipe.measured if name not in directions]:
         raise ValueError(
@@ -86,7 +79,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     edits: list[dict[str, Any]] = []
     for name, strength in run.recipe.measured or ends:
         direction, attribute = directions[name], name if name in scored else None
-        shared = _digest(inverters, edited.names, direction.vector.tobytes(), direction.rows)
+        shared = _digest(inverters, held_out.names, direction.vector.tobytes(), direction.rows)
         # Linear editing knows no editor: its figures hold while the editor is trained on.
         digests = {way: _digest(shared, system.editor) if way == "ours" else shared for way in WAYS}
         paths = {way: folder / f"{name}{strength:+g} {way}.json" for way in WAYS}
@@ -99,7 +92,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         edits.append({"direction": name, "strength": strength, "attribute": attribute, **values})
     return {
         "photos": len(held_out),
-        "edited_photos": len(edited),
+        "edited_photos": len(held_out),
         "first": held_out.names[0],
         "last": held_out.names[-1],
         "size": run.recipe.family.size,
