@@ -64,6 +64,9 @@ class EditorArchitecture:
     """The editor is a correction of linear editing: d (eq. 3.6) gains F~ - F, and f'' gains m * f_delta with a gate m
     per pixel and channel that starts where f'' = f' + F~ - F. A narrow editor, which cannot carry all that an edit
     brings, learns an order of magnitude faster so (measured at inner width 128). Needs an inner width."""
+    transport: bool = False
+    """What f' adds to F moves along with what an edit moves, before the EDFM (see `training.networks.transport`). Needs
+    an inner width: the light editor's stage alone starts and trains it."""
     surroundings: bool = False
     """Leave what surrounds an FFHQ-aligned face as it is unless an edit turns the head. Needs an inner width: the light
     editor's stage alone learns to tell."""
@@ -78,8 +81,9 @@ class EditorArchitecture:
             raise ValueError(f"editor option inner_width {self.inner_width} does not divide into {self.heads} heads")
         if self.linear_start and not (self.inner_width and self.edem and self.spade):
             raise ValueError("editor option linear_start needs an inner_width, edem and spade")
-        if self.surroundings and not self.inner_width:
-            raise ValueError("editor option surroundings needs an inner_width")
+        for name in ("transport", "surroundings"):
+            if getattr(self, name) and not self.inner_width:
+                raise ValueError(f"editor option {name} needs an inner_width")
         if self.edfm_norm not in ("instance", "layer"):
             raise ValueError(f'editor option edfm_norm must be "instance" or "layer", got {self.edfm_norm!r}')
 
@@ -308,6 +312,7 @@ FACES_1024_MOBILE = ModelFamily(
         inner_width=160,
         separable=True,
         linear_start=True,
+        transport=True,
         surroundings=True,
     ),
 )

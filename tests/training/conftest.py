@@ -73,6 +73,7 @@ MOBILE = ModelFamily(
         inner_width=8,
         separable=True,
         linear_start=True,
+        transport=True,
         surroundings=True,
     ),
 )

@@ -8,6 +8,7 @@ from engines.family import ModelFamily
 from training.networks.edem import EditDiscrepancyExtraction
 from training.networks.edfm import ConcatenationFusion, EditDiscrepancyFusion
 from training.networks.surroundings import EditReach
+from training.networks.transport import FeatureTransport
 
 
 class FeatureEditor(nn.Module):
@@ -15,8 +16,8 @@ class FeatureEditor(nn.Module):
 
     Options of `family.editor` (section 4.4): without `edem` the discrepancy is the raw difference F~ - F; without
     `spade` the fusion is concatenation and a residual network; with `linear` there are no networks at all and
-    f'' = f' + F~ - F. A part that an option removes is None. With `surroundings`, f'' keeps f' where
-    `EditReach` says so.
+    f'' = f' + F~ - F. A part that an option removes is None. With `transport`, `FeatureTransport` moves f' before the
+    fusion; with `surroundings`, f'' keeps f' where `EditReach` says so.
     """
 
     def __init__(self, family: ModelFamily) -> None:
@@ -24,6 +25,7 @@ class FeatureEditor(nn.Module):
         options = family.editor
         self.edem: EditDiscrepancyExtraction | None = None
         self.edfm: EditDiscrepancyFusion | ConcatenationFusion | None = None
+        self.transport = FeatureTransport(family) if options.transport else None
         self.reach = EditReach(family) if options.surroundings else None
         if options.linear:
             return
@@ -35,6 +37,10 @@ class FeatureEditor(nn.Module):
         """F and F~ to f_delta (eq. 3.7), all B x C x H x W."""
         return edited - feature if self.edem is None else self.edem(feature, edited)
 
+    def carry(self, feature: Tensor, edited: Tensor, enhanced: Tensor) -> Tensor:
+        """F, F~ and f' to the f' that is fused, all B x C x H x W."""
+        return enhanced if self.transport is None else self.transport(feature, edited, enhanced)
+
     def fuse(self, enhanced: Tensor, discrepancy: Tensor) -> Tensor:
         """f' and f_delta to f'', all B x C x H x W."""
         return enhanced + discrepancy if self.edfm is None else self.edfm(enhanced, discrepancy)
@@ -45,5 +51,5 @@ class FeatureEditor(nn.Module):
 
     def forward(self, feature: Tensor, edited: Tensor, enhanced: Tensor) -> Tensor:
         """F = G(w_e^{1:k}), F~ = G(w~_e^{1:k}) and f' to f'', all B x C x H x W."""
-        changed = self.fuse(enhanced, self.discrepancy(feature, edited))
+        changed = self.fuse(self.carry(feature, edited, enhanced), self.discrepancy(feature, edited))
         return self.keep_surroundings(enhanced, changed, edited - feature)

@@ -33,7 +33,7 @@ from training.networks.light import LightFeatureStyleEncoder
 from training.networks.mobilestylegan import MobileGenerator
 from training.networks.surroundings import around_face
 from training.stages.edits import Edits
-from training.stages.light import LightStage, astray
+from training.stages.light import LightStage, astray, statistics
 from training.stages.pairs import PairSet
 from training.stages.protocol import StageOptions
 from training.stages.windows import PixelWeights, laid_over, picture_loss
@@ -107,6 +107,8 @@ class LightEditorStage(LightStage[LightEditorOptions]):
         assert isinstance(generator, MobileGenerator) and isinstance(encoder, LightFeatureStyleEncoder)
         super().__init__(generator, faces, pairs, files, options, photos=options.photos, seed=seed, device=device)
         system.editor = FeatureEditor(self.family)
+        if system.editor.transport is not None:
+            system.editor.transport.set_statistics(statistics(generator)[0])
         self.system = system.to(device).eval().requires_grad_(False)
         self.editor = system.editor.train().requires_grad_(True)
         self.learn(self.editor)
@@ -156,7 +158,10 @@ class LightEditorStage(LightStage[LightEditorOptions]):
             w, enhanced = (value.float() for value in self.system.encode(inputs, (w_e, feature)))
         with self.autocast():
             discrepancy = self.editor.discrepancy(feature, edited)
-            changed = self.editor.fuse(enhanced, discrepancy).float()
+        # Cosines are told apart by their third digit, which half precision does not hold.
+        carried = self.editor.carry(feature.float(), edited.float(), enhanced)
+        with self.autocast():
+            changed = self.editor.fuse(carried, discrepancy).float()
         changed = self.editor.keep_surroundings(enhanced, changed, edited - feature)
         origins = self._origins(len(inputs))
         w_edited = w + delta
@@ -187,7 +192,7 @@ class LightEditorStage(LightStage[LightEditorOptions]):
             total, scalars = total + extra, scalars | {f"photo_{name}": term for name, term in terms.items()}
         if (reach := self._reach(edited - feature, delta, turns)) is not None:
             total, scalars["reach"] = total + o.reach * reach, reach.detach()
-        regular = ((discrepancy.float() - (changed - enhanced)) / self.deviation).square().mean()
+        regular = ((discrepancy.float() - (changed - carried)) / self.deviation).square().mean()
         scalars["discrepancy"] = regular.detach()
         if step >= o.discrepancy_from:
             total = total + o.discrepancy * regular

@@ -88,7 +88,7 @@ def test_ftem_starts_as_the_identity_and_reads_the_rows_below_the_feature(mobile
 def test_the_light_editor_starts_near_linear_editing(mobile):
     """Attention starts nearly even, so the gate of eq. 3.7 starts at little more than a half, and m makes up for it."""
     torch.manual_seed(0)
-    options = dataclasses.replace(mobile.editor, surroundings=False)
+    options = dataclasses.replace(mobile.editor, surroundings=False, transport=False)
     editor = FeatureEditor(dataclasses.replace(mobile, editor=options)).requires_grad_(False)
     feature, edited, enhanced = (torch.randn(2, *mobile.feature_shape) for _ in range(3))
     changed = editor(feature, edited, enhanced)
@@ -118,7 +118,7 @@ def test_an_edit_that_does_not_turn_the_head_leaves_its_surroundings_alone(mobil
 
 
 def test_without_linear_start_the_narrow_editor_starts_as_the_identity(mobile):
-    options = dataclasses.replace(mobile.editor, linear_start=False)
+    options = dataclasses.replace(mobile.editor, linear_start=False, transport=False)
     editor = FeatureEditor(dataclasses.replace(mobile, editor=options))
     feature, edited, enhanced = (torch.randn(1, *mobile.feature_shape) for _ in range(3))
     assert torch.equal(editor(feature, edited, enhanced), enhanced)
@@ -153,6 +153,7 @@ def test_the_shipped_familys_own_weights_are_small():
         ({"linear_start": True}, "needs an inner_width"),
         ({"linear_start": True, "inner_width": 16, "spade": False}, "needs an inner_width, edem and spade"),
         ({"surroundings": True}, "surroundings needs an inner_width"),
+        ({"transport": True}, "transport needs an inner_width"),
     ],
 )
 def test_options_that_do_not_go_together(options, message):

@@ -1,0 +1,92 @@
+"""What f' adds to F moves along with what an edit moves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.networks.editor import FeatureEditor
+from training.networks.transport import FeatureTransport
+
+
+@pytest.fixture
+def transport(mobile) -> FeatureTransport:
+    """One whose keys tell the channels of random features apart."""
+    torch.manual_seed(0)
+    module = FeatureTransport(mobile).requires_grad_(False)
+    module.set_statistics(torch.randn(4, *mobile.feature_shape))
+    return module
+
+
+def scene(mobile, row: int, column: int) -> Tensor:
+    """A 6 x 6 patch of its own pattern on an even ground, 1 x C x H x W."""
+    source = torch.Generator().manual_seed(1)
+    ground, patch = (torch.randn(1, mobile.feature_channels, *size, generator=source) for size in ((1, 1), (6, 6)))
+    image = ground.expand(1, *mobile.feature_shape).clone()
+    image[..., row : row + 6, column : column + 6] = patch
+    return image
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 4), (0, -4), (3, 0), (-4, 2), (4, 4)])
+def test_what_lies_on_a_thing_moves_with_it(mobile, transport, down, right):
+    feature, edited = scene(mobile, 13, 13), scene(mobile, 13 + down, 13 + right)
+    rest, wanted = torch.zeros(2, 1, *mobile.feature_shape)
+    rest[..., 14:18, 14:18] = 1.0
+    wanted[..., 14 + down : 18 + down, 14 + right : 18 + right] = 1.0
+    moved = transport(feature, edited, feature + rest) - feature
+    assert (moved - wanted).abs().mean() < 0.05 * wanted.abs().mean()
+
+
+def test_where_nothing_is_edited_the_feature_stays_to_the_bit(mobile, transport):
+    feature, enhanced = torch.randn(2, 2, *mobile.feature_shape)
+    assert torch.equal(transport(feature, feature, enhanced), enhanced)
+    edited = feature.clone()
+    edited[..., :4, :4] += 3.0
+    changed = (transport(feature, edited, enhanced) - enhanced).abs().amax(dim=1)
+    # Changes are averaged over five cells.
+    assert changed[:, :4, :4].max() > 0 and changed[:, 6:].max() == changed[:, :, 6:].max() == 0
+
+
+def test_photos_of_a_batch_do_not_see_each_other(mobile, transport):
+    feature, edited, enhanced = torch.randn(3, 3, *mobile.feature_shape)
+    together = transport(feature, edited, enhanced)
+    for i in range(3):
+        one = slice(i, i + 1)
+        assert torch.allclose(transport(feature[one], edited[one], enhanced[one]), together[one], atol=1e-5)
+
+
+def test_a_window_sees_half_its_side_around(mobile, transport):
+    """The prior by its formula, for a pixel and a place in two of the four blocks."""
+    prior, window = transport.prior(), transport.window
+    assert prior.shape == (window**2, 4 * window**2)
+    pixel, place = (2, 3), (window + 1, 5)  # the window's own coordinates; the place counts from the halo's corner
+    down, right = (p + transport.halo - q for p, q in zip(pixel, place, strict=True))
+    block, row, column = 2 * (place[0] // window) + place[1] // window, place[0] % window, place[1] % window
+    found = prior[pixel[0] * window + pixel[1], block * window**2 + row * window + column]
+    spread = 0.1 * mobile.feature_resolution
+    assert float(found) == pytest.approx(-(down**2 + right**2) / (2 * spread**2), rel=1e-5)
+
+
+def test_keys_keep_what_tells_features_apart(mobile, transport):
+    """With as many keys as channels, cosines of keys are those of the features in their channels' deviations."""
+    torch.manual_seed(0)
+    features = torch.randn(4, *mobile.feature_shape) * torch.linspace(0.1, 10, mobile.feature_channels)[:, None, None]
+    transport.set_statistics(features)
+    mean, deviation = features.mean(dim=(0, 2, 3), keepdim=True), features.std(dim=(0, 2, 3), keepdim=True)
+    points = ((features - mean) / deviation).flatten(2)
+    keys = transport.key(features).flatten(2)
+    assert torch.allclose(keys.mT @ keys, points.mT @ points, atol=1e-3)
+
+
+def test_an_editor_that_changes_nothing_else_transports(mobile, transport):
+    editor = FeatureEditor(mobile).requires_grad_(False)
+    assert editor.transport is not None and editor.reach is not None
+    editor.transport.load_state_dict(transport.state_dict())
+    torch.nn.init.constant_(editor.reach.turns.bias, 100.0)
+    feature, edited, enhanced = torch.randn(3, 1, *mobile.feature_shape)
+    carried = transport(feature, edited, enhanced)
+    linear = carried + edited - feature
+    result = editor(feature, edited, enhanced)
+    assert (result - linear).square().mean() < 0.01 * (enhanced - linear).square().mean()
+    assert torch.equal(editor(feature, feature, enhanced), enhanced)
