@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.family import ModelFamily
-from training.networks.edem import merge, partition
+from training.networks.edem import merge, partition, roll
 
 KEY_WIDTH = 64
 """Channels in which F and F~ are compared."""
@@ -31,6 +31,7 @@ class FeatureTransport(nn.Module):
     decides where many places look alike. Where nothing is edited, c is zero and f' stays as it is, to the bit.
     """
 
+    places: Tensor
     apart: Tensor
 
     def __init__(self, family: ModelFamily) -> None:
@@ -40,8 +41,11 @@ class FeatureTransport(nn.Module):
         self.key = nn.Conv2d(self.channels, KEY_WIDTH, 1)
         self.log_temperature = nn.Parameter(torch.tensor(TEMPERATURE).log())
         self.log_still = nn.Parameter(torch.tensor(STILL).log())
-        places = torch.arange(2 * self.window) - self.halo
-        apart = (places[: self.window, None] + self.halo - places).float() / (SPREAD * self.side)
+        around = torch.arange(2 * self.window)
+        # Every window's places in a padded feature, which is one Gather for each axis.
+        starts = self.window * torch.arange(self.side // self.window)
+        self.register_buffer("places", (starts[:, None] + around).flatten(), persistent=False)
+        apart = (around[: self.window, None] + self.halo - around).float() / (SPREAD * self.side)
         self.register_buffer("apart", -0.5 * apart.square(), persistent=False)
 
     @torch.no_grad()
@@ -57,19 +61,13 @@ class FeatureTransport(nn.Module):
         self.key.bias.copy_(-weight @ mean)
 
     def prior(self) -> Tensor:
-        """The logarithm of the prior of a window's pixels T and the places around it 4 T, T x 4 T."""
-        # Places are blocks of a window each, as `_around` has them.
-        apart = self.apart.unflatten(1, (2, -1))
-        both = apart[:, None, :, None, :, None] + apart[None, :, None, :, None, :]
-        return both.flatten(2).flatten(0, 1)
+        """The logarithm of the prior of a window's pixels T and the places around them 4 T, T x 4 T."""
+        return (self.apart[:, None, :, None] + self.apart[None, :, None, :]).flatten(2).flatten(0, 1)
 
     def _around(self, x: Tensor) -> Tensor:
-        """B x C x H x W to (B windows) x C x 4 T: every window and what is around it, as four blocks of T pixels."""
-        blocks = F.pad(x, [self.halo] * 4).unflatten(3, (-1, self.window)).unflatten(2, (-1, self.window))
-        blocks = blocks.permute(0, 2, 4, 1, 3, 5).flatten(4)
-        rows = (blocks[:, first : first + 4] for first in (0, 1))
-        parts = [row[:, :, first : first + 4] for row in rows for first in (0, 1)]
-        return torch.cat(parts, dim=4).flatten(0, 2)
+        """B x C x H x W to (B windows) x 4 T x C: every window and half its side around, which may be empty."""
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, *[self.halo] * 4))
+        return partition(roll(padded, self.places), 2 * self.window)
 
     def forward(self, feature: Tensor, edited: Tensor, enhanced: Tensor) -> Tensor:
         """F, F~ and f' to the f' that is transported, all B x C x H x W."""
@@ -77,10 +75,9 @@ class FeatureTransport(nn.Module):
         change = (query - key).square().mean(dim=1, keepdim=True) * (KEY_WIDTH / self.channels)
         change = F.avg_pool2d(change, 5, 1, 2, count_include_pad=False)
         moves = change / (change + (2 * self.log_still).exp())
-        query, key = (F.normalize(x, dim=1, eps=1e-6) for x in (query, key))
+        query, key = (x / x.norm(dim=1, keepdim=True).clamp_min(1e-6) for x in (query, key))
         query = partition(query.permute(0, 2, 3, 1), self.window) * (-self.log_temperature).exp()
-        weights = (query @ self._around(key) + self.prior()).softmax(dim=-1)
+        weights = (query @ self._around(key).transpose(1, 2) + self.prior()).softmax(dim=-1)
         rest = enhanced - feature
-        # T x C, so that the fewest numbers change places.
-        moved = merge(weights @ self._around(rest).transpose(1, 2), self.window, self.side, self.side)
+        moved = merge(weights @ self._around(rest), self.window, self.side, self.side)
         return enhanced + moves * (moved.permute(0, 3, 1, 2) - rest)
