@@ -57,8 +57,7 @@ class FeatureTransport(nn.Module):
         _, vectors = torch.linalg.eigh(points.T @ points)
         weight = vectors[:, -KEY_WIDTH:].T.float() / deviation
         weight = torch.cat([weight, weight.new_zeros(KEY_WIDTH - len(weight), weight.shape[1])])
-        self.key.weight.copy_(weight[:, :, None, None])
-        self.key.bias.copy_(-weight @ mean)
+        self.key.load_state_dict({"weight": weight[:, :, None, None], "bias": -weight @ mean})
 
     def prior(self) -> Tensor:
         """The logarithm of the prior of a window's pixels T and the places around them 4 T, T x 4 T."""
