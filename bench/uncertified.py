@@ -37,8 +37,8 @@ class UncertifiedOptions:
 
     bundle: Path
     """A bundle with random weights; the engines go into its engines/."""
-    graph: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ("pipelines",)
-    """Graphs by name, or pipelines, split, all; may be repeated."""
+    graph: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A graph by name, or pipelines, split, all; may be repeated. None: pipelines."""
     runtime: RuntimeName = "openvino"
     """The runtime of the engines."""
     precision: Precision = "int8"
@@ -70,7 +70,7 @@ def run(options: UncertifiedOptions) -> None:
         runtime=options.runtime,
         target=options.target,
         precision=options.precision,
-        graphs=options.graph,
+        graphs=options.graph or ("pipelines",),
         peaks=peaks,
         progress=say,
         command=f"python -m bench.uncertified --precision {options.precision}",

@@ -20,7 +20,7 @@ TEMPERATURE = 0.004
 """Of the cosines of keys, where training starts."""
 SPREAD = 0.1
 """Standard deviation of the prior of distances, as a fraction of the feature's side."""
-STILL = 0.15
+STILL = 0.11
 """Change of F, in its channels' deviations, at which r begins to move, where training starts."""
 
 
@@ -73,7 +73,7 @@ class FeatureTransport(nn.Module):
         key, query = self.key(feature), self.key(edited)
         change = (query - key).square().mean(dim=1, keepdim=True) * (KEY_WIDTH / self.channels)
         change = F.avg_pool2d(change, 5, 1, 2, count_include_pad=False)
-        moves = change / (change + (2 * self.log_still).exp())
+        moves = 1.0 - (-change * (-2 * self.log_still).exp()).exp()
         query, key = (x / x.norm(dim=1, keepdim=True).clamp_min(1e-6) for x in (query, key))
         query = partition(query.permute(0, 2, 3, 1), self.window) * (-self.log_temperature).exp()
         weights = (query @ self._around(key).transpose(1, 2) + self.prior()).softmax(dim=-1)
