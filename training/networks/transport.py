@@ -74,7 +74,7 @@ class FeatureTransport(nn.Module):
         change = (query - key).square().mean(dim=1, keepdim=True) * (KEY_WIDTH / self.channels)
         change = F.avg_pool2d(change, 5, 1, 2, count_include_pad=False)
         moves = 1.0 - (-change * (-2 * self.log_still).exp()).exp()
-        query, key = (x / x.norm(dim=1, keepdim=True).clamp_min(1e-6) for x in (query, key))
+        query, key = (x / x.norm(dim=1, keepdim=True).clamp_min(1e-3) for x in (query, key))
         query = partition(query.permute(0, 2, 3, 1), self.window) * (-self.log_temperature).exp()
         weights = (query @ self._around(key).transpose(1, 2) + self.prior()).softmax(dim=-1)
         rest = enhanced - feature
