@@ -17,7 +17,8 @@ class FeatureEditor(nn.Module):
     Options of `family.editor` (section 4.4): without `edem` the discrepancy is the raw difference F~ - F; without
     `spade` the fusion is concatenation and a residual network; with `linear` there are no networks at all and
     f'' = f' + F~ - F. A part that an option removes is None. With `transport`, `FeatureTransport` moves f' before the
-    fusion; with `surroundings`, f'' keeps f' where `EditReach` says so.
+    fusion; with `surroundings`, f'' keeps f' where `EditReach` says so; with both, an edit that turns the head is
+    linear editing of what was moved.
     """
 
     def __init__(self, family: ModelFamily) -> None:
@@ -45,11 +46,19 @@ class FeatureEditor(nn.Module):
         """f' and f_delta to f'', all B x C x H x W."""
         return enhanced + discrepancy if self.edfm is None else self.edfm(enhanced, discrepancy)
 
-    def keep_surroundings(self, enhanced: Tensor, changed: Tensor, difference: Tensor) -> Tensor:
-        """f', f'' and F~ - F to f'' where the edit reaches and f' elsewhere, all B x C x H x W."""
-        return changed if self.reach is None else enhanced + self.reach(difference) * (changed - enhanced)
+    def settle(self, difference: Tensor, enhanced: Tensor, carried: Tensor, fused: Tensor) -> Tensor:
+        """F~ - F, f', the f' that was fused and what came of it to f'', all B x C x H x W.
+
+        What a turned head uncovers is a matter of places far apart, which the transport sees and the fusion's
+        convolutions do not: these would leave traces of its old outline.
+        """
+        if self.reach is None:
+            return fused
+        turned = fused if self.transport is None else carried + difference
+        return self.reach(difference, enhanced, fused, turned)
 
     def forward(self, feature: Tensor, edited: Tensor, enhanced: Tensor) -> Tensor:
         """F = G(w_e^{1:k}), F~ = G(w~_e^{1:k}) and f' to f'', all B x C x H x W."""
-        changed = self.fuse(self.carry(feature, edited, enhanced), self.discrepancy(feature, edited))
-        return self.keep_surroundings(enhanced, changed, edited - feature)
+        carried = self.carry(feature, edited, enhanced)
+        fused = self.fuse(carried, self.discrepancy(feature, edited))
+        return self.settle(edited - feature, enhanced, carried, fused)

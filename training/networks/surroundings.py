@@ -55,7 +55,8 @@ class EditReach(nn.Module):
         unit = F.layer_norm(pooled, pooled.shape[1:], eps=1e-12) * pooled.shape[1] ** -0.5
         return self.turns(unit)
 
-    def forward(self, difference: Tensor) -> Tensor:
-        """F~ - F, B x C x H x W, to weights B x 1 x H x W in [0, 1] of what the editor adds to f'."""
-        reach = self.logit(difference).sigmoid()[:, :, None, None]
-        return self.inside + (1.0 - self.inside) * reach
+    def forward(self, difference: Tensor, enhanced: Tensor, around: Tensor, turned: Tensor) -> Tensor:
+        """F~ - F, f', and the f'' of edits that leave the head and of those that turn it, all B x C x H x W, to f''."""
+        turns = self.logit(difference).sigmoid()[:, :, None, None]
+        still = enhanced + self.inside * (around - enhanced)
+        return still + turns * (turned - still)

@@ -161,8 +161,8 @@ class LightEditorStage(LightStage[LightEditorOptions]):
         # Cosines are told apart by their third digit, which half precision does not hold.
         carried = self.editor.carry(feature.float(), edited.float(), enhanced)
         with self.autocast():
-            changed = self.editor.fuse(carried, discrepancy).float()
-        changed = self.editor.keep_surroundings(enhanced, changed, edited - feature)
+            fused = self.editor.fuse(carried, discrepancy).float()
+        changed = self.editor.settle(edited - feature, enhanced, carried, fused)
         origins = self._origins(len(inputs))
         w_edited = w + delta
         output = g.upper(g.cut(changed, origins, o.window, 1), w_edited, origins)
@@ -192,7 +192,7 @@ class LightEditorStage(LightStage[LightEditorOptions]):
             total, scalars = total + extra, scalars | {f"photo_{name}": term for name, term in terms.items()}
         if (reach := self._reach(edited - feature, delta, turns)) is not None:
             total, scalars["reach"] = total + o.reach * reach, reach.detach()
-        regular = ((discrepancy.float() - (changed - carried)) / self.deviation).square().mean()
+        regular = ((discrepancy.float() - (fused - carried)) / self.deviation).square().mean()
         scalars["discrepancy"] = regular.detach()
         if step >= o.discrepancy_from:
             total = total + o.discrepancy * regular

@@ -40,7 +40,6 @@ def test_what_lies_on_a_thing_moves_with_it(mobile, transport, down, right):
 
 def test_where_nothing_is_edited_the_feature_stays_to_the_bit(mobile, transport):
     feature, enhanced = torch.randn(2, 2, *mobile.feature_shape)
-    assert torch.equal(transport(feature, feature, enhanced), enhanced)
     edited = feature.clone()
     edited[..., :4, :4] += 3.0
     changed = (transport(feature, edited, enhanced) - enhanced).abs().amax(dim=1)
@@ -78,14 +77,16 @@ def test_keys_keep_what_tells_features_apart(mobile, transport):
     assert torch.allclose(keys.mT @ keys, points.mT @ points, atol=1e-3)
 
 
-def test_an_editor_that_changes_nothing_else_transports(mobile, transport):
+def test_an_edit_that_turns_the_head_is_linear_editing_of_what_was_moved(mobile, transport):
+    torch.manual_seed(0)
     editor = FeatureEditor(mobile).requires_grad_(False)
-    assert editor.transport is not None and editor.reach is not None
+    assert editor.transport is not None and editor.reach is not None and editor.edfm is not None
     editor.transport.load_state_dict(transport.state_dict())
-    torch.nn.init.constant_(editor.reach.turns.bias, 100.0)
+    for parameter in editor.edfm.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
     feature, edited, enhanced = torch.randn(3, 1, *mobile.feature_shape)
-    carried = transport(feature, edited, enhanced)
-    linear = carried + edited - feature
-    result = editor(feature, edited, enhanced)
-    assert (result - linear).square().mean() < 0.01 * (enhanced - linear).square().mean()
-    assert torch.equal(editor(feature, feature, enhanced), enhanced)
+    torch.nn.init.constant_(editor.reach.turns.bias, 100.0)
+    linear = editor.transport(feature, edited, enhanced) + edited - feature
+    assert torch.allclose(editor(feature, edited, enhanced), linear, atol=1e-5)
+    torch.nn.init.constant_(editor.reach.turns.bias, -100.0)
+    assert not torch.allclose(editor(feature, edited, enhanced), linear, atol=0.1)
