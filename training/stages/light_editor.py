@@ -10,7 +10,8 @@ know where e4e's code is wrong, would rather change too little; without the thir
 that e4e found over those of the photo.
 
 The generator's picture of an edited code has another background, too. Unless the head turns, an edit is to leave what
-surrounds the face alone, so its target fades there into the unedited picture.
+surrounds the face alone, so its target fades there into the unedited picture. Edits that turn it train the transport
+alone, which starts at the principal components of the generator's features.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class LightEditorOptions(StageOptions):
     """Weight of what an edited photo must keep."""
     photo_identity: float = 0.5
     """Weight of how much more of the person an edit of a photo loses than the same edit of the generator's picture."""
-    movement: float = 0.2
+    movement: float = 0.3
     """Weight of how far the picture's own e4e code must move along with that of the generator's picture."""
     turning: tuple[str, ...] = ("yaw", "pitch", "pose")
     """Directions that move the whole head: their targets are the generator's pictures from edge to edge."""
