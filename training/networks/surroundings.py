@@ -15,7 +15,7 @@ from training.networks.attention import zero_
 
 FACE_ELLIPSE = (0.57, 0.5, 0.40, 0.31)
 """Centre row and column, half height and half width of the face in an FFHQ-aligned picture, as fractions."""
-FADE = 0.35
+FADE = 0.2
 """The share of the ellipse's half axes over which `around_face` falls to zero beyond it."""
 
 
