@@ -28,7 +28,7 @@ def faces_1024_mobile() -> Recipe:
             ("smile", -1.5),
             ("age", 4.0),
             ("age", -2.0),
-            ("yaw", 2.5),
+            ("yaw", 3.0),
             ("yaw", -2.5),
             ("male", 4.0),
             ("male", -4.0),
