@@ -26,7 +26,7 @@ def faces_1024_mobile() -> Recipe:
         measured=(
             ("smile", 1.5),
             ("smile", -1.5),
-            ("age", 4.0),
+            ("age", 4.25),
             ("age", -2.0),
             ("yaw", 3.0),
             ("yaw", -2.5),
