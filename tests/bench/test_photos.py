@@ -26,7 +26,7 @@ def test_odd_versions_of_a_photo_are_edited_as_the_photo_is() -> None:
     for share in (4, 8):
         dark = row[f"dark_{share}"]
         # A photo at a share of its brightness has steps of that many levels, off by a quarter of a step on average.
-        assert dark["off"] - share / 4 < dark["change"] / 2 < dark["off_without"] / 2
+        assert dark["off"] - share / 4 < dark["change"] / 2 < 0.8 * dark["off_without"]
     # A crop of 1024 pixels enlarges the photo: its pixels are interpolated, not averages, and differ by a level more.
     assert all(turned["most"] <= 5 and turned["mean"] < 0.3 for turned in row["turned"].values())
 
