@@ -11,9 +11,8 @@ random inputs, and the engine has no certificate.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
@@ -24,11 +23,6 @@ from engines.bundle import Bundle
 from engines.bundle.engine_manifest import EIGHT_BIT, Precision, RuntimeName
 from engines.errors import EngineError
 from engines.precision.calibrate import calibrate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from engines.precision.quantise import Peak
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,17 +55,13 @@ def run(options: UncertifiedOptions) -> None:
     if "random" not in bundle.manifest.produced_by.command:
         raise EngineError(f"{bundle.name} has no random weights: edgedit build makes its engines, certified")
 
-    @cache
-    def peaks(graph: str) -> Mapping[str, Peak]:
-        return calibrate(bundle, graph, [feeds(bundle.graph(graph).inputs, 1, {})], options.precision)
-
     build(
         options.bundle,
         runtime=options.runtime,
         target=options.target,
         precision=options.precision,
         graphs=options.graph or ("pipelines",),
-        peaks=peaks,
+        peaks=lambda graph: calibrate(bundle, graph, [feeds(bundle.graph(graph).inputs, 1, {})], options.precision),
         progress=say,
         command=f"python -m bench.uncertified --precision {options.precision}",
     )

@@ -31,8 +31,8 @@ def merge(windows: Tensor, window: int, height: int, width: int) -> Tensor:
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def roll(x: Tensor, places: Tensor) -> Tensor:
-    """B x S x S x ... with rows and columns from those places: `torch.roll` as one Gather for each axis."""
+def pick(x: Tensor, places: Tensor) -> Tensor:
+    """The rows and columns of B x S x S x ... at those places, in their order: one Gather for each axis."""
     return x.index_select(1, places).index_select(2, places)
 
 
@@ -94,7 +94,7 @@ class WindowCrossAttention(nn.Module):
         tokens = self.window**2
         windows = (self.side // self.window) ** 2
         if self.shift:
-            x, source = roll(x, self.shifted), roll(source, self.shifted)
+            x, source = pick(x, self.shifted), pick(source, self.shifted)
         x, source = partition(x, self.window), partition(source, self.window)
         query = split_heads(self.query(x), self.heads)
         key = split_heads(self.key(source), self.heads)
@@ -113,7 +113,7 @@ class WindowCrossAttention(nn.Module):
         peak = weights.mean(dim=1).amax(dim=-1)
         peak = merge(peak.unsqueeze(-1), self.window, height, width)
         if self.shift:
-            y, peak = roll(y, self.back), roll(peak, self.back)
+            y, peak = pick(y, self.back), pick(peak, self.back)
         return y, peak.squeeze(-1)
 
 

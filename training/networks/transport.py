@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.family import ModelFamily
-from training.networks.edem import merge, partition, roll
+from training.networks.edem import merge, partition, pick
 
 KEY_WIDTH = 64
 """Channels in which F and F~ are compared."""
@@ -66,7 +66,7 @@ class FeatureTransport(nn.Module):
     def _around(self, x: Tensor) -> Tensor:
         """B x C x H x W to (B windows) x 4 T x C: every window and half its side around, which may be empty."""
         padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, *[self.halo] * 4))
-        return partition(roll(padded, self.places), 2 * self.window)
+        return partition(pick(padded, self.places), 2 * self.window)
 
     def forward(self, feature: Tensor, edited: Tensor, enhanced: Tensor) -> Tensor:
         """F, F~ and f' to the f' that is transported, all B x C x H x W."""

@@ -157,11 +157,10 @@ class LightEditorStage(LightStage[LightEditorOptions]):
             w_e[: o.batch][exact] = truth[exact]
             feature, edited = g.lower(w_e), g.lower(w_e + delta)
             w, enhanced = (value.float() for value in self.system.encode(inputs, (w_e, feature)))
-        with self.autocast():
-            discrepancy = self.editor.discrepancy(feature, edited)
         # Cosines are told apart by their third digit, which half precision does not hold.
         carried = self.editor.carry(feature.float(), edited.float(), enhanced)
         with self.autocast():
+            discrepancy = self.editor.discrepancy(feature, edited)
             fused = self.editor.fuse(carried, discrepancy).float()
         changed = self.editor.settle(edited - feature, enhanced, carried, fused)
         origins = self._origins(len(inputs))
