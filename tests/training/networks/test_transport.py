@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from training.networks.editor import FeatureEditor
-from training.networks.transport import FeatureTransport
+from training.networks.transport import REACH, FeatureTransport
 
 
 @pytest.fixture
@@ -38,13 +38,32 @@ def test_what_lies_on_a_thing_moves_with_it(mobile, transport, down, right):
     assert (moved - wanted).abs().mean() < 0.05 * wanted.abs().mean()
 
 
+@pytest.mark.parametrize(("down", "right"), [(0, 3), (0, -3), (2, -2)])
+def test_what_reaches_further_than_the_generator_sees_moves_along(mobile, transport, down, right):
+    """A rim around the patch, on the even ground, which looks the same everywhere: no outline of it stays."""
+    feature, edited = scene(mobile, 13, 13), scene(mobile, 13 + down, 13 + right)
+    rest, wanted = torch.zeros(2, 1, *mobile.feature_shape)
+    for image, row, column in ((rest, 11, 11), (wanted, 11 + down, 11 + right)):
+        image[..., row : row + 10, column : column + 10] = 1.0
+    moved = transport(feature, edited, feature + rest) - feature
+    # Its edges have their place, and the prior's width.
+    assert (moved - wanted).abs().mean() < 0.55 * (rest - wanted).abs().mean()
+    assert torch.equal(moved[..., 16 + down, :] > 0.5, wanted[..., 16 + down, :] > 0.5)
+    # Attention alone, around where each place was, leaves most of the outline.
+    transport.motion = lambda logits, changed: torch.zeros(1, 2, *mobile.feature_shape[1:])
+    alone = transport(feature, edited, feature + rest) - feature
+    assert (alone - wanted).abs().mean() > 0.7 * (rest - wanted).abs().mean()
+
+
 def test_where_nothing_is_edited_the_feature_stays_to_the_bit(mobile, transport):
     feature, enhanced = torch.randn(2, 2, *mobile.feature_shape)
+    assert torch.equal(transport(feature, feature, enhanced), enhanced)
     edited = feature.clone()
     edited[..., :4, :4] += 3.0
     changed = (transport(feature, edited, enhanced) - enhanced).abs().amax(dim=1)
-    # Changes are averaged over five cells.
-    assert changed[:, :4, :4].max() > 0 and changed[:, 6:].max() == changed[:, :, 6:].max() == 0
+    # Motion spreads by a Gaussian, of which nothing is left at eight deviations.
+    far = 4 + round(8 * REACH * mobile.feature_resolution)
+    assert changed[:, :4, :4].max() > 0 and changed[:, far:].max() == changed[:, :, far:].max() == 0
 
 
 def test_photos_of_a_batch_do_not_see_each_other(mobile, transport):
@@ -57,7 +76,7 @@ def test_photos_of_a_batch_do_not_see_each_other(mobile, transport):
 
 def test_a_window_sees_half_its_side_around(mobile, transport):
     """The prior by its formula, for one pixel and one place."""
-    prior, window = transport.prior(), transport.window
+    prior, window = transport.prior(transport.far), transport.window
     assert prior.shape == (window**2, 4 * window**2)
     pixel, place = (2, 3), (window + 1, 5)  # the place counts from the halo's corner
     down, right = (p + transport.halo - q for p, q in zip(pixel, place, strict=True))
