@@ -22,11 +22,11 @@ def test_odd_versions_of_a_photo_are_edited_as_the_photo_is() -> None:
     for kind in ("grey", "grey_jpeg"):
         assert row[kind]["tinted"] == row[kind]["channels_apart"] == 0 < row[kind]["tinted_without"]
     # A model that inverts as well as this one colours less by itself.
-    assert row["sepia"]["tinted"] < 0.03 < 0.1 < row["sepia"]["tinted_without"]
+    assert row["sepia"]["tinted"] < 0.01 < 0.1 < row["sepia"]["tinted_without"]
     for share in (4, 8):
         dark = row[f"dark_{share}"]
         # A photo at a share of its brightness has steps of that many levels, off by a quarter of a step on average.
-        assert dark["off"] - share / 4 < dark["change"] / 2 < 0.55 * dark["off_without"]
+        assert dark["off"] - share / 4 < dark["change"] / 4 and dark["off"] < dark["off_without"] / 3
     # A crop of 1024 pixels enlarges the photo: its pixels are interpolated, not averages, and differ by a level more.
     assert all(turned["most"] <= 5 and turned["mean"] < 0.3 for turned in row["turned"].values())
 

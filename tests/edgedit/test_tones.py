@@ -18,7 +18,7 @@ from tests.edgedit.conftest import Cli
 
 pytestmark = pytest.mark.filterwarnings("ignore::engines.errors.StrengthWarning")
 
-SMILE = {"smile": 2.0}
+SMILE = {"smile": 4.5}
 MODES: list[PasteMode] = ["detail", "replace"]
 
 

@@ -16,6 +16,7 @@ alone, which starts at the principal components of the generator's features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -38,6 +39,9 @@ from training.stages.light import LightStage, astray, statistics
 from training.stages.pairs import PairSet
 from training.stages.protocol import StageOptions
 from training.stages.windows import PixelWeights, laid_over, picture_loss
+
+FITTED_EACH = 8
+"""Edits of each photo on which telling turns of the head is fitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +71,9 @@ class LightEditorOptions(StageOptions):
     """Weight of how far the picture's own e4e code must move along with that of the generator's picture."""
     turning: tuple[str, ...] = ("yaw", "pitch", "pose")
     """Directions that move the whole head: their targets are the generator's pictures from edge to edge."""
-    reach: float = 0.1
-    """Weight of telling these from the others, where the editor leaves surroundings alone (cross-entropy)."""
+    fitted: int = 6_000
+    """Edits of photos, to twice the directions' ranges, on which telling these from the others is fitted before the
+    first step, where the editor leaves surroundings alone."""
     discrepancy: float = 0.02
     """Weight of the edit-discrepancy regularisation (eq. 3.21), in deviations of the channel."""
     discrepancy_from: int = 0
@@ -113,6 +118,8 @@ class LightEditorStage(LightStage[LightEditorOptions]):
         self.system = system.to(device).eval().requires_grad_(False)
         self.editor = system.editor.train().requires_grad_(True)
         self.learn(self.editor)
+        if self.editor.reach is not None:
+            self.editor.reach.requires_grad_(False)
         self.deviation = encoder.deviation
         self.turns = torch.tensor([float(name in options.turning) for name in self.edits.names], device=device)
 
@@ -138,6 +145,8 @@ class LightEditorStage(LightStage[LightEditorOptions]):
 
     def step(self, step: int) -> dict[str, float | Tensor]:
         o, g = self.options, self.generator
+        if step == 0:
+            self._fit_reach()
         images, codes = self.pairs.batch(self.pair_batches.indices(step), self.device)
         photos = self.photos(step)
         delta, turns = self._deltas(o.batch + o.photos)
@@ -190,8 +199,6 @@ class LightEditorStage(LightStage[LightEditorOptions]):
         else:
             extra, terms = picture_loss(shown, wanted, self.lpips, o.picture)
             total, scalars = total + extra, scalars | {f"photo_{name}": term for name, term in terms.items()}
-        if (reach := self._reach(edited - feature, delta, turns)) is not None:
-            total, scalars["reach"] = total + o.reach * reach, reach.detach()
         regular = ((discrepancy.float() - (fused - carried)) / self.deviation).square().mean()
         scalars["discrepancy"] = regular.detach()
         if step >= o.discrepancy_from:
@@ -243,12 +250,24 @@ class LightEditorStage(LightStage[LightEditorOptions]):
         lost = (own_before * own_after).sum(dim=1) - (before * self.identity(edited)).sum(dim=1)
         return lost.clamp_min(0).mean()
 
-    def _reach(self, difference: Tensor, delta: Tensor, turns: Tensor) -> Tensor | None:
-        """Cross-entropy of telling edits B that turn the head from those that do not, zero where nothing is edited."""
-        if self.editor.reach is None:
-            return None
-        edits = (delta != 0).flatten(1).any(dim=1).float()
-        return F.binary_cross_entropy_with_logits(self.editor.reach.logit(difference)[:, 0], turns, weight=edits)
+    @torch.no_grad()
+    def _fit_reach(self) -> None:
+        """Fits what tells edits that turn the head, on e4e's codes of photos. Some others are two at once."""
+        if (reach := self.editor.reach) is None:
+            return
+        strengths, turns = [], []
+        for batch in range(math.ceil(self.options.fitted / (FITTED_EACH * self.options.photos))):
+            with self.autocast():
+                w_e = self.system.encode_e4e(self.photos(batch)).float().repeat_interleave(FITTED_EACH, dim=0)
+            (delta, turning), (second, second_turning) = self._deltas(len(w_e)), self._deltas(len(w_e))
+            both = (torch.rand(len(w_e), device=w_e.device) < 0.25) & (turning + second_turning == 0)
+            delta = 2 * torch.rand(len(w_e), 1, 1, device=w_e.device) * delta + both[:, None, None] * second
+            with self.autocast():
+                feature = self.generator.lower(w_e[::FITTED_EACH]).repeat_interleave(FITTED_EACH, dim=0)
+                difference = self.generator.lower(w_e + delta) - feature
+            strengths.append(reach.strengths(difference.float()))
+            turns.append(turning)
+        reach.fit(torch.cat(strengths), torch.cat(turns))
 
     @torch.no_grad()
     def _drawn(

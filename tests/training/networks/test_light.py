@@ -98,6 +98,27 @@ def test_the_light_editor_starts_near_linear_editing(mobile):
     assert torch.equal(editor(feature, feature, enhanced), enhanced)
 
 
+def test_what_turns_the_head_is_told_from_known_edits(mobile):
+    """Those that turn it change two channels around the face, the others two within, among noise."""
+    torch.manual_seed(0)
+    reach = FeatureEditor(mobile).reach
+    assert reach is not None
+    turns = (torch.arange(300) % 4 == 0).float()
+    difference = torch.randn(300, *mobile.feature_shape)
+    outside = around_face(mobile.feature_resolution)[0] == 0
+    difference[turns == 1, :2] *= torch.where(outside, 3.0, 1.0)
+    difference[turns == 0, 2:4] *= torch.where(outside, 1.0, 3.0)
+    strengths = reach.strengths(difference * torch.rand(300, 1, 1, 1))
+    reach.fit(strengths[:200], turns[:200])
+    with torch.no_grad():
+        logits = reach.turns(strengths)[:, 0]
+    assert ((logits > 0).float() == turns).all() and logits[200:].abs().min() > 2
+    # Edits of one kind alone.
+    for kind in (0.0, 1.0):
+        reach.fit(strengths[:4], torch.full((4,), kind))
+        assert ((reach.logit(difference) > 9) == bool(kind)).all() and reach.logit(difference).abs().min() > 9
+
+
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_an_edit_that_does_not_turn_the_head_leaves_its_surroundings_alone(mobile, scale):
     torch.manual_seed(0)

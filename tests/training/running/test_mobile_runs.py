@@ -47,7 +47,7 @@ def run(mobile, generator, photo_folder, loss_files, judge_files, tmp_path_facto
         held_out=3,
         pairs=1,
         encoder=LightEncoderOptions(batch=2, window=14),
-        editor=LightEditorOptions(window=14),
+        editor=LightEditorOptions(window=14, fitted=32),
         warm_up=0,
         measured=(("smile", 0.5), ("smile", -0.5)),
         directions=FitOptions(samples=12, batch=4, components=1, probes=3, limit=1.0, identity_floor=-1.1),

@@ -136,7 +136,7 @@ def stages(mobile, generator, photos, pairs, loss_files):
         system = EditingSystem(mobile)
         system.generator = generator
         return LightEditorStage(
-            system, photos, pairs, [smile(mobile)], loss_files, LightEditorOptions(window=14, **common)
+            system, photos, pairs, [smile(mobile)], loss_files, LightEditorOptions(window=14, fitted=32, **common)
         )
 
     yield editor
