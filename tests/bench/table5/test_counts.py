@@ -21,7 +21,7 @@ FIGURES = {
     "SFE": (424.601, 380.121, 459.699, 503.095),
     "HyperStyle": (394.248, 651.323, 394.248, 651.323),
     "Ours": (503.264, 699.942, 538.392, 811.284),
-    "Ours, light": (20.385, 32.860, 20.385, 32.860),
+    "Ours, light": (20.385, 32.878, 20.385, 32.878),
     "Ours, no RGB skip": (503.264, 699.942, 538.392, 795.153),
 }
 PARTS = {
@@ -49,7 +49,7 @@ PARTS = {
     ("Ours, light", "encoder"): 6.3750,
     ("Ours, light", "ftem"): 4.6689,
     ("Ours, light", "editor.edem"): 5.7043,
-    ("Ours, light", "editor.transport"): 2.6844,
+    ("Ours, light", "editor.transport"): 2.7027,
     ("Ours, light", "editor.edfm"): 4.0003,
 }
 
