@@ -15,9 +15,10 @@ from engines.photo.tone import PLAIN, Tone
 
 PasteMode: TypeAlias = Literal["auto", "detail", "replace"]
 
-MASK_SOLID = 0.7
-"""The mask is 1 up to this fraction of the way from the crop's centre to its border ..."""
-MASK_END = 0.98
+MASK_SOLID = 0.8
+"""The mask is 1 up to this fraction of the way from the crop's centre to its border: between the two a turned head and
+its old outline are both seen ..."""
+MASK_END = 0.99
 """... and 0 from this one on."""
 BORDER = 4
 """Pixels by which a crop is continued, so that interpolation at its edge sees no black."""
