@@ -55,6 +55,10 @@ def test_a_run_without_samples_tells_nothing() -> None:
 def test_an_answer_that_changes_is_an_error() -> None:
     answers, image = Answers("smile"), np.zeros((4, 4, 3), np.uint8)
     answers.check((3, 0.5), image)
+    rounded = np.zeros((64, 64, 3), np.uint8)
+    answers.check((2, 0.5), rounded)
+    rounded[5, 6, 0] = 1
+    answers.check((2, 0.5), rounded)
     answers.check((3, 0.5), image.copy())
     answers.check((3, 1.0), image + 1)
     with pytest.raises(EdgeditError, match=r"photo 3 at strength 0\.5 was answered differently"):
