@@ -36,8 +36,9 @@ from serving.local.supervisor import SHARED_MEMORY
 from serving.repository import RepositoryOptions, write_repository
 
 WAYS: tuple[Transport, ...] = ("grpc", "http", "shm")
-PHOTOS, HELD = 48, 12
-"""Photos that are edited, and how many of their inversions the server may hold: it forgets all the time."""
+PHOTOS, HELD = 16, 4
+"""Photos that are edited, and how many of their inversions the server may hold: it forgets all the time. Every caller
+keeps a crop of each, and has to have met them all by the end of the warm-up."""
 WARM_UP = 0.25
 """Share of the run after which what is held counts."""
 TIMEOUT = 120.0
