@@ -122,7 +122,7 @@ def _inside(cut: Cut, pixels: np.ndarray) -> np.ndarray:
 
 def _tinted(result: np.ndarray, photo: np.ndarray, inside: np.ndarray, line: np.ndarray) -> float:
     shift = (result.astype(float) - photo) / line
-    # Where colours are so light that the strongest is cut off at 255, its line bends. How light they are is read
+    # A photo's line bends where the strongest channel is cut off at 255. How light its colours are there is read
     # from the weakest, since JPEG leaves what was cut off at a little less than 255.
     light = np.maximum(result, photo)[:, :, line.argmin()] / line.min() * line.max()
     whole = (light < 255 - TINT) & (np.minimum(result, photo).min(axis=2) > 0)
